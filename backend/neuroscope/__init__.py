@@ -1,0 +1,34 @@
+"""NeuroScope: look inside language models, test what you think you see, change it, and prove what the change did."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+#: The public vocabulary: class name → the module that defines it. Modules are imported on first use, so
+#: that a command such as `neuroscope --help` does not wait for a tensor framework.
+EXPORTS: dict[str, str] = {
+    "ActivationCache": "neuroscope.tensors.cache",
+    "ActivationHook": "neuroscope.hooks.hook",
+    "ActivationPatcher": "neuroscope.circuits.patching",
+    "ActivationTensor": "neuroscope.tensors.tensor",
+    "CircuitFinder": "neuroscope.circuits.finder",
+    "Dataset": "neuroscope.tasks.dataset",
+    "InterventionHook": "neuroscope.hooks.hook",
+    "TransformerModel": "neuroscope.models.model",
+}
+
+__all__ = ["EXPORTS", "__version__", *sorted(EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    module = EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module 'neuroscope' has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,138 @@
+"""Every error NeuroScope raises on purpose, each with a stable code and a next step.
+
+An error means the same in Python, in a script, over msgpack and over HTTP: `code` names the kind, `site`
+the place in the model it is about (if any), and `remedy` what to do next. Catch `NeuroScopeError` for all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class NeuroScopeError(Exception):
+    """Base of all deliberate errors."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, site: object | None = None, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.site = site
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.message if self.remedy is None else f"{self.message}\n  {self.remedy}"
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """The error as plain data, for JSON and for the wire."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "site": None if self.site is None else str(self.site),
+            "remedy": self.remedy,
+        }
+
+
+class ModelNotFoundError(NeuroScopeError):
+    """A model name or path resolves to nothing; the message lists where it was looked for."""
+
+    code = "model-not-found"
+
+
+class ModelLoadError(NeuroScopeError):
+    """A model was found but cannot be used: damaged, of an unsupported kind, or refused for safety."""
+
+    code = "model-load"
+
+
+class UnsupportedArchitectureError(ModelLoadError):
+    """No anatomy describes this architecture."""
+
+    code = "unsupported-architecture"
+
+
+class SiteError(NeuroScopeError):
+    """A site names a part that the model does not have, or a component that does not exist."""
+
+    code = "site"
+
+
+class InertHookError(NeuroScopeError):
+    """A hook could not fire, did not fire, or changed nothing when it said it would."""
+
+    code = "inert-hook"
+
+
+class HookError(NeuroScopeError):
+    """A hook's action or condition failed, or answered something that is no activation."""
+
+    code = "hook"
+
+
+class NonFiniteActivationError(NeuroScopeError):
+    """An activation, a gradient or a metric became NaN or infinite."""
+
+    code = "non-finite"
+
+
+class DatasetError(NeuroScopeError):
+    """A dataset is empty, malformed or unfit for the model at hand."""
+
+    code = "dataset"
+
+
+class TaskNotFoundError(DatasetError):
+    """No task has this name; the message lists the nearest."""
+
+    code = "task-not-found"
+
+
+class CircuitError(NeuroScopeError):
+    """A circuit cannot be found, measured or used as asked."""
+
+    code = "circuit"
+
+
+class ParityError(NeuroScopeError):
+    """A check of `model.verify()` failed: what NeuroScope runs is not what the bare model runs."""
+
+    code = "parity"
+
+
+class CancelledError(NeuroScopeError):
+    """The caller asked a long job to stop."""
+
+    code = "cancelled"
+
+
+class MissingExtraError(NeuroScopeError):
+    """An optional package is needed and absent; the remedy names the extra to install."""
+
+    code = "missing-extra"
+
+
+class ArgumentError(NeuroScopeError, ValueError):
+    """An argument has a value that cannot work."""
+
+    code = "argument"
+
+
+def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
+    """The `count` choices most like `name`, best first, compared without case and underscores."""
+    folded: dict[str, str] = {}
+    for choice in choices:
+        folded.setdefault(choice.replace("_", "").lower(), choice)
+    matches = difflib.get_close_matches(name.replace("_", "").lower(), folded, n=count, cutoff=0.5)
+    return [folded[match] for match in matches]
+
+
+def did_you_mean(name: str, choices: Iterable[str], *, listing: str = "Known") -> str:
+    """A remedy line: the nearest names where any is near, otherwise every choice (at most twenty)."""
+    choices = sorted(set(choices))
+    close = nearest(name, choices)
+    if close:
+        return f"Did you mean {' or '.join(repr(choice) for choice in close)}?"
+    shown = ", ".join(choices[:20]) + (", …" if len(choices) > 20 else "")
+    return f"{listing}: {shown}." if choices else "There are none."

@@ -1,0 +1,114 @@
+"""Progress, notices and cancellation: the library tells, whoever listens shows.
+
+The library never prints. A long job opens `progress(...)` and advances it; a caller that wants to see it
+installs a listener with `listen(...)`. Listeners and cancellation belong to the current context
+(`contextvars`), so two jobs in two threads or tasks do not hear one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from neuroscope.errors import CancelledError
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a job: `done` of `total` `unit`s. `finished` marks the last event of a job."""
+
+    job: str
+    done: int
+    total: int | None
+    unit: str
+    seconds: float
+    finished: bool = False
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something the user should know once: a stand-in serves, a dataset was filtered, a page was written."""
+
+    message: str
+    level: str = "info"
+
+
+Event = Progress | Notice
+Listener = Callable[[Event], None]
+
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("neuroscope_listeners", default=())
+_cancelled: ContextVar[Callable[[], bool] | None] = ContextVar("neuroscope_cancelled", default=None)
+
+
+@contextmanager
+def listen(listener: Listener) -> Iterator[None]:
+    """Send every event of this context to `listener` while the block runs."""
+    token = _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+@contextmanager
+def cancellable(is_cancelled: Callable[[], bool]) -> Iterator[None]:
+    """Let jobs of this context stop with `CancelledError` as soon as `is_cancelled()` answers true."""
+    token = _cancelled.set(is_cancelled)
+    try:
+        yield
+    finally:
+        _cancelled.reset(token)
+
+
+def check_cancelled() -> None:
+    """Raise `CancelledError` if the surrounding job was asked to stop."""
+    is_cancelled = _cancelled.get()
+    if is_cancelled is not None and is_cancelled():
+        raise CancelledError("The job was cancelled.", remedy="Nothing was changed; start it again to go on.")
+
+
+def notice(message: str, level: str = "info") -> None:
+    """Tell whoever listens."""
+    _emit(Notice(message, level))
+
+
+@dataclass
+class Job:
+    """A running job; `advance` it as work gets done."""
+
+    name: str
+    total: int | None
+    unit: str
+    done: int = 0
+    _started: float = field(default_factory=time.monotonic)
+
+    def advance(self, count: int = 1) -> None:
+        """Report `count` more units done; a cancelled job raises `CancelledError` here."""
+        self.done += count
+        self._report()
+        check_cancelled()
+
+    def _report(self, finished: bool = False) -> None:
+        if _listeners.get():
+            seconds = time.monotonic() - self._started
+            _emit(Progress(self.name, self.done, self.total, self.unit, seconds, finished))
+
+
+@contextmanager
+def progress(name: str, total: int | None = None, unit: str = "steps") -> Iterator[Job]:
+    """Report a long job: `with progress("patching", total=270, unit="heads") as job: ... job.advance()`."""
+    check_cancelled()
+    job = Job(name, total, unit)
+    job._report()
+    try:
+        yield job
+    finally:
+        job._report(finished=True)
+
+
+def _emit(event: Event) -> None:
+    for listener in _listeners.get():
+        listener(event)

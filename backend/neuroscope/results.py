@@ -1,0 +1,79 @@
+"""What experiments answer: results that print, summarise themselves and turn into plain data.
+
+A result is a dataclass. Its fields are its data; `as_dictionary` names them in camelCase, as the documented
+scripts do, and turns every value into something JSON can carry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from neuroscope.naming import camel_case
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """What is needed to repeat a result."""
+
+    model: str
+    weights_hash: str
+    engine: str
+    task: str | None
+    seed: int
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Result:
+    """Base of every result; subclasses are dataclasses decorated with `@public`."""
+
+    def summary(self) -> str:
+        """A few lines for a person. Subclasses say what was found, with figures and the control beside them."""
+        return self.print_string()
+
+    def print_string(self) -> str:
+        """One line."""
+        name = type(self).__name__
+        return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """The fields as plain data with camelCase names, ready for JSON."""
+        assert dataclasses.is_dataclass(self)
+        return {
+            camel_case(field.name): plain(getattr(self, field.name))
+            for field in dataclasses.fields(self)
+            if not field.name.startswith("_") and not field.metadata.get("internal", False)
+        }
+
+    def __str__(self) -> str:
+        return self.print_string()
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON-able data: results become dictionaries, arrays nested lists, NaN and infinities None.
+
+    An object that offers no plain form becomes its printed form.
+    """
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Fraction):
+        return float(value)
+    if hasattr(value, "as_dictionary"):
+        return plain(value.as_dictionary())
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, range)):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {camel_case(f.name): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    return str(value)

@@ -1,0 +1,132 @@
+"""The public vocabulary: which classes receive messages, and which of their operations.
+
+A class decorated with `@public` can be named in a script, in an image and over the wire. What it understands is
+declared by its own source: every method, class method, property, dataclass field or annotated attribute whose name
+does not begin with an underscore, unless it is marked `@python_only`. Nothing else is reachable from a message.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, TypeVar, get_origin
+
+from neuroscope.naming import fold
+
+C = TypeVar("C", bound=type)
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PYTHON_ONLY = "__neuroscope_python_only__"
+_PUBLIC = "__neuroscope_public__"
+
+
+class Kind(Enum):
+    """How an operation is reached."""
+
+    METHOD = "method"
+    CLASS_METHOD = "class method"
+    PROPERTY = "property"
+    ATTRIBUTE = "attribute"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing a vocabulary class understands. `writable` says that `name: value` may set it."""
+
+    name: str
+    kind: Kind
+    writable: bool = False
+
+
+class AmbiguousNameError(TypeError):
+    """Two operations of one class are the same name to a script."""
+
+
+def public(cls: C) -> C:
+    """Class decorator: let the class receive messages. Checks at import that no two operations fold to one name."""
+    setattr(cls, _PUBLIC, cls.__name__)
+    operations(cls)
+    return cls
+
+
+def python_only(member: F) -> F:
+    """Keep a public method for Python callers alone."""
+    setattr(member, _PYTHON_ONLY, True)
+    return member
+
+
+def is_public(cls: type) -> bool:
+    """Whether `cls` itself, or a class it extends, is of the vocabulary."""
+    return any(_PUBLIC in base.__dict__ for base in cls.__mro__)
+
+
+@functools.cache
+def operations(cls: type) -> Mapping[str, Operation]:
+    """The operations of `cls`, by folded name; a subclass's own declaration goes before an inherited one."""
+    found: dict[str, Operation] = {}
+    for base in reversed(cls.__mro__):
+        if base is object:
+            continue
+        own: dict[str, str] = {}
+        hidden: set[str] = set()
+        declared = {**{name: None for name in base.__dict__.get("__annotations__", {})}, **base.__dict__}
+        for name, member in declared.items():
+            if name.startswith("_"):
+                continue
+            function = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
+            function = member.fget if isinstance(member, property) else function
+            if getattr(function, _PYTHON_ONLY, False):
+                hidden.add(fold(name))
+                continue
+            operation = _operation(base, name, member)
+            if operation is None:
+                continue
+            key = fold(name)
+            if own.setdefault(key, name) != name:
+                raise AmbiguousNameError(f"{base.__name__}.{name} and {base.__name__}.{own[key]} are one name to a script")
+            found[key] = operation
+        for key in hidden:
+            found.pop(key, None)
+    return found
+
+
+def _operation(base: type, name: str, member: object) -> Operation | None:
+    if isinstance(member, classmethod):
+        return Operation(name, Kind.CLASS_METHOD)
+    if isinstance(member, staticmethod):
+        return None
+    if isinstance(member, (property, functools.cached_property)):
+        return Operation(name, Kind.PROPERTY, writable=getattr(member, "fset", None) is not None)
+    if inspect.isfunction(member):
+        return Operation(name, Kind.METHOD)
+    annotation = base.__dict__.get("__annotations__", {}).get(name)
+    if annotation is not None:
+        if get_origin(annotation) is ClassVar or str(annotation).startswith(("ClassVar", "typing.ClassVar")):
+            return None
+        frozen = getattr(base.__dict__.get("__dataclass_params__"), "frozen", False)
+        return Operation(name, Kind.ATTRIBUTE, writable=not frozen)
+    return None
+
+
+def names() -> list[str]:
+    """Every class name that a script may use, sorted. Imports nothing."""
+    from neuroscope import EXPORTS
+
+    return sorted(EXPORTS)
+
+
+def find(name: str) -> type | None:
+    """The vocabulary class called `name` exactly, importing its module on first use; None when there is none."""
+    from neuroscope import EXPORTS
+
+    module = EXPORTS.get(name)
+    if module is None:
+        return None
+    cls = getattr(importlib.import_module(module), name)
+    if not (isinstance(cls, type) and is_public(cls)):
+        raise TypeError(f"{module}.{name} is exported but not decorated with @public")
+    return cls
