@@ -1,0 +1,59 @@
+"""The array operations of experiments, on torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class TorchOps:
+    """`ArrayOps` for tensors of one device and floating type."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device = device
+        self.dtype = dtype
+
+    def asarray(self, value: Any) -> Tensor:
+        """A tensor on the engine's device; floats take the engine's type, whole numbers and booleans keep theirs."""
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def to_numpy(self, array: Tensor) -> NDArray[Any]:
+        array = array.detach()
+        return (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
+
+    def einsum(self, pattern: str, *arrays: Tensor) -> Tensor:
+        return torch.einsum(pattern, *arrays)
+
+    def concatenate(self, arrays: Sequence[Tensor], axis: int) -> Tensor:
+        return torch.cat(list(arrays), dim=axis)
+
+    def stack(self, arrays: Sequence[Tensor], axis: int) -> Tensor:
+        return torch.stack(list(arrays), dim=axis)
+
+    def zeros(self, shape: Sequence[int]) -> Tensor:
+        return torch.zeros(tuple(shape), device=self.device, dtype=self.dtype)
+
+    def repeat(self, array: Tensor, times: int) -> Tensor:
+        """All rows, `times` over: a, b, a, b …"""
+        return array.repeat(times, *([1] * (array.ndim - 1)))
+
+    def where(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(condition, a, b)
+
+    def log_softmax(self, array: Tensor) -> Tensor:
+        return array.log_softmax(-1)
+
+    def copy(self, array: Tensor) -> Tensor:
+        return array.clone()
+
+    def is_finite(self, array: Tensor) -> bool:
+        return bool(torch.isfinite(array).all())
+
+    def equal(self, a: Tensor, b: Tensor) -> bool:
+        return torch.equal(a, b)
