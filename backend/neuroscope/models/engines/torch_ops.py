@@ -49,6 +49,13 @@ class TorchOps:
     def log_softmax(self, array: Tensor) -> Tensor:
         return array.log_softmax(-1)
 
+    def exp(self, array: Tensor) -> Tensor:
+        return array.exp()
+
+    def one_hot(self, ids: Any, width: int) -> Tensor:
+        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids), device=self.device), width)
+        return found.to(self.dtype)
+
     def copy(self, array: Tensor) -> Tensor:
         return array.clone()
 

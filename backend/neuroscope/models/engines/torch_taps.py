@@ -140,6 +140,9 @@ class Taps:
         on_output(Component.MLP_INPUT, family.mlp_norm)
         on_output(Component.ATTENTION, family.attention_write_norm or family.attention)
         on_output(Component.MLP_OUTPUT, family.mlp_write_norm or family.mlp)
+        if self.wants(index, Component.RESIDUAL_MID):
+            hook = self._input_hook(index, Component.RESIDUAL_MID)
+            stack.callback(get_module(layer, family.mlp_norm).register_forward_pre_hook(hook).remove)
         for component, slot in slots.items():
             if self.wants(index, component):
                 handle = get_module(layer, slot.module).register_forward_hook(self._slot_hook(index, component, slot))

@@ -1,0 +1,93 @@
+"""Prompt pairs ready to run: clean and corrupt tokens side by side, and the metric that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope.errors import DatasetError
+from neuroscope.models.engines.protocol import IntArray, TokenBatch
+from neuroscope.tasks.metrics import PromptMetric, checked_metric
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Rows of clean and corrupt prompts of equal length, aligned token by token, padded on the right."""
+
+    clean: TokenBatch
+    corrupt: TokenBatch
+    metric: PromptMetric
+
+    @property
+    def rows(self) -> int:
+        return self.clean.rows
+
+    def take(self, rows: IntArray | slice) -> PairBatch:
+        """Some rows, without padding that none of them needs."""
+        clean, corrupt = self.clean.take(rows), self.corrupt.take(rows)
+        width = int(clean.lengths.max())
+        return PairBatch(
+            TokenBatch(clean.ids[:, :width], clean.real[:, :width]),
+            TokenBatch(corrupt.ids[:, :width], corrupt.real[:, :width]),
+            self.metric.take(rows),
+        )
+
+    def chunks(self, size: int) -> list[PairBatch]:
+        return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
+
+
+def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "logit_difference") -> PairBatch:
+    """Tokenise examples that have `clean`, `corrupt`, `answer` and `wrong` texts.
+
+    Raises `DatasetError` that names the example: no corrupt prompt, prompts of different token length, an answer that
+    the tokenizer splits, or pairs that do not differ at all.
+    """
+    if not examples:
+        raise DatasetError("There are no examples.", remedy="Give at least one clean/corrupt pair.")
+    name = checked_metric(metric)
+    cleans, corrupts, answers, wrongs = [], [], [], []
+    for number, example in enumerate(examples):
+        if example.corrupt is None:
+            raise DatasetError(f"Example {number} has no corrupt prompt: {example.clean!r}.", remedy="Circuit work needs pairs.")
+        clean, corrupt = _ids(model, example.clean), _ids(model, example.corrupt)
+        if len(clean) != len(corrupt):
+            raise DatasetError(
+                f"Example {number}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}:\n"
+                f"    {example.clean!r}\n    {example.corrupt!r}",
+                remedy="Make them equally long, token by token; `dataset.for_model(model)` keeps only such pairs.",
+            )
+        cleans.append(clean)
+        corrupts.append(corrupt)
+        answers.append(_single(model, example.answer, number))
+        wrongs.append(_single(model, example.wrong, number) if example.wrong is not None else answers[-1])
+    if name == "logit_difference" and answers == wrongs:
+        raise DatasetError("No example names a wrong answer, which the metric logit_difference needs.", remedy="Use metric probability.")
+    if cleans == corrupts:
+        raise DatasetError("Every clean prompt equals its corrupt prompt, so there is nothing to trace.")
+    pad = int(model.tokenizer.pad_token_id or 0)
+    return PairBatch(
+        TokenBatch.of(cleans, pad=pad),
+        TokenBatch.of(corrupts, pad=pad),
+        PromptMetric(name, np.array(answers, dtype=np.int64), np.array(wrongs, dtype=np.int64)),
+    )
+
+
+def _ids(model: TransformerModel, text: str) -> list[int]:
+    return [int(token) for token in model.encode(text).ids[0]]
+
+
+def _single(model: TransformerModel, text: str, number: int) -> int:
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if len(ids) != 1:
+        pieces = [model.tokenizer.decode([token]) for token in ids]
+        raise DatasetError(
+            f"Example {number}: the answer {text!r} is {len(ids)} tokens here ({pieces}), and the metric needs one.",
+            remedy="Use answers of one token; `dataset.for_model(model)` keeps only such examples.",
+        )
+    return int(ids[0])

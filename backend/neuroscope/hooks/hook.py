@@ -1,0 +1,227 @@
+"""Hooks: a user's own code at a site of the model.
+
+An action takes one, two or three arguments:
+
+    activations                            the whole array, (rows, positions, …), once per forward pass
+    activations, token position            one token's array, once per real token; positions count from zero
+    activations, token position, context   the same, with the `HookContext`
+
+and answers the activations to use. A condition takes the context (or nothing) and answers whether the hook acts in
+this pass. During generation a hook acts in the prompt's pass and in every decoding step.
+
+An `ActivationHook` may leave what it sees as it is. An `InterventionHook` promises a change: acting without any is an
+`InertHookError`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope.errors import HookError, NeuroScopeError, NonFiniteActivationError
+from neuroscope.models.engines.protocol import Array, ArrayOps, EditScope, Phase
+from neuroscope.models.sites import ATTENTION_MATRICES, Site
+from neuroscope.tensors.tensor import ActivationTensor
+from neuroscope.vocabulary import public, python_only
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+_numbers = itertools.count(1)
+
+
+@public
+@dataclass(frozen=True)
+class HookContext:
+    """What a condition or a three-argument action may ask about the pass it is in."""
+
+    model: TransformerModel
+    task_type: str | None
+    prompt: str | None
+    layer: int | None
+    component: str
+    phase: str
+    first_position: int
+
+    def print_string(self) -> str:
+        return f"a HookContext({self.phase}, task type {self.task_type})"
+
+
+def arity(function: Callable[..., Any], most: int) -> int:
+    """How many arguments a Python callable or a Smalltalk block takes, at most `most`."""
+    declared = getattr(function, "num_args", None)
+    if isinstance(declared, int):
+        return declared
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return most
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return min(len(positional), most)
+
+
+@public
+class ActivationHook:
+    """Reads, and may replace, the activations of one site. See the module's text for what actions receive."""
+
+    must_change = False
+
+    def __init__(
+        self,
+        layer: int | None,
+        component: str = "residual",
+        action: Callable[..., Any] | None = None,
+        condition: Callable[..., Any] | None = None,
+        *,
+        head: int | None = None,
+        position: int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if action is None or not callable(action):
+            raise HookError("A hook needs an action.", remedy="action: [:activations | activations]")
+        self._site = Site.at(layer, component, head=head, position=position)
+        self._action = action
+        self._condition = condition
+        self._arguments = arity(action, 3)
+        self.name: str = name or f"{type(self).__name__} {next(_numbers)}"
+        self._enabled = True
+        if not 1 <= self._arguments <= 3:
+            raise HookError(
+                f"The action of {self.name} takes {self._arguments} arguments.",
+                site=self._site,
+                remedy="One to three: activations, token position, context.",
+            )
+        if condition is not None and arity(condition, 1) > 1:
+            raise HookError(f"The condition of {self.name} takes more than one argument.", remedy="[:context | …]")
+        if self._arguments > 1 and self._site.component in ATTENTION_MATRICES:
+            raise HookError(
+                f"{self._site.component} is a matrix over positions, so an action on it takes one argument.", site=self._site
+            )
+
+    @property
+    def layer(self) -> int | None:
+        return self._site.layer
+
+    @property
+    def component(self) -> str:
+        return self._site.component.value
+
+    @property
+    def enabled(self) -> bool:
+        return self._enabled
+
+    @property
+    @python_only
+    def site(self) -> Site:
+        return self._site
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    @python_only
+    def acts(self, context: HookContext) -> bool:
+        """Whether the condition holds; `HookError` when it fails or answers something that is no boolean."""
+        if self._condition is None:
+            return True
+        answer = self._guarded("condition", self._condition, *([context] * arity(self._condition, 1)))
+        if not isinstance(answer, (bool, np.bool_)):
+            raise HookError(
+                f"The condition of {self.name} at {self._site} answered {answer!r}.",
+                site=self._site,
+                remedy="A condition answers true or false.",
+            )
+        return bool(answer)
+
+    @python_only
+    def apply(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> tuple[Array, bool]:
+        """The activations to use, and whether they differ from `array`."""
+        if self._arguments == 1:
+            new = self._call(ops.copy(array), ops)
+        else:
+            new = self._by_position(array, scope, context, ops)
+        if new is None:
+            return array, False
+        if not ops.is_finite(new):
+            raise NonFiniteActivationError(
+                f"{self.name} answered NaN or infinite activations at {self._site}.",
+                site=self._site,
+                remedy="Look at what the action computes; the model was left as it was.",
+            )
+        return new, not ops.equal(new, array)
+
+    def _by_position(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> Array | None:
+        """Call the action for each real token with its own array; None when no token of this pass is real."""
+        rows = range(scope.batch.rows)
+        offsets = scope.batch.offsets
+        decoding = scope.phase is Phase.DECODE
+        if self._site.position is not None:  # the position axis is gone: one token a row
+            wanted = self._site.position
+            lengths = scope.batch.lengths
+            tokens = [(row, int(wanted if wanted >= 0 else lengths[row] + wanted)) for row in rows]
+            parts = [self._call(ops.copy(array[row]), ops, token, context) for row, token in tokens]
+            return ops.stack(parts, 0)
+        changed = []
+        for row in rows:
+            line = []
+            for column in range(array.shape[1]):
+                cell = array[row, column]
+                real = decoding or bool(scope.batch.real[row, column])
+                token = scope.first_position + column - int(offsets[row])
+                line.append(self._call(ops.copy(cell), ops, token, context) if real else cell)
+            changed.append(line[0][None] if len(line) == 1 else ops.stack(line, 0))
+        return changed[0][None] if len(changed) == 1 else ops.stack(changed, 0)
+
+    def _call(self, array: Array, ops: ArrayOps, token: int = 0, context: HookContext | None = None) -> Array:
+        arguments = (ActivationTensor(array, ops), token, context)[: self._arguments]
+        answer = self._guarded("action", self._action, *arguments)
+        shape = tuple(array.shape)
+        if isinstance(answer, ActivationTensor):
+            found = answer.array
+        elif answer is None or isinstance(answer, (bool, int, float, str)):
+            raise HookError(
+                f"The action of {self.name} at {self._site} answered {answer!r}, not activations.",
+                site=self._site,
+                remedy="End the action with the activations themselves.",
+            )
+        else:
+            found = ops.asarray(answer)
+        if tuple(found.shape) != shape:
+            raise HookError(
+                f"The action of {self.name} at {self._site} answered shape {tuple(found.shape)} for {shape}.",
+                site=self._site,
+                remedy="Answer activations of the shape that the action received.",
+            )
+        return found
+
+    def _guarded(self, part: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except NeuroScopeError:
+            raise
+        except Exception as error:
+            raise HookError(
+                f"The {part} of {self.name} at {self._site} failed: {type(error).__name__}: {error}", site=self._site
+            ) from error
+
+    def print_string(self) -> str:
+        state = "" if self._enabled else ", disabled"
+        return f"{self.name} at {self._site}{state}"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+@public
+class InterventionHook(ActivationHook):
+    """A hook that promises to change what it acts on; when it acts and nothing changes, that is an `InertHookError`."""
+
+    must_change = True
+
+

@@ -1,0 +1,251 @@
+"""TransformerModel: a loaded model, its tokenizer and its hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.errors import ArgumentError, NonFiniteActivationError
+from neuroscope.hooks.manager import HookManager
+from neuroscope.models.anatomy import Anatomy
+from neuroscope.models.engines.protocol import (
+    ALL_LOGITS,
+    Engine,
+    GenerationSettings,
+    LogitRequest,
+    Run,
+    Step,
+    TokenBatch,
+)
+from neuroscope.models.sites import Component, Site
+from neuroscope.tensors.cache import ActivationCache
+from neuroscope.tensors.tensor import ActivationTensor
+from neuroscope.vocabulary import public, python_only
+
+if TYPE_CHECKING:
+    from neuroscope.models.verify import VerificationReport
+
+
+@public
+class TransformerModel:
+    """A decoder-only language model to look into.
+
+    `task_type` is what hooks see as `context taskType` in runs that do not name one of their own.
+    """
+
+    task_type: str | None
+
+    def __init__(self, engine: Engine, tokenizer: Any, name: str, weights_hash: str) -> None:
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._name = name
+        self._weights_hash = weights_hash
+        self._hook_manager = HookManager(self)
+        self.task_type = None
+
+    @classmethod
+    def from_hugging_face(
+        cls,
+        name: str,
+        *,
+        engine: str = "torch",
+        device: str | None = None,
+        dtype: str = "float32",
+        allow_pickle: bool = False,
+        revision: str | None = None,
+    ) -> TransformerModel:
+        """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
+
+        Raises `ModelNotFoundError` (says where it looked), `ModelLoadError`, `UnsupportedArchitectureError`.
+        """
+        from neuroscope.models import resolve
+        from neuroscope.models.engines import load_engine
+
+        source = resolve.resolve(str(name))
+        return load_engine(engine, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision, name=str(name))
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def architecture(self) -> Anatomy:
+        """Sizes and shape of the model."""
+        return self._engine.anatomy
+
+    @property
+    def hook_manager(self) -> HookManager:
+        return self._hook_manager
+
+    @property
+    def weights_hash(self) -> str:
+        """Identifies the weights, so that results can say what they were measured on."""
+        return self._weights_hash
+
+    @property
+    @python_only
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    @python_only
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    # --- text and tokens ------------------------------------------------------------------------------------------
+
+    @python_only
+    def encode(self, texts: str | Sequence[str], *, side: str = "right") -> TokenBatch:
+        """Token ids of one text or several, with the special tokens the tokenizer adds, padded on `side`."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
+        for text, row in zip(texts, rows, strict=True):
+            if not row:
+                raise ArgumentError(f"The text {text!r} has no tokens.", remedy="Give at least one token.")
+        pad = self._tokenizer.pad_token_id
+        return TokenBatch.of(rows, pad=0 if pad is None else int(pad), side=side)
+
+    def tokens(self, text: str) -> list[str]:
+        """The text's tokens, each as text."""
+        return [self._tokenizer.decode([int(token)]) for token in self.encode(text).ids[0]]
+
+    @python_only
+    def decode(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True))
+
+    # --- runs -----------------------------------------------------------------------------------------------------
+
+    @python_only
+    def run(
+        self,
+        prompts: str | Sequence[str] | TokenBatch,
+        sites: Sequence[Site | str] = (),
+        *,
+        logits: LogitRequest | None = ALL_LOGITS,
+        task_type: str | None = None,
+    ) -> Run:
+        """One forward pass with the model's hooks. Raises `NonFiniteActivationError` naming the first bad layer."""
+        batch = prompts if isinstance(prompts, TokenBatch) else self.encode(prompts)
+        prompt = prompts if isinstance(prompts, str) else None
+        parsed = [Site.parse(site) for site in sites]
+        with self._hook_manager.edits(prompt=prompt, task_type=task_type or self.task_type) as edits:
+            run = self._engine.forward(batch, capture=parsed, edits=edits, logits=logits)
+        if run.logits is not None and not self._engine.ops.is_finite(run.logits):
+            raise self._non_finite(batch)
+        return run
+
+    def logits(self, prompt: str, task_type: str | None = None) -> ActivationTensor:
+        """(rows, positions, vocabulary), hooks included."""
+        return ActivationTensor(self.run(prompt, task_type=task_type).logits, self._engine.ops)
+
+    def run_with_caching(
+        self, prompts: str | Sequence[str], sites: Sequence[str] | None = None, task_type: str | None = None
+    ) -> ActivationCache:
+        """Activations at `sites` (by default: residual, attention, mlp output of every layer), hooks included."""
+        wanted = [Site.parse(site) for site in sites] if sites is not None else self._usual_sites()
+        batch = self.encode(prompts)
+        run = self.run(batch, wanted, logits=None, task_type=task_type)
+        texts = [
+            [self._tokenizer.decode([int(token)]) for token in ids[real]]
+            for ids, real in zip(batch.ids, batch.real, strict=True)
+        ]
+        return ActivationCache(run.activations, self._engine.ops, texts)
+
+    def _usual_sites(self) -> list[Site]:
+        kinds = (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
+        return [Site(layer, kind) for layer in range(self.architecture.layers) for kind in kinds]
+
+    def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest next tokens, each with its probability."""
+        batch = self.encode(prompt)
+        run = self.run(batch, logits=LogitRequest.last(batch))
+        ops = self._engine.ops
+        logs = ops.to_numpy(ops.log_softmax(run.logits))[0]
+        best = np.argsort(-logs)[: max(1, int(count))]
+        return [(self._tokenizer.decode([int(token)]), float(np.exp(logs[token]))) for token in best]
+
+    @python_only
+    def stream(
+        self,
+        prompt: str,
+        settings: GenerationSettings,
+        sites: Sequence[Site | str] = (),
+        *,
+        task_type: str | None = None,
+    ) -> Iterator[Step]:
+        """Generate step by step with the model's hooks, capturing `sites` at every step."""
+        batch = self.encode(prompt, side="left")
+        parsed = [Site.parse(site) for site in sites]
+        with self._hook_manager.edits(prompt=prompt, task_type=task_type or self.task_type) as edits:
+            yield from self._engine.generate(batch, settings, capture=parsed, edits=edits)
+
+    def generate(
+        self,
+        prompt: str,
+        max_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] | str = (),
+        task_type: str | None = None,
+    ) -> str:
+        """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it."""
+        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        settings = GenerationSettings(
+            max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stops, end_tokens=self.end_tokens
+        )
+        ids: list[int] = []
+        text = ""
+        with events.progress("generating", total=max_tokens, unit="tokens") as job:
+            for step in self.stream(prompt, settings, task_type=task_type):
+                ids.append(int(step.tokens[0]))
+                if stops:
+                    text = self.decode(ids)
+                    cut = min((text.find(s) for s in stops if s in text), default=-1)
+                    if cut >= 0:
+                        return text[:cut]
+                job.advance()
+        return self.decode(ids)
+
+    @property
+    @python_only
+    def end_tokens(self) -> tuple[int, ...]:
+        """Token ids that end a generation."""
+        end = self._tokenizer.eos_token_id
+        return () if end is None else (int(end),)
+
+    def verify(self) -> VerificationReport:
+        """Prove that what runs here is what the bare model runs; `ParityError` names every check that fails."""
+        from neuroscope.models.verify import verify
+
+        return verify(self)
+
+    def _non_finite(self, batch: TokenBatch) -> NonFiniteActivationError:
+        sites = [Site(layer, Component.RESIDUAL) for layer in range(self.architecture.layers)]
+        run = self._engine.forward(batch, capture=sites, logits=None)
+        for site in sites:
+            if not self._engine.ops.is_finite(run[site]):
+                return NonFiniteActivationError(
+                    f"The activations are NaN or infinite from {site} on.",
+                    site=site,
+                    remedy="Check the weights of that layer, or load the model in float32.",
+                )
+        return NonFiniteActivationError("The logits are NaN or infinite.", remedy="Check the hooks and the output weights.")
+
+    def print_string(self) -> str:
+        return f"a TransformerModel({self._name}, {self.architecture.print_string()})"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """Name, weights' hash, engine and sizes."""
+        return {
+            "name": self._name,
+            "weightsHash": self._weights_hash,
+            "engine": self._engine.name,
+            "architecture": self.architecture.as_dictionary(),
+        }

@@ -1,0 +1,70 @@
+"""Metrics: one number a prompt, from the logits at its last token.
+
+`logit_difference`  logit(answer) − logit(wrong)          Wang et al. 2022 (IOI)
+`probability`       P(answer)
+`kl`                −KL(clean ‖ run) over the vocabulary: 0 when the run predicts what the clean run does
+
+Higher is better for all three, so that faithfulness reads the same whichever is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.models.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
+
+METRICS = ("logit_difference", "probability", "kl")
+
+
+@dataclass(frozen=True)
+class PromptMetric:
+    """A metric bound to prompts: which logits it needs and what it makes of them.
+
+    answers, wrongs: token ids (rows,). reference: log-probabilities of the clean run (rows, vocabulary), for `kl`.
+    """
+
+    name: str
+    answers: IntArray
+    wrongs: IntArray
+    reference: Array | None = None
+
+    def request(self, batch: TokenBatch) -> LogitRequest:
+        """The logits this metric needs of the batch."""
+        if self.name == "logit_difference":
+            return LogitRequest.last(batch, np.stack([self.answers, self.wrongs], axis=1))
+        return LogitRequest.last(batch)
+
+    def compute(self, engine: Engine) -> Callable[[Array], Array]:
+        """From the logits requested to one number a row (rows,); differentiable."""
+        if self.name == "logit_difference":
+            return lambda logits: logits[:, 0] - logits[:, 1]
+        ops = engine.ops
+        if self.name == "probability":
+            picked = ops.one_hot(self.answers, engine.anatomy.vocabulary)
+            return lambda logits: ops.exp((ops.log_softmax(logits) * picked).sum(-1))
+        reference = self.reference
+        if reference is None:
+            raise ArgumentError("The metric kl needs the clean run's log-probabilities.")
+        return lambda logits: (ops.exp(reference) * (ops.log_softmax(logits) - reference)).sum(-1)
+
+    def take(self, rows: IntArray | slice) -> PromptMetric:
+        reference = None if self.reference is None else self.reference[rows]
+        return PromptMetric(self.name, self.answers[rows], self.wrongs[rows], reference)
+
+    def repeat(self, times: int, engine: Engine) -> PromptMetric:
+        """All rows, `times` over: a, b, a, b …"""
+        reference = None if self.reference is None else engine.ops.repeat(self.reference, times)
+        return PromptMetric(self.name, np.tile(self.answers, times), np.tile(self.wrongs, times), reference)
+
+
+def checked_metric(name: str) -> str:
+    """The metric's name, or `ArgumentError` with the nearest."""
+    folded = {metric.replace("_", ""): metric for metric in METRICS}
+    found = folded.get(str(name).replace("_", "").lower())
+    if found is None:
+        raise ArgumentError(f"There is no metric {name!r}.", remedy=did_you_mean(str(name), METRICS, listing="Metrics"))
+    return found

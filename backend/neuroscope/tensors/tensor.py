@@ -1,0 +1,161 @@
+"""Activation tensors: arrays that know their engine, and behave like numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.errors import ArgumentError
+from neuroscope.models.engines.protocol import Array, ArrayOps
+from neuroscope.vocabulary import public, python_only
+
+
+@public
+class ActivationTensor:
+    """An array on its engine's device.
+
+    Arithmetic and comparison work elementwise and broadcast as in numpy. Indexing is zero-based on the last axis, at
+    every position: `activations at: 7` are the values of unit 7, `at: 7 put: x` replaces them.
+    """
+
+    def __init__(self, array: Array, ops: ArrayOps) -> None:
+        self._array = array
+        self._ops = ops
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(size) for size in self._array.shape)
+
+    @property
+    @python_only
+    def array(self) -> Array:
+        """The engine's own array."""
+        return self._array
+
+    @python_only
+    def numpy(self) -> NDArray[Any]:
+        """A numpy copy (bfloat16 becomes float32)."""
+        return self._ops.to_numpy(self._array)
+
+    def tolist(self) -> Any:
+        """Nested lists of numbers."""
+        return self.numpy().tolist()
+
+    def mean(self) -> float:
+        return float(self.numpy().mean())
+
+    def norm(self) -> float:
+        """Euclidean norm over all elements."""
+        return float(np.linalg.norm(self.numpy().astype(np.float64)))
+
+    def max(self) -> float:
+        return float(self.numpy().max())
+
+    def min(self) -> float:
+        return float(self.numpy().min())
+
+    def abs(self) -> ActivationTensor:
+        return self._wrap(abs(self._array))
+
+    def dot(self, other: ActivationTensor) -> float:
+        """Inner product over all elements."""
+        return float((self.numpy().astype(np.float64) * _plain(other)).sum())
+
+    def cosine(self, other: ActivationTensor) -> float:
+        """Cosine similarity over all elements; `ArgumentError` when either is zero."""
+        a, b = self.numpy().astype(np.float64), np.asarray(_plain(other), dtype=np.float64)
+        scale = np.linalg.norm(a) * np.linalg.norm(b)
+        if scale == 0:
+            raise ArgumentError("The cosine with a zero tensor is undefined.")
+        return float((a * b).sum() / scale)
+
+    def copy(self) -> ActivationTensor:
+        return self._wrap(self._ops.copy(self._array))
+
+    def __len__(self) -> int:
+        return self.shape[-1] if self.shape else 1
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> ActivationTensor | float:
+        value = self._array[..., self._checked(index)]
+        return float(value) if value.ndim == 0 else self._wrap(value)
+
+    def __setitem__(self, index: int, value: Any) -> None:
+        self._array[..., self._checked(index)] = _unwrap(value)
+
+    def _checked(self, index: int) -> int:
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self):
+            raise ArgumentError(f"There is no unit {index!r}: units run from 0 to {len(self) - 1}.")
+        return index
+
+    def _wrap(self, array: Array) -> ActivationTensor:
+        return ActivationTensor(array, self._ops)
+
+    def _operand(self, other: Any) -> Any:
+        """The other side of an operation as array or number; None when it is neither."""
+        if isinstance(other, Real):
+            return float(other)
+        if isinstance(other, (list, tuple)):
+            return self._ops.asarray(np.asarray(other, dtype=np.float64))
+        if isinstance(other, np.ndarray):
+            return self._ops.asarray(other)
+        return _unwrap(other) if isinstance(other, ActivationTensor) else None
+
+    def _binary(self, other: Any, operation: Any) -> Any:
+        operand = self._operand(other)
+        if operand is None:
+            return NotImplemented
+        try:
+            return self._wrap(operation(self._array, operand))
+        except (RuntimeError, ValueError) as error:
+            theirs = tuple(getattr(operand, "shape", ()))
+            raise ArgumentError(f"Shapes {self.shape} and {theirs} do not fit together.") from error
+
+    def __add__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: a + b)  # type: ignore[no-any-return]
+
+    def __radd__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: b + a)  # type: ignore[no-any-return]
+
+    def __sub__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: a - b)  # type: ignore[no-any-return]
+
+    def __rsub__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: b - a)  # type: ignore[no-any-return]
+
+    def __mul__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: a * b)  # type: ignore[no-any-return]
+
+    def __rmul__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: b * a)  # type: ignore[no-any-return]
+
+    def __truediv__(self, other: Any) -> ActivationTensor:
+        return self._binary(other, lambda a, b: a / b)  # type: ignore[no-any-return]
+
+    def __neg__(self) -> ActivationTensor:
+        return self._wrap(-self._array)
+
+    def print_string(self) -> str:
+        size = " × ".join(str(size) for size in self.shape) or "scalar"
+        return f"an ActivationTensor({size})"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """Shape and values."""
+        return {"shape": list(self.shape), "values": self.tolist()}
+
+
+def _unwrap(value: Any) -> Any:
+    return value.array if isinstance(value, ActivationTensor) else value
+
+
+def _plain(value: Any) -> Any:
+    return value.numpy() if isinstance(value, ActivationTensor) else np.asarray(value)
