@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import SupportsIndex
 
 from neuroscope.errors import SiteError
 from neuroscope.models.sites import Component
@@ -66,10 +67,11 @@ class Anatomy(Result):
         return self.d_model
 
     @python_only
-    def checked_layer(self, layer: int | None, site: object = None) -> int:
+    def checked_layer(self, layer: SupportsIndex | None, site: object = None) -> int:
         """`layer` as a non-negative index; `SiteError` when it is missing, no integer, or out of range."""
-        if layer is None or isinstance(layer, bool) or not isinstance(layer, int):
+        if isinstance(layer, bool) or not isinstance(layer, SupportsIndex):
             raise SiteError(f"A layer is a whole number, not {layer!r}.", site=site, remedy=self._layer_range())
+        layer = layer.__index__()
         if not -self.layers <= layer < self.layers:
             raise SiteError(f"There is no layer {layer}: the model has {self.layers}.", site=site, remedy=self._layer_range())
         return layer % self.layers

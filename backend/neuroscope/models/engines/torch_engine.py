@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from neuroscope.errors import ArgumentError, NonFiniteActivationError, SiteError
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
 from neuroscope.models.engines import torch_attention
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
@@ -111,21 +111,25 @@ class TorchEngine:
         with self.exclusive(), torch.enable_grad():
             entry = self._embed(batch, self._positions(batch, 0)) if residual is None else residual
             entry = entry.detach().clone().requires_grad_(True)
-            taps = Taps(self.anatomy, batch, sites, edits)
+            checked = [site.checked(self.anatomy) for site in sites]
+            taps = Taps(self.anatomy, batch, list({site.whole: None for site in checked}), edits)
             run = self._run(batch, taps, start, entry, None, logits, None)
             values = metric(run.logits)
             if values.ndim != 1 or len(values) != batch.rows:
                 raise ArgumentError(f"A metric answers one number a row, not an array of shape {tuple(values.shape)}.")
             if not torch.isfinite(values).all():
-                raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the model's weights.")
-            leaves = [entry if site.component is Component.EMBEDDING else run.activations[site] for site in sites]
-            gradients = torch.autograd.grad(values.sum(), leaves, allow_unused=True)
-        found = {
-            site: torch.zeros_like(leaf) if gradient is None else gradient
-            for site, leaf, gradient in zip(sites, leaves, gradients, strict=True)
-        }
-        held = {site: leaf.detach() for site, leaf in zip(sites, leaves, strict=True)}
-        return Gradients(values.detach(), held, found)
+                raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
+            wholes = list(run.activations)
+            found = dict(zip(wholes, torch.autograd.grad(values.sum(), list(run.activations.values()), allow_unused=True), strict=True))
+        for site, gradient in found.items():
+            if gradient is None:
+                raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
+        pairs = list(zip(sites, checked, strict=True))
+        return Gradients(
+            values.detach(),
+            {asked: taps.narrowed(site, run.activations[site.whole]).detach() for asked, site in pairs},
+            {asked: taps.narrowed(site, found[site.whole]) for asked, site in pairs},
+        )
 
     def generate(
         self,
@@ -301,7 +305,8 @@ class TorchEngine:
     def normalise(self, layer: int, port: Port, residual: Tensor) -> Tensor:
         """See `Engine.normalise`."""
         with torch.no_grad():
-            out: Tensor = self._norm(layer, port)(residual)
+            # forward, not a call: a run's own hooks on this module must not fire again from inside an edit.
+            out: Tensor = self._norm(layer, port).forward(residual)
             return out
 
     def normalise_gradient(self, layer: int, port: Port, residual: Tensor, gradient: Tensor) -> Tensor:
@@ -309,7 +314,7 @@ class TorchEngine:
         norm = self._norm(layer, port)
         with torch.enable_grad():
             entry = residual.detach()[:, :, None].expand_as(gradient).clone().requires_grad_(True)
-            (found,) = torch.autograd.grad(norm(entry), entry, gradient)
+            (found,) = torch.autograd.grad(norm.forward(entry), entry, gradient)
             return found
 
     def project(self, site: Site, normalised: Tensor) -> Tensor:
@@ -321,6 +326,16 @@ class TorchEngine:
             out = torch.einsum("rphd,hed->rphe", normalised, slot.weight(module))
             bias = slot.bias(module)
             return out if bias is None else out + bias
+
+    def project_head(self, site: Site, normalised: Tensor) -> Tensor:
+        """See `Engine.project_head`."""
+        assert site.layer is not None
+        assert site.head is not None
+        slot = self.slots[site.component]
+        module = get_module(self.layers[site.layer], slot.module)
+        with torch.no_grad():
+            bias = slot.bias(module)
+            return nn.functional.linear(normalised, slot.weight(module)[site.head], None if bias is None else bias[site.head])
 
     def project_gradient(self, site: Site, gradient: Tensor) -> Tensor:
         """See `Engine.project_gradient`."""

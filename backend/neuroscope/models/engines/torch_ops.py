@@ -43,6 +43,9 @@ class TorchOps:
         """All rows, `times` over: a, b, a, b …"""
         return array.repeat(times, *([1] * (array.ndim - 1)))
 
+    def transpose(self, array: Tensor, axes: Sequence[int]) -> Tensor:
+        return array.permute(*axes)
+
     def where(self, condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return torch.where(condition, a, b)
 

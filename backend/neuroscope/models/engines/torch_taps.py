@@ -70,6 +70,12 @@ class Taps:
                 self.values[asked] = value if where == () else value[where]
         return value
 
+    def narrowed(self, site: Site, value: Tensor) -> Tensor:
+        """The cells of a (checked) site in its component's array."""
+        where = self._index(site, value)
+        assert where is not None
+        return value if where == () else value[where]
+
     def _edited(self, site: Site, edit: Edit, value: Tensor) -> Tensor:
         where = self._index(site, value, edit.rows)
         if where is None:
@@ -204,7 +210,8 @@ class Taps:
         def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             value = slot.read(output)
             new = self.touch(index, component, value)
-            return output if new is value else slot.write(output, new)
+            # While gradients flow the layer must go on with the very tensor that was captured, not with its parent.
+            return output if new is value and not torch.is_grad_enabled() else slot.write(output, new)
 
         return hook
 
@@ -214,7 +221,7 @@ class Taps:
             dense = dense_router(indices, scores, logits.shape[-1])
             value = dense.unflatten(0, (self.batch.rows, self.columns))
             new = self.touch(index, Component.ROUTER, value)
-            if new is value:
+            if new is value and not torch.is_grad_enabled():
                 return output
             return (logits, *sparse_router(new.flatten(0, 1), scores.shape[-1]))
 
