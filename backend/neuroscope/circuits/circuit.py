@@ -1,0 +1,164 @@
+"""Circuit: a set of edges of a model, with what was measured on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.roles import Role
+from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.models.sites import Component, Site
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.vocabulary import public, python_only
+
+if TYPE_CHECKING:
+    from neuroscope.circuits.attribution import Scores
+    from neuroscope.circuits.pairs import PairBatch
+    from neuroscope.models.model import TransformerModel
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's."""
+
+    edges: int
+    fraction: float
+    faithfulness: Estimate
+
+
+@public
+@dataclass(frozen=True)
+class Circuit(Result):
+    """Edges that suffice for a task, found on a model.
+
+    faithfulness: on the pairs that chose the circuit; held_out_faithfulness: on pairs never looked at.
+    completeness: 1 − the faithfulness of the model without the circuit's edges.
+    minimality: share of edges (of a random sample) whose removal alone lowers the metric by more than its standard error.
+    random_circuit_faithfulness: mean and spread over random circuits of the same number of edges.
+    clean_metric, corrupt_metric: the whole model on clean and corrupt prompts.
+    """
+
+    task: str
+    faithfulness: Estimate
+    held_out_faithfulness: Estimate
+    completeness: Estimate
+    minimality: Estimate
+    clean_metric: Estimate
+    corrupt_metric: Estimate
+    random_circuit_faithfulness: Estimate
+    roles: list[Role]
+    curve: list[CurvePoint]
+    provenance: Provenance
+    _model: TransformerModel = field(repr=False)
+    _mask: BoolArray = field(repr=False)
+    _scores: Scores = field(repr=False)
+    _pairs: PairBatch = field(repr=False)
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    @property
+    @python_only
+    def mask(self) -> BoolArray:
+        """(channels, sources): the circuit's edges."""
+        return self._mask
+
+    @property
+    @python_only
+    def pairs(self) -> PairBatch:
+        """The held-out pairs, on which the circuit is tested further."""
+        return self._pairs
+
+    @property
+    @python_only
+    def graph(self) -> Graph:
+        return Graph.of(self._model.architecture)
+
+    @property
+    def edge_count(self) -> int:
+        return int(self._mask.sum())
+
+    @property
+    def fraction_of_edges(self) -> float:
+        """The circuit's share of the graph's edges."""
+        return self.edge_count / self.graph.edges
+
+    @property
+    @python_only
+    def nodes(self) -> list[Site]:
+        """The heads and MLPs that write along an edge of the circuit, in causal order."""
+        return [self.graph.source_site(source) for source in self.graph.nodes(self._mask)]
+
+    @property
+    def heads(self) -> list[str]:
+        """The circuit's heads, as sites."""
+        return [str(site) for site in self.nodes if site.component is Component.HEAD_OUTPUT]
+
+    @property
+    def mlps(self) -> list[str]:
+        """The circuit's MLPs, as sites."""
+        return [str(site) for site in self.nodes if site.component is Component.MLP_OUTPUT]
+
+    @property
+    def layer(self) -> int:
+        """The layer of the strongest component: the head or MLP with the largest total absolute score of its edges."""
+        totals = np.abs(np.where(self._mask, self._scores, 0.0)).sum(0)
+        totals[0] = -1.0
+        site = self.graph.source_site(int(totals.argmax()))
+        assert site.layer is not None
+        return site.layer
+
+    @property
+    def edges(self) -> list[tuple[str, str, float]]:
+        """Every edge as (source, channel, score), strongest first."""
+        channels, sources = np.nonzero(self._mask)
+        values = self._scores[channels, sources]
+        graph = self.graph
+        return [
+            (str(graph.source_site(int(sources[i]))), str(graph.channel_site(int(channels[i]))), float(values[i]))
+            for i in np.argsort(-np.abs(values), kind="stable")
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(site) for site in self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def print_string(self) -> str:
+        return f"a Circuit({self.task}: {self.edge_count} edges, faithfulness {self.faithfulness})"
+
+    def summary(self) -> str:
+        roles = ", ".join(f"{role.head.layer}.{role.head.head} {role.role}" for role in self.roles[:12])
+        return "\n".join(
+            [
+                f"Circuit for {self.task} in {self.provenance.model}",
+                f"  edges            {self.edge_count} of {self.graph.edges} ({self.fraction_of_edges:.2%}), "
+                f"{len(self.heads)} heads, {len(self.mlps)} MLPs",
+                f"  metric           clean {self.clean_metric}, corrupt {self.corrupt_metric}",
+                f"  faithfulness     {self.faithfulness}; held out {self.held_out_faithfulness}",
+                f"  random circuits  {self.random_circuit_faithfulness}",
+                f"  completeness     {self.completeness}",
+                f"  minimality       {self.minimality}",
+                f"  roles            {roles or 'none above the threshold'}",
+            ]
+        )
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """The result's fields and the circuit itself: nodes and edges by site."""
+        return {
+            **super().as_dictionary(),
+            "layer": self.layer,
+            "edgeCount": self.edge_count,
+            "graphEdges": self.graph.edges,
+            "fractionOfEdges": self.fraction_of_edges,
+            "heads": self.heads,
+            "mlps": self.mlps,
+            "edges": [list(edge) for edge in self.edges],
+        }

@@ -1,0 +1,226 @@
+"""Finding circuits: score the edges, then measure which prefix of them is enough.
+
+1. Examples are split in two: one half finds the circuit, the other (held out) judges it.
+2. EAP-IG scores every edge on the finding half.
+3. Edges are taken in order of |score|. Prefixes of growing size are *measured*: every other edge carries its corrupt
+   activation. The first size that reaches the target faithfulness is narrowed down by bisection.
+4. Edges on no path from embedding to logits are dropped: they carry nothing.
+5. The circuit is judged on the held-out half, beside random circuits of the same size, without its complement
+   (completeness), and without single edges (minimality); heads get roles from their attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.circuits.attribution import Scores, edge_scores
+from neuroscope.circuits.circuit import Circuit, CurvePoint
+from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.masked import MaskedModel, Removal
+from neuroscope.circuits.pairs import PairBatch, make_pairs
+from neuroscope.provenance import provenance
+from neuroscope.circuits.reference import Numbers
+from neuroscope.circuits.roles import head_roles
+from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component
+from neuroscope.tasks import registry
+from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.vocabulary import public
+
+#: Shares of the graph's edges at which faithfulness is measured before bisecting.
+SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_BISECTIONS = 5
+
+
+@public
+class CircuitFinder:
+    """Finds circuits of one model.
+
+    pairs: examples used (half to find, half held out). steps: integration steps. target: faithfulness to reach.
+    random_circuits: how many controls. minimality_sample: edges tried one by one.
+    """
+
+    def __init__(
+        self,
+        model: TransformerModel,
+        *,
+        pairs: int = 48,
+        steps: int = 5,
+        target: float = 0.85,
+        metric: str = "logit_difference",
+        random_circuits: int = 5,
+        minimality_sample: int = 48,
+        seed: int = 0,
+    ) -> None:
+        if not isinstance(model, TransformerModel):
+            raise ArgumentError(f"A CircuitFinder works on a TransformerModel, not {model!r}.")
+        if not 0 < target <= 1:
+            raise ArgumentError(f"The target faithfulness is above 0 and at most 1, not {target}.")
+        if pairs < 4:
+            raise ArgumentError(f"Finding a circuit needs at least 4 pairs, not {pairs}.")
+        self._model = model
+        self.pairs: int = pairs
+        self.steps: int = steps
+        self.target: float = target
+        self.metric: str = metric
+        self.random_circuits: int = random_circuits
+        self.minimality_sample: int = minimality_sample
+        self.seed: int = seed
+        self._found: list[Circuit] = []
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    @property
+    def last_circuit(self) -> Circuit:
+        """The circuit found last; `CircuitError` when none was."""
+        if not self._found:
+            raise CircuitError("This finder has found no circuit yet.", remedy="Send findCircuit: first.")
+        return self._found[-1]
+
+    def find_circuit(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> Circuit:
+        """The smallest circuit for a task that measures as faithful.
+
+        `examples` default to the task's own; a Dataset is filtered to what the model's tokenizer can express.
+        Raises `DatasetError` for unfit examples and `CircuitError` when no circuit reaches the target.
+        """
+        found_task = registry.get(task)
+        dataset = found_task.dataset(seed=self.seed) if examples is None else examples
+        chosen = dataset.for_model(self._model, n=self.pairs) if isinstance(dataset, Dataset) else dataset
+        pairs = make_pairs(self._model, list(chosen), self.metric)
+        circuit = self.search(found_task.name, pairs)
+        self._found.append(circuit)
+        return circuit
+
+    def search(self, task: str, pairs: PairBatch) -> Circuit:
+        """Find and judge a circuit on pairs that are ready to run."""
+        engine, graph = self._model.engine, Graph.of(self._model.architecture)
+        order = np.random.default_rng(self.seed).permutation(pairs.rows)
+        finding, judging = pairs.take(order[: (pairs.rows + 1) // 2]), pairs.take(order[(pairs.rows + 1) // 2 :])
+        if judging.rows == 0:
+            raise CircuitError("Too few pairs to hold any out.", remedy="Give at least 2 pairs, better 32.")
+        scores = edge_scores(engine, finding, steps=self.steps)
+        masked = MaskedModel(engine, finding)
+        mask, curve = self._smallest(graph, masked, scores)
+        return self._judged(task, graph, mask, scores, curve, masked, judging)
+
+    def _smallest(self, graph: Graph, masked: MaskedModel, scores: Scores) -> tuple[BoolArray, list[CurvePoint]]:
+        ranked = _ranked(graph, scores)
+        curve: dict[int, CurvePoint] = {}
+        masks: dict[int, BoolArray] = {}
+
+        def measure(count: int) -> bool:
+            masks[count] = graph.pruned(_prefix(graph, ranked, count))
+            value = normalised(masked.metric(masks[count]), masked.corrupt, masked.clean, seed=self.seed)
+            edges = int(masks[count].sum())
+            curve[count] = CurvePoint(edges, edges / graph.edges, value)
+            job.advance()
+            return value.value >= self.target
+
+        sizes = sorted({max(1, round(share * graph.edges)) for share in SIZES})
+        with events.progress("measuring circuits", total=len(sizes) + _BISECTIONS, unit="sizes") as job:
+            low = 0
+            for high in sizes:
+                if measure(high):
+                    break
+                low = high
+            else:
+                raise CircuitError("Not even the whole graph is as faithful as asked.", remedy="Lower the target.")
+            for _ in range(_BISECTIONS):
+                middle = (low + high) // 2
+                if middle in (low, high):
+                    break
+                if measure(middle):
+                    high = middle
+                else:
+                    low = middle
+        return masks[high], [curve[count] for count in sorted(curve)]
+
+    def _judged(
+        self,
+        task: str,
+        graph: Graph,
+        mask: BoolArray,
+        scores: Scores,
+        curve: list[CurvePoint],
+        finding: MaskedModel,
+        judging: PairBatch,
+    ) -> Circuit:
+        engine = self._model.engine
+        held_out = MaskedModel(engine, judging)
+        with events.progress("judging the circuit", total=3 + self.random_circuits, unit="runs") as job:
+
+            def faithful(model: MaskedModel, edges: BoolArray) -> Estimate:
+                value = normalised(model.metric(edges), model.corrupt, model.clean, seed=self.seed)
+                job.advance()
+                return value
+
+            faithfulness, unseen = faithful(finding, mask), faithful(held_out, mask)
+            without = faithful(held_out, graph.valid & ~mask)
+            random = np.random.default_rng(self.seed)
+            controls = [
+                faithful(held_out, _random_circuit(graph, int(mask.sum()), random)).value for _ in range(self.random_circuits)
+            ]
+        heads = [graph.source_site(source) for source in graph.nodes(mask)]
+        heads = [site for site in heads if site.component is Component.HEAD_OUTPUT]
+        return Circuit(
+            task=task,
+            faithfulness=faithfulness,
+            held_out_faithfulness=unseen,
+            completeness=Estimate(1 - without.value, 1 - without.high, 1 - without.low, without.n),
+            minimality=self._minimality(held_out, mask),
+            clean_metric=mean(held_out.clean, seed=self.seed),
+            corrupt_metric=mean(held_out.corrupt, seed=self.seed),
+            random_circuit_faithfulness=mean(np.array(controls), seed=self.seed),
+            roles=head_roles(engine, judging, heads, seed=self.seed) if heads else [],
+            curve=curve,
+            provenance=provenance(self._model, task, self.seed, pairs=finding.pairs.rows, held_out=judging.rows, steps=self.steps),
+            _model=self._model,
+            _mask=mask,
+            _scores=scores,
+            _pairs=judging,
+        )
+
+    def _minimality(self, masked: MaskedModel, mask: BoolArray) -> Estimate:
+        """Share of sampled edges whose removal alone lowers the metric by more than the standard error of that fall."""
+        edges = np.argwhere(mask)
+        random = np.random.default_rng(self.seed)
+        if len(edges) > self.minimality_sample:
+            edges = edges[random.choice(len(edges), self.minimality_sample, replace=False)]
+        whole = masked.metric(mask)
+        falls: Numbers = whole - masked.removals(mask, [Removal(int(c), int(s)) for c, s in edges])
+        errors = falls.std(1, ddof=1) / np.sqrt(falls.shape[1]) if falls.shape[1] > 1 else np.zeros(len(falls))
+        return wilson(int((falls.mean(1) > errors).sum()), len(edges))
+
+    def print_string(self) -> str:
+        return f"a CircuitFinder for {self._model.name}"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+def _ranked(graph: Graph, scores: Scores) -> np.ndarray[Any, Any]:
+    """Flat indices of the graph's edges, largest |score| first."""
+    flat = np.flatnonzero(graph.valid)
+    found: np.ndarray[Any, Any] = flat[np.argsort(-np.abs(scores.reshape(-1)[flat]), kind="stable")]
+    return found
+
+
+def _prefix(graph: Graph, ranked: np.ndarray[Any, Any], count: int) -> BoolArray:
+    mask = np.zeros(graph.valid.size, dtype=np.bool_)
+    mask[ranked[:count]] = True
+    return mask.reshape(graph.valid.shape)
+
+
+def _random_circuit(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:
+    flat = random.permutation(np.flatnonzero(graph.valid))
+    return _prefix(graph, flat, edges)

@@ -1,0 +1,211 @@
+"""Testing circuits by activation patching.
+
+Denoising puts a node's clean activation into the corrupt run: what it recovers is what the node suffices for. Noising
+puts the corrupt activation into the clean run: the damage is what the node is needed for. Both are shares of the gap
+between the clean and the corrupt metric. Nodes outside the circuit, drawn at random, are the control.
+
+Sources: Vig et al. 2020; Meng et al. 2022; Heimersheim & Nanda 2024, "How to use and interpret activation patching".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.pairs import PairBatch
+from neuroscope.circuits.reference import Reference, reference, with_reference
+from neuroscope.circuits.roles import Role
+from neuroscope.circuits.sweeps import sweep
+from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.vocabulary import public
+
+
+@dataclass(frozen=True)
+class NodeEffect:
+    """What patching one node does, as shares of the gap between clean and corrupt metric."""
+
+    site: Site
+    recovered: Estimate
+    damage: Estimate
+
+    def as_dictionary(self) -> dict[str, Any]:
+        return {
+            "site": str(self.site),
+            "layer": self.site.layer,
+            "recovered": self.recovered.as_dictionary(),
+            "damage": self.damage.as_dictionary(),
+        }
+
+
+@public
+@dataclass(frozen=True)
+class ResidualMap(Result):
+    """Recovery from denoising the residual stream after each layer at each token, over pairs of one length.
+
+    values: (layers, positions). tokens: the tokens of the first pair's clean prompt, as labels.
+    """
+
+    values: list[list[float]]
+    tokens: list[str]
+    n: int
+
+
+@public
+@dataclass(frozen=True)
+class CausalTestResults(Result):
+    """What a circuit's nodes suffice for and are needed for, with the circuit's own figures and the controls beside.
+
+    components: the circuit's nodes, largest recovery first. controls: random nodes outside the circuit.
+    """
+
+    task: str
+    faithfulness: Estimate
+    held_out_faithfulness: Estimate
+    completeness: Estimate
+    minimality: Estimate
+    clean_metric: Estimate
+    corrupt_metric: Estimate
+    random_circuit_faithfulness: Estimate
+    edges: int
+    fraction_of_edges: float
+    components: list[NodeEffect]
+    controls: list[NodeEffect]
+    roles: list[Role]
+    residual_map: ResidualMap
+    provenance: Provenance
+    _circuit: Circuit = field(repr=False)
+
+    @property
+    def circuit(self) -> Circuit:
+        return self._circuit
+
+    def __iter__(self) -> Iterator[NodeEffect]:
+        return iter(self.components)
+
+    def __len__(self) -> int:
+        return len(self.components)
+
+    def print_string(self) -> str:
+        return f"a CausalTestResults({self.task}: {len(self)} components, faithfulness {self.faithfulness})"
+
+    def summary(self) -> str:
+        roles = {str(role.head): role.role for role in reversed(self.roles)}
+        lines = [self._circuit.summary(), "  component          recovered (denoising)      damage (noising)"]
+        for effect in self.components[:10]:
+            role = roles.get(str(effect.site), "")
+            lines.append(f"    {effect.site!s:<16} {effect.recovered!s:<26} {effect.damage!s:<26} {role}")
+        if self.controls:
+            recovered = np.mean([abs(effect.recovered.value) for effect in self.controls])
+            damage = np.mean([abs(effect.damage.value) for effect in self.controls])
+            lines.append(f"    {len(self.controls)} random others: mean |recovered| {recovered:.3f}, mean |damage| {damage:.3f}")
+        return "\n".join(lines)
+
+
+@public
+class ActivationPatcher:
+    """Patches activations of one model between clean and corrupt runs.
+
+    controls: how many nodes outside the circuit are tested beside it.
+    """
+
+    def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int = 0) -> None:
+        if not isinstance(model, TransformerModel):
+            raise ArgumentError(f"An ActivationPatcher works on a TransformerModel, not {model!r}.")
+        self._model = model
+        self.controls: int = controls
+        self.seed: int = seed
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    def test_causal_relationship(self, circuit: Circuit) -> CausalTestResults:
+        """Denoise and noise every node of the circuit on its held-out pairs, and map the residual stream.
+
+        A `CircuitFinder` stands for the circuit it found last. Raises `CircuitError` for a circuit of another model.
+        """
+        circuit = getattr(circuit, "last_circuit", circuit)
+        if not isinstance(circuit, Circuit):
+            raise ArgumentError(f"A causal test needs a Circuit, not {circuit!r}.", remedy="Find one with CircuitFinder.")
+        if circuit.provenance.weights_hash != self._model.weights_hash:
+            raise CircuitError(
+                f"The circuit was found on {circuit.provenance.model}, not on {self._model.name}.",
+                remedy="Test it with a patcher for the model it was found on.",
+            )
+        engine = self._model.engine
+        pairs = with_reference(engine, circuit.pairs)
+        clean = reference(engine, pairs.clean, pairs.metric)
+        corrupt = reference(engine, pairs.corrupt, pairs.metric)
+        nodes = circuit.nodes
+        others = self._others(circuit.graph, nodes)
+        effects = self._effects(pairs, clean, corrupt, [*nodes, *others])
+        components = sorted(effects[: len(nodes)], key=lambda effect: -effect.recovered.value)
+        return CausalTestResults(
+            task=circuit.task,
+            faithfulness=circuit.faithfulness,
+            held_out_faithfulness=circuit.held_out_faithfulness,
+            completeness=circuit.completeness,
+            minimality=circuit.minimality,
+            clean_metric=mean(clean.metric, seed=self.seed),
+            corrupt_metric=mean(corrupt.metric, seed=self.seed),
+            random_circuit_faithfulness=circuit.random_circuit_faithfulness,
+            edges=circuit.edge_count,
+            fraction_of_edges=circuit.fraction_of_edges,
+            components=components,
+            controls=effects[len(nodes) :],
+            roles=circuit.roles,
+            residual_map=self.residual_map(pairs),
+            provenance=provenance(self._model, circuit.task, self.seed, pairs=pairs.rows, controls=len(others)),
+            _circuit=circuit,
+        )
+
+    def _others(self, graph: Graph, nodes: list[Site]) -> list[Site]:
+        inside = {graph.source_of(site) for site in nodes}
+        outside = [source for source in range(1, graph.sources) if source not in inside]
+        random = np.random.default_rng(self.seed)
+        picked = random.choice(outside, min(self.controls, len(outside)), replace=False) if outside else []
+        return [graph.source_site(int(source)) for source in sorted(picked)]
+
+    def _effects(self, pairs: PairBatch, clean: Reference, corrupt: Reference, sites: list[Site]) -> list[NodeEffect]:
+        engine = self._model.engine
+        denoised = sweep(engine, pairs, corrupt, clean, sites, name="denoising nodes")
+        noised = sweep(engine, pairs, clean, corrupt, sites, name="noising nodes")
+        found = []
+        for site, up, down in zip(sites, denoised, noised, strict=True):
+            recovered = normalised(up, corrupt.metric, clean.metric, seed=self.seed)
+            damage = normalised(down, clean.metric, corrupt.metric, seed=self.seed)
+            found.append(NodeEffect(site, recovered, damage))
+        return found
+
+    def residual_map(self, pairs: PairBatch) -> ResidualMap:
+        """Denoise the residual stream after every layer at every token, over the pairs of the commonest length."""
+        engine = self._model.engine
+        lengths, counts = np.unique(pairs.clean.lengths, return_counts=True)
+        length = int(lengths[counts.argmax()])
+        same = pairs.take(np.flatnonzero(pairs.clean.lengths == length))
+        same = with_reference(engine, same)
+        clean = reference(engine, same.clean, same.metric)
+        corrupt = reference(engine, same.corrupt, same.metric)
+        layers = self._model.architecture.layers
+        sites = [Site(layer, Component.RESIDUAL, position=p) for layer in range(layers) for p in range(length)]
+        metric = sweep(engine, same, corrupt, clean, sites, name="mapping the residual stream").mean(1)
+        shares = (metric - corrupt.metric.mean()) / (clean.metric.mean() - corrupt.metric.mean())
+        tokens = [self._model.tokenizer.decode([int(token)]) for token in same.clean.ids[0]]
+        return ResidualMap(shares.reshape(layers, length).tolist(), tokens, same.rows)
+
+    def print_string(self) -> str:
+        return f"an ActivationPatcher for {self._model.name}"
+
+    def __repr__(self) -> str:
+        return self.print_string()
