@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from neuroscope import events
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.reference import Reference, reference, with_reference
+from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
 from neuroscope.models.engines.protocol import Array, Engine, Port
 from neuroscope.models.sites import Component, Site
@@ -44,33 +44,31 @@ def edge_scores(engine: Engine, pairs: PairBatch, *, steps: int = 5) -> Scores:
         raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
     graph = Graph.of(engine.anatomy)
     total = np.zeros((graph.channels, graph.sources))
-    size = max(1, engine.rows_that_fit(pairs.clean.positions) // (4 * steps))
+    size = max(1, engine.rows_that_fit(pairs.clean.positions - pairs.shared_columns) // (4 * steps))
     with events.progress("attributing edges", total=pairs.rows, unit="pairs") as job:
         for chunk in pairs.chunks(size):
-            total += _chunk_scores(engine, graph, with_reference(engine, chunk), steps)
+            total += _chunk_scores(graph, PairRuns(engine, chunk), steps)
             job.advance(chunk.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
     return total / pairs.rows
 
 
-def source_differences(engine: Engine, graph: Graph, clean: Reference, corrupt: Reference) -> Array:
+def source_differences(graph: Graph, runs: PairRuns) -> Array:
     """What each source writes in the clean run minus the corrupt run: (sources, rows · positions · d_model)."""
-    ops = engine.ops
+    engine, clean, corrupt = runs.engine, runs.clean, runs.corrupt
     parts = [_flat(clean.streams[0] - corrupt.streams[0])[None]]
     for layer in range(graph.layers):
         heads = engine.head_writes(layer, clean.heads[layer]) - engine.head_writes(layer, corrupt.heads[layer])
         parts += [_flat(heads[:, :, head])[None] for head in range(graph.heads)]
         parts.append(_flat(clean.mlps[layer] - corrupt.mlps[layer])[None])
-    return ops.concatenate(parts, 0)
+    return engine.ops.concatenate(parts, 0)
 
 
-def _chunk_scores(engine: Engine, graph: Graph, pairs: PairBatch, steps: int) -> Scores:
-    ops = engine.ops
-    clean = reference(engine, pairs.clean, pairs.metric)
-    corrupt = reference(engine, pairs.corrupt, pairs.metric)
-    differences = source_differences(engine, graph, clean, corrupt)
-    low, high = corrupt.streams[0], clean.streams[0]
+def _chunk_scores(graph: Graph, runs: PairRuns, steps: int) -> Scores:
+    engine, ops = runs.engine, runs.engine.ops
+    differences = source_differences(graph, runs)
+    low, high = runs.corrupt.streams[0], runs.clean.streams[0]
     inputs = ops.concatenate([low + (high - low) * ((k + 1) / steps) for k in range(steps)], 0)
     last = graph.layers - 1
     sites = [
@@ -78,9 +76,7 @@ def _chunk_scores(engine: Engine, graph: Graph, pairs: PairBatch, steps: int) ->
         for layer in range(graph.layers)
         for kind in (*_PROJECTED, Component.MLP_INPUT, Component.RESIDUAL_PRE, Component.RESIDUAL_MID)
     ] + [Site(last, Component.RESIDUAL)]
-    batch = pairs.clean.repeat(steps)
-    metric = pairs.metric.repeat(steps, engine)
-    found = engine.gradients(batch, metric.compute(engine), sites, residual=inputs, logits=metric.request(batch))
+    found = runs.gradients(steps, residual=inputs, sites=sites)
 
     scores = np.zeros((graph.channels, graph.sources))
     for layer in range(graph.layers):

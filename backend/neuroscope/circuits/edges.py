@@ -18,33 +18,28 @@ from neuroscope import events
 from neuroscope.circuits.attribution import source_differences
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.reference import Numbers, metric_values, reference, with_reference
+from neuroscope.circuits.reference import PairRuns
 from neuroscope.models.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
 from neuroscope.models.sites import Component, Site
 
 
 def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
     """How much the metric falls (edges, rows) when each edge (channel, source) alone carries its corrupt write."""
-    graph = Graph.of(engine.anatomy)
-    pairs = with_reference(engine, pairs)
-    clean = reference(engine, pairs.clean, pairs.metric)
-    corrupt = reference(engine, pairs.corrupt, pairs.metric)
-    rows, positions = pairs.clean.ids.shape
-    shape = (graph.sources, rows, positions, engine.anatomy.d_model)
-    differences = source_differences(engine, graph, clean, corrupt).reshape(*shape)
-    by_layer: dict[int, list[int]] = {}
+    graph, runs = Graph.of(engine.anatomy), PairRuns(engine, pairs)
+    shape = (graph.sources, runs.rows, runs.positions, engine.anatomy.d_model)
+    differences = source_differences(graph, runs).reshape(*shape)
     edges = [(int(channel), int(source)) for channel, source in edges]
+    by_layer: dict[int, list[int]] = {}
     for index, (channel, _) in enumerate(edges):
         by_layer.setdefault(min(channel // graph.channels_per_layer, graph.layers), []).append(index)
-    fit = max(1, engine.rows_that_fit(positions) // rows)
-    found = np.zeros((len(edges), rows))
+    fit = max(1, engine.rows_that_fit(runs.positions) // runs.rows)
+    found = np.zeros((len(edges), runs.rows))
     with events.progress("patching edges", total=len(edges), unit="edges") as job:
         for layer in sorted(by_layer):
             for first in range(0, len(by_layer[layer]), fit):
                 group = by_layer[layer][first : first + fit]
-                patches = _Patches(engine, graph, differences, [edges[index] for index in group], rows)
-                streams = (clean.streams[layer], clean.mids[layer] if layer < graph.layers else None)
-                found[group] = clean.metric - patches.run(pairs, layer, *streams)
+                patches = _Patches(graph, runs, differences, [edges[index] for index in group])
+                found[group] = runs.clean.metric - patches.metric(layer)
                 job.advance(len(group))
     return found
 
@@ -52,36 +47,33 @@ def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, in
 class _Patches:
     """Some edges into one layer, each in a group of rows of its own."""
 
-    def __init__(self, engine: Engine, graph: Graph, differences: Array, edges: Sequence[tuple[int, int]], rows: int) -> None:
-        self.engine, self.graph, self.differences, self.edges, self.rows = engine, graph, differences, edges, rows
+    def __init__(self, graph: Graph, runs: PairRuns, differences: Array, edges: Sequence[tuple[int, int]]) -> None:
+        self.graph, self.runs, self.differences, self.edges = graph, runs, differences, edges
 
-    def run(self, pairs: PairBatch, layer: int, stream: Array, middle: Array | None) -> Numbers:
-        engine, times = self.engine, len(self.edges)
-        batch, metric = pairs.clean.repeat(times), pairs.metric.repeat(times, engine)
-        entry = engine.ops.repeat(stream, times)
+    def metric(self, layer: int) -> NDArray[np.float64]:
+        """(edges, rows)"""
+        clean, times = self.runs.clean, len(self.edges)
+        entry = self.runs.engine.ops.repeat(clean.streams[layer], times)
         edits: list[Edit] = []
         if layer == self.graph.layers:
-            for index in range(times):
-                entry[self._group(index)] -= self.differences[self.edges[index][1]]
+            for index, (_, source) in enumerate(self.edges):
+                entry[self._group(index)] -= self.differences[source]
         else:
-            edits = [Edit(Site(layer, kind), self._reader(layer, kind, stream)) for kind in self._kinds(layer)]
-            if middle is not None and self._members(layer, Component.MLP_INPUT):
-                edits.append(Edit(Site(layer, Component.MLP_INPUT), self._reader(layer, Component.MLP_INPUT, middle)))
-        run = engine.forward(batch, edits=edits, start=layer, residual=entry, logits=metric.request(batch))
-        return metric_values(engine, metric, run.logits).reshape(times, self.rows)
-
-    def _kinds(self, layer: int) -> list[Component]:
-        return [kind for kind in (Component.QUERY, Component.KEY, Component.VALUE) if self._members(layer, kind)]
+            for kind in (Component.QUERY, Component.KEY, Component.VALUE, Component.MLP_INPUT):
+                stream = clean.mids[layer] if kind is Component.MLP_INPUT else clean.streams[layer]
+                if self._members(layer, kind):
+                    edits.append(Edit(Site(layer, kind), self._reader(layer, kind, stream)))
+        return self.runs.again(times, residual=entry, start=layer, edits=edits)
 
     def _members(self, layer: int, kind: Component) -> list[int]:
         rows = self.graph.rows(layer, kind)
         return [index for index, (channel, _) in enumerate(self.edges) if rows.start <= channel < rows.stop]
 
     def _group(self, index: int) -> slice:
-        return slice(index * self.rows, (index + 1) * self.rows)
+        return slice(index * self.runs.rows, (index + 1) * self.runs.rows)
 
     def _reader(self, layer: int, kind: Component, stream: Array) -> Apply:
-        engine = self.engine
+        engine = self.runs.engine
         port = Port.MLP if kind is Component.MLP_INPUT else Port.ATTENTION
         first = self.graph.rows(layer, kind).start
 

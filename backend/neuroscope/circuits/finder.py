@@ -52,12 +52,12 @@ class CircuitFinder:
         self,
         model: TransformerModel,
         *,
-        pairs: int = 48,
+        pairs: int = 32,
         steps: int = 5,
         target: float = 0.85,
         metric: str = "logit_difference",
         random_circuits: int = 5,
-        minimality_sample: int = 48,
+        minimality_sample: int = 40,
         seed: int = 0,
     ) -> None:
         if not isinstance(model, TransformerModel):

@@ -15,19 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuroscope import events
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.reference import Numbers, Reference, metric_values, reference, with_reference
-from neuroscope.models.engines.protocol import Array, BoolArray, Edit, EditScope, Engine, Port, TokenBatch
+from neuroscope.circuits.reference import Numbers, PairRuns
+from neuroscope.models.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, Port
 from neuroscope.models.sites import Component, Site
-from neuroscope.tasks.metrics import PromptMetric
 
-
-@dataclass
-class _State:
-    """One masked run in progress: what its sources wrote beyond the corrupt run, (sources, rows, positions, d_model)."""
-
-    differences: Array
+_PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
 @dataclass(frozen=True)
@@ -47,16 +42,10 @@ class MaskedModel:
     def __init__(self, engine: Engine, pairs: PairBatch) -> None:
         self.engine = engine
         self.graph = Graph.of(engine.anatomy)
-        self.pairs = with_reference(engine, pairs)
-        self._corrupt: Reference = reference(engine, self.pairs.corrupt, self.pairs.metric)
-        clean = engine.forward(self.pairs.clean, logits=self.pairs.metric.request(self.pairs.clean))
-        self.clean: Numbers = metric_values(engine, self.pairs.metric, clean.logits)
-        self.corrupt: Numbers = self._corrupt.metric
-        # What heads write is linear in their output up to a norm behind it, so the corrupt writes are kept once.
-        self._head_writes = [engine.head_writes(layer, heads) for layer, heads in enumerate(self._corrupt.heads)]
-        self._entry = engine.forward(
-            self.pairs.clean, capture=[Site(None, Component.EMBEDDING)], stop=0, logits=None
-        ).activations[Site(None, Component.EMBEDDING)]
+        self.runs = PairRuns(engine, pairs)
+        self.clean: Numbers = self.runs.clean.metric
+        self.corrupt: Numbers = self.runs.corrupt.metric
+        self._head_writes = [engine.head_writes(layer, heads) for layer, heads in enumerate(self.runs.corrupt.heads)]
 
     def metric(self, mask: BoolArray) -> Numbers:
         """The metric of each pair (rows,) when only the edges of `mask` (channels, sources) carry the clean run."""
@@ -67,107 +56,117 @@ class MaskedModel:
 
         Edges into one layer run together as rows of a batch, from that layer on.
         """
-        _, state = self._run(mask)
-        found = np.zeros((len(edges), self.pairs.rows))
+        _, differences = self._run(mask)
+        found = np.zeros((len(edges), self.runs.rows))
         by_layer: dict[int, list[int]] = {}
         for index, edge in enumerate(edges):
-            by_layer.setdefault(min(int(edge.channel) // self.graph.channels_per_layer, self.graph.layers), []).append(index)
-        fit = max(1, self.engine.rows_that_fit(self.pairs.clean.positions) // (4 * self.pairs.rows))
-        for layer, members in by_layer.items():
-            for first in range(0, len(members), fit):
-                group = members[first : first + fit]
-                found[group] = self._run_from(mask, state, layer, [edges[index] for index in group])
+            by_layer.setdefault(min(edge.channel // self.graph.channels_per_layer, self.graph.layers), []).append(index)
+        fit = max(1, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows))
+        with events.progress("removing edges", total=len(edges), unit="edges") as job:
+            for layer, members in sorted(by_layer.items()):
+                for first in range(0, len(members), fit):
+                    group = members[first : first + fit]
+                    found[group] = self._run_from(mask, differences, layer, [edges[index] for index in group])
+                    job.advance(len(group))
         return found
 
-    def _run(self, mask: BoolArray) -> tuple[Numbers, _State]:
-        rows, positions = self.pairs.clean.ids.shape
-        state = _State(self.engine.ops.zeros((self.graph.sources, rows, positions, self.engine.anatomy.d_model)))
-        state.differences[0] = self._entry - self._corrupt.streams[0]
-        values = self._forward(mask, state, 0, self._entry, [], self.pairs.clean, self.pairs.metric)
-        return values, state
+    def _run(self, mask: BoolArray) -> tuple[Numbers, Array]:
+        shape = (self.graph.sources, self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
+        differences = self.engine.ops.zeros(shape)
+        entry = self.runs.clean.streams[0]
+        differences[0] = entry - self.runs.corrupt.streams[0]
+        circuit = _CircuitRun(self, mask, differences, [])
+        edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
+        return self.runs.again(1, residual=entry, edits=edits)[0], differences
 
-    def _run_from(self, mask: BoolArray, base: _State, layer: int, edges: Sequence[Removal]) -> Numbers:
+    def _run_from(self, mask: BoolArray, before: Array, layer: int, removed: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) with one edge into `layer` removed per group of rows; layer = layers is the logits."""
-        ops, times = self.engine.ops, len(edges)
-        state = _State(ops.concatenate([base.differences] * times, 1))
-        batch = self.pairs.clean.repeat(times)
-        metric = self.pairs.metric.repeat(times, self.engine)
+        times = len(removed)
+        circuit = _CircuitRun(self, mask, self.engine.ops.concatenate([before] * times, 1), removed)
         if layer == self.graph.layers:
-            entry = self._final(mask, state, edges)
+            entry = circuit.at_logits()
         else:
-            entry = ops.repeat(self._corrupt.streams[layer], times)
-        return self._forward(mask, state, layer, entry, edges, batch, metric).reshape(times, -1)
+            entry = self.engine.ops.repeat(self.runs.corrupt.streams[layer], times)
+        edits = [edit for later in range(layer, self.graph.layers) for edit in circuit.edits(later)]
+        return self.runs.again(times, residual=entry, start=layer, edits=edits)
 
-    def _forward(
-        self,
-        mask: BoolArray,
-        state: _State,
-        start: int,
-        entry: Array,
-        removed: Sequence[Removal],
-        batch: TokenBatch,
-        metric: PromptMetric,
-    ) -> Numbers:
-        edits: list[Edit] = []
-        for layer in range(start, self.graph.layers):
-            edits += self._layer_edits(mask, state, layer, removed, max(1, len(removed)))
-        run = self.engine.forward(batch, edits=edits, start=start, residual=entry, logits=metric.request(batch))
-        return metric_values(self.engine, metric, run.logits)
 
-    def _layer_edits(
-        self, mask: BoolArray, state: _State, layer: int, removed: Sequence[Removal], times: int
-    ) -> list[Edit]:
-        engine, graph, ops = self.engine, self.graph, self.engine.ops
+class _CircuitRun:
+    """One run of a circuit: its edits replace every read and record what every source writes beyond the corrupt run.
 
-        def read(component: Component, port: Port, stream: Array) -> Edit:
-            def apply(_: Array, __: EditScope) -> Array:
-                inputs = self._read(mask, state, graph.readable(layer, component), graph.rows(layer, component), stream, removed)
-                normalised = engine.normalise(layer, port, inputs)
-                return normalised[:, :, 0] if port is Port.MLP else engine.project(Site(layer, component), normalised)
+    differences: (sources, rows, positions, d_model), filled layer by layer. removed: an edge less for each group of rows.
+    """
 
-            return Edit(Site(layer, component), apply)
+    def __init__(self, model: MaskedModel, mask: BoolArray, differences: Array, removed: Sequence[Removal]) -> None:
+        self.model, self.mask, self.differences, self.removed = model, mask, differences, removed
+        self.graph, self.engine, self.corrupt = model.graph, model.engine, model.runs.corrupt
+        self.times = max(1, len(removed))
 
-        def record_heads(value: Array, _: EditScope) -> Array:
-            writes = engine.head_writes(layer, value) - ops.repeat(self._head_writes[layer], times)
-            first = graph.head(layer, 0)
-            state.differences[first : first + graph.heads] = ops.transpose(writes, (2, 0, 1, 3))
-            return value
-
-        def record_mlp(value: Array, _: EditScope) -> Array:
-            state.differences[graph.mlp(layer)] = value - ops.repeat(self._corrupt.mlps[layer], times)
-            return value
-
-        edits = [
-            *(read(kind, Port.ATTENTION, self._corrupt.streams[layer]) for kind in (Component.QUERY, Component.KEY, Component.VALUE)),
-            Edit(Site(layer, Component.HEAD_OUTPUT), record_heads),
-            read(Component.MLP_INPUT, Port.MLP, self._corrupt.mids[layer]),
-            Edit(Site(layer, Component.MLP_OUTPUT), record_mlp),
+    def edits(self, layer: int) -> list[Edit]:
+        found = [
+            *(Edit(Site(layer, kind), self._read_projected(layer, kind)) for kind in _PROJECTED),
+            Edit(Site(layer, Component.HEAD_OUTPUT), self._record_heads(layer)),
+            Edit(Site(layer, Component.MLP_INPUT), self._read_mlp(layer)),
+            Edit(Site(layer, Component.MLP_OUTPUT), self._record_mlp(layer)),
         ]
-        if layer == graph.layers - 1:
+        if layer == self.graph.layers - 1:
+            found.append(Edit(Site(layer, Component.RESIDUAL), lambda _, __: self.at_logits()))
+        return found
 
-            final = Site(layer, Component.RESIDUAL)
-            edits.append(Edit(final, lambda _, __: self._final(mask, state, removed)))
-        return edits
-
-    def _final(self, mask: BoolArray, state: _State, removed: Sequence[Removal]) -> Array:
+    def at_logits(self) -> Array:
         """The residual stream (rows, positions, d_model) that the logits read."""
         rows = slice(self.graph.logits, self.graph.logits + 1)
-        return self._read(mask, state, self.graph.sources, rows, self._corrupt.streams[-1], removed)[:, :, 0]
+        return self._read(self.graph.sources, rows, self.corrupt.streams[-1])[:, :, 0]
 
-    def _read(
-        self, mask: BoolArray, state: _State, readable: int, channels: slice, stream: Array, removed: Sequence[Removal]
-    ) -> Array:
+    def _read_projected(self, layer: int, kind: Component) -> Apply:
+        def apply(_: Array, __: EditScope) -> Array:
+            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.corrupt.streams[layer])
+            return self.engine.project(Site(layer, kind), self.engine.normalise(layer, Port.ATTENTION, inputs))
+
+        return apply
+
+    def _read_mlp(self, layer: int) -> Apply:
+        kind = Component.MLP_INPUT
+
+        def apply(_: Array, __: EditScope) -> Array:
+            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.corrupt.mids[layer])
+            return self.engine.normalise(layer, Port.MLP, inputs[:, :, 0])
+
+        return apply
+
+    def _record_heads(self, layer: int) -> Apply:
+        ops, first = self.engine.ops, self.graph.head(layer, 0)
+
+        def apply(value: Array, _: EditScope) -> Array:
+            writes = self.engine.head_writes(layer, value) - ops.repeat(self.model._head_writes[layer], self.times)
+            self.differences[first : first + self.graph.heads] = ops.transpose(writes, (2, 0, 1, 3))
+            return value
+
+        return apply
+
+    def _record_mlp(self, layer: int) -> Apply:
+        def apply(value: Array, _: EditScope) -> Array:
+            corrupt = self.engine.ops.repeat(self.corrupt.mlps[layer], self.times)
+            self.differences[self.graph.mlp(layer)] = value - corrupt
+            return value
+
+        return apply
+
+    def _read(self, readable: int, channels: slice, stream: Array) -> Array:
         """Inputs (rows, positions, channels, d_model) of some channels of one layer under the mask."""
         ops = self.engine.ops
-        sources = state.differences[:readable]
-        _, rows, positions, width = (int(size) for size in sources.shape)
-        chosen = ops.asarray(mask[channels, :readable].astype(np.float32))
-        count = int(chosen.shape[0])
-        mixed = (chosen @ sources.reshape(readable, -1)).reshape(count, rows, positions, width)
-        group = self.pairs.rows
-        for index, edge in enumerate(removed):
+        _, rows, positions, width = (int(size) for size in self.differences.shape)
+        used = np.flatnonzero(self.mask[channels, :readable].any(0))
+        count = channels.stop - channels.start
+        if len(used) == 0:
+            mixed = ops.zeros((count, rows, positions, width))
+        else:
+            sources = self.differences[:readable] if len(used) > readable // 2 else self.differences[ops.asarray(used)]
+            chosen = self.mask[channels, :readable] if len(used) > readable // 2 else self.mask[channels][:, used]
+            weights = ops.asarray(chosen.astype(np.float32))
+            mixed = (weights @ sources.reshape(int(sources.shape[0]), -1)).reshape(count, rows, positions, width)
+        for index, edge in enumerate(self.removed):
             if channels.start <= edge.channel < channels.stop:
-                mine = slice(index * group, (index + 1) * group)
-                mixed[edge.channel - channels.start, mine] -= sources[edge.source, mine]
-        times = max(1, len(removed))
-        return ops.transpose(mixed, (1, 2, 0, 3)) + ops.repeat(stream, times)[:, :, None]
+                mine = slice(index * self.model.runs.rows, (index + 1) * self.model.runs.rows)
+                mixed[edge.channel - channels.start, mine] -= self.differences[edge.source, mine]
+        return ops.transpose(mixed, (1, 2, 0, 3)) + ops.repeat(stream, self.times)[:, :, None]

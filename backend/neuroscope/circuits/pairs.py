@@ -28,6 +28,13 @@ class PairBatch:
     def rows(self) -> int:
         return self.clean.rows
 
+    @property
+    def shared_columns(self) -> int:
+        """How many leading columns clean and corrupt prompts share in every row; at least the last token is not among them."""
+        differ = (self.clean.ids != self.corrupt.ids).any(0)
+        first = int(differ.argmax()) if bool(differ.any()) else self.clean.positions
+        return min(first, int(self.clean.lengths.min()) - 1)
+
     def take(self, rows: IntArray | slice) -> PairBatch:
         """Some rows, without padding that none of them needs."""
         clean, corrupt = self.clean.take(rows), self.corrupt.take(rows)

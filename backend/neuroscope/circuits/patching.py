@@ -19,7 +19,7 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.reference import Reference, reference, with_reference
+from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.errors import ArgumentError, CircuitError
@@ -144,12 +144,10 @@ class ActivationPatcher:
                 remedy="Test it with a patcher for the model it was found on.",
             )
         engine = self._model.engine
-        pairs = with_reference(engine, circuit.pairs)
-        clean = reference(engine, pairs.clean, pairs.metric)
-        corrupt = reference(engine, pairs.corrupt, pairs.metric)
+        runs = PairRuns(engine, circuit.pairs)
         nodes = circuit.nodes
         others = self._others(circuit.graph, nodes)
-        effects = self._effects(pairs, clean, corrupt, [*nodes, *others])
+        effects = self._effects(runs, [*nodes, *others])
         components = sorted(effects[: len(nodes)], key=lambda effect: -effect.recovered.value)
         return CausalTestResults(
             task=circuit.task,
@@ -157,16 +155,16 @@ class ActivationPatcher:
             held_out_faithfulness=circuit.held_out_faithfulness,
             completeness=circuit.completeness,
             minimality=circuit.minimality,
-            clean_metric=mean(clean.metric, seed=self.seed),
-            corrupt_metric=mean(corrupt.metric, seed=self.seed),
+            clean_metric=mean(runs.clean.metric, seed=self.seed),
+            corrupt_metric=mean(runs.corrupt.metric, seed=self.seed),
             random_circuit_faithfulness=circuit.random_circuit_faithfulness,
             edges=circuit.edge_count,
             fraction_of_edges=circuit.fraction_of_edges,
             components=components,
             controls=effects[len(nodes) :],
             roles=circuit.roles,
-            residual_map=self.residual_map(pairs),
-            provenance=provenance(self._model, circuit.task, self.seed, pairs=pairs.rows, controls=len(others)),
+            residual_map=self.residual_map(circuit.pairs),
+            provenance=provenance(self._model, circuit.task, self.seed, pairs=runs.rows, controls=len(others)),
             _circuit=circuit,
         )
 
@@ -177,32 +175,31 @@ class ActivationPatcher:
         picked = random.choice(outside, min(self.controls, len(outside)), replace=False) if outside else []
         return [graph.source_site(int(source)) for source in sorted(picked)]
 
-    def _effects(self, pairs: PairBatch, clean: Reference, corrupt: Reference, sites: list[Site]) -> list[NodeEffect]:
-        engine = self._model.engine
-        denoised = sweep(engine, pairs, corrupt, clean, sites, name="denoising nodes")
-        noised = sweep(engine, pairs, clean, corrupt, sites, name="noising nodes")
-        found = []
-        for site, up, down in zip(sites, denoised, noised, strict=True):
-            recovered = normalised(up, corrupt.metric, clean.metric, seed=self.seed)
-            damage = normalised(down, clean.metric, corrupt.metric, seed=self.seed)
-            found.append(NodeEffect(site, recovered, damage))
-        return found
+    def _effects(self, runs: PairRuns, sites: list[Site]) -> list[NodeEffect]:
+        clean, corrupt = runs.clean, runs.corrupt
+        denoised = sweep(runs, corrupt, clean, sites, name="denoising nodes")
+        noised = sweep(runs, clean, corrupt, sites, name="noising nodes")
+        return [
+            NodeEffect(
+                site,
+                recovered=normalised(up, corrupt.metric, clean.metric, seed=self.seed),
+                damage=normalised(down, clean.metric, corrupt.metric, seed=self.seed),
+            )
+            for site, up, down in zip(sites, denoised, noised, strict=True)
+        ]
 
     def residual_map(self, pairs: PairBatch) -> ResidualMap:
         """Denoise the residual stream after every layer at every token, over the pairs of the commonest length."""
-        engine = self._model.engine
         lengths, counts = np.unique(pairs.clean.lengths, return_counts=True)
         length = int(lengths[counts.argmax()])
-        same = pairs.take(np.flatnonzero(pairs.clean.lengths == length))
-        same = with_reference(engine, same)
-        clean = reference(engine, same.clean, same.metric)
-        corrupt = reference(engine, same.corrupt, same.metric)
+        runs = PairRuns(self._model.engine, pairs.take(np.flatnonzero(pairs.clean.lengths == length)))
+        clean, corrupt = runs.clean, runs.corrupt
         layers = self._model.architecture.layers
         sites = [Site(layer, Component.RESIDUAL, position=p) for layer in range(layers) for p in range(length)]
-        metric = sweep(engine, same, corrupt, clean, sites, name="mapping the residual stream").mean(1)
+        metric = sweep(runs, corrupt, clean, sites, name="mapping the residual stream").mean(1)
         shares = (metric - corrupt.metric.mean()) / (clean.metric.mean() - corrupt.metric.mean())
-        tokens = [self._model.tokenizer.decode([int(token)]) for token in same.clean.ids[0]]
-        return ResidualMap(shares.reshape(layers, length).tolist(), tokens, same.rows)
+        tokens = [self._model.tokenizer.decode([int(token)]) for token in runs.pairs.clean.ids[0]]
+        return ResidualMap(shares.reshape(layers, length).tolist(), tokens, runs.rows)
 
     def print_string(self) -> str:
         return f"an ActivationPatcher for {self._model.name}"

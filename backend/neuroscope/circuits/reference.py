@@ -1,7 +1,12 @@
-"""The clean and the corrupt run of a batch of pairs, kept once for everything that is measured against them."""
+"""The clean and the corrupt run of a batch of pairs, kept once for everything that is measured against them.
+
+Clean and corrupt prompts share their first tokens up to the one that is changed. There both runs are the same,
+whatever is patched later, so those tokens run once (the prefix) and everything else computes only what is behind them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +14,7 @@ from numpy.typing import NDArray
 
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.errors import NonFiniteActivationError
-from neuroscope.models.engines.protocol import Array, Engine, TokenBatch
+from neuroscope.models.engines.protocol import Array, Edit, Engine, Gradients, TokenBatch
 from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.metrics import PromptMetric
 
@@ -18,13 +23,12 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Reference:
-    """What is kept of one run, per layer: the streams, the heads' outputs and the MLPs' writes.
+    """What is kept of one run behind the prefix, per layer: the streams, the heads' outputs and the MLPs' writes.
 
     streams[l] is the residual stream before layer l; streams[layers] the one after the last. mids[l] is what the MLP's
-    norm reads. All (rows, positions, …).
+    norm reads. All (rows, positions, …). metric: (rows,).
     """
 
-    batch: TokenBatch
     metric: Numbers
     streams: list[Array]
     mids: list[Array]
@@ -32,27 +36,87 @@ class Reference:
     mlps: list[Array]
 
 
-def reference(engine: Engine, batch: TokenBatch, metric: PromptMetric) -> Reference:
-    """Run a batch once and keep what circuits need. Raises `NonFiniteActivationError` if the metric is not finite."""
-    layers = range(engine.anatomy.layers)
-    kinds = (Component.RESIDUAL_PRE, Component.RESIDUAL_MID, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
-    run = engine.forward(
-        batch, capture=[Site(layer, kind) for layer in layers for kind in kinds], logits=metric.request(batch)
-    )
-    streams = [run[Site(layer, Component.RESIDUAL_PRE)] for layer in layers]
-    assert run.residual is not None
-    return Reference(
-        batch,
-        metric_values(engine, metric, run.logits),
-        [*streams, run.residual],
-        [run[Site(layer, Component.RESIDUAL_MID)] for layer in layers],
-        [run[Site(layer, Component.HEAD_OUTPUT)] for layer in layers],
-        [run[Site(layer, Component.MLP_OUTPUT)] for layer in layers],
-    )
+class PairRuns:
+    """A batch of pairs with its clean and its corrupt run.
+
+    first: the first column that differs; arrays hold columns `first` … only. positions: how many those are.
+    """
+
+    def __init__(self, engine: Engine, pairs: PairBatch) -> None:
+        self.engine = engine
+        self.first = pairs.shared_columns
+        self.prefix = engine.prefix(pairs.clean, self.first)
+        self.pairs = self._with_distribution(pairs)
+        self.rows = pairs.rows
+        self.positions = pairs.clean.positions - self.first
+        self.clean = self._reference(self.pairs.clean)
+        self.corrupt = self._reference(self.pairs.corrupt)
+
+    def again(
+        self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()
+    ) -> NDArray[np.float64]:
+        """The metric (times, rows) of runs that begin with `residual` (times · rows, positions, d_model) at layer `start`."""
+        batch, metric = self._repeated(times)
+        run = self.engine.forward(
+            batch,
+            edits=edits,
+            start=start,
+            residual=residual,
+            logits=metric.request(batch),
+            prefix=None if self.prefix is None else self.prefix.repeat(times),
+        )
+        return metric_values(self.engine, metric, run.logits).reshape(times, self.rows)
+
+    def gradients(self, times: int, *, residual: Array, sites: Sequence[Site]) -> Gradients:
+        """Gradients of the metric, summed over rows, for inputs (times · rows, positions, d_model) to layer 0."""
+        batch, metric = self._repeated(times)
+        return self.engine.gradients(
+            batch,
+            metric.compute(self.engine),
+            sites,
+            residual=residual,
+            logits=metric.request(batch),
+            prefix=None if self.prefix is None else self.prefix.repeat(times),
+        )
+
+    def column(self, position: int) -> NDArray[np.int64]:
+        """For each row the index of token `position` in the runs' arrays; negative for tokens in the prefix."""
+        return self.pairs.clean.column(position) - self.first
+
+    def _repeated(self, times: int) -> tuple[TokenBatch, PromptMetric]:
+        return self.pairs.clean.repeat(times), self.pairs.metric.repeat(times, self.engine)
+
+    def _reference(self, batch: TokenBatch) -> Reference:
+        engine, metric = self.engine, self.pairs.metric
+        layers = range(engine.anatomy.layers)
+        kinds = (Component.RESIDUAL_PRE, Component.RESIDUAL_MID, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
+        run = engine.forward(
+            batch,
+            capture=[Site(layer, kind) for layer in layers for kind in kinds],
+            logits=metric.request(batch),
+            prefix=self.prefix,
+        )
+        streams = [run[Site(layer, Component.RESIDUAL_PRE)] for layer in layers]
+        assert run.residual is not None
+        return Reference(
+            metric_values(engine, metric, run.logits),
+            [*streams, run.residual],
+            [run[Site(layer, Component.RESIDUAL_MID)] for layer in layers],
+            [run[Site(layer, Component.HEAD_OUTPUT)] for layer in layers],
+            [run[Site(layer, Component.MLP_OUTPUT)] for layer in layers],
+        )
+
+    def _with_distribution(self, pairs: PairBatch) -> PairBatch:
+        """Pairs whose metric knows the clean run's distribution, where it needs it."""
+        if pairs.metric.name != "kl" or pairs.metric.reference is not None:
+            return pairs
+        run = self.engine.forward(pairs.clean, logits=pairs.metric.request(pairs.clean), prefix=self.prefix)
+        logs = self.engine.ops.log_softmax(run.logits)
+        return PairBatch(pairs.clean, pairs.corrupt, PromptMetric("kl", pairs.metric.answers, pairs.metric.wrongs, logs))
 
 
 def metric_values(engine: Engine, metric: PromptMetric, logits: Array) -> Numbers:
-    """The metric of each row as float64 (rows,)."""
+    """The metric of each row as float64 (rows,). Raises `NonFiniteActivationError` when one is not finite."""
     values = engine.ops.to_numpy(metric.compute(engine)(logits)).astype(np.float64)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
@@ -61,12 +125,3 @@ def metric_values(engine: Engine, metric: PromptMetric, logits: Array) -> Number
             remedy="`model verify` tells whether the weights are at fault.",
         )
     return values
-
-
-def with_reference(engine: Engine, pairs: PairBatch) -> PairBatch:
-    """Pairs whose metric knows the clean run's distribution, where it needs it."""
-    if pairs.metric.name != "kl" or pairs.metric.reference is not None:
-        return pairs
-    run = engine.forward(pairs.clean, logits=pairs.metric.request(pairs.clean))
-    logs = engine.ops.log_softmax(run.logits)
-    return PairBatch(pairs.clean, pairs.corrupt, PromptMetric("kl", pairs.metric.answers, pairs.metric.wrongs, logs))

@@ -12,43 +12,42 @@ Sources: Meng et al. 2022 (causal tracing); Zhang & Nanda 2023, "Towards Best Pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.reference import Numbers, Reference, metric_values
+from neuroscope.circuits.reference import Numbers, PairRuns, Reference
 from neuroscope.errors import SiteError
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, Engine
+from neuroscope.models.engines.protocol import Array, Edit, EditScope
 from neuroscope.models.sites import Component, Site
 
 #: Components a cell may exchange.
 PATCHABLE = (Component.EMBEDDING, Component.RESIDUAL, Component.MLP_OUTPUT, Component.HEAD_OUTPUT)
 
 
-def sweep(
-    engine: Engine, pairs: PairBatch, base: Reference, source: Reference, sites: Sequence[Site], *, name: str = "patching"
-) -> NDArray[np.float64]:
+def sweep(runs: PairRuns, base: Reference, source: Reference, sites: Sequence[Site], *, name: str = "patching") -> Numbers:
     """The metric (sites, rows) of the base run with each site in turn taken from the source run.
 
     A site without a position is exchanged at every token. Raises `SiteError` for a site that cannot be exchanged.
     """
-    layers = engine.anatomy.layers
+    engine = runs.engine
     by_start: dict[int, list[int]] = {}
     checked = [site.checked(engine.anatomy) for site in sites]
+    found = np.tile(base.metric, (len(checked), 1))
     for index, site in enumerate(checked):
-        by_start.setdefault(_start(site, layers), []).append(index)
-    found = np.zeros((len(checked), pairs.rows))
-    fit = max(1, engine.rows_that_fit(pairs.clean.positions) // pairs.rows)
-    with events.progress(name, total=len(checked), unit="cells") as job:
+        start = _start(site, engine.anatomy.layers)
+        # A token before the first difference is the same in both runs: exchanging it changes nothing.
+        if site.position is None or bool((runs.column(site.position) >= 0).any()):
+            by_start.setdefault(start, []).append(index)
+    fit = max(1, engine.rows_that_fit(runs.positions) // runs.rows)
+    with events.progress(name, total=sum(map(len, by_start.values())), unit="cells") as job:
         for start in sorted(by_start):
             members = by_start[start]
             for first in range(0, len(members), fit):
                 group = members[first : first + fit]
-                found[group] = _cells(engine, pairs, base, source, start, [checked[index] for index in group])
+                found[group] = _cells(runs, base, source, start, [checked[index] for index in group])
                 job.advance(len(group))
     return found
 
@@ -64,50 +63,41 @@ def _start(site: Site, layers: int) -> int:
     return site.layer if site.component is Component.HEAD_OUTPUT else site.layer + 1
 
 
-def _cells(
-    engine: Engine, pairs: PairBatch, base: Reference, source: Reference, start: int, sites: Sequence[Site]
-) -> Numbers:
-    rows, times, ops = pairs.rows, len(sites), engine.ops
+def _cells(runs: PairRuns, base: Reference, source: Reference, start: int, sites: Sequence[Site]) -> Numbers:
+    rows, times, ops = runs.rows, len(sites), runs.engine.ops
     residual = ops.repeat(base.streams[start], times)
-    heads: list[tuple[slice, Site]] = []
+    heads: list[tuple[int, Site]] = []
     for index, site in enumerate(sites):
-        mine = slice(index * rows, (index + 1) * rows)
         if site.component is Component.HEAD_OUTPUT:
-            heads.append((mine, site))
+            heads.append((index * rows, site))
         else:
-            residual[mine] = _exchanged(engine, pairs, base, source, start, site)
-    edits = []
-    if heads:
+            residual[index * rows : (index + 1) * rows] = _exchanged(runs, base, source, start, site)
 
-        def exchange(value: Array, _: EditScope) -> Array:
-            value = ops.copy(value)
-            for mine, site in heads:
-                head, theirs = site.head, source.heads[start]
-                if site.position is None:
-                    value[mine, :, head] = theirs[:, :, head]
-                else:
-                    for row, column in enumerate(pairs.clean.column(site.position)):
-                        value[mine.start + row, int(column), head] = theirs[row, int(column), head]
-            return value
+    def exchange(value: Array, _: EditScope) -> Array:
+        value = ops.copy(value)
+        for first, site in heads:
+            for row, column in _where(runs, site):
+                value[first + row, column, site.head] = source.heads[start][row, column, site.head]
+        return value
 
-        edits.append(Edit(Site(start, Component.HEAD_OUTPUT), exchange))
-    batch = base.batch.repeat(times)
-    metric = pairs.metric.repeat(times, engine)
-    run = engine.forward(batch, edits=edits, start=start, residual=residual, logits=metric.request(batch))
-    return metric_values(engine, metric, run.logits).reshape(times, rows)
+    edits = [Edit(Site(start, Component.HEAD_OUTPUT), exchange)] if heads else []
+    return runs.again(times, residual=residual, start=start, edits=edits)
 
 
-def _exchanged(engine: Engine, pairs: PairBatch, base: Reference, source: Reference, start: int, site: Site) -> Array:
+def _where(runs: PairRuns, site: Site) -> Iterable[tuple[int, int | slice]]:
+    """For each row the columns that a site covers."""
+    if site.position is None:
+        return ((row, slice(None)) for row in range(runs.rows))
+    return ((row, int(column)) for row, column in enumerate(runs.column(site.position)) if column >= 0)
+
+
+def _exchanged(runs: PairRuns, base: Reference, source: Reference, start: int, site: Site) -> Array:
     """The stream before layer `start` (rows, positions, d_model) with the site's write taken from the source run."""
-    stream = base.streams[start]
+    stream = runs.engine.ops.copy(base.streams[start])
     if site.component is Component.MLP_OUTPUT:
-        layer = start - 1
-        theirs = stream + source.mlps[layer] - base.mlps[layer]
+        theirs = stream + source.mlps[start - 1] - base.mlps[start - 1]
     else:
         theirs = source.streams[start]
-    if site.position is None:
-        return theirs
-    stream = engine.ops.copy(stream)
-    for row, column in enumerate(pairs.clean.column(site.position)):
-        stream[row, int(column)] = theirs[row, int(column)]
+    for row, column in _where(runs, site):
+        stream[row, column] = theirs[row, column]
     return stream

@@ -219,6 +219,17 @@ class Step:
     activations: dict[Site, Array] = field(default_factory=dict)
 
 
+class Prefix(Protocol):
+    """Keys and values of the first `columns` tokens of a batch, kept so that runs can begin behind them.
+
+    By causality those tokens' activations do not depend on what follows; runs that share them need not repeat them.
+    """
+
+    columns: int
+
+    def repeat(self, times: int) -> Prefix: ...
+
+
 class Port(Enum):
     """Where the residual stream is read: each port has a normalisation of its own."""
 
@@ -265,13 +276,19 @@ class Engine(Protocol):
         residual: Array | None = None,
         stop: int | None = None,
         logits: LogitRequest | None = ALL_LOGITS,
-        phase: Phase = Phase.FORWARD,
+        prefix: Prefix | None = None,
     ) -> Run:
         """Run layers `start` up to (not including) `stop` on the batch.
 
         With `residual` (rows, positions, d_model) the run begins with that residual stream at the input of layer
         `start` instead of embedding the tokens. Logits are computed only when the last layer ran and they are wanted.
+        With `prefix` only the columns behind it run: every array has that many positions fewer, while sites and
+        logit requests go on counting columns of the whole batch.
         """
+        ...
+
+    def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
+        """Run the first `columns` tokens once and keep them; None for no columns. Rows must not be padded on the left."""
         ...
 
     def gradients(
@@ -284,6 +301,7 @@ class Engine(Protocol):
         start: int = 0,
         residual: Array | None = None,
         logits: LogitRequest = ALL_LOGITS,
+        prefix: Prefix | None = None,
     ) -> Gradients:
         """Values at `sites` and gradients there of the sum over rows of `metric(logits)`; parameters stay frozen."""
         ...

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,45 @@ from neuroscope.models.sites import Component, Site
 
 #: Tokens per pass beyond which a CPU gains nothing from larger batches.
 _CPU_TOKENS_PER_PASS = 4096
+
+
+@dataclass(frozen=True)
+class Span:
+    """The columns of a batch that one run computes: `chunk`, which begins at column `first` of the `whole`."""
+
+    whole: TokenBatch
+    chunk: TokenBatch
+    first: int
+    cache: Any
+
+    @classmethod
+    def of(cls, batch: TokenBatch, prefix: TorchPrefix | None) -> Span:
+        if prefix is None:
+            return cls(batch, batch, 0, None)
+        first = prefix.columns
+        return cls(batch, TokenBatch(batch.ids[:, first:], batch.real[:, first:]), first, prefix)
+
+    @property
+    def columns(self) -> int:
+        return self.chunk.positions
+
+
+class TorchPrefix:
+    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
+
+    def __init__(self, layers: list[tuple[Tensor, Tensor]], columns: int, times: int = 1) -> None:
+        self._layers = layers
+        self.columns = columns
+        self._times = times
+
+    def repeat(self, times: int) -> TorchPrefix:
+        """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
+        return TorchPrefix(self._layers, self.columns, self._times * times)
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What a decoder layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
+        old_key, old_value = (part.repeat(self._times, 1, 1, 1) for part in self._layers[layer])
+        return torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
 
 
 class TorchEngine:
@@ -89,12 +129,26 @@ class TorchEngine:
         residual: Tensor | None = None,
         stop: int | None = None,
         logits: LogitRequest | None = ALL_LOGITS,
-        phase: Phase = Phase.FORWARD,
+        prefix: TorchPrefix | None = None,
     ) -> Run:
         """See `Engine.forward`."""
         with self.exclusive(), torch.no_grad():
-            taps = Taps(self.anatomy, batch, capture, edits, phase=phase)
-            return self._run(batch, taps, start, residual, stop, logits, None)
+            span = Span.of(batch, prefix)
+            taps = Taps(self.anatomy, batch, capture, edits, first_column=span.first, columns=span.columns)
+            return self._run(span, taps, start, residual, stop, logits)
+
+    def prefix(self, batch: TokenBatch, columns: int) -> TorchPrefix | None:
+        """See `Engine.prefix`."""
+        if columns == 0:
+            return None
+        if not 0 < columns < int(batch.lengths.min()) or _left_padded(batch):
+            raise ArgumentError(f"A prefix of {columns} columns is not shared by all rows of the batch.")
+        with self.exclusive(), torch.no_grad():
+            head = TokenBatch(batch.ids[:, :columns], batch.real[:, :columns])
+            cache = DynamicCache()
+            taps = Taps(self.anatomy, head, (), ())
+            self._run(Span(head, head, 0, cache), taps, 0, None, None, None)
+            return TorchPrefix([(layer.keys, layer.values) for layer in cache.layers], columns)
 
     def gradients(
         self,
@@ -106,21 +160,24 @@ class TorchEngine:
         start: int = 0,
         residual: Tensor | None = None,
         logits: LogitRequest = ALL_LOGITS,
+        prefix: TorchPrefix | None = None,
     ) -> Gradients:
         """See `Engine.gradients`."""
+        span = Span.of(batch, prefix)
         with self.exclusive(), torch.enable_grad():
-            entry = self._embed(batch, self._positions(batch, 0)) if residual is None else residual
+            entry = self._embed(span.chunk, self._positions(span)) if residual is None else residual
             entry = entry.detach().clone().requires_grad_(True)
             checked = [site.checked(self.anatomy) for site in sites]
-            taps = Taps(self.anatomy, batch, list({site.whole: None for site in checked}), edits)
-            run = self._run(batch, taps, start, entry, None, logits, None)
+            wholes = list({site.whole: None for site in checked})
+            taps = Taps(self.anatomy, batch, wholes, edits, first_column=span.first, columns=span.columns)
+            run = self._run(span, taps, start, entry, None, logits)
             values = metric(run.logits)
             if values.ndim != 1 or len(values) != batch.rows:
                 raise ArgumentError(f"A metric answers one number a row, not an array of shape {tuple(values.shape)}.")
             if not torch.isfinite(values).all():
                 raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
-            wholes = list(run.activations)
-            found = dict(zip(wholes, torch.autograd.grad(values.sum(), list(run.activations.values()), allow_unused=True), strict=True))
+            leaves = [run.activations[site] for site in wholes]
+            found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
         for site, gradient in found.items():
             if gradient is None:
                 raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
@@ -159,8 +216,8 @@ class TorchEngine:
                     self.anatomy, batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1]
                 )
                 chunk = TokenBatch(tokens, batch.real if index == 0 else np.ones_like(tokens, dtype=np.bool_))
-                request = LogitRequest(np.full(batch.rows, tokens.shape[1] - 1))
-                run = self._run(chunk, taps, 0, None, None, request, (batch, cache, first))
+                request = LogitRequest(np.full(batch.rows, first + tokens.shape[1] - 1))
+                run = self._run(Span(batch, chunk, first, cache), taps, 0, None, None, request)
             assert run.logits is not None
             chosen = choose(run.logits, settings, random)
             emitted = np.where(done, -1, chosen)
@@ -172,13 +229,12 @@ class TorchEngine:
 
     def _run(
         self,
-        batch: TokenBatch,
+        span: Span,
         taps: Taps,
         start: int,
         residual: Tensor | None,
         stop: int | None,
         logits: LogitRequest | None,
-        past: tuple[TokenBatch, Any, int] | None,
     ) -> Run:
         total = self.anatomy.layers
         stop = total if stop is None else stop
@@ -189,13 +245,12 @@ class TorchEngine:
         outside = sorted(layer for layer in taps.layers() if not start <= layer < stop)
         if outside:
             raise SiteError(f"Layer {outside[0]} is captured or edited, but only layers {start} … {stop - 1} run.")
-        prompt, cache, first = past if past is not None else (batch, None, 0)
-        self._check_tokens(batch, first)
-        positions = self._positions(prompt, first) if first == 0 else self._next_positions(prompt, first)
-        x = self._embed(batch, positions) if residual is None else residual
-        if residual is None or start == 0:
+        self._check_tokens(span)
+        positions = self._positions(span)
+        x = self._embed(span.chunk, positions) if residual is None else residual
+        if start == 0:
             x = taps.touch(None, Component.EMBEDDING, x)
-        state = CallState(positions, self._masks(prompt, first, batch.positions), self._rotation(x, positions), cache)
+        state = CallState(positions, self._masks(span), self._rotation(x, positions), span.cache)
         calls = 0
         with taps.installed(self.layers, self.family, self.slots) as attention_taps:
             extra = {"neuroscope_taps": attention_taps} if attention_taps else {}
@@ -208,18 +263,19 @@ class TorchEngine:
         self.block_calls += calls
         if stop < total or logits is None:
             return Run(taps.values, None, x, calls)
-        found = self._unembed(x, logits)
+        found = self._unembed(x, logits, span.first)
         if logits.tokens is None:
             found = taps.touch(None, Component.LOGITS, found)
         return Run(taps.values, found, x, calls)
 
-    def _check_tokens(self, batch: TokenBatch, first: int) -> None:
-        top = int(batch.ids.max())
-        if top >= self.anatomy.vocabulary or int(batch.ids.min()) < 0:
-            raise ArgumentError(f"Token id {top} is outside the vocabulary of {self.anatomy.vocabulary}.")
-        if self.anatomy.context and first + batch.positions > self.anatomy.context:
+    def _check_tokens(self, span: Span) -> None:
+        ids = span.chunk.ids
+        if int(ids.max()) >= self.anatomy.vocabulary or int(ids.min()) < 0:
+            worst = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
+            raise ArgumentError(f"Token id {worst} is outside the vocabulary of {self.anatomy.vocabulary}.")
+        if self.anatomy.context and span.first + span.columns > self.anatomy.context:
             raise ArgumentError(
-                f"{first + batch.positions} tokens exceed the model's context of {self.anatomy.context}.",
+                f"{span.first + span.columns} tokens exceed the model's context of {self.anatomy.context}.",
                 remedy="Shorten the prompt.",
             )
 
@@ -230,29 +286,32 @@ class TorchEngine:
             x = x + get_module(self.model, self.family.position_embedding)(positions)
         return x
 
-    def _positions(self, batch: TokenBatch, first: int) -> Tensor:
-        if not _left_padded(batch):
-            return torch.arange(first, first + batch.positions, device=self.device)[None]
-        return torch.as_tensor(np.maximum(batch.real.cumsum(1) - 1, 0), device=self.device)
+    def _positions(self, span: Span) -> Tensor:
+        first, columns = span.first, span.columns
+        if not _left_padded(span.whole):
+            return torch.arange(first, first + columns, device=self.device)[None]
+        if first:
+            return torch.as_tensor(first - span.whole.offsets[:, None] + np.arange(columns), device=self.device)
+        return torch.as_tensor(np.maximum(span.whole.real.cumsum(1) - 1, 0), device=self.device)
 
-    def _next_positions(self, prompt: TokenBatch, first: int) -> Tensor:
-        return torch.as_tensor((first - prompt.offsets)[:, None], device=self.device)
-
-    def _masks(self, prompt: TokenBatch, first: int, columns: int) -> dict[int | None, Tensor | None]:
+    def _masks(self, span: Span) -> dict[int | None, Tensor | None]:
         """For each layer which keys each query may see (rows or 1, 1, queries, keys); None where causality says it all."""
-        keys = first + columns
+        first, keys = span.first, span.first + span.columns
         query = torch.arange(first, keys, device=self.device)[:, None]
         key = torch.arange(keys, device=self.device)[None]
         visible: Tensor | None = None
-        if _left_padded(prompt):
-            real = torch.ones(prompt.rows, keys, dtype=torch.bool, device=self.device)
-            real[:, : prompt.positions] = torch.as_tensor(prompt.real, device=self.device)
+        if _left_padded(span.whole):
+            known = span.whole.positions
+            real = torch.ones(span.whole.rows, keys, dtype=torch.bool, device=self.device)
+            real[:, :known] = torch.as_tensor(span.whole.real, device=self.device)[:, :keys]
             # A padding query sees itself, so that its softmax is defined; nothing real ever reads it.
             visible = real[:, None, None, :] | (query == key)
+        # Fused attention knows only the square causal mask and the single query that sees every key.
+        plain = first == 0 or span.columns == 1
         by_window: dict[int | None, Tensor | None] = {}
         for window in set(self.anatomy.sliding_windows) or {None}:
             limited = window is not None and window < keys
-            if visible is None and not limited:
+            if visible is None and not limited and plain:
                 by_window[window] = None
                 continue
             mask = (key <= query)[None, None] if visible is None else visible & (key <= query)
@@ -269,9 +328,10 @@ class TorchEngine:
         by_type = {kind: rotary(x, positions, kind) for kind in set(types)}
         return {index: by_type[kind] for index, kind in enumerate(types)}
 
-    def _unembed(self, x: Tensor, request: LogitRequest) -> Tensor:
+    def _unembed(self, x: Tensor, request: LogitRequest, first: int) -> Tensor:
         if request.columns is not None:
-            x = x[torch.arange(x.shape[0], device=self.device), torch.as_tensor(request.columns, device=self.device)]
+            columns = torch.as_tensor(request.columns - first, device=self.device)
+            x = x[torch.arange(x.shape[0], device=self.device), columns]
         x = self.final_norm(x)
         head = self.model.get_output_embeddings()
         if request.tokens is None:
@@ -284,7 +344,7 @@ class TorchEngine:
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the Hugging Face model itself, with its own attention."""
         with self._lock, torch.no_grad():
-            positions = self._positions(batch, 0).expand(batch.rows, -1)
+            positions = self._positions(Span.of(batch, None)).expand(batch.rows, -1)
             out = self.model(
                 input_ids=torch.as_tensor(batch.ids, device=self.device),
                 attention_mask=torch.as_tensor(batch.real.astype(np.int64), device=self.device),

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from neuroscope.errors import SiteError
 from neuroscope.models.anatomy import Anatomy
 from neuroscope.models.engines.protocol import Edit, EditScope, Phase, TokenBatch
 from neuroscope.models.engines.torch_attention import AttentionTaps
@@ -113,7 +114,10 @@ class Taps:
     def _columns(self, position: int) -> np.ndarray[Any, Any] | None:
         """Column of the token number `position` of each row within this run's array."""
         if self.phase is not Phase.DECODE:
-            return self.batch.column(position)
+            columns = self.batch.column(position) - self.first_column
+            if bool((columns < 0).any()):
+                raise SiteError(f"Token {position} lies in the prefix, which does not run again.")
+            return columns
         # One column per decoding step: it holds token number first_column - offset of each row.
         current = self.first_column - self.batch.offsets
         hit = current == position if position >= 0 else np.full(self.batch.rows, position == -1)
