@@ -73,7 +73,7 @@ def operations(cls: type) -> Mapping[str, Operation]:
             continue
         own: dict[str, str] = {}
         hidden: set[str] = set()
-        declared = {**{name: None for name in base.__dict__.get("__annotations__", {})}, **base.__dict__}
+        declared = {**dict.fromkeys(base.__dict__.get("__annotations__", {})), **base.__dict__}
         for name, member in declared.items():
             if name.startswith("_"):
                 continue

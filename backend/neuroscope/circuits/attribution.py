@@ -3,7 +3,8 @@
 The score of an edge from source s to channel c estimates how much the metric m falls when c reads the corrupt output
 of s instead of the clean one:
 
-    score(s → c) = Σ over tokens of (s_clean − s_corrupt) · 1/K Σ_k ∂m/∂c at the input  x_k = x_corrupt + k/K (x_clean − x_corrupt)
+    score(s → c) = Σ over tokens of (s_clean − s_corrupt) · 1/K Σ_k ∂m/∂c at the input x_k
+    x_k = x_corrupt + k/K (x_clean − x_corrupt),  k = 1 … K
 
 c is the residual stream as that channel reads it, so gradients are taken at the channel and carried back through its
 projection and its normalisation. K = 1 is EAP: one gradient, at the clean input.
@@ -81,9 +82,7 @@ def _chunk_scores(graph: Graph, runs: PairRuns, steps: int) -> Scores:
     scores = np.zeros((graph.channels, graph.sources))
     for layer in range(graph.layers):
         stream = found.values[Site(layer, Component.RESIDUAL_PRE)]
-        behind = [
-            engine.project_gradient(Site(layer, kind), found.gradients[Site(layer, kind)]) for kind in _PROJECTED
-        ]
+        behind = [engine.project_gradient(Site(layer, kind), found.gradients[Site(layer, kind)]) for kind in _PROJECTED]
         at_stream = engine.normalise_gradient(layer, Port.ATTENTION, stream, ops.concatenate(behind, 2))
         first = graph.channel(layer, Component.QUERY)
         readable = graph.readable(layer, Component.QUERY)

@@ -23,13 +23,13 @@ from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel, Removal
 from neuroscope.circuits.pairs import PairBatch, make_pairs
-from neuroscope.provenance import provenance
 from neuroscope.circuits.reference import Numbers
 from neuroscope.circuits.roles import head_roles
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component
+from neuroscope.provenance import provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate, wilson
@@ -124,7 +124,7 @@ class CircuitFinder:
             edges = int(masks[count].sum())
             curve[count] = CurvePoint(edges, edges / graph.edges, value)
             job.advance()
-            return value.value >= self.target
+            return bool(value.value >= self.target)
 
         sizes = sorted({max(1, round(share * graph.edges)) for share in SIZES})
         with events.progress("measuring circuits", total=len(sizes) + _BISECTIONS, unit="sizes") as job:
@@ -183,7 +183,9 @@ class CircuitFinder:
             random_circuit_faithfulness=mean(np.array(controls), seed=self.seed),
             roles=head_roles(engine, judging, heads, seed=self.seed) if heads else [],
             curve=curve,
-            provenance=provenance(self._model, task, self.seed, pairs=finding.pairs.rows, held_out=judging.rows, steps=self.steps),
+            provenance=provenance(
+                self._model, task, self.seed, pairs=finding.runs.rows, held_out=judging.rows, steps=self.steps
+            ),
             _model=self._model,
             _mask=mask,
             _scores=scores,

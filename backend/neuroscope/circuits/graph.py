@@ -132,7 +132,9 @@ class Graph:
                 return self.mlp(site.layer)
             if site.component is Component.HEAD_OUTPUT and site.head is not None and 0 <= site.head < self.heads:
                 return self.head(site.layer, site.head)
-        raise CircuitError(f"{site} is no source of the graph.", site=site, remedy="Sources: embedding, L.headOutput[H], L.mlpOutput.")
+        raise CircuitError(
+            f"{site} is no source of the graph.", site=site, remedy="Sources: embedding, L.headOutput[H], L.mlpOutput."
+        )
 
     def channel_of(self, site: Site) -> int:
         """Index of the channel at a site; `CircuitError` when it is none."""
@@ -147,7 +149,9 @@ class Graph:
         head = site.head or 0
         if site.layer is None or not 0 <= site.layer < self.layers or not 0 <= head < counts.get(site.component, 0):
             raise CircuitError(
-                f"{site} is no channel of the graph.", site=site, remedy="Channels: L.query[H], L.key[K], L.value[K], L.mlpInput, logits."
+                f"{site} is no channel of the graph.",
+                site=site,
+                remedy="Channels: L.query[H], L.key[K], L.value[K], L.mlpInput, logits.",
             )
         return self.channel(site.layer, site.component, head)
 

@@ -61,7 +61,9 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
     cleans, corrupts, answers, wrongs = [], [], [], []
     for number, example in enumerate(examples):
         if example.corrupt is None:
-            raise DatasetError(f"Example {number} has no corrupt prompt: {example.clean!r}.", remedy="Circuit work needs pairs.")
+            raise DatasetError(
+                f"Example {number} has no corrupt prompt: {example.clean!r}.", remedy="Circuit work needs pairs."
+            )
         clean, corrupt = _ids(model, example.clean), _ids(model, example.corrupt)
         if len(clean) != len(corrupt):
             raise DatasetError(
@@ -74,7 +76,10 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
         answers.append(_single(model, example.answer, number))
         wrongs.append(_single(model, example.wrong, number) if example.wrong is not None else answers[-1])
     if name == "logit_difference" and answers == wrongs:
-        raise DatasetError("No example names a wrong answer, which the metric logit_difference needs.", remedy="Use metric probability.")
+        raise DatasetError(
+            "No example names a wrong answer, which the metric logit_difference needs.",
+            remedy="Use metric probability.",
+        )
     if cleans == corrupts:
         raise DatasetError("Every clean prompt equals its corrupt prompt, so there is nothing to trace.")
     pad = int(model.tokenizer.pad_token_id or 0)

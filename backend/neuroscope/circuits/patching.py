@@ -9,7 +9,7 @@ Sources: Vig et al. 2020; Meng et al. 2022; Heimersheim & Nanda 2024, "How to us
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,9 @@ class CausalTestResults(Result):
         if self.controls:
             recovered = np.mean([abs(effect.recovered.value) for effect in self.controls])
             damage = np.mean([abs(effect.damage.value) for effect in self.controls])
-            lines.append(f"    {len(self.controls)} random others: mean |recovered| {recovered:.3f}, mean |damage| {damage:.3f}")
+            lines.append(
+                f"    {len(self.controls)} random others: mean |recovered| {recovered:.3f}, mean |damage| {damage:.3f}"
+            )
         return "\n".join(lines)
 
 
@@ -172,7 +174,9 @@ class ActivationPatcher:
         inside = {graph.source_of(site) for site in nodes}
         outside = [source for source in range(1, graph.sources) if source not in inside]
         random = np.random.default_rng(self.seed)
-        picked = random.choice(outside, min(self.controls, len(outside)), replace=False) if outside else []
+        picked: Sequence[int] = (
+            random.choice(outside, min(self.controls, len(outside)), replace=False).tolist() if outside else []
+        )
         return [graph.source_site(int(source)) for source in sorted(picked)]
 
     def _effects(self, runs: PairRuns, sites: list[Site]) -> list[NodeEffect]:

@@ -52,9 +52,7 @@ class PairRuns:
         self.clean = self._reference(self.pairs.clean)
         self.corrupt = self._reference(self.pairs.corrupt)
 
-    def again(
-        self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()
-    ) -> NDArray[np.float64]:
+    def again(self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()) -> NDArray[np.float64]:
         """The metric (times, rows) of runs that begin with `residual` (times · rows, positions, d_model) at layer `start`."""
         batch, metric = self._repeated(times)
         run = self.engine.forward(

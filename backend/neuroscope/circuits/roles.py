@@ -109,5 +109,3 @@ def _directions(engine: Engine, pairs: PairBatch) -> NDArray[np.float64]:
     gradient = engine.ops.to_numpy(found.gradients[site]).astype(np.float64)
     picked: NDArray[np.float64] = gradient[np.arange(batch.rows), batch.column(-1)]
     return picked
-
-

@@ -13,7 +13,6 @@ Sources: Meng et al. 2022 (causal tracing); Zhang & Nanda 2023, "Towards Best Pr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 

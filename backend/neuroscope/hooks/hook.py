@@ -99,7 +99,8 @@ class ActivationHook:
             raise HookError(f"The condition of {self.name} takes more than one argument.", remedy="[:context | …]")
         if self._arguments > 1 and self._site.component in ATTENTION_MATRICES:
             raise HookError(
-                f"{self._site.component} is a matrix over positions, so an action on it takes one argument.", site=self._site
+                f"{self._site.component} is a matrix over positions, so an action on it takes one argument.",
+                site=self._site,
             )
 
     @property
@@ -142,12 +143,8 @@ class ActivationHook:
     @python_only
     def apply(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> tuple[Array, bool]:
         """The activations to use, and whether they differ from `array`."""
-        if self._arguments == 1:
-            new = self._call(ops.copy(array), ops)
-        else:
-            new = self._by_position(array, scope, context, ops)
-        if new is None:
-            return array, False
+        whole = self._arguments == 1
+        new = self._call(ops.copy(array), ops) if whole else self._by_position(array, scope, context, ops)
         if not ops.is_finite(new):
             raise NonFiniteActivationError(
                 f"{self.name} answered NaN or infinite activations at {self._site}.",
@@ -156,8 +153,8 @@ class ActivationHook:
             )
         return new, not ops.equal(new, array)
 
-    def _by_position(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> Array | None:
-        """Call the action for each real token with its own array; None when no token of this pass is real."""
+    def _by_position(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> Array:
+        """Call the action for each real token with its own array."""
         rows = range(scope.batch.rows)
         offsets = scope.batch.offsets
         decoding = scope.phase is Phase.DECODE
@@ -223,5 +220,3 @@ class InterventionHook(ActivationHook):
     """A hook that promises to change what it acts on; when it acts and nothing changes, that is an `InertHookError`."""
 
     must_change = True
-
-

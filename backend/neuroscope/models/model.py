@@ -65,7 +65,9 @@ class TransformerModel:
         from neuroscope.models.engines import load_engine
 
         source = resolve.resolve(str(name))
-        return load_engine(engine, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision, name=str(name))
+        return load_engine(
+            engine, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision, name=str(name)
+        )
 
     @property
     def name(self) -> str:
@@ -195,7 +197,12 @@ class TransformerModel:
         """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it."""
         stops = (stop,) if isinstance(stop, str) else tuple(stop)
         settings = GenerationSettings(
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, seed=seed, stop=stops, end_tokens=self.end_tokens
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=stops,
+            end_tokens=self.end_tokens,
         )
         ids: list[int] = []
         text = ""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from neuroscope.errors import SiteError, did_you_mean
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from neuroscope.models.anatomy import Anatomy
 
 
-class Component(str, Enum):
+class Component(StrEnum):
     """What can be read and written. Shapes below are for a batch of `rows` × `positions` tokens."""
 
     EMBEDDING = "embedding"  # (rows, positions, d_model): the residual stream that enters layer 0
@@ -149,7 +149,9 @@ class Site:
         if self.head is not None:
             heads = anatomy.key_value_heads if component in PER_KEY_VALUE_HEAD else anatomy.heads
             if component not in PER_HEAD and component not in PER_KEY_VALUE_HEAD:
-                raise SiteError(f"{component} has no heads.", site=self, remedy="Heads belong to headOutput, query, key, value.")
+                raise SiteError(
+                    f"{component} has no heads.", site=self, remedy="Heads belong to headOutput, query, key, value."
+                )
             if not 0 <= self.head < heads:
                 raise SiteError(
                     f"There is no head {self.head} of {component} in layer {site.layer}: the model has {heads}.",

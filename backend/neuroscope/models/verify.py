@@ -69,7 +69,9 @@ class VerificationReport(Result):
         return all(check.passed for check in self.checks)
 
     def summary(self) -> str:
-        lines = [f"{'ok  ' if c.passed else 'FAIL'}  {c.name}: {c.difference:.1e} (limit {c.tolerance:.0e})" for c in self.checks]
+        lines = [
+            f"{'ok  ' if c.passed else 'FAIL'}  {c.name}: {c.difference:.1e} (limit {c.tolerance:.0e})" for c in self.checks
+        ]
         return "\n".join(lines)
 
     def print_string(self) -> str:
@@ -108,8 +110,9 @@ def _differences(engine: Engine, prompts: list[list[int]]) -> Iterator[tuple[str
         yield f"a batch equals its rows, padded {side}", _relative(together, np.concatenate(singles))
         sites = every_site(engine)
         hooked = engine.forward(batch, capture=sites, edits=[Edit(site, _unchanged(engine)) for site in sites])
-        yield f"hooked but unchanged equals unhooked, padded {side}", _relative(
-            engine.ops.to_numpy(hooked.logits)[batch.real], own[batch.real]
+        yield (
+            f"hooked but unchanged equals unhooked, padded {side}",
+            _relative(engine.ops.to_numpy(hooked.logits)[batch.real], own[batch.real]),
         )
     yield "resuming at any layer equals the whole run", _resumed(engine, TokenBatch.of(prompts[:1]))
     yield "generation with cache and hooks equals runs without cache", _generated(engine, prompts)

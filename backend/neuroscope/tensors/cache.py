@@ -31,7 +31,9 @@ class ActivationCache:
         found = self._activations.get(parsed)
         if found is None:
             raise SiteError(
-                f"{parsed} was not captured.", site=parsed, remedy=did_you_mean(str(parsed), self.sites, listing="Captured")
+                f"{parsed} was not captured.",
+                site=parsed,
+                remedy=did_you_mean(str(parsed), self.sites, listing="Captured"),
             )
         return ActivationTensor(found, self._ops)
 

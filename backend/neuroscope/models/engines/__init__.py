@@ -30,9 +30,7 @@ def load_engine(
     from neuroscope.models.engines.torch_engine import TorchEngine
     from neuroscope.models.model import TransformerModel
 
-    loaded = resolve.load(
-        source, dtype=dtype, device=device or _usual_device(), allow_pickle=allow_pickle, revision=revision
-    )
+    loaded = resolve.load(source, dtype=dtype, device=device or _usual_device(), allow_pickle=allow_pickle, revision=revision)
     return TransformerModel(TorchEngine(loaded.model), _checked(loaded.tokenizer), name, loaded.weights_hash)
 
 

@@ -320,7 +320,7 @@ class Engine(Protocol):
         ...
 
     def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
-        """Gradient at the residual stream (rows, positions, d_model) of gradients (rows, positions, k, d_model) behind the norm."""
+        """From gradients (rows, positions, k, d_model) behind the norm to gradients at the stream (rows, positions, d_model)."""
         ...
 
     def project(self, site: Site, normalised: Array) -> Array:

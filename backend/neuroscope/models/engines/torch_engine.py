@@ -24,6 +24,7 @@ from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivation
 from neuroscope.models.engines import torch_attention
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
+    ArrayOps,
     Edit,
     GenerationSettings,
     Gradients,
@@ -31,6 +32,7 @@ from neuroscope.models.engines.protocol import (
     Metric,
     Phase,
     Port,
+    Prefix,
     Run,
     Step,
     TokenBatch,
@@ -55,7 +57,7 @@ class Span:
     cache: Any
 
     @classmethod
-    def of(cls, batch: TokenBatch, prefix: TorchPrefix | None) -> Span:
+    def of(cls, batch: TokenBatch, prefix: Prefix | None) -> Span:
         if prefix is None:
             return cls(batch, batch, 0, None)
         first = prefix.columns
@@ -100,7 +102,7 @@ class TorchEngine:
         self.final_norm = get_module(model, self.family.final_norm)
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.ops = TorchOps(self.device, self.dtype)
+        self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self.block_calls = 0
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
         self._lock = threading.RLock()
@@ -129,7 +131,7 @@ class TorchEngine:
         residual: Tensor | None = None,
         stop: int | None = None,
         logits: LogitRequest | None = ALL_LOGITS,
-        prefix: TorchPrefix | None = None,
+        prefix: Prefix | None = None,
     ) -> Run:
         """See `Engine.forward`."""
         with self.exclusive(), torch.no_grad():
@@ -160,7 +162,7 @@ class TorchEngine:
         start: int = 0,
         residual: Tensor | None = None,
         logits: LogitRequest = ALL_LOGITS,
-        prefix: TorchPrefix | None = None,
+        prefix: Prefix | None = None,
     ) -> Gradients:
         """See `Engine.gradients`."""
         span = Span.of(batch, prefix)
@@ -201,7 +203,8 @@ class TorchEngine:
             raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")
         if self.anatomy.context and batch.positions + settings.max_tokens > self.anatomy.context:
             raise ArgumentError(
-                f"{batch.positions} prompt tokens and {settings.max_tokens} new ones exceed the model's context of {self.anatomy.context}.",
+                f"{batch.positions} prompt tokens and {settings.max_tokens} new ones exceed "
+                f"the model's context of {self.anatomy.context}.",
                 remedy=f"Ask for at most {max(self.anatomy.context - batch.positions, 0)} new tokens.",
             )
         random = torch.Generator(device="cpu").manual_seed(settings.seed)
@@ -212,9 +215,7 @@ class TorchEngine:
             first = 0 if index == 0 else batch.positions + index - 1
             phase = Phase.PREFILL if index == 0 else Phase.DECODE
             with self.exclusive(), torch.no_grad():
-                taps = Taps(
-                    self.anatomy, batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1]
-                )
+                taps = Taps(self.anatomy, batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1])
                 chunk = TokenBatch(tokens, batch.real if index == 0 else np.ones_like(tokens, dtype=np.bool_))
                 request = LogitRequest(np.full(batch.rows, first + tokens.shape[1] - 1))
                 run = self._run(Span(batch, chunk, first, cache), taps, 0, None, None, request)

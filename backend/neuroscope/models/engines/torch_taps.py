@@ -124,7 +124,9 @@ class Taps:
         return np.zeros(self.batch.rows, dtype=np.int64) if bool(hit.all()) else None
 
     @contextmanager
-    def installed(self, layers: Sequence[nn.Module], family: Family, slots: dict[Component, HeadSlot]) -> Iterator[AttentionTaps]:
+    def installed(
+        self, layers: Sequence[nn.Module], family: Family, slots: dict[Component, HeadSlot]
+    ) -> Iterator[AttentionTaps]:
         """Hook the modules of the layers concerned for the duration of the block."""
         attention_taps = AttentionTaps()
         with ExitStack() as stack:
@@ -235,5 +237,3 @@ class Taps:
 def _like(new: Any, old: Tensor) -> Tensor:
     tensor = new if isinstance(new, Tensor) else torch.as_tensor(new)
     return tensor.to(old.device, old.dtype)
-
-
