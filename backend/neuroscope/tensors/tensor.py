@@ -118,25 +118,25 @@ class ActivationTensor:
             raise ArgumentError(f"Shapes {self.shape} and {theirs} do not fit together.") from error
 
     def __add__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: a + b)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: a + b)
 
     def __radd__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: b + a)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: b + a)
 
     def __sub__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: a - b)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: a - b)
 
     def __rsub__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: b - a)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: b - a)
 
     def __mul__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: a * b)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: a * b)
 
     def __rmul__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: b * a)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: b * a)
 
     def __truediv__(self, other: Any) -> ActivationTensor:
-        return self._binary(other, lambda a, b: a / b)  # type: ignore[no-any-return]
+        return self._binary(other, lambda a, b: a / b)
 
     def __neg__(self) -> ActivationTensor:
         return self._wrap(-self._array)

