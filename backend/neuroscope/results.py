@@ -49,6 +49,21 @@ class Result:
             if not field.name.startswith("_") and not field.metadata.get("internal", False)
         }
 
+    def save_page(self, path: str) -> str:
+        """Write the result as one HTML page that needs no network, and answer its path.
+
+        Raises `ArgumentError` when this kind of result has no figure.
+        """
+        from neuroscope.views import page
+
+        return str(page.save_page(self, path))
+
+    def open_browser(self) -> str:
+        """Show the result's page in the browser, or say where it lies; answers its path."""
+        from neuroscope.views import page
+
+        return str(page.open_page(self))
+
     def __str__(self) -> str:
         return self.print_string()
 

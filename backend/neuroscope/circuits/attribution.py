@@ -75,7 +75,7 @@ def _chunk_scores(graph: Graph, runs: PairRuns, steps: int) -> Scores:
     sites = [
         Site(layer, kind)
         for layer in range(graph.layers)
-        for kind in (*_PROJECTED, Component.MLP_INPUT, Component.RESIDUAL_PRE, Component.RESIDUAL_MID)
+        for kind in (*_PROJECTED, Component.RESIDUAL_PRE, Component.MLP_READ)
     ] + [Site(last, Component.RESIDUAL)]
     found = runs.gradients(steps, residual=inputs, sites=sites)
 
@@ -89,11 +89,10 @@ def _chunk_scores(graph: Graph, runs: PairRuns, steps: int) -> Scores:
         channels = slice(first, first + graph.heads + 2 * graph.key_value_heads)
         scores[channels, :readable] = _contract(engine, at_stream, differences[:readable], steps)
 
-        middle = found.values[Site(layer, Component.RESIDUAL_MID)]
-        at_mlp = found.gradients[Site(layer, Component.MLP_INPUT)][:, :, None]
-        at_stream = engine.normalise_gradient(layer, Port.MLP, middle, at_mlp)
+        at_stream = found.gradients[Site(layer, Component.MLP_READ)][:, :, None]
         readable = graph.readable(layer, Component.MLP_INPUT)
-        scores[graph.rows(layer, Component.MLP_INPUT), :readable] = _contract(engine, at_stream, differences[:readable], steps)
+        rows = graph.rows(layer, Component.MLP_INPUT)
+        scores[rows, :readable] = _contract(engine, at_stream, differences[:readable], steps)
     at_end = found.gradients[Site(last, Component.RESIDUAL)][:, :, None]
     scores[graph.logits] = _contract(engine, at_end, differences, steps)[0]
     return scores

@@ -1,11 +1,11 @@
 """Finding circuits: score the edges, then measure which prefix of them is enough.
 
-1. Examples are split in two: one half finds the circuit, the other (held out) judges it.
-2. EAP-IG scores every edge on the finding half.
+1. Two thirds of the examples find the circuit; the rest, held out, judge it.
+2. EAP-IG scores every edge on the finding examples.
 3. Edges are taken in order of |score|. Prefixes of growing size are *measured*: every other edge carries its corrupt
    activation. The first size that reaches the target faithfulness is narrowed down by bisection.
 4. Edges on no path from embedding to logits are dropped: they carry nothing.
-5. The circuit is judged on the held-out half, beside random circuits of the same size, without its complement
+5. The circuit is judged on the held-out examples, beside random circuits of the same size, without its complement
    (completeness), and without single edges (minimality); heads get roles from their attention.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope import events
+from neuroscope import events, settings
 from neuroscope.circuits.attribution import Scores, edge_scores
 from neuroscope.circuits.circuit import Circuit, CurvePoint
 from neuroscope.circuits.estimates import mean, normalised
@@ -44,7 +44,7 @@ _BISECTIONS = 5
 class CircuitFinder:
     """Finds circuits of one model.
 
-    pairs: examples used (half to find, half held out). steps: integration steps. target: faithfulness to reach.
+    pairs: examples used (two thirds to find, one third held out). steps: integration steps. target: faithfulness to reach.
     random_circuits: how many controls. minimality_sample: edges tried one by one.
     """
 
@@ -52,13 +52,13 @@ class CircuitFinder:
         self,
         model: TransformerModel,
         *,
-        pairs: int = 32,
+        pairs: int = 60,
         steps: int = 5,
         target: float = 0.85,
         metric: str = "logit_difference",
         random_circuits: int = 5,
         minimality_sample: int = 40,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         if not isinstance(model, TransformerModel):
             raise ArgumentError(f"A CircuitFinder works on a TransformerModel, not {model!r}.")
@@ -73,7 +73,7 @@ class CircuitFinder:
         self.metric: str = metric
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
-        self.seed: int = seed
+        self.seed: int = settings.seed(seed)
         self._found: list[Circuit] = []
 
     @property
@@ -105,9 +105,10 @@ class CircuitFinder:
         """Find and judge a circuit on pairs that are ready to run."""
         engine, graph = self._model.engine, Graph.of(self._model.architecture)
         order = np.random.default_rng(self.seed).permutation(pairs.rows)
-        finding, judging = pairs.take(order[: (pairs.rows + 1) // 2]), pairs.take(order[(pairs.rows + 1) // 2 :])
-        if judging.rows == 0:
-            raise CircuitError("Too few pairs to hold any out.", remedy="Give at least 2 pairs, better 32.")
+        held_out = pairs.rows // 3
+        if held_out == 0:
+            raise CircuitError(f"{pairs.rows} pairs are too few to hold any out.", remedy="Give at least 3, better 60.")
+        finding, judging = pairs.take(order[held_out:]), pairs.take(order[:held_out])
         scores = edge_scores(engine, finding, steps=self.steps)
         masked = MaskedModel(engine, finding)
         mask, curve = self._smallest(graph, masked, scores)

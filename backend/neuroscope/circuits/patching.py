@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from neuroscope import settings
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
@@ -121,12 +122,12 @@ class ActivationPatcher:
     controls: how many nodes outside the circuit are tested beside it.
     """
 
-    def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int = 0) -> None:
+    def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int | None = None) -> None:
         if not isinstance(model, TransformerModel):
             raise ArgumentError(f"An ActivationPatcher works on a TransformerModel, not {model!r}.")
         self._model = model
         self.controls: int = controls
-        self.seed: int = seed
+        self.seed: int = settings.seed(seed)
 
     @property
     def model(self) -> TransformerModel:

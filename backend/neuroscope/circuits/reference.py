@@ -87,7 +87,7 @@ class PairRuns:
     def _reference(self, batch: TokenBatch) -> Reference:
         engine, metric = self.engine, self.pairs.metric
         layers = range(engine.anatomy.layers)
-        kinds = (Component.RESIDUAL_PRE, Component.RESIDUAL_MID, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
+        kinds = (Component.RESIDUAL_PRE, Component.MLP_READ, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
         run = engine.forward(
             batch,
             capture=[Site(layer, kind) for layer in layers for kind in kinds],
@@ -99,7 +99,7 @@ class PairRuns:
         return Reference(
             metric_values(engine, metric, run.logits),
             [*streams, run.residual],
-            [run[Site(layer, Component.RESIDUAL_MID)] for layer in layers],
+            [run[Site(layer, Component.MLP_READ)] for layer in layers],
             [run[Site(layer, Component.HEAD_OUTPUT)] for layer in layers],
             [run[Site(layer, Component.MLP_OUTPUT)] for layer in layers],
         )

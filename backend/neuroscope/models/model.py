@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope import events
+from neuroscope import events, settings
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
 from neuroscope.hooks.manager import HookManager
 from neuroscope.models.anatomy import Anatomy
@@ -51,7 +51,7 @@ class TransformerModel:
         cls,
         name: str,
         *,
-        engine: str = "torch",
+        engine: str | None = None,
         device: str | None = None,
         dtype: str = "float32",
         allow_pickle: bool = False,
@@ -66,7 +66,13 @@ class TransformerModel:
 
         source = resolve.resolve(str(name))
         return load_engine(
-            engine, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision, name=str(name)
+            settings.engine(engine),
+            source,
+            name=str(name),
+            device=device,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+            revision=revision,
         )
 
     @property

@@ -30,7 +30,7 @@ class Component(StrEnum):
     EMBEDDING = "embedding"  # (rows, positions, d_model): the residual stream that enters layer 0
     RESIDUAL = "residual"  # (rows, positions, d_model): the residual stream after the layer
     RESIDUAL_PRE = "residualPre"  # (rows, positions, d_model): the residual stream before the layer
-    RESIDUAL_MID = "residualMid"  # (rows, positions, d_model): what the MLP's norm reads, the stream after attention
+    MLP_READ = "mlpRead"  # (rows, positions, d_model): the stream as the MLP's norm reads it, after attention
     ATTENTION = "attention"  # (rows, positions, d_model): what attention adds to the stream
     MLP = "mlp"  # (rows, positions, neurons): neuron activations after the nonlinearity
     MLP_OUTPUT = "mlpOutput"  # (rows, positions, d_model): what the MLP adds to the stream

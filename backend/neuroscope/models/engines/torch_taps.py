@@ -152,8 +152,8 @@ class Taps:
         on_output(Component.MLP_INPUT, family.mlp_norm)
         on_output(Component.ATTENTION, family.attention_write_norm or family.attention)
         on_output(Component.MLP_OUTPUT, family.mlp_write_norm or family.mlp)
-        if self.wants(index, Component.RESIDUAL_MID):
-            hook = self._input_hook(index, Component.RESIDUAL_MID)
+        if self.wants(index, Component.MLP_READ):
+            hook = self._input_hook(index, Component.MLP_READ)
             stack.callback(get_module(layer, family.mlp_norm).register_forward_pre_hook(hook).remove)
         for component, slot in slots.items():
             if self.wants(index, component):
@@ -201,7 +201,9 @@ class Taps:
 
     def _input_hook(self, index: int, component: Component) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return (self.touch(index, component, inputs[0]), *inputs[1:])
+            # A tensor of its own, so that its gradient is that of this read alone and not of the stream's other readers.
+            value = inputs[0].view_as(inputs[0]) if torch.is_grad_enabled() else inputs[0]
+            return (self.touch(index, component, value), *inputs[1:])
 
         return hook
 
