@@ -61,7 +61,8 @@ def arity(function: Callable[..., Any], most: int) -> int:
     if any(p.kind is p.VAR_POSITIONAL for p in parameters):
         return most
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return min(len(positional), most)
+    required = sum(p.default is p.empty for p in positional)
+    return required if required > most else min(len(positional), most)
 
 
 @public

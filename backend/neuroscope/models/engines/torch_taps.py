@@ -113,6 +113,8 @@ class Taps:
 
     def _columns(self, position: int) -> np.ndarray[Any, Any] | None:
         """Column of the token number `position` of each row within this run's array."""
+        if self.phase is Phase.PREFILL and position >= int(self.batch.lengths.min()):
+            return None  # a later step of the generation may come to it
         if self.phase is not Phase.DECODE:
             columns = self.batch.column(position) - self.first_column
             if bool((columns < 0).any()):
