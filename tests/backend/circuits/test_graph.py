@@ -1,0 +1,68 @@
+"""The graph: counts, names, and what pruning keeps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neuroscope.circuits.graph import Graph
+from neuroscope.errors import CircuitError
+from neuroscope.models.sites import Site
+
+GRAPH = Graph(layers=3, heads=4, key_value_heads=2, parallel=False)
+
+
+def edge(graph: Graph, source: str, channel: str) -> tuple[int, int]:
+    return graph.channel_of(Site.parse(channel)), graph.source_of(Site.parse(source))
+
+
+def test_counts_follow_from_the_anatomy() -> None:
+    assert GRAPH.sources == 1 + 3 * 5
+    assert GRAPH.channels == 3 * (4 + 2 + 2 + 1) + 1
+    attention = sum(8 * (1 + 5 * layer) for layer in range(3))
+    mlps = sum(1 + 5 * layer + 4 for layer in range(3))
+    assert GRAPH.edges == attention + mlps + GRAPH.sources
+
+
+def test_in_a_parallel_block_the_mlp_does_not_read_its_layers_heads() -> None:
+    parallel = Graph(3, 4, 4, parallel=True)
+    assert not parallel.valid[edge(parallel, "1.headOutput[0]", "1.mlpInput")]
+    assert GRAPH.valid[edge(GRAPH, "1.headOutput[0]", "1.mlpInput")]
+
+
+@given(st.integers(0, GRAPH.sources - 1), st.integers(0, GRAPH.channels - 1))
+def test_sites_name_sources_and_channels_one_to_one(source: int, channel: int) -> None:
+    assert GRAPH.source_of(GRAPH.source_site(source)) == source
+    assert GRAPH.channel_of(GRAPH.channel_site(channel)) == channel
+
+
+@given(st.lists(st.integers(0, 10**6), max_size=60))
+def test_pruning_keeps_exactly_the_edges_on_a_path(picks: list[int]) -> None:
+    every = np.argwhere(GRAPH.valid)
+    mask = np.zeros_like(GRAPH.valid)
+    for pick in picks:
+        mask[tuple(every[pick % len(every)])] = True
+    pruned = GRAPH.pruned(mask)
+    assert not (pruned & ~mask).any()
+    assert np.array_equal(GRAPH.pruned(pruned), pruned)
+    assert {tuple(e) for e in np.argwhere(pruned)} == _on_a_path(mask)
+
+
+def _on_a_path(mask: np.ndarray) -> set[tuple[int, ...]]:  # type: ignore[type-arg]
+    """By walking: an edge counts when the embedding leads to its source and its channel leads to the logits."""
+    edges = {(int(channel), int(source)) for channel, source in np.argwhere(mask)}
+    feeds = {source: set(GRAPH.node_channels(source).tolist()) for source in range(GRAPH.sources)}
+    reached, leads = {0}, {GRAPH.logits}
+    for _ in range(GRAPH.sources):
+        reached |= {node for node in feeds for channel, source in edges if channel in feeds[node] and source in reached}
+        leads |= {channel for node in feeds for c, s in edges if s == node and c in leads for channel in feeds[node]}
+    return {(channel, source) for channel, source in edges if source in reached and channel in leads}
+
+
+def test_a_site_that_is_no_node_is_refused() -> None:
+    with pytest.raises(CircuitError, match="Sources"):
+        GRAPH.source_of(Site.parse("1.mlp"))
+    with pytest.raises(CircuitError, match="Channels"):
+        GRAPH.channel_of(Site.parse("1.key[2]"))
