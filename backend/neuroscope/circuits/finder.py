@@ -32,6 +32,7 @@ from neuroscope.models.sites import Component
 from neuroscope.provenance import provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.metrics import checked_metric
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public
 
@@ -66,11 +67,13 @@ class CircuitFinder:
             raise ArgumentError(f"The target faithfulness is above 0 and at most 1, not {target}.")
         if pairs < 4:
             raise ArgumentError(f"Finding a circuit needs at least 4 pairs, not {pairs}.")
+        if steps < 1:
+            raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
         self._model = model
         self.pairs: int = pairs
         self.steps: int = steps
         self.target: float = target
-        self.metric: str = metric
+        self.metric: str = checked_metric(metric)
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
         self.seed: int = settings.seed(seed)

@@ -133,7 +133,7 @@ def test_removing_an_edge_from_the_whole_graph_equals_patching_it(architecture: 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_attribution_ranks_edges_as_exact_patching_does(architecture: str, record_property: Callable[[str, object], None]) -> None:
-    engine, pairs = tiny.engine(architecture, scale=0.08), random_pairs(12)
+    engine, pairs = tiny.engine(architecture, scale=0.08), random_pairs()
     graph = Graph.of(engine.anatomy)
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
     exact = edge_effects(engine, pairs, edges).mean(1)

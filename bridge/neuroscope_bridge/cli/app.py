@@ -1,0 +1,151 @@
+"""`neuroscope`: the commands and their options."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from neuroscope.errors import NeuroScopeError
+from neuroscope_bridge.cli import show
+
+app = typer.Typer(
+    name="neuroscope",
+    help="Look inside language models: run documented experiments from Smalltalk scripts, or try things live.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Alias = Annotated[
+    list[str] | None, typer.Option("--alias", metavar="NAME=TARGET", help="Let NAME stand for the model TARGET. May be repeated.")
+]
+Embedded = Annotated[bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")]
+Engine = Annotated[str | None, typer.Option("--engine", help="Tensor engine: torch.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything drawn at random (default 0).")]
+Bind = Annotated[
+    list[str] | None,
+    typer.Option("--bind", metavar="VAR=EXPRESSION", help="Bind a workspace variable to what a Smalltalk expression answers. May be repeated."),
+]
+Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Load a model and bind it to the variable `model`.")]
+Json = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write variables and provenance to this file as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show Python tracebacks of errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+
+@app.command()
+def run(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Scripts, run in order in one workspace.")],
+    model: Model = None,
+    alias: Alias = None,
+    bind: Bind = None,
+    engine: Engine = None,
+    embedded: Embedded = False,
+    json_out: Json = None,
+    figures: Annotated[Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")] = None,
+    seed: Seed = None,
+    time_limit: Annotated[float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")] = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run scripts and print what the last statement answers."""
+    from neuroscope_bridge.cli.run import RunOptions, run_files
+
+    options = RunOptions(
+        files=files,
+        model=model,
+        aliases=alias or [],
+        bindings=bind or [],
+        engine=engine,
+        embedded=embedded,
+        json_out=json_out,
+        figures=figures,
+        seed=seed,
+        time_limit=time_limit,
+        quiet=quiet,
+    )
+    run_files(options)
+
+
+@app.command()
+def repl(
+    model: Model = None,
+    alias: Alias = None,
+    bind: Bind = None,
+    engine: Engine = None,
+    embedded: Embedded = False,
+    seed: Seed = None,
+    debug: Debug = False,
+) -> None:
+    """Evaluate expressions one after another, with history and completion."""
+    from neuroscope_bridge.cli.repl import run_repl
+    from neuroscope_bridge.cli.run import RunOptions
+
+    run_repl(
+        RunOptions(files=[], model=model, aliases=alias or [], bindings=bind or [], engine=engine, embedded=embedded, seed=seed),
+        debug=debug,
+    )
+
+
+@app.command()
+def models(
+    alias: Alias = None,
+    embedded: Embedded = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the models that can be loaded here, what each name resolves to, and what it would cost in memory."""
+    from neuroscope_bridge.cli.models import list_models
+
+    list_models(alias or [], embedded, as_json)
+
+
+@app.command()
+def verify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
+    alias: Alias = None,
+    embedded: Embedded = False,
+    engine: Engine = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Prove that what NeuroScope runs is what the bare model runs."""
+    from neuroscope_bridge.cli.models import verify_model
+
+    verify_model(model, alias or [], embedded, engine, as_json)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import neuroscope
+
+        typer.echo(f"neuroscope {neuroscope.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    """Look inside language models."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        app(args=given, standalone_mode=True)
+    except NeuroScopeError as error:
+        if debug:
+            traceback.print_exc()
+        show.show_error(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        show.stderr.print("interrupted", style="bold red")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,52 @@
+"""`neuroscope models` and `neuroscope verify`."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.table import Table
+
+from neuroscope.results import plain
+from neuroscope_bridge.cli import show
+from neuroscope_bridge.cli.run import RunOptions, prepared
+
+
+def list_models(aliases: list[str], embedded: bool, as_json: bool) -> None:
+    """What every name resolves to here, without loading anything."""
+    from neuroscope.models import resolve
+
+    with resolve.aliases_in_force(aliases, embedded=embedded):
+        entries = resolve.catalogue()
+    if as_json:
+        print(json.dumps([plain(entry) for entry in entries], indent=2, ensure_ascii=False))
+        return
+    table = Table("name", "resolves to", "parameters", "float32", "bfloat16", "note", box=None, pad_edge=False)
+    for entry in entries:
+        table.add_row(
+            entry.name,
+            f"{entry.kind}: {entry.target}",
+            _count(entry.parameters),
+            _size(entry.bytes_float32),
+            _size(entry.bytes_bfloat16),
+            entry.note or "",
+        )
+    Console(soft_wrap=True).print(table)
+
+
+def verify_model(name: str, aliases: list[str], embedded: bool, engine: str | None, as_json: bool) -> None:
+    """Run every parity check and print it; a failed one exits with an error."""
+    from neuroscope.models.model import TransformerModel
+
+    options = RunOptions(files=[], aliases=aliases, embedded=embedded, engine=engine)
+    with prepared(options), show.progress_shown():
+        report = TransformerModel.from_hugging_face(name).verify()
+    print(json.dumps(report.as_dictionary(), indent=2) if as_json else report.summary())
+
+
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number / 1e9:.1f} B" if number >= 1e9 else f"{number / 1e6:.1f} M"
+
+
+def _size(size: int | None) -> str:
+    return "" if size is None else f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,120 @@
+"""`neuroscope repl`: one expression after another, as in a workspace."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import patch_stdout
+
+import neuroscope
+from neuroscope.errors import NeuroScopeError
+from neuroscope.results import Result
+from neuroscope_bridge.cli import show
+from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_dsl.workspace import Workspace
+
+_GREETING = f"NeuroScope {neuroscope.__version__}. An empty line or a complete statement evaluates; Tab completes; Ctrl-D leaves."
+
+
+def run_repl(options: RunOptions, *, debug: bool = False) -> None:
+    """Read, evaluate, print. An error is shown and the session goes on; Ctrl-C interrupts what runs."""
+    with prepared(options) as workspace:
+        if sys.stdin.isatty():
+            print(_GREETING)
+            session: PromptSession[str] = PromptSession(
+                "> ",
+                multiline=True,
+                history=_history(),
+                completer=_SelectorCompleter(workspace),
+                complete_while_typing=False,
+                key_bindings=_bindings(workspace),
+                prompt_continuation="  ",
+            )
+            _loop(workspace, lambda: session.prompt(), debug)
+        else:
+            _loop(workspace, _Piped(workspace), debug)
+
+
+def _loop(workspace: Workspace, read: Any, debug: bool) -> None:
+    while True:
+        try:
+            text = read()
+        except KeyboardInterrupt:
+            continue
+        except EOFError:
+            return
+        if not text.strip():
+            continue
+        try:
+            with patch_stdout(raw=True), show.progress_shown():
+                answer = workspace.run(text, file="<repl>")
+            print(answer.summary() if isinstance(answer, Result) else workspace.print_string(answer))
+        except NeuroScopeError as error:
+            if debug:
+                traceback.print_exc()
+            show.show_error(error)
+        except KeyboardInterrupt:
+            show.stderr.print("interrupted", style="bold red")
+
+
+class _Piped:
+    """Statements from a pipe: lines are gathered until they make a complete text."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def __call__(self) -> str:
+        lines: list[str] = []
+        for line in sys.stdin:
+            lines.append(line)
+            if self._workspace.is_complete("".join(lines)):
+                break
+        if not lines:
+            raise EOFError
+        return "".join(lines)
+
+
+class _SelectorCompleter(Completer):
+    """Names and selectors, from the workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        word = document.get_word_before_cursor(WORD=False)
+        for found in self._workspace.complete(document.text, document.cursor_position):
+            yield Completion(found, start_position=-len(word) if found.lower().startswith(word.lower()) else 0)
+
+
+def _bindings(workspace: Workspace) -> KeyBindings:
+    bindings = KeyBindings()
+
+    @bindings.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if workspace.is_complete(buffer.text) or buffer.document.current_line.strip() == "":
+            buffer.validate_and_handle()
+        else:
+            buffer.insert_text("\n")
+
+    return bindings
+
+
+def _history() -> History:
+    from neuroscope.models.resolve import cache_folder
+
+    try:
+        folder: Path = cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileHistory(str(folder / "repl-history"))
+    except OSError:  # a home that cannot be written still deserves a prompt
+        return InMemoryHistory()

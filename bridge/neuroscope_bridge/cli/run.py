@@ -1,0 +1,150 @@
+"""`neuroscope run`: scripts in one workspace, their answers, and what they found as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from neuroscope import settings
+from neuroscope.errors import ArgumentError, NeuroScopeError
+from neuroscope.results import Result, plain
+from neuroscope_bridge.cli import show
+from neuroscope_dsl.workspace import Workspace
+
+
+class FileError(NeuroScopeError):
+    """A file cannot be read or written."""
+
+    code = "file"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The options that `run` and `repl` share."""
+
+    files: list[Path]
+    model: str | None = None
+    aliases: list[str] = field(default_factory=list)
+    bindings: list[str] = field(default_factory=list)
+    engine: str | None = None
+    embedded: bool = False
+    json_out: Path | None = None
+    figures: Path | None = None
+    seed: int | None = None
+    time_limit: float | None = None
+    quiet: bool = False
+
+
+def run_files(options: RunOptions) -> None:
+    """Run every file; print what the last statement answers; write JSON and pages where asked for."""
+    texts = [(path, _read(path)) for path in options.files]
+    _check_writable(options)
+    with prepared(options) as workspace:
+        for path, text in texts:
+            workspace.check(text, file=str(path))
+        answer: Any = None
+        with show.progress_shown(options.quiet):
+            for path, text in texts:
+                answer = workspace.run(text, file=str(path))
+        print(_shown(workspace, answer))
+        if options.figures is not None:
+            _write_figures(workspace, options.figures)
+        if options.json_out is not None:
+            write_json(workspace, options.json_out)
+
+
+@contextlib.contextmanager
+def prepared(options: RunOptions) -> Iterator[Workspace]:
+    """A workspace with the options' aliases, defaults and bindings in force."""
+    from neuroscope.models import resolve
+
+    with (
+        resolve.aliases_in_force(options.aliases, embedded=options.embedded),
+        settings.defaults(seed=options.seed, engine=options.engine),
+    ):
+        workspace = Workspace(transcript=_transcript, time_limit=options.time_limit)
+        with show.progress_shown(options.quiet):
+            bind(workspace, options)
+        yield workspace
+
+
+def bind(workspace: Workspace, options: RunOptions) -> None:
+    """Bind `model` and the `--bind` variables."""
+    if options.model is not None:
+        from neuroscope.models.model import TransformerModel
+
+        workspace.bind("model", TransformerModel.from_hugging_face(options.model))
+    for binding in options.bindings:
+        name, equals, expression = binding.partition("=")
+        if not equals or not name.strip().isidentifier() or not expression.strip():
+            raise ArgumentError(
+                f"{binding!r} binds nothing.", remedy="Write --bind NAME=EXPRESSION, for example --bind limit=12 or --bind name=\"'Paris'\"."
+            )
+        workspace.bind(name.strip(), workspace.run(expression, file=f"--bind {name.strip()}"))
+
+
+def write_json(workspace: Workspace, path: Path) -> None:
+    """Variables, model, seed and versions; the file appears whole or not at all."""
+    from neuroscope.models.model import TransformerModel
+    from neuroscope.provenance import versions
+
+    variables = dict(workspace.variables)
+    models = [value for value in variables.values() if isinstance(value, TransformerModel)]
+    document = {
+        "variables": {name: plain(value) for name, value in variables.items()},
+        "model": plain(models[-1]) if models else None,
+        "seed": settings.seed(),
+        "versions": versions(),
+    }
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _write_figures(workspace: Workspace, folder: Path) -> None:
+    from neuroscope.views import page
+
+    for name, value in workspace.variables.items():
+        if isinstance(value, Result) and page.has_figures(value):
+            print(f"{name}: {page.save_page(value, folder / f'{name}.html')}", file=sys.stderr)
+
+
+def _shown(workspace: Workspace, answer: Any) -> str:
+    return answer.summary() if isinstance(answer, Result) else str(workspace.print_string(answer))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = sorted(other.name for other in path.parent.glob(f"{path.name[:2]}*")) if path.parent.is_dir() else []
+        remedy = f"There is {', '.join(near[:3])}." if near else "Check the path."
+        raise FileError(f"There is no file {path}.", remedy=remedy) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} cannot be read: {error}", remedy="A script is a UTF-8 text file.") from error
+
+
+def _check_writable(options: RunOptions) -> None:
+    """Fail before hours of work, not after."""
+    if options.json_out is not None:
+        folder = options.json_out.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise FileError(f"{options.json_out} cannot be written: no such folder, or no permission.")
+
+
+def _transcript(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,188 @@
+"""Finding and testing circuits: a circuit known by construction, controls, and what is refused."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from neuroscope.circuits.attribution import edge_scores
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.edges import edge_effects
+from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.pairs import PairBatch, make_pairs
+from neuroscope.circuits.patching import ActivationPatcher
+from neuroscope.errors import ArgumentError, CircuitError, DatasetError, NonFiniteActivationError
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Site
+from tests import tiny
+from tests.backend.circuits.handmade import induction_model, induction_pairs
+from tests.backend.circuits.pairs import random_pairs
+
+INDUCTION_EDGES = {
+    ("embedding", "0.value[0]"),
+    ("0.headOutput[0]", "1.key[0]"),
+    ("1.headOutput[0]", "logits"),
+}
+
+
+def handmade(distractor: bool = False) -> TransformerModel:
+    return TransformerModel(induction_model(distractor=distractor), tiny.tokenizer(), "induction by hand", "handmade")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "with a distractor"])
+def found(request: pytest.FixtureRequest) -> Circuit:
+    finder = CircuitFinder(handmade(request.param), target=0.95)
+    return finder.search("induction", induction_pairs(30))
+
+
+def test_the_handmade_model_does_induction() -> None:
+    engine, pairs = induction_model(), induction_pairs(50)
+    answers = engine.forward(pairs.clean).logits[:, -1].argmax(-1)
+    assert answers.tolist() == pairs.metric.answers.tolist()
+
+
+def test_the_finder_returns_exactly_the_heads_and_edges_set_by_hand(found: Circuit) -> None:
+    assert found.heads == ["0.headOutput[0]", "1.headOutput[0]"]
+    assert found.mlps == []
+    assert {(source, channel) for source, channel, _ in found.edges} == INDUCTION_EDGES
+
+
+def test_its_figures_are_those_of_a_perfect_circuit(found: Circuit) -> None:
+    assert found.faithfulness.value == pytest.approx(1, abs=1e-3)
+    assert found.held_out_faithfulness.value == pytest.approx(1, abs=1e-3)
+    assert found.completeness.value == pytest.approx(1, abs=1e-3)
+    assert found.minimality.value == 1
+    assert found.random_circuit_faithfulness.value < 0.2
+    assert found.clean_metric.value > 0.5
+    assert abs(found.corrupt_metric.value) < 1e-3
+
+
+def test_heads_get_the_roles_that_they_were_built_for(found: Circuit) -> None:
+    roles = {(str(role.head), role.role) for role in found.roles}
+    assert ("0.headOutput[0]", "previous-token") in roles
+    assert ("1.headOutput[0]", "induction") in roles
+    assert ("1.headOutput[0]", "name mover") in roles  # it looks at the answer and writes towards it
+    assert ("0.headOutput[0]", "induction") not in roles
+
+
+@pytest.mark.parametrize("distractor", [False, True])
+def test_scores_tell_the_circuits_edges_from_all_others(distractor: bool) -> None:
+    engine, pairs = induction_model(distractor=distractor), induction_pairs(12)
+    graph = Graph.of(engine.anatomy)
+    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    truth = [(str(graph.source_site(s)), str(graph.channel_site(c))) in INDUCTION_EDGES for c, s in edges]
+    scores = edge_scores(engine, pairs)
+    assert roc_auc_score(truth, np.abs([scores[edge] for edge in edges])) >= 0.95
+    assert roc_auc_score(truth, np.abs(edge_effects(engine, pairs, edges).mean(1))) >= 0.95
+
+
+def test_patching_finds_both_heads_necessary_and_sufficient(found: Circuit) -> None:
+    results = ActivationPatcher(found.model).test_causal_relationship(found)
+    effects = {str(effect.site): effect for effect in results}
+    assert set(effects) == {"0.headOutput[0]", "1.headOutput[0]"}
+    for effect in effects.values():
+        assert effect.recovered.value == pytest.approx(1, abs=1e-2)
+        assert effect.damage.value == pytest.approx(1, abs=1e-2)
+        assert effect.recovered.low > 0.5
+    assert results.controls
+    assert max(abs(control.recovered.value) for control in results.controls) < 0.01
+    residual = np.array(results.residual_map.values)
+    assert residual.shape == (2, 6)
+    # After layer 0 the answer hangs on what stands at the token after the first A; after layer 1 on the last token.
+    assert residual[0].argmax() == 2
+    assert residual[1].argmax() == 5
+    assert residual[:, 0] == pytest.approx(np.zeros(2), abs=1e-9)
+
+
+def test_a_finder_stands_for_its_last_circuit() -> None:
+    finder = CircuitFinder(tiny.model("gpt2"), target=0.5)
+    with pytest.raises(CircuitError, match="no circuit yet"):
+        ActivationPatcher(finder.model).test_causal_relationship(finder)  # type: ignore[arg-type]
+
+
+def test_the_circuit_measures_as_faithful_as_asked_and_random_ones_do_not() -> None:
+    model = tiny.model("gpt_oss", scale=0.1)
+    circuit = CircuitFinder(model, target=0.8).search("random", random_pairs(12))
+    assert circuit.faithfulness.value >= 0.8
+    assert circuit.random_circuit_faithfulness.value < circuit.faithfulness.value
+    smaller = [point for point in circuit.curve if point.edges < circuit.edge_count]
+    assert all(point.faithfulness.value < 0.8 for point in smaller)
+
+
+def test_results_turn_into_json_with_the_documented_fields(found: Circuit) -> None:
+    results = ActivationPatcher(found.model).test_causal_relationship(found)
+    data = results.as_dictionary()
+    for name in (
+        "faithfulness", "completeness", "minimality", "cleanMetric", "corruptMetric", "components", "roles",
+        "randomCircuitFaithfulness", "residualMap", "provenance",
+    ):  # fmt: skip
+        assert name in data
+    component = data["components"][0]
+    assert component["recovered"].keys() >= {"value", "low", "high", "n"}
+    assert data["provenance"]["weightsHash"] == "handmade"
+    assert results.summary().count("\n") > 8
+
+
+def test_the_same_seed_gives_the_same_circuit() -> None:
+    model, pairs = tiny.model("llama", scale=0.1), random_pairs(9)
+    first, second = (CircuitFinder(model, seed=3, target=0.7).search("random", pairs) for _ in range(2))
+    assert first.as_dictionary() == second.as_dictionary()
+
+
+def test_a_circuit_of_another_model_is_refused(found: Circuit) -> None:
+    with pytest.raises(CircuitError, match="found on induction by hand, not on tiny gpt2"):
+        ActivationPatcher(tiny.model("gpt2")).test_causal_relationship(found)
+
+
+def example(clean: str, corrupt: str | None, answer: str = "w7", wrong: str | None = "w8") -> Any:
+    return SimpleNamespace(clean=clean, corrupt=corrupt, answer=answer, wrong=wrong)
+
+
+@pytest.mark.parametrize(
+    ("examples", "says"),
+    [
+        ([], "no examples"),
+        ([example("w3 w4 w5", "w3 w4")], "has 3 tokens and the corrupt one 2"),
+        ([example("w3 w4 w5", None)], "no corrupt prompt"),
+        ([example("w3 w4", "w3 w5", answer="w7 w8")], "is 2 tokens here"),
+        ([example("w3 w4", "w3 w4")] * 3, "nothing to trace"),
+        ([example("w3 w4", "w3 w5", wrong=None)], "No example names a wrong answer"),
+    ],
+)
+def test_unfit_examples_are_named(examples: list[Any], says: str) -> None:
+    with pytest.raises(DatasetError) as caught:
+        make_pairs(tiny.model("gpt2"), examples)
+    assert says in str(caught.value)
+
+
+def test_pairs_that_show_no_effect_are_refused() -> None:
+    pairs = random_pairs(6)
+    same = PairBatch(pairs.clean, pairs.clean, pairs.metric)
+    with pytest.raises(CircuitError, match="no effect to explain"):
+        CircuitFinder(tiny.model("gpt2")).search("nothing", same)
+
+
+def test_nan_weights_stop_the_search() -> None:
+    model = tiny.model("gpt2")
+    model.engine.layers[0].mlp.c_fc.weight[0, 0] = float("nan")  # type: ignore[attr-defined]
+    with pytest.raises(NonFiniteActivationError):
+        CircuitFinder(model).search("broken", random_pairs(6))
+
+
+@pytest.mark.parametrize(
+    "options", [{"target": 0}, {"target": 1.5}, {"pairs": 2}, {"metric": "logit_diference"}, {"steps": 0}]
+)
+def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError):
+        finder = CircuitFinder(tiny.model("gpt2"), **options)
+        finder.search("random", random_pairs(6))
+
+
+def test_site_order_is_causal(found: Circuit) -> None:
+    layers = [Site.parse(name).layer for name in found]
+    assert layers == sorted(layers)  # type: ignore[type-var]
