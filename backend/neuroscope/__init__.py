@@ -15,7 +15,9 @@ EXPORTS: dict[str, str] = {
     "ActivationPatcher": "neuroscope.circuits.patching",
     "ActivationTensor": "neuroscope.tensors.tensor",
     "CircuitFinder": "neuroscope.circuits.finder",
+    "Circuit": "neuroscope.circuits.circuit",
     "Dataset": "neuroscope.tasks.dataset",
+    "Example": "neuroscope.tasks.dataset",
     "InterventionHook": "neuroscope.hooks.hook",
     "TransformerModel": "neuroscope.models.model",
 }

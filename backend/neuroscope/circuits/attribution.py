@@ -73,9 +73,7 @@ def _chunk_scores(graph: Graph, runs: PairRuns, steps: int) -> Scores:
     inputs = ops.concatenate([low + (high - low) * ((k + 1) / steps) for k in range(steps)], 0)
     last = graph.layers - 1
     sites = [
-        Site(layer, kind)
-        for layer in range(graph.layers)
-        for kind in (*_PROJECTED, Component.RESIDUAL_PRE, Component.MLP_READ)
+        Site(layer, kind) for layer in range(graph.layers) for kind in (*_PROJECTED, Component.RESIDUAL_PRE, Component.MLP_READ)
     ] + [Site(last, Component.RESIDUAL)]
     found = runs.gradients(steps, residual=inputs, sites=sites)
 

@@ -95,7 +95,9 @@ def residual_heatmap(residual: ResidualMap) -> Any:
     """Recovery from denoising the residual stream, layer × token."""
     tokens = [f"{index} {token!r}" for index, token in enumerate(residual.tokens)]
     figure = go.Figure(
-        go.Heatmap(z=residual.values, x=tokens, zmin=-1, zmax=1, colorscale="RdBu", reversescale=True, colorbar={"title": "recovered"})
+        go.Heatmap(
+            z=residual.values, x=tokens, zmin=-1, zmax=1, colorscale="RdBu", reversescale=True, colorbar={"title": "recovered"}
+        )
     )
     figure.update_layout(
         title=f"Denoising the residual stream ({residual.n} pairs)",

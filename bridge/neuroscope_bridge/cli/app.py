@@ -22,17 +22,26 @@ app = typer.Typer(
 )
 
 Alias = Annotated[
-    list[str] | None, typer.Option("--alias", metavar="NAME=TARGET", help="Let NAME stand for the model TARGET. May be repeated.")
+    list[str] | None,
+    typer.Option("--alias", metavar="NAME=TARGET", help="Let NAME stand for the model TARGET. May be repeated."),
 ]
-Embedded = Annotated[bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")]
+Embedded = Annotated[
+    bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
+]
 Engine = Annotated[str | None, typer.Option("--engine", help="Tensor engine: torch.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything drawn at random (default 0).")]
 Bind = Annotated[
     list[str] | None,
-    typer.Option("--bind", metavar="VAR=EXPRESSION", help="Bind a workspace variable to what a Smalltalk expression answers. May be repeated."),
+    typer.Option(
+        "--bind",
+        metavar="VAR=EXPRESSION",
+        help="Bind a workspace variable to what a Smalltalk expression answers. May be repeated.",
+    ),
 ]
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Load a model and bind it to the variable `model`.")]
-Json = Annotated[Path | None, typer.Option("--json", metavar="OUT", help="Write variables and provenance to this file as JSON.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="OUT", help="Write variables and provenance to this file as JSON.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show Python tracebacks of errors.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
@@ -46,9 +55,13 @@ def run(
     engine: Engine = None,
     embedded: Embedded = False,
     json_out: Json = None,
-    figures: Annotated[Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")] = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")
+    ] = None,
     seed: Seed = None,
-    time_limit: Annotated[float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
+    ] = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -86,7 +99,9 @@ def repl(
     from neuroscope_bridge.cli.run import RunOptions
 
     run_repl(
-        RunOptions(files=[], model=model, aliases=alias or [], bindings=bind or [], engine=engine, embedded=embedded, seed=seed),
+        RunOptions(
+            files=[], model=model, aliases=alias or [], bindings=bind or [], engine=engine, embedded=embedded, seed=seed
+        ),
         debug=debug,
     )
 
@@ -128,7 +143,9 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
     """Look inside language models."""
 
 

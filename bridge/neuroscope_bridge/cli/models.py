@@ -12,12 +12,13 @@ from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared
 
 
-def list_models(aliases: list[str], embedded: bool, as_json: bool) -> None:
+def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
     """What every name resolves to here, without loading anything."""
-    from neuroscope.models import resolve
+    from neuroscope.models import aliases
+    from neuroscope.models.catalogue import catalogue
 
-    with resolve.aliases_in_force(aliases, embedded=embedded):
-        entries = resolve.catalogue()
+    with aliases.in_force(given, embedded=embedded):
+        entries = catalogue()
     if as_json:
         print(json.dumps([plain(entry) for entry in entries], indent=2, ensure_ascii=False))
         return
@@ -34,11 +35,11 @@ def list_models(aliases: list[str], embedded: bool, as_json: bool) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def verify_model(name: str, aliases: list[str], embedded: bool, engine: str | None, as_json: bool) -> None:
+def verify_model(name: str, given: list[str], embedded: bool, engine: str | None, as_json: bool) -> None:
     """Run every parity check and print it; a failed one exits with an error."""
     from neuroscope.models.model import TransformerModel
 
-    options = RunOptions(files=[], aliases=aliases, embedded=embedded, engine=engine)
+    options = RunOptions(files=[], aliases=given, embedded=embedded, engine=engine)
     with prepared(options), show.progress_shown():
         report = TransformerModel.from_hugging_face(name).verify()
     print(json.dumps(report.as_dictionary(), indent=2) if as_json else report.summary())

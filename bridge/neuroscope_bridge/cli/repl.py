@@ -22,7 +22,9 @@ from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared
 from neuroscope_dsl.workspace import Workspace
 
-_GREETING = f"NeuroScope {neuroscope.__version__}. An empty line or a complete statement evaluates; Tab completes; Ctrl-D leaves."
+_GREETING = (
+    f"NeuroScope {neuroscope.__version__}. An empty line or a complete statement evaluates; Tab completes; Ctrl-D leaves."
+)
 
 
 def run_repl(options: RunOptions, *, debug: bool = False) -> None:
@@ -110,7 +112,7 @@ def _bindings(workspace: Workspace) -> KeyBindings:
 
 
 def _history() -> History:
-    from neuroscope.models.resolve import cache_folder
+    from neuroscope.models.cache import cache_folder
 
     try:
         folder: Path = cache_folder()

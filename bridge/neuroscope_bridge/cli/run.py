@@ -63,10 +63,10 @@ def run_files(options: RunOptions) -> None:
 @contextlib.contextmanager
 def prepared(options: RunOptions) -> Iterator[Workspace]:
     """A workspace with the options' aliases, defaults and bindings in force."""
-    from neuroscope.models import resolve
+    from neuroscope.models import aliases
 
     with (
-        resolve.aliases_in_force(options.aliases, embedded=options.embedded),
+        aliases.in_force(options.aliases, embedded=options.embedded),
         settings.defaults(seed=options.seed, engine=options.engine),
     ):
         workspace = Workspace(transcript=_transcript, time_limit=options.time_limit)
@@ -85,7 +85,8 @@ def bind(workspace: Workspace, options: RunOptions) -> None:
         name, equals, expression = binding.partition("=")
         if not equals or not name.strip().isidentifier() or not expression.strip():
             raise ArgumentError(
-                f"{binding!r} binds nothing.", remedy="Write --bind NAME=EXPRESSION, for example --bind limit=12 or --bind name=\"'Paris'\"."
+                f"{binding!r} binds nothing.",
+                remedy="Write --bind NAME=EXPRESSION, for example --bind limit=12 or --bind name=\"'Paris'\".",
             )
         workspace.bind(name.strip(), workspace.run(expression, file=f"--bind {name.strip()}"))
 

@@ -26,11 +26,11 @@ def load_engine(
     """Load what a name resolved to onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
     if engine not in ENGINES:
         raise ArgumentError(f"There is no engine {engine!r}.", remedy=did_you_mean(engine, ENGINES, listing="Engines"))
-    from neuroscope.models import resolve
+    from neuroscope.models import loading
     from neuroscope.models.engines.torch_engine import TorchEngine
     from neuroscope.models.model import TransformerModel
 
-    loaded = resolve.load(source, dtype=dtype, device=device or _usual_device(), allow_pickle=allow_pickle, revision=revision)
+    loaded = loading.load(source, dtype=dtype, device=device or _usual_device(), allow_pickle=allow_pickle, revision=revision)
     return TransformerModel(TorchEngine(loaded.model), _checked(loaded.tokenizer), name, loaded.weights_hash)
 
 

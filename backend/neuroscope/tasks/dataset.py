@@ -1,0 +1,243 @@
+"""Datasets: examples of a task, fitted to whatever tokenizer a model has."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.results import plain
+from neuroscope.vocabulary import public, python_only
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+#: Makes examples without end from a random generator; a task's own.
+Generator = Callable[[np.random.Generator], Iterator["Example"]]
+
+_FIELDS = ("clean", "corrupt", "answer", "wrong", "label")
+#: A generator may offer this many examples for each that is wanted before the filter gives up.
+_PATIENCE = 60
+
+
+@public
+@dataclass(frozen=True)
+class Example:
+    """One item: a prompt and how it goes on.
+
+    clean: the prompt. answer: its true continuation, with its leading space. corrupt: a prompt of the same length for
+    which the answer no longer holds. wrong: the answer it is contrasted with. label: a class, for probes.
+    meta: template and entities, so that held-out items can be told.
+    """
+
+    clean: str
+    corrupt: str | None = None
+    answer: str | None = None
+    wrong: str | None = None
+    label: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    def print_string(self) -> str:
+        return f"an Example({self.clean!r} → {self.answer!r})"
+
+    def as_dictionary(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FIELDS} | {"meta": dict(self.meta)}
+
+
+@public
+class Dataset:
+    """A named sequence of examples; one that a task generates can make as many more as a filter needs."""
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        name: str = "examples",
+        task: str | None = None,
+        seed: int = 0,
+        generator: Generator | None = None,
+    ) -> None:
+        self._examples = list(examples)
+        self._generator = generator
+        self.name: str = name
+        self.task: str | None = task
+        self.seed: int = seed
+
+    @classmethod
+    @python_only
+    def generated(cls, generator: Generator, n: int, *, name: str, task: str, seed: int) -> Dataset:
+        """The first `n` different examples that a task's generator makes with this seed."""
+        made = cls([], name=name, task=task, seed=seed, generator=generator)
+        made._examples = made._distinct(n, lambda example: True)[0]
+        return made
+
+    @classmethod
+    def load_ioi_examples(cls, n: int = 100, seed: int = 0) -> Dataset:
+        """Indirect object identification: 'When Mary and John went to the shop, John gave a drink to' → ' Mary'."""
+        from neuroscope.tasks import registry
+
+        return registry.get("indirect_object_identification").dataset(n=n, seed=seed)
+
+    @classmethod
+    def from_examples(cls, examples: Sequence[Mapping[str, str]], name: str = "examples") -> Dataset:
+        """Examples from dictionaries with `clean` and, where wanted, `corrupt`, `answer`, `wrong`, `label`."""
+        return cls([_example(item, f"example {number}") for number, item in enumerate(examples)], name=name)
+
+    @classmethod
+    def from_file(cls, path: str) -> Dataset:
+        """The user's own examples from a JSONL or CSV file; `DatasetError` names the line and the field."""
+        file = Path(path).expanduser()
+        if file.suffix.lower() not in (".jsonl", ".csv"):
+            raise DatasetError(
+                f"{file} is neither JSONL nor CSV.", remedy="Name it .jsonl (one object a line) or .csv (with a header)."
+            )
+        try:
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise DatasetError(f"There is no file {file}.", remedy="Check the path.") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise DatasetError(f"{file} cannot be read: {error}", remedy="It must be UTF-8 text.") from error
+        rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text, file)
+        examples = [_example(item, f"{file}, line {line}") for line, item in rows]
+        if not examples:
+            raise DatasetError(f"{file} holds no examples.")
+        return cls(examples, name=file.stem)
+
+    @property
+    def examples(self) -> list[Example]:
+        return list(self._examples)
+
+    def take(self, n: int) -> Dataset:
+        """The first `n` examples."""
+        return self._with(self._examples[: max(0, int(n))])
+
+    def shuffled(self, seed: int | None = None) -> Dataset:
+        order = np.random.default_rng(self.seed if seed is None else seed).permutation(len(self._examples))
+        return self._with([self._examples[index] for index in order])
+
+    def for_model(self, model: TransformerModel, n: int | None = None) -> Dataset:
+        """The examples that the model's tokenizer can express: answers of one token, pairs of equal length.
+
+        A task's dataset makes more until there are `n` (by default as many as it has); what is dropped is told.
+        Raises `DatasetError` when fewer than two fit, quoting one that does not and why.
+        """
+        wanted = len(self._examples) if n is None else int(n)
+        complaints: list[str] = []
+
+        def fits(example: Example) -> bool:
+            complaint = _complaint(model.tokenizer, example)
+            if complaint is not None:
+                complaints.append(complaint)
+            return complaint is None
+
+        if self._generator is not None:
+            kept, offered = self._distinct(wanted, fits)
+        else:
+            offered = len(self._examples)
+            kept = [example for example in self._examples if fits(example)][:wanted]
+        if len(kept) < 2:
+            reason = f" {complaints[0]}" if complaints else ""
+            raise DatasetError(
+                f"Only {len(kept)} of {offered} examples of {self.name} fit the tokenizer of {model.name}.{reason}",
+                remedy="Use prompts of equal token length and answers of one token.",
+            )
+        if complaints and self._generator is None:
+            events.notice(
+                f"{self.name}: {len(complaints)} of {offered} examples do not fit {model.name}; the first: {complaints[0]}"
+            )
+        return self._with(kept)
+
+    def _distinct(self, n: int, fits: Callable[[Example], bool]) -> tuple[list[Example], int]:
+        assert self._generator is not None
+        kept: dict[tuple[str, str | None], Example] = {}
+        offered = 0
+        for example in self._generator(np.random.default_rng(self.seed)):
+            if len(kept) >= n or offered >= _PATIENCE * max(n, 10):
+                break
+            offered += 1
+            key = (example.clean, example.corrupt)
+            if key not in kept and fits(example):
+                kept[key] = example
+        return list(kept.values()), offered
+
+    def _with(self, examples: Sequence[Example]) -> Dataset:
+        return Dataset(examples, name=self.name, task=self.task, seed=self.seed, generator=self._generator)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._examples)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self._examples[index]
+
+    def print_string(self) -> str:
+        return f"a Dataset({self.name}, {len(self)} examples)"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+    def as_dictionary(self) -> dict[str, Any]:
+        return {"name": self.name, "task": self.task, "seed": self.seed, "examples": plain(self._examples)}
+
+
+def _complaint(tokenizer: Any, example: Example) -> str | None:
+    """Why a tokenizer cannot express an example, or None."""
+    for text in (example.answer, example.wrong):
+        if text is not None:
+            pieces = tokenizer(text, add_special_tokens=False)["input_ids"]
+            if len(pieces) != 1:
+                return f"The answer {text!r} is {len(pieces)} tokens."
+    if example.corrupt is not None:
+        clean, corrupt = (len(tokenizer(text)["input_ids"]) for text in (example.clean, example.corrupt))
+        if clean != corrupt:
+            return f"{example.clean!r} has {clean} tokens and {example.corrupt!r} has {corrupt}."
+    return None
+
+
+def _example(item: Mapping[str, Any], where: str) -> Example:
+    if not isinstance(item, Mapping):
+        raise DatasetError(f"{where}: an example is an object with the field clean, not {item!r}.")
+    unknown = [name for name in item if name not in (*_FIELDS, "meta")]
+    if unknown:
+        raise DatasetError(
+            f"{where}: there is no field {unknown[0]!r}.", remedy=did_you_mean(str(unknown[0]), _FIELDS, listing="Fields")
+        )
+    if not item.get("clean"):
+        raise DatasetError(f"{where}: the field clean is missing.", remedy="Every example needs a prompt in `clean`.")
+    values = {name: item.get(name) or None for name in _FIELDS}
+    wrong_kind = [name for name, value in values.items() if value is not None and not isinstance(value, str)]
+    if wrong_kind:
+        raise DatasetError(f"{where}: the field {wrong_kind[0]} must be text, not {values[wrong_kind[0]]!r}.")
+    return Example(**values, meta=dict(item.get("meta") or {}))  # type: ignore[arg-type]
+
+
+def _json_rows(text: str, file: Path) -> list[tuple[int, Any]]:
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                rows.append((number, json.loads(line)))
+            except ValueError as error:
+                raise DatasetError(
+                    f"{file}, line {number}: no JSON ({error}).", remedy="Write one JSON object a line."
+                ) from error
+    return rows
+
+
+def _csv_rows(text: str) -> list[tuple[int, Any]]:
+    reader = csv.DictReader(text.splitlines())
+    rows: list[tuple[int, Any]] = []
+    for item in reader:
+        if None in item or None in item.values():
+            raise ArgumentError(f"Line {reader.line_num} of the CSV has another number of fields than its header.")
+        rows.append((reader.line_num, item))
+    return rows
