@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 
 from neuroscope import events
 from neuroscope.errors import ArgumentError
@@ -29,7 +30,7 @@ BUNDLED = "bundled:"
 #: The names for which a bundled model stands in when `--embedded` asks for it.
 EMBEDDED: Mapping[str, str] = {name: BUNDLED + name for name in ("gpt2-medium", "gpt-oss-20b")}
 
-_given: ContextVar[Mapping[str, str]] = ContextVar("neuroscope_aliases", default={})
+_given: ContextVar[Mapping[str, str]] = ContextVar("neuroscope_aliases", default=MappingProxyType({}))
 _told: ContextVar[set[str] | None] = ContextVar("neuroscope_told_aliases", default=None)
 
 

@@ -64,9 +64,9 @@ def file_hash(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as file:
-            json.dump({"sha256": digest, "of": key}, file)
-        Path(file.name).replace(note)
+        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as written:
+            json.dump({"sha256": digest, "of": key}, written)
+        Path(written.name).replace(note)
     except OSError:
         pass  # a cache that cannot be written costs time, not correctness
     return digest

@@ -48,11 +48,11 @@ def page(result: Result) -> str:
 
     _load_drawers()
     drawn = [
-        f"<figure>{plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0, config={'displaylogo': False})}</figure>"
+        plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
         for index, figure in enumerate(figures(result))
     ]
     title = html.escape(result.print_string())
-    body = "\n".join(drawn)
+    body = "\n".join(f"<figure>{figure}</figure>" for figure in drawn)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from neuroscope_dsl.workspace import Workspace
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -20,7 +21,6 @@ from neuroscope.errors import NeuroScopeError
 from neuroscope.results import Result
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared
-from neuroscope_dsl.workspace import Workspace
 
 _GREETING = (
     f"NeuroScope {neuroscope.__version__}. An empty line or a complete statement evaluates; Tab completes; Ctrl-D leaves."

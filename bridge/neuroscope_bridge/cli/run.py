@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neuroscope_dsl.workspace import Workspace
+
 from neuroscope import settings
 from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope.results import Result, plain
 from neuroscope_bridge.cli import show
-from neuroscope_dsl.workspace import Workspace
 
 
 class FileError(NeuroScopeError):

@@ -132,7 +132,9 @@ def test_removing_an_edge_from_the_whole_graph_equals_patching_it(architecture: 
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_attribution_ranks_edges_as_exact_patching_does(architecture: str, record_property: Callable[[str, object], None]) -> None:
+def test_attribution_ranks_edges_as_exact_patching_does(
+    architecture: str, record_property: Callable[[str, object], None]
+) -> None:
     engine, pairs = tiny.engine(architecture, scale=0.08), random_pairs()
     graph = Graph.of(engine.anatomy)
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
@@ -180,7 +182,12 @@ def test_a_sweep_calls_the_blocks_that_resuming_implies(engine: TorchEngine) -> 
     # Cells of one layer run together from the next layer on: 2 + 1 + 0 blocks, not 18 cells × 3.
     assert engine.block_calls - before == sum(layers - 1 - layer for layer in range(layers))
     before = engine.block_calls
-    sweep(runs, runs.corrupt, runs.clean, [Site(layer, Component.HEAD_OUTPUT, head=h) for layer in range(layers) for h in range(4)])
+    sweep(
+        runs,
+        runs.corrupt,
+        runs.clean,
+        [Site(layer, Component.HEAD_OUTPUT, head=h) for layer in range(layers) for h in range(4)],
+    )
     assert engine.block_calls - before == sum(layers - layer for layer in range(layers))
 
 

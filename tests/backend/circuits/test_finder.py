@@ -174,9 +174,7 @@ def test_nan_weights_stop_the_search() -> None:
         CircuitFinder(model).search("broken", random_pairs(6))
 
 
-@pytest.mark.parametrize(
-    "options", [{"target": 0}, {"target": 1.5}, {"pairs": 2}, {"metric": "logit_diference"}, {"steps": 0}]
-)
+@pytest.mark.parametrize("options", [{"target": 0}, {"target": 1.5}, {"pairs": 2}, {"metric": "logit_diference"}, {"steps": 0}])
 def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         finder = CircuitFinder(tiny.model("gpt2"), **options)

@@ -136,7 +136,9 @@ def test_a_hook_on_a_head_touches_that_head_only(model: TransformerModel) -> Non
         (lambda: ActivationHook(1, "mlp", doubled, head=1), "mlp has no heads"),
     ],
 )
-def test_a_site_the_model_does_not_have_is_refused_when_the_hook_is_added(model: TransformerModel, hook: Any, says: str) -> None:
+def test_a_site_the_model_does_not_have_is_refused_when_the_hook_is_added(
+    model: TransformerModel, hook: Any, says: str
+) -> None:
     with pytest.raises(SiteError) as caught:
         model.hook_manager.add_hook(hook())
     assert says in str(caught.value)

@@ -220,7 +220,11 @@ def test_sampling_repeats_with_its_seed_and_differs_with_another() -> None:
         (lambda e, b: e.forward(TokenBatch.of([[1, 500]])), ArgumentError, "outside the vocabulary of 97"),
         (lambda e, b: e.forward(TokenBatch.of([[1] * 200])), ArgumentError, "context of 128"),
         (lambda e, b: list(e.generate(b, GenerationSettings(max_tokens=2))), ArgumentError, "padded on the left"),
-        (lambda e, b: list(e.generate(b.take([0]), GenerationSettings(max_tokens=500))), ArgumentError, "at most 119 new tokens"),
+        (
+            lambda e, b: list(e.generate(b.take([0]), GenerationSettings(max_tokens=500))),
+            ArgumentError,
+            "at most 119 new tokens",
+        ),
         (lambda e, b: GenerationSettings(max_tokens=0), ArgumentError, "at least 1"),
         (lambda e, b: TokenBatch.of([]), ArgumentError, "at least one row"),
     ],
