@@ -24,7 +24,7 @@ Generator = Callable[[np.random.Generator], Iterator["Example"]]
 
 _FIELDS = ("clean", "corrupt", "answer", "wrong", "label")
 #: A generator may offer this many examples for each that is wanted before the filter gives up.
-_PATIENCE = 60
+_PATIENCE = 500
 
 
 @public
