@@ -135,7 +135,10 @@ class Circuit(Result):
         return f"a Circuit({self.task}: {self.edge_count} edges, faithfulness {self.faithfulness})"
 
     def summary(self) -> str:
-        roles = ", ".join(f"{role.head.layer}.{role.head.head} {role.role}" for role in self.roles[:12])
+        roles: dict[str, list[str]] = {}
+        for role in self.roles:
+            roles.setdefault(role.role, []).append(f"{role.head.layer}.{role.head.head}")
+        named = [f"  {name:<17}{', '.join(heads[:14])}{', …' if len(heads) > 14 else ''}" for name, heads in roles.items()]
         return "\n".join(
             [
                 f"Circuit for {self.task} in {self.provenance.model}",
@@ -146,7 +149,8 @@ class Circuit(Result):
                 f"  random circuits  {self.random_circuit_faithfulness}",
                 f"  completeness     {self.completeness}",
                 f"  minimality       {self.minimality}",
-                f"  roles            {roles or 'none above the threshold'}",
+                "  heads by role" if named else "  no head attends as a known role does",
+                *named,
             ]
         )
 

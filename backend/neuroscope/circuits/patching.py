@@ -52,7 +52,7 @@ class NodeEffect:
 @public
 @dataclass(frozen=True)
 class ResidualMap(Result):
-    """Recovery from denoising the residual stream after each layer at each token, over pairs of one length.
+    """Recovery from denoising the residual stream after each layer at each token, over pairs of one shape.
 
     values: (layers, positions). tokens: the tokens of the first pair's clean prompt, as labels.
     """
@@ -194,10 +194,16 @@ class ActivationPatcher:
         ]
 
     def residual_map(self, pairs: PairBatch) -> ResidualMap:
-        """Denoise the residual stream after every layer at every token, over the pairs of the commonest length."""
-        lengths, counts = np.unique(pairs.clean.lengths, return_counts=True)
-        length = int(lengths[counts.argmax()])
-        runs = PairRuns(self._model.engine, pairs.take(np.flatnonzero(pairs.clean.lengths == length)))
+        """Denoise the residual stream after every layer at every token.
+
+        Over the largest group of pairs that have one length and change the same token first, so that columns mean the
+        same in all of them.
+        """
+        changed = (pairs.clean.ids != pairs.corrupt.ids).argmax(1)
+        shapes = np.stack([pairs.clean.lengths, changed], axis=1)
+        kinds, counts = np.unique(shapes, axis=0, return_counts=True)
+        length = int(kinds[counts.argmax()][0])
+        runs = PairRuns(self._model.engine, pairs.take(np.flatnonzero((shapes == kinds[counts.argmax()]).all(1))))
         clean, corrupt = runs.clean, runs.corrupt
         layers = self._model.architecture.layers
         sites = [Site(layer, Component.RESIDUAL, position=p) for layer in range(layers) for p in range(length)]
