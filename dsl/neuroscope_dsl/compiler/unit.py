@@ -1,0 +1,128 @@
+"""From a tree to a Python function: one unit for each statement outside methods, one for each method."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import sys
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+from neuroscope_dsl import nodes
+from neuroscope_dsl.compiler import emit
+from neuroscope_dsl.compiler.generator import Environment, Generator
+from neuroscope_dsl.compiler.scopes import PSEUDO, MethodContext, undeclared_assignments
+from neuroscope_dsl.errors import SmalltalkSyntaxError
+from neuroscope_dsl.runtime.process import SOURCES
+from neuroscope_dsl.source import Source
+
+#: Frames that generating code for the deepest brackets may take.
+_GENERATOR_FRAMES = 5000
+
+
+def compile_statement(
+    node: nodes.Statement, source: Source, environment: Environment, variables: dict[str, Any]
+) -> Callable[[], Any]:
+    """The function of one statement outside any method; call it in order to run the statement.
+
+    `variables` are the globals of the workspace: its variables and the runtime's helpers.
+    """
+    generator = Generator(source, environment, None)
+    place = generator.places.of(node.span)
+    with _room(node):
+        value = generator.body([node], place)
+        generator.out.append(ast.Return(value, **place))
+        body = generator.outer_names(generator.scope.function, place) + generator.out
+        function = emit.function("doit", [], body, place)
+        return _build(function, generator, source, variables)
+
+
+def compile_method(
+    node: nodes.MethodDefinition, context: MethodContext, source: Source, environment: Environment, variables: dict[str, Any]
+) -> Callable[..., Any]:
+    """The function of a method: receiver first, then its arguments."""
+    generator = Generator(source, environment, context)
+    place = generator.places.of(node.span)
+    with _room(node):
+        parameters = [generator.scope.declare(name) for name in node.parameters]
+        declared = {name for item in node.body.statements if isinstance(item, nodes.Temporaries) for name in item.names}
+        known = {*node.parameters, *declared, *context.instance_variables, *PSEUDO}
+        for name in undeclared_assignments(node.body, known):
+            if not name[:1].isupper():
+                generator.out.append(emit.assign(generator.scope.declare(name), emit.constant(None, place), place))
+        generator.out.append(generator.check(place))
+        for statement in node.body.statements:
+            generator.statement(statement)
+        generator.out.append(ast.Return(emit.load("self", place), **place))
+        body = generator.out
+        if generator.returns_from_block:
+            body = _catching_returns(body, place)
+        body = generator.outer_names(generator.scope.function, place) + body
+        name = "".join(character if character.isalnum() else "_" for character in node.selector)
+        function = emit.function(f"{context.owner.name}_{name}", ["self", *parameters], body, place)
+        return _build(function, generator, source, variables)
+
+
+def _catching_returns(body: list[ast.stmt], place: emit.Place) -> list[ast.stmt]:
+    """`^` inside a block reaches its method as an exception; `home` tells whose it is."""
+    caught = emit.load("caught", place)
+    foreign = ast.Compare(
+        ast.Attribute(caught, "home", ast.Load(), **place), [ast.IsNot()], [emit.load("home", place)], **place
+    )
+    handler = ast.ExceptHandler(
+        emit.load("g_NonLocalReturn", place),
+        "caught",
+        [
+            emit.if_(foreign, [ast.Raise(None, None, **place)], [], place),
+            ast.Return(ast.Attribute(caught, "value", ast.Load(), **place), **place),
+        ],
+        **place,
+    )
+    dead: ast.stmt = ast.Assign(
+        [ast.Attribute(emit.load("home", place), "alive", ast.Store(), **place)], emit.constant(False, place), **place
+    )
+    return [
+        emit.assign("home", emit.call("g_Home", [], place), place),
+        ast.Try(body, [handler], [], [dead], **place),
+    ]
+
+
+def _build(function: ast.FunctionDef, generator: Generator, source: Source, variables: dict[str, Any]) -> Callable[..., Any]:
+    """Compile `def unit(k_1, …): def function…; return function`, so that constants are cells, not globals."""
+    place: emit.Place = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
+    names = [f"k_{index}" for index in range(1, len(generator.constants) + 1)]
+    unit = emit.function("unit", names, [function, ast.Return(emit.load(function.name, place), **place)], place)
+    code = compile(ast.Module([unit], []), _file_key(source, variables), "exec", dont_inherit=True)
+    namespace: dict[str, Any] = {}
+    exec(code, variables, namespace)
+    built = namespace["unit"](*generator.constants)
+    built.smalltalk_source = source  # the registry of sources holds them weakly
+    return built  # type: ignore[no-any-return]
+
+
+def _file_key(source: Source, variables: dict[str, Any]) -> str:
+    """The name under which this source's code objects find it; another text under the same file name gets its own."""
+    sources: MutableMapping[str, Source] = variables[SOURCES]
+    if sources.setdefault(source.key, source) is not source:
+        source.key = f"{source.file}#{next(_numbers)}"
+        sources[source.key] = source
+    return source.key
+
+
+_numbers = itertools.count(2)
+
+
+@contextmanager
+def _room(node: nodes.Node) -> Iterator[None]:
+    """Room for the generator's recursion; what nests deeper still is a syntax error at `node`."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, _GENERATOR_FRAMES))
+    try:
+        yield
+    except RecursionError:
+        raise SmalltalkSyntaxError(
+            "This statement is nested too deeply.", position=node.span.position, remedy="Give its inner parts names of their own."
+        ) from None
+    finally:
+        sys.setrecursionlimit(before)

@@ -1,0 +1,149 @@
+"""Stopping scripts: a flag that compiled code looks at, set on request or when a limit is reached.
+
+Loops, methods and blocks test one global variable, `g_stop`. Whoever wants the script to stop records a reason and
+sets the flag; the script raises the reason at its next look, so that `ensure:` blocks run as for any error. Once
+raised, the flag is cleared for those blocks; a script that still goes on after `GRACE` seconds is stopped again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from neuroscope_dsl.errors import MemoryLimitReached, ScriptInterrupted, ScriptStopped, TimeLimitReached
+
+#: Seconds that `ensure:` blocks have before a stopped script is stopped again.
+GRACE = 1.0
+
+#: Seconds between two looks at the memory.
+_PERIOD = 0.02
+
+#: Python frames that one Smalltalk message takes: the sender, the method, and a block or a primitive between.
+_FRAMES_PER_MESSAGE = 3
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a script may use. `time` in seconds, `memory` in bytes of growth of the process, `depth` in nested messages.
+
+    More depth than the default may need a larger stack for the thread that runs the script.
+    """
+
+    time: float | None = None
+    memory: int | None = None
+    depth: int = 10_000
+
+
+class Stopper:
+    """Stops one workspace's scripts."""
+
+    def __init__(self, variables: dict[str, Any], limits: Limits) -> None:
+        self.limits = limits
+        self._variables = variables
+        self.reason: ScriptStopped | None = None
+        self._running = 0
+        variables["g_stop"] = False
+        variables["g_stopped"] = self.stopped
+
+    def stop(self, reason: ScriptStopped) -> None:
+        """Ask the running script to stop; may be called from any thread. Nothing happens when none runs."""
+        if self._running:
+            self.reason = self.reason or reason
+            self._variables["g_stop"] = True
+
+    def interrupt(self) -> None:
+        self.stop(ScriptInterrupted("The script was interrupted."))
+
+    def stopped(self) -> None:
+        """What compiled code calls when it sees the flag."""
+        self._variables["g_stop"] = False
+        reason = self.reason
+        if reason is not None:
+            raise type(reason)(reason.message, remedy=reason.remedy)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Enforce the limits while a script runs."""
+        if self._running:  # a run within a run: the outer one's limits hold
+            self._running += 1
+            try:
+                yield
+            finally:
+                self._running -= 1
+            return
+        self.reason = None
+        self._running = 1
+        ended = threading.Event()
+        watcher: threading.Thread | None = None
+        if self.limits.time is not None or self.limits.memory is not None:
+            watcher = threading.Thread(target=self._watch, args=(ended,), name="script limits", daemon=True)
+            watcher.start()
+        try:
+            with _room_for(self.limits.depth):
+                yield
+        finally:
+            self._running = 0
+            ended.set()
+            if watcher is not None:
+                watcher.join()
+            self._variables["g_stop"] = False
+
+    def _watch(self, ended: threading.Event) -> None:
+        limits = self.limits
+        start = time.monotonic()
+        base = resident_memory() if limits.memory is not None else 0
+        again = 0.0
+        period = _PERIOD if limits.memory is not None else min(_PERIOD, limits.time or _PERIOD)
+        while not ended.wait(period):
+            now = time.monotonic()
+            if limits.time is not None and now - start > limits.time and now >= again:
+                self.stop(TimeLimitReached(f"The script ran longer than {limits.time:g} seconds.", remedy=_RAISE.format("time")))
+                again = now + GRACE
+            if limits.memory is not None and now >= again and resident_memory() - base > limits.memory:
+                grown = f"{limits.memory / 2**20:.0f} MiB"
+                self.stop(MemoryLimitReached(f"The script used more than {grown}.", remedy=_RAISE.format("memory")))
+                again = now + GRACE
+
+
+_RAISE = "Look for a loop that does not end, or raise the {} limit."
+
+
+def resident_memory() -> int:
+    """Bytes that this process holds in memory."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+_lock = threading.Lock()
+_wanted: list[int] = []
+_usual = sys.getrecursionlimit()
+
+
+@contextmanager
+def _room_for(depth: int) -> Iterator[None]:
+    """Let Python recurse as deep as scripts may; the limit is the interpreter's, so concurrent scripts share the largest."""
+    global _usual
+    frames = depth * _FRAMES_PER_MESSAGE + 500
+    with _lock:
+        if not _wanted:
+            _usual = sys.getrecursionlimit()
+        _wanted.append(frames)
+        sys.setrecursionlimit(max(_usual, *_wanted))
+    try:
+        yield
+    finally:
+        with _lock:
+            _wanted.remove(frames)
+            sys.setrecursionlimit(max([_usual, *_wanted]))

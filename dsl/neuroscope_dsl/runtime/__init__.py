@@ -1,0 +1,1 @@
+"""The Smalltalk class library: what numbers, strings, collections, streams and exceptions understand."""

@@ -1,0 +1,91 @@
+"""Blocks: Python callables that know how many arguments they take, their source text, and what they captured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from neuroscope_dsl.errors import SmalltalkError
+from neuroscope_dsl.runtime.exceptions import ArgumentsCountMismatch, BlockCannotReturn, NonLocalReturn
+from neuroscope_dsl.runtime.handlers import adopt, signal
+from neuroscope_dsl.runtime.process import stack_of_traceback
+from neuroscope_dsl.source import Span
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInfo:
+    """What the compiler knows of a block: parameters, place, and the workspace variables that it names."""
+
+    parameters: tuple[str, ...]
+    span: Span
+    workspace_names: tuple[str, ...]
+
+
+class Block:
+    """`[:x | …]`. Call it like a function; `function` is the bare Python function, without the checks."""
+
+    __slots__ = ("__weakref__", "function", "info", "num_args")
+
+    def __init__(self, function: Callable[..., Any], info: BlockInfo, num_args: int) -> None:
+        self.function = function
+        self.info = info
+        self.num_args = num_args
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the block from Python. What goes wrong in it surfaces as a `SmalltalkError` with its position."""
+        if len(arguments) != self.num_args:
+            return signal(self.mismatch(len(arguments)))
+        try:
+            return self.function(*arguments)
+        except SmalltalkError as error:
+            if error.position is None:
+                error.stack = stack_of_traceback(error.__traceback__)
+                error.position = error.stack[0] if error.stack else None
+            raise
+        except NameError as error:
+            adopted = adopt(error)
+            if adopted is None:
+                raise
+            raise adopted from error
+        except NonLocalReturn as error:
+            if error.home.alive:
+                raise
+            raise BlockCannotReturn("The method that this block returns from has returned already") from None
+
+    def mismatch(self, count: int) -> ArgumentsCountMismatch:
+        """The error for a call with `count` arguments."""
+        wanted = f"{self.num_args} argument{'' if self.num_args == 1 else 's'}"
+        return ArgumentsCountMismatch(
+            f"This block accepts {wanted}, but was called with {count}",
+            remedy=f"The block: {self.source if len(self.source) <= 60 else self.source[:57] + '…'}",
+        )
+
+    @property
+    def arity(self) -> int:
+        return self.num_args
+
+    @property
+    def source(self) -> str:
+        """The block as written, brackets included."""
+        return self.info.span.text
+
+    @property
+    def captured(self) -> dict[str, Any]:
+        """The values that the block uses from around it, by name: local variables and workspace variables."""
+        values: dict[str, Any] = {}
+        function: Any = self.function
+        variables = function.__globals__
+        for name in self.info.workspace_names:
+            if f"v_{name}" in variables:
+                values[name] = variables[f"v_{name}"]
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+            if name.startswith("l_"):
+                try:
+                    values[name[2:].partition("__")[0]] = cell.cell_contents
+                except ValueError:  # declared, not yet assigned
+                    continue
+        return values
+
+    def __repr__(self) -> str:
+        return self.source

@@ -1,0 +1,193 @@
+"""What blocks understand, symbols in their place, and the protection of blocks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from neuroscope_dsl.runtime.block import Block
+from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
+from neuroscope_dsl.runtime.exceptions import Error, SmalltalkException
+from neuroscope_dsl.runtime.handlers import protect, signal
+from neuroscope_dsl.runtime.objects import truth
+from neuroscope_dsl.runtime.printing import print_string
+
+BlockClosure = define("BlockClosure", Object, Block)
+
+
+@BlockClosure.method("value")
+def value(receiver: Block) -> Any:
+    return receiver.function() if receiver.num_args == 0 else signal(receiver.mismatch(0))
+
+
+@BlockClosure.method("value:")
+def value_1(receiver: Block, first: Any) -> Any:
+    return receiver.function(first) if receiver.num_args == 1 else signal(receiver.mismatch(1))
+
+
+@BlockClosure.method("value:value:")
+def value_2(receiver: Block, first: Any, second: Any) -> Any:
+    return receiver.function(first, second) if receiver.num_args == 2 else signal(receiver.mismatch(2))
+
+
+@BlockClosure.method("value:value:value:", "value:value:value:value:")
+def value_n(receiver: Block, *arguments: Any) -> Any:
+    if receiver.num_args != len(arguments):
+        return signal(receiver.mismatch(len(arguments)))
+    return receiver.function(*arguments)
+
+
+@BlockClosure.method("valueWithArguments:")
+def value_with_arguments(receiver: Block, arguments: Any) -> Any:
+    return value_n(receiver, *arguments)
+
+
+@BlockClosure.method("cull:", "cull:cull:", "cull:cull:cull:")
+def cull(receiver: Block, *arguments: Any) -> Any:
+    if receiver.num_args > len(arguments):
+        return signal(receiver.mismatch(len(arguments)))
+    return receiver.function(*arguments[: receiver.num_args])
+
+
+@BlockClosure.method("numArgs", "argumentCount")
+def num_args(receiver: Block) -> int:
+    return receiver.num_args
+
+
+@BlockClosure.method("source", "sourceCode")
+def source(receiver: Block) -> str:
+    return receiver.source
+
+
+@BlockClosure.method("isBlock")
+def is_block(receiver: Block) -> bool:
+    return True
+
+
+# --- loops that the compiler did not flatten ----------------------------------------------------------------------
+
+
+@BlockClosure.method("whileTrue:")
+def while_true(d: Any, receiver: Block, body: Any) -> None:
+    while truth(value(receiver)):
+        d.value(body)
+
+
+@BlockClosure.method("whileFalse:")
+def while_false(d: Any, receiver: Block, body: Any) -> None:
+    while not truth(value(receiver)):
+        d.value(body)
+
+
+@BlockClosure.method("whileTrue")
+def while_true_alone(receiver: Block) -> None:
+    while truth(value(receiver)):
+        pass
+
+
+@BlockClosure.method("whileFalse")
+def while_false_alone(receiver: Block) -> None:
+    while not truth(value(receiver)):
+        pass
+
+
+@BlockClosure.method("repeat")
+def repeat(receiver: Block) -> Any:
+    while True:
+        value(receiver)
+
+
+# --- exceptions ---------------------------------------------------------------------------------------------------
+
+
+class ExceptionSet:
+    """`ZeroDivide, KeyNotFound`: several classes of exceptions, for `on:do:`."""
+
+    __slots__ = ("classes",)
+
+    def __init__(self, classes: tuple[SmalltalkClass, ...]) -> None:
+        self.classes = classes
+
+
+ExceptionSetClass = define("ExceptionSet", Object, ExceptionSet)
+
+
+@ExceptionSetClass.method(",")
+def and_also(receiver: ExceptionSet, other: Any) -> ExceptionSet:
+    more = other.classes if isinstance(other, ExceptionSet) else (other,)
+    return ExceptionSet((*receiver.classes, *more))
+
+
+def matcher(wanted: Any) -> Callable[[SmalltalkException], bool]:
+    """Whether an exception is one of those that `on:` names."""
+    classes = wanted.classes if isinstance(wanted, ExceptionSet) else (wanted,)
+    types: list[type] = []
+    for each in classes:
+        if not isinstance(each, SmalltalkClass) or not isinstance(each.python, type):
+            raise Error(f"{print_string(each)} is no class of exceptions", remedy="on: Error do: [:e | …]")
+        if issubclass(each.python, SmalltalkException):
+            types.append(each.python)
+        else:
+            raise Error(f"{each.name} is no class of exceptions", remedy="on: Error do: [:e | …]")
+    kinds = tuple(types)
+    return lambda exception: isinstance(exception, kinds)
+
+
+@BlockClosure.method("on:do:")
+def on_do(d: Any, receiver: Block, wanted: Any, handler: Any) -> Any:
+    return protect(lambda: value(receiver), matcher(wanted), lambda exception: d.cull(handler, exception))
+
+
+@BlockClosure.method("on:do:on:do:")
+def on_do_on_do(d: Any, receiver: Block, wanted: Any, handler: Any, other: Any, other_handler: Any) -> Any:
+    first, second = matcher(wanted), matcher(other)
+    return protect(
+        lambda: value(receiver),
+        lambda exception: first(exception) or second(exception),
+        lambda exception: d.cull(handler if first(exception) else other_handler, exception),
+    )
+
+
+@BlockClosure.method("ifError:", "onErrorDo:")
+def if_error(d: Any, receiver: Block, handler: Any) -> Any:
+    return protect(
+        lambda: value(receiver), lambda exception: isinstance(exception, Error), lambda exception: d.cull(handler, exception)
+    )
+
+
+@BlockClosure.method("ensure:")
+def ensure(d: Any, receiver: Block, block: Any) -> Any:
+    try:
+        return value(receiver)
+    finally:
+        d.value(block)
+
+
+@BlockClosure.method("ifCurtailed:")
+def if_curtailed(d: Any, receiver: Block, block: Any) -> Any:
+    finished = False
+    try:
+        result = value(receiver)
+        finished = True
+        return result
+    finally:
+        if not finished:
+            d.value(block)
+
+
+@BlockClosure.method("timeToRun")
+def time_to_run(receiver: Block) -> int:
+    """Milliseconds."""
+    start = time.perf_counter()
+    value(receiver)
+    return round((time.perf_counter() - start) * 1000)
+
+
+@BlockClosure.method("bench")
+def bench(receiver: Block) -> str:
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 1:
+        value(receiver)
+        count += 1
+    return f"{count / (time.perf_counter() - start):.1f} per second"

@@ -1,0 +1,190 @@
+"""Containers that Python lacks: Set and Bag over anything comparable, SortedCollection, Interval."""
+
+from __future__ import annotations
+
+from bisect import insort_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cmp_to_key
+from typing import Any
+
+from neuroscope_dsl.runtime import arithmetic
+from neuroscope_dsl.runtime.exceptions import InvalidArgument
+from neuroscope_dsl.runtime.values import OrderedCollection
+
+
+class BooleanKey:
+    """Stands for true or false among keys: to Python, true and 1 are the same key; to Smalltalk they are not."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: bool) -> None:
+        self.value = value
+
+
+_TRUE, _FALSE = BooleanKey(True), BooleanKey(False)
+
+
+def key_of(item: Any) -> Any:
+    """The key under which a set holds an item."""
+    if item is True:
+        return _TRUE
+    if item is False:
+        return _FALSE
+    if isinstance(item, list):
+        return (type(item).__name__, *map(key_of, item))
+    if isinstance(item, (dict, set, bytearray)):
+        return id(item)
+    return item
+
+
+class Set:
+    """Each equal element once, in order of arrival."""
+
+    prints_elements = True
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self.items: dict[Any, Any] = {}
+        for item in items:
+            self.add(item)
+
+    def key(self, item: Any) -> Any:
+        return key_of(item)
+
+    def add(self, item: Any) -> None:
+        self.items.setdefault(self.key(item), item)
+
+    def discard(self, item: Any) -> bool:
+        """Remove an element; whether it was there."""
+        key = self.key(item)
+        if key not in self.items:
+            return False
+        del self.items[key]
+        return True
+
+    def __contains__(self, item: Any) -> bool:
+        return self.key(item) in self.items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self.items.values()))
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Set) and self.items.keys() == other.items.keys()
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.items))
+
+    def __copy__(self) -> Set:
+        return type(self)(self)
+
+
+class IdentitySet(Set):
+    """Each object once."""
+
+    def key(self, item: Any) -> Any:
+        return item if isinstance(item, (int, float)) and not isinstance(item, bool) else id(item)
+
+
+class Bag:
+    """Elements with how often they occur."""
+
+    prints_elements = True
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        self.counts: dict[Any, tuple[Any, int]] = {}
+        for item in items:
+            self.add(item)
+
+    def add(self, item: Any, times: int = 1) -> None:
+        kept, count = self.counts.get(key_of(item), (item, 0))
+        self.counts[key_of(item)] = kept, count + times
+
+    def count(self, item: Any) -> int:
+        return self.counts.get(key_of(item), (item, 0))[1]
+
+    def discard(self, item: Any) -> bool:
+        count = self.count(item)
+        if count > 1:
+            self.counts[key_of(item)] = item, count - 1
+        elif count == 1:
+            del self.counts[key_of(item)]
+        return count > 0
+
+    def __contains__(self, item: Any) -> bool:
+        return self.count(item) > 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter([item for item, count in self.counts.values() for _ in range(count)])
+
+    def __len__(self) -> int:
+        return sum(count for _, count in self.counts.values())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bag) and self.counts == other.counts
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.counts))
+
+
+class SortedCollection(OrderedCollection):
+    """A list that keeps its order; `before(a, b)` says whether a may stand before b."""
+
+    __slots__ = ("before",)
+
+    def __init__(self, items: Iterable[Any] = (), before: Callable[[Any, Any], Any] | None = None) -> None:
+        self.before = before or arithmetic.less_equal
+        super().__init__(sorted(items, key=self._key()))
+
+    def _key(self) -> Any:
+        before = self.before
+        return cmp_to_key(lambda a, b: (before(b, a) is True) - (before(a, b) is True))
+
+    def insert_sorted(self, item: Any) -> None:
+        insort_right(self, item, key=self._key())
+
+    def resort(self, before: Callable[[Any, Any], Any]) -> None:
+        self.before = before
+        self.sort(key=self._key())
+
+    def copy_with(self, items: Iterable[Any]) -> SortedCollection:
+        return SortedCollection(items, self.before)
+
+    def __copy__(self) -> SortedCollection:
+        return self.copy_with(self)
+
+
+class Interval(Sequence[Any]):
+    """`1 to: 10 by: 2`."""
+
+    def __init__(self, first: Any, last: Any, step: Any = 1) -> None:
+        if step == 0:
+            raise InvalidArgument("The step of an interval must not be zero")
+        self.first = first
+        self.last = last
+        self.step = step
+        self._size = max(0, int(arithmetic.floor_divide(arithmetic.subtract(last, first), step)) + 1)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        return arithmetic.add(self.first, arithmetic.multiply(index, self.step))
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[index] for index in range(self._size))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Interval) and list(self) == list(other)
+
+    def __hash__(self) -> int:
+        return hash((self.first, self.last, self.step))
+
+    def print_string(self) -> str:
+        from neuroscope_dsl.runtime.printing import print_string
+
+        by = "" if self.step == 1 else f" by: {print_string(self.step)}"
+        return f"({print_string(self.first)} to: {print_string(self.last)}{by})"

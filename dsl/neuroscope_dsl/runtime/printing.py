@@ -1,0 +1,147 @@
+"""Printed forms, as Pharo prints: `printString` shows how to write a value, `displayString` how to read it."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any
+
+from neuroscope.vocabulary import is_public
+from neuroscope_dsl.runtime.bignum import print_integer
+from neuroscope_dsl.runtime.block import Block
+from neuroscope_dsl.runtime.classes import SmalltalkClass, article
+from neuroscope_dsl.runtime.exceptions import SmalltalkException
+from neuroscope_dsl.runtime.naming import class_name
+from neuroscope_dsl.runtime.scaled import ScaledDecimal
+from neuroscope_dsl.runtime.values import Array, Association, Character, MessageObject, Point, SmalltalkObject, Symbol
+from neuroscope_dsl.syntax import CHARACTER_NAMES, is_bare_symbol
+
+#: Nested collections deeper than this print as `…`; so do collections that contain themselves.
+MAX_DEPTH = 20
+
+
+def print_string(value: Any, depth: int = 0) -> str:
+    """What `printString` answers."""
+    kind = type(value)
+    if kind is int:
+        return print_integer(value)
+    if kind is float:
+        return print_float(value)
+    if value is None:
+        return "nil"
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is Symbol:
+        return print_symbol(value)
+    if isinstance(value, SmalltalkObject | SmalltalkException) and _has_own_form(value):
+        return str(value.smalltalk_class.dispatcher.send(value, "printString"))
+    if is_public(kind):
+        return _print_public(value)
+    if isinstance(value, str):
+        return quoted(value)
+    if depth > MAX_DEPTH:
+        return "…"
+    return _print_object(value, depth)
+
+
+def display_string(value: Any) -> str:
+    """What `displayString` answers: strings, symbols and characters without their marks."""
+    if isinstance(value, (str, Character)):
+        return str(value)
+    if isinstance(value, SmalltalkObject) and value.smalltalk_class.script_method("displayString") is not None:
+        return str(value.smalltalk_class.dispatcher.send(value, "displayString"))
+    if isinstance(value, ScaledDecimal):
+        return value.print_string()
+    return print_string(value)
+
+
+def _has_own_form(value: Any) -> bool:
+    owner = getattr(value, "smalltalk_class", None)
+    return owner is not None and any(owner.script_method(selector) is not None for selector in ("printOn:", "printString"))
+
+
+def _print_public(value: Any) -> str:
+    own = getattr(value, "print_string", None)
+    return str(own()) if callable(own) else article(class_name(value))
+
+
+def _print_object(value: Any, depth: int) -> str:
+    match value:
+        case Fraction():
+            return f"({print_integer(value.numerator)}/{print_integer(value.denominator)})"
+        case Character():
+            return CHARACTER_NAMES.get(value.value, f"${value.value}")
+        case Array() | tuple():
+            return print_array(value, depth)
+        case ScaledDecimal():
+            return value.print_string()
+        case bytes() | bytearray():
+            return f"#[{' '.join(str(byte) for byte in value)}]"
+        case Association():
+            return f"{print_string(value.key, depth + 1)}->{print_string(value.value, depth + 1)}"
+        case Point():
+            return f"({print_string(value.x)}@{print_string(value.y)})"
+        case SmalltalkClass():
+            return value.name
+        case Block():
+            return value.source
+        case SmalltalkException():
+            return value.class_name if value.message_text is None else f"{value.class_name}: {value.message_text}"
+        case MessageObject():
+            return f"a Message with selector: #{value.selector} and arguments: {print_string(value.arguments)}"
+        case datetime.datetime() | datetime.date() | datetime.time():
+            return value.isoformat()
+        case Mapping():
+            pairs = "".join(f"{print_string(k, depth + 1)}->{print_string(v, depth + 1)} " for k, v in value.items())
+            return f"{article(class_name(value))}({pairs})"
+    own = getattr(value, "print_string", None)
+    if callable(own):
+        return str(own())
+    if isinstance(value, list) or getattr(value, "prints_elements", False) or isinstance(value, (set, frozenset)):
+        return f"{article(class_name(value))}({print_elements(value, depth)})"
+    return article(class_name(value))
+
+
+def print_elements(items: Iterable[Any], depth: int = 0) -> str:
+    return "".join(f"{print_string(item, depth + 1)} " for item in items)
+
+
+def print_array(items: Iterable[Any], depth: int = 0) -> str:
+    """`#(1 $a 'x' #foo (1/2))` where every element can be written as a literal, as Pharo does."""
+    return f"#({' '.join(print_string(item, depth + 1) for item in items)})"
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def print_symbol(symbol: str) -> str:
+    return f"#{symbol}" if is_bare_symbol(symbol) else f"#{quoted(str(symbol))}"
+
+
+def print_float(value: float) -> str:
+    """The shortest digits that read back as the same float; an exponent outside 1.0e-4 … 999999.9, as in Pharo."""
+    if value != value:
+        return "nan"
+    if value in (float("inf"), float("-inf")):
+        return "inf" if value > 0 else "-inf"
+    sign = "-" if str(value).startswith("-") else ""
+    if value == 0:
+        return f"{sign}0.0"
+    mantissa, _, exponent = f"{abs(value)!r}".partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    digits = (whole + fraction).lstrip("0")
+    leading = len(whole) if whole.strip("0") else len(fraction.lstrip("0")) - len(fraction)
+    point = leading + int(exponent or 0)  # the value is 0.DIGITS × 10^point
+    digits = digits.rstrip("0") or "0"
+    if 1 <= point <= LARGEST_FIXED:
+        padded = digits.ljust(point, "0")
+        return f"{sign}{padded[:point]}.{padded[point:] or '0'}"
+    if -4 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    return f"{sign}{digits[0]}.{digits[1:] or '0'}e{point - 1}"
+
+
+#: Floats with more digits before the point print with an exponent.
+LARGEST_FIXED = 6

@@ -1,0 +1,67 @@
+"""Where a running script is: its exception handlers, and the calls that led here.
+
+Every thread has its own chain of handlers. Compiled code carries no bookkeeping at all: positions are read from
+Python's own frames, whose code objects were compiled with the script's lines and columns.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from types import CodeType, FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+from neuroscope_dsl.source import Position, Source
+
+if TYPE_CHECKING:
+    from neuroscope_dsl.runtime.handlers import Handler
+
+#: The key under which a workspace's globals hold its sources, by the file name of the code compiled from them.
+SOURCES = "__sources__"
+
+#: No error shows more calls than this.
+MAX_STACK = 50
+
+
+class Process(threading.local):
+    """The state of one thread: its innermost exception handler."""
+
+    handler: Handler | None = None
+
+
+process = Process()
+
+
+def _place(code: CodeType, last: int, sources: Mapping[str, Source]) -> Position | None:
+    source = sources.get(code.co_filename)
+    if source is None:
+        return None
+    for index, (line, _, column, _) in enumerate(code.co_positions()):
+        if index == last // 2:
+            return None if line is None else source.at(line, (column or 0) + 1)
+    return None
+
+
+def stack_of_traceback(traceback: TracebackType | None) -> list[Position]:
+    """The script's positions on the way from the handler of an exception to where it was raised, innermost first."""
+    found: list[tuple[CodeType, int, Mapping[str, Source]]] = []
+    while traceback is not None:
+        sources = traceback.tb_frame.f_globals.get(SOURCES)
+        if sources is not None:
+            found.append((traceback.tb_frame.f_code, traceback.tb_lasti, sources))
+        traceback = traceback.tb_next
+    found = found[-MAX_STACK:]
+    return [place for place in (_place(*entry) for entry in reversed(found)) if place is not None]
+
+
+def current_stack(frame: FrameType | None) -> list[Position]:
+    """The script's positions from a frame outwards, innermost first."""
+    places: list[Position] = []
+    while frame is not None and len(places) < MAX_STACK:
+        sources = frame.f_globals.get(SOURCES)
+        if sources is not None:
+            place = _place(frame.f_code, frame.f_lasti, sources)
+            if place is not None:
+                places.append(place)
+        frame = frame.f_back
+    return places

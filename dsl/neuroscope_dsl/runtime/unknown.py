@@ -1,0 +1,29 @@
+"""Names that nothing bound: the error says what the name might have been and how to bind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from neuroscope.errors import did_you_mean, nearest
+from neuroscope_dsl.runtime.classes import LIBRARY
+from neuroscope_dsl.runtime.exceptions import UnknownClass, UnknownVariable
+
+#: The key under which a workspace's globals hold the names of its vocabulary's classes.
+CLASS_NAMES = "__class_names__"
+
+
+def unknown_name(name: str, variables: Mapping[str, Any]) -> UnknownVariable:
+    """The error for an unbound name; `variables` are the globals of the workspace that it was looked up in."""
+    bound = [key[2:] for key in variables if key.startswith("v_")]
+    classes = [*variables.get(CLASS_NAMES, ()), *LIBRARY]
+    if name[:1].isupper():
+        remedy = did_you_mean(name, {*classes, *(key for key in bound if key[:1].isupper())}, listing="Classes")
+        return UnknownClass(f"There is no class or variable named {name}.", remedy=remedy)
+    close = nearest(name, bound)
+    hint = f"Did you mean {' or '.join(close)}? Otherwise bind it" if close else "Bind it"
+    model = "--model NAME, " if name == "model" else ""
+    return UnknownVariable(
+        f"The variable {name} has no value: nothing bound it.",
+        remedy=f"{hint}: {model}--bind {name}=VALUE, or run a script that assigns it earlier in the same run.",
+    )

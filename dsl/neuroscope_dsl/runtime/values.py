@@ -1,0 +1,185 @@
+"""Values that Python lacks: symbols, characters, arrays, associations, points, and objects of script-defined classes.
+
+Integers, floats, strings, booleans, nil, fractions, lists and dictionaries are Python's own, so that nothing has to
+be converted on the way into the library or back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from neuroscope_dsl.runtime.classes import SmalltalkClass
+
+
+class Symbol(str):
+    """`#name`. Equal to the string of the same characters, as in Pharo, and so the same dictionary key; `==` tells them
+    apart, because a symbol exists once."""
+
+    __slots__ = ()
+    _table: ClassVar[dict[str, Symbol]] = {}
+
+    def __new__(cls, name: str) -> Symbol:
+        found = cls._table.get(name)
+        if found is None:
+            found = cls._table[str(name)] = super().__new__(cls, name)
+        return found
+
+    def __reduce__(self) -> tuple[type[Symbol], tuple[str]]:
+        return Symbol, (str(self),)
+
+
+class Character:
+    """`$a`. One object for each code point."""
+
+    __slots__ = ("value",)
+    _table: ClassVar[dict[str, Character]] = {}
+    value: str
+
+    def __new__(cls, value: str) -> Character:
+        found = cls._table.get(value)
+        if found is None:
+            found = object.__new__(cls)
+            found.value = value
+            cls._table[value] = found
+        return found
+
+    def __lt__(self, other: object) -> bool:
+        return self.value < other.value if isinstance(other, Character) else NotImplemented
+
+    def __le__(self, other: object) -> bool:
+        return self.value <= other.value if isinstance(other, Character) else NotImplemented
+
+    def __str__(self) -> str:
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"Character({self.value!r})"
+
+    def __reduce__(self) -> tuple[type[Character], tuple[str]]:
+        return Character, (self.value,)
+
+
+class Array(list[Any]):
+    """`#(1 2 3)`: a list of fixed size. Hashable by its elements, so that arrays can be keys."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, (Array, tuple)) and len(self) == len(other) and list(self) == list(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+
+class OrderedCollection(list[Any]):
+    """A list that grows. A plain Python list behaves as one too."""
+
+    __slots__ = ("__dict__",)
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self))
+
+
+class Association:
+    """`key -> value`."""
+
+    __slots__ = ("key", "value")
+
+    def __init__(self, key: Any, value: Any) -> None:
+        self.key = key
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Association) and bool(self.key == other.key) and bool(self.value == other.value)
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __lt__(self, other: object) -> bool:
+        return bool(self.key < other.key) if isinstance(other, Association) else NotImplemented
+
+
+class Point:
+    """`3 @ 4`."""
+
+    __slots__ = ("x", "y")
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self.x = x
+        self.y = y
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and bool(self.x == other.x) and bool(self.y == other.y)
+
+    def __hash__(self) -> int:
+        return hash((self.x, self.y))
+
+
+class MessageObject:
+    """What `doesNotUnderstand:` receives, and what `e message` answers."""
+
+    __slots__ = ("arguments", "selector")
+
+    def __init__(self, selector: str, arguments: tuple[Any, ...]) -> None:
+        self.selector = Symbol(selector)
+        self.arguments = Array(arguments)
+
+
+Sender = Callable[..., Any]
+
+
+class SmalltalkObject:
+    """An instance of a class that a script defined. Python's operators reach the methods that the script gave it, so
+    that such objects can be dictionary keys, be sorted, compared and added by code that knows nothing of Smalltalk."""
+
+    smalltalk_class: ClassVar[SmalltalkClass]
+
+    def _understood(self, selector: str) -> Sender | None:
+        return self.smalltalk_class.script_method(selector)
+
+    def _operate(self, selector: str, other: Any) -> Any:
+        method = self._understood(selector)
+        return NotImplemented if method is None else method(self, other)
+
+    def __eq__(self, other: object) -> bool:
+        method = self._understood("=")
+        return self is other if method is None else bool(method(self, other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        method = self._understood("hash")
+        return id(self) >> 4 if method is None else hash(method(self))
+
+    def __lt__(self, other: Any) -> Any:
+        return self._operate("<", other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._operate("<=", other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._operate(">", other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._operate(">=", other)
+
+    def __add__(self, other: Any) -> Any:
+        return self._operate("+", other)
+
+    def __sub__(self, other: Any) -> Any:
+        return self._operate("-", other)
+
+    def __mul__(self, other: Any) -> Any:
+        return self._operate("*", other)
+
+    def __truediv__(self, other: Any) -> Any:
+        return self._operate("/", other)
+
+    def __repr__(self) -> str:
+        return f"<{self.smalltalk_class.name}>"

@@ -1,0 +1,383 @@
+"""Workspaces: where scripts run and their variables live. This is the DSL's public face.
+
+    workspace = Workspace(transcript=sys.stdout.write)
+    workspace.bind("model", model)
+    value = workspace.run(text, file="01.st")          # the value of the last statement
+    workspace.print_string(value)                      # as printString
+    workspace.variables["results"]                     # in the order in which they were assigned
+
+- `run(text, file)` parses the whole text, then compiles and runs one statement after the other; `on_statement` is told
+  before each. `evaluate(text)` is `run` for an expression. `check(text)` parses and compiles only.
+- `bind`, `lookup`, `unbind`, `variables`: the workspace's variables.
+- `complete(line, cursor)` and `is_complete(text)` serve a REPL.
+- `Limits(time, memory, depth)` bound a run; `interrupt()` stops it from any thread; Ctrl-C works as in any Python code.
+- `dispatcher.send(receiver, selector, *arguments)` sends one message, for the bridge.
+- `block(source, captured)` compiles a block that arrived as text.
+
+Everything that goes wrong in a script is a `SmalltalkError`: `render()` shows the line and a caret, `position` and `stack`
+say where, `as_dictionary()` is for the wire. `KeyboardInterrupt` passes through, after `ensure:` blocks ran. One
+thread at a time may run scripts in a workspace.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from neuroscope import events, vocabulary
+from neuroscope.errors import CancelledError, did_you_mean
+from neuroscope_dsl import nodes
+from neuroscope_dsl.compiler.scopes import MethodContext, walk
+from neuroscope_dsl.compiler.unit import compile_method, compile_statement
+from neuroscope_dsl.completion import Completion, complete
+from neuroscope_dsl.dispatch import Dispatcher, Vocabulary
+from neuroscope_dsl.errors import DepthLimitReached, MemoryLimitReached, SmalltalkError, SmalltalkSyntaxError
+from neuroscope_dsl.limits import Limits, Stopper
+from neuroscope_dsl.parser import parse
+from neuroscope_dsl.runtime.arithmetic import fast_operators, identical
+from neuroscope_dsl.runtime.block import Block
+from neuroscope_dsl.runtime.classes import LIBRARY, SmalltalkClass
+from neuroscope_dsl.runtime.exceptions import (
+    BlockCannotReturn,
+    Error,
+    Home,
+    NonLocalReturn,
+    SmalltalkException,
+    UnknownClass,
+    Unwind,
+)
+from neuroscope_dsl.runtime.handlers import adopt
+from neuroscope_dsl.runtime.numbers import steps
+from neuroscope_dsl.runtime.objects import truth
+from neuroscope_dsl.runtime.printing import display_string
+from neuroscope_dsl.runtime.process import SOURCES, current_stack, stack_of_traceback
+from neuroscope_dsl.runtime.system import Context, SystemDictionary
+from neuroscope_dsl.runtime.transcript import Transcript
+from neuroscope_dsl.runtime.unknown import CLASS_NAMES, unknown_name
+from neuroscope_dsl.runtime.values import Array
+from neuroscope_dsl.source import Position, Source
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_PREDEFINED = ("Transcript", "Smalltalk")
+_INTEGERS = ("SmallInteger", "LargePositiveInteger", "LargeNegativeInteger")
+_RAISE = object()
+
+
+@dataclass(frozen=True)
+class StatementInfo:
+    """Told to `on_statement` before each statement: which of how many, where it stands, and its text."""
+
+    index: int
+    total: int
+    position: Position
+    text: str
+
+
+class Variables(Mapping[str, Any]):
+    """The variables of a workspace by name, in the order of their first assignment; classes are not among them."""
+
+    def __init__(self, store: dict[str, Any]) -> None:
+        self._store = store
+
+    def __getitem__(self, name: str) -> Any:
+        value = self._store[f"v_{name}"]
+        if self._hidden(name, value):
+            raise KeyError(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([key[2:] for key, value in self._store.items() if key[:2] == "v_" and not self._hidden(key[2:], value)])
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    @staticmethod
+    def _hidden(name: str, value: Any) -> bool:
+        return name in _PREDEFINED or (isinstance(value, SmalltalkClass) and value.name == name)
+
+
+class Workspace:
+    """Runs scripts. See the module's text."""
+
+    def __init__(
+        self,
+        *,
+        vocabulary: Vocabulary = vocabulary,
+        transcript: Callable[[str], object] | None = None,
+        limits: Limits | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`vocabulary` has `find(name)` and `names()`, as the module `neuroscope.vocabulary`; `transcript` receives what
+        scripts show; `seed` starts the random numbers of `atRandom` and `shuffled`."""
+        self.dispatcher = Dispatcher(vocabulary)
+        self.dispatcher.context = self
+        self.transcript = Transcript(transcript)
+        self.random = random.Random(seed)
+        self._vocabulary = vocabulary
+        self._lock = threading.RLock()
+        self._store: dict[str, Any] = {"__builtins__": {}, SOURCES: weakref.WeakValueDictionary()}
+        self._store[CLASS_NAMES] = _Names(vocabulary)
+        self._senders: dict[str, str] = {}
+        self._home = Home()
+        self.variables: Mapping[str, Any] = Variables(self._store)
+        self._stopper = Stopper(self._store, limits or Limits())
+        self._store.update(self._helpers())
+        self._store.update({"v_Transcript": self.transcript, "v_Smalltalk": SystemDictionary()})
+
+    def _helpers(self) -> dict[str, Any]:
+        return {
+            **fast_operators(lambda selector, left, right: self.dispatcher.send(left, selector, right)),
+            "g_identical": identical,
+            "g_truth": truth,
+            "g_boolean": truth,
+            "g_array": Array,
+            "g_block": Block,
+            "g_steps": steps,
+            "g_times": _times,
+            "g_home": self._home,
+            "g_Home": Home,
+            "g_return": NonLocalReturn,
+            "g_NonLocalReturn": NonLocalReturn,
+            "g_super": self.dispatcher.super_send,
+            "g_context": lambda: Context(current_stack(sys._getframe(1))),
+        }
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def run(self, text: str, file: str = "<script>", on_statement: Callable[[StatementInfo], object] | None = None) -> Any:
+        """Run a script; answers the value of its last statement, or what `^` returned.
+
+        Raises `SmalltalkError`: a syntax error before anything ran, otherwise whatever the script did not handle.
+        """
+        source = Source(text, file)
+        script = parse(source)
+        with self._lock, self._stopper.watching(), events.cancellable(self._cancellation()):
+            try:
+                return self._run(script, source, on_statement)
+            except SmalltalkError as error:
+                raise self._located(error) from error.__cause__
+            except NonLocalReturn as returned:
+                if returned.home is self._home:
+                    return returned.value
+                dead = BlockCannotReturn("The method that this block returns from has returned already")
+                raise self._located(dead, returned) from None
+            except Unwind as stray:
+                raise self._located(Error("This exception is not being handled any more"), stray) from None
+            except RecursionError as error:
+                message = f"Messages are nested deeper than {self._stopper.limits.depth}."
+                too_deep = DepthLimitReached(message, remedy="Look for a recursion that does not end.")
+                raise self._located(too_deep, error) from None
+            except MemoryError as error:
+                raise self._located(MemoryLimitReached("There is not enough memory."), error) from error
+            except CancelledError as error:
+                reason = self._stopper.reason
+                if reason is None:
+                    raise
+                raise self._located(type(reason)(reason.message, remedy=reason.remedy), error) from error
+            except Exception as error:
+                adopted = adopt(error)
+                if adopted is None:
+                    raise
+                raise self._located(adopted, error) from error
+
+    def _run(self, script: nodes.Script, source: Source, on_statement: Callable[[StatementInfo], object] | None) -> Any:
+        value: Any = None
+        for index, item in enumerate(script.items):
+            if on_statement is not None:
+                on_statement(StatementInfo(index, len(script.items), item.span.position, item.span.text))
+            if isinstance(item, nodes.MethodDefinition):
+                self._define(item, source)
+            else:
+                self._link(item)
+                value = compile_statement(item, source, self, self._store)()
+        return value
+
+    def evaluate(self, text: str) -> Any:
+        """The value of an expression."""
+        return self.run(text, "<expression>")
+
+    def check(self, text: str, file: str = "<script>") -> nodes.Script:
+        """Parse and compile without running anything; answers the tree. `SmalltalkSyntaxError` when that fails."""
+        source = Source(text, file)
+        script = parse(source)
+        for item in script.items:
+            if isinstance(item, nodes.MethodDefinition):
+                owner = SmalltalkClass(item.class_name, LIBRARY["Object"])
+                compile_method(item, MethodContext.of(owner, item.class_side, item.selector), source, self, self._store)
+            else:
+                compile_statement(item, source, self, self._store)
+        return script
+
+    def block(self, text: str, captured: Mapping[str, Any] | None = None) -> Block:
+        """Compile a block given as text, with values for the names that it captured where it was written."""
+        names = list(captured or {})
+        for name in names:
+            self._check_name(name)
+        maker = f"[{' '.join(f':{name}' for name in names)} | {text}]" if names else text
+        made = self.run(maker, "<block>")
+        if names and isinstance(made, Block):
+            made = made(*[(captured or {})[name] for name in names])
+        if not isinstance(made, Block):
+            raise SmalltalkSyntaxError("This text is no block.", remedy="[:x | …]")
+        return made
+
+    def interrupt(self) -> None:
+        """Stop the running script at its next loop, method or block. May be called from any thread."""
+        self._stopper.interrupt()
+
+    def _cancellation(self) -> Callable[[], bool]:
+        outer = events._cancelled.get()
+        return lambda: self._stopper.reason is not None or (outer is not None and outer())
+
+    @staticmethod
+    def _located(error: SmalltalkError, origin: BaseException | None = None) -> SmalltalkError:
+        if error.position is None:
+            error.stack = stack_of_traceback((origin or error).__traceback__)
+            error.position = error.stack[0] if error.stack else None
+        return error
+
+    # --- definitions ----------------------------------------------------------------------------------------------
+
+    def _define(self, node: nodes.MethodDefinition, source: Source) -> None:
+        owner = self.lookup_class(node.class_name)
+        if owner is None:
+            names = [*self.class_names()]
+            error = UnknownClass(
+                f"There is no class named {node.class_name}.", remedy=did_you_mean(node.class_name, names, listing="Classes")
+            )
+            error.position = node.span.position
+            error.stack = [error.position]
+            error.unhandled = True
+            raise error
+        if owner.name in _INTEGERS:
+            owner = LIBRARY["Integer"]
+        self._link(node)
+        context = MethodContext.of(owner, node.class_side, node.selector)
+        method = compile_method(node, context, source, self, self._store)
+        self.dispatcher.define(owner, node.class_side, node.selector, method)
+        if node.class_side and node.selector == "initialize":
+            self.dispatcher.send(owner, "initialize")
+
+    def _link(self, node: nodes.Node) -> None:
+        """Bind the classes that a piece of code names, importing those of the vocabulary."""
+        for part in walk(node):
+            if isinstance(part, nodes.Variable) and part.name[0].isupper() and f"v_{part.name}" not in self._store:
+                found = self.dispatcher.class_named(part.name)
+                if found is not None:
+                    self._store[f"v_{part.name}"] = found
+
+    def lookup_class(self, name: str) -> SmalltalkClass | None:
+        """The class of that name, defined by a script, the library or the vocabulary."""
+        bound = self._store.get(f"v_{name}")
+        return bound if isinstance(bound, SmalltalkClass) else self.dispatcher.class_named(name)
+
+    def install_class(self, defined: SmalltalkClass) -> None:
+        """Make a class that a script defined known by its name."""
+        self._store[f"v_{defined.name}"] = defined
+        for variable in defined.class_variables:
+            self._store.setdefault(f"c_{defined.name}_{variable}", None)
+        self.dispatcher.forget()
+
+    def class_names(self) -> list[str]:
+        """Every class that a script can name."""
+        bound = [key[2:] for key, value in self._store.items() if key[:2] == "v_" and isinstance(value, SmalltalkClass)]
+        return sorted({*LIBRARY, *self._vocabulary.names(), *bound})
+
+    # --- what the compiler asks -----------------------------------------------------------------------------------
+
+    def sender_name(self, selector: str) -> str:
+        name = self._senders.get(selector)
+        if name is None:
+            readable = "".join(character if character.isascii() and character.isalnum() else "_" for character in selector)
+            name = self._senders[selector] = f"s{len(self._senders)}_{readable}"
+            self._store[name] = self.dispatcher.sender(selector)
+        return name
+
+    def is_class(self, name: str) -> bool:
+        bound = self._store.get(f"v_{name}")
+        own = isinstance(bound, SmalltalkClass) and bound.name == name
+        return own or name in _PREDEFINED or self.dispatcher.is_class_name(name)
+
+    # --- variables ------------------------------------------------------------------------------------------------
+
+    def bind(self, name: str, value: Any) -> None:
+        """Give a variable a value. `SmalltalkError` when the name cannot be a variable's."""
+        self._check_name(name)
+        if self.is_class(name):
+            raise SmalltalkError(f"{name} is a class; nothing can be bound to that name.", remedy="Choose another name.")
+        self._store[f"v_{name}"] = value
+
+    @staticmethod
+    def _check_name(name: str) -> None:
+        if not _NAME.match(name) or name in ("self", "super", "nil", "true", "false", "thisContext"):
+            raise SmalltalkError(f"{name!r} cannot be the name of a variable.", remedy="Letters, digits and _, a letter first.")
+
+    def lookup(self, name: str, default: Any = _RAISE) -> Any:
+        """The value of a variable, or a class. Without a default, `UnknownVariable` when there is none."""
+        if f"v_{name}" in self._store:
+            return self._store[f"v_{name}"]
+        found = self.dispatcher.class_named(name)
+        if found is not None:
+            return found
+        if default is not _RAISE:
+            return default
+        raise unknown_name(name, self._store)
+
+    def unbind(self, name: str) -> None:
+        """Forget a variable, if there is one of that name."""
+        if name in self.variables:
+            del self._store[f"v_{name}"]
+
+    # --- for people -----------------------------------------------------------------------------------------------
+
+    def print_string(self, value: Any) -> str:
+        """What `printString` answers; an error in a script's own `printOn:` is raised as `SmalltalkError`."""
+        text = self.dispatcher.send(value, "printString")
+        return text if isinstance(text, str) else str(text)
+
+    def display_string(self, value: Any) -> str:
+        """What `displayString` answers."""
+        text = self.dispatcher.send(value, "displayString")
+        return text if isinstance(text, str) else display_string(text)
+
+    def complete(self, text: str, cursor: int | None = None) -> Completion:
+        """What could stand before the cursor."""
+        return complete(self, text, cursor)
+
+    def is_complete(self, text: str) -> bool:
+        """Whether a REPL should run the text now rather than ask for another line.
+
+        A method definition goes on until an empty line. A text with an error is complete: running it shows the error.
+        """
+        try:
+            script = parse(Source(text, "<input>"))
+        except SmalltalkSyntaxError as error:
+            return not error.incomplete
+        if script.items and isinstance(script.items[-1], nodes.MethodDefinition):
+            return text.endswith("\n\n")
+        return True
+
+
+class _Names:
+    """The names of the vocabulary, asked for only when an error needs them."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._vocabulary.names())
+
+
+def _times(count: Any) -> range:
+    if type(count) is not int:
+        raise Error(f"Only an integer can count repetitions, not {display_string(count)[:60]}")
+    return range(count)
+
+
+__all__ = ["Limits", "SmalltalkError", "SmalltalkException", "StatementInfo", "Variables", "Workspace"]
