@@ -150,7 +150,9 @@ class SmalltalkLexer(Lexer):
         if opened:
             kind, start = opened[-1]
             raise SmalltalkSyntaxError(
-                f"This bracket is never closed: {_OPENERS[kind]!r} is missing.", position=source.position(start), incomplete=True
+                f"This bracket is never closed: {_OPENERS[kind]!r} is missing.",
+                position=source.position(start),
+                incomplete=True,
             )
         if in_definition:
             yield ScannedToken("END_DEFINE", "", size, size)
@@ -171,7 +173,7 @@ class SmalltalkLexer(Lexer):
         text = source.text
         place = source.position(at)
         if text[at] == '"':
-            return SmalltalkSyntaxError('This comment is never closed: \'"\' is missing.', position=place, incomplete=True)
+            return SmalltalkSyntaxError("This comment is never closed: '\"' is missing.", position=place, incomplete=True)
         if text[at] == "'" or text.startswith("#'", at):
             return SmalltalkSyntaxError('This string is never closed: "\'" is missing.', position=place, incomplete=True)
         if text[at] == "$":

@@ -103,7 +103,9 @@ class Stopper:
         while not ended.wait(period):
             now = time.monotonic()
             if limits.time is not None and now - start > limits.time and now >= again:
-                self.stop(TimeLimitReached(f"The script ran longer than {limits.time:g} seconds.", remedy=_RAISE.format("time")))
+                self.stop(
+                    TimeLimitReached(f"The script ran longer than {limits.time:g} seconds.", remedy=_RAISE.format("time"))
+                )
                 again = now + GRACE
             if limits.memory is not None and now >= again and resident_memory() - base > limits.memory:
                 grown = f"{limits.memory / 2**20:.0f} MiB"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lark import Lark, Transformer
 from lark.exceptions import UnexpectedToken
@@ -55,7 +55,7 @@ def parse(source: Source | str, file: str = "<script>") -> Script:
         builder, lark = _parser()
         builder.source = source
         try:
-            tree: Script = lark.parse(source)  # type: ignore[arg-type, assignment]
+            tree = cast(Script, lark.parse(source))
         except UnexpectedToken as error:
             raise _unexpected(source, error) from None
         return tree
@@ -114,24 +114,24 @@ class TreeBuilder(Transformer[Any, Script]):
         return [children[0]]
 
     def same_items(self, children: Children) -> list[Any]:
-        return children[0]  # type: ignore[no-any-return]
+        return children[0]
 
     def more_items(self, children: Children) -> list[Any]:
         children[0].append(children[1])
-        return children[0]  # type: ignore[no-any-return]
+        return children[0]
 
     declared_items = next_item = more_items
 
     def defined_items(self, children: Children) -> list[Any]:
         children[0] += children[1:]
-        return children[0]  # type: ignore[no-any-return]
+        return children[0]
 
     def first_pair(self, children: Children) -> list[Any]:
         return children
 
     def next_pair(self, children: Children) -> list[Any]:
         children[0] += children[1:]
-        return children[0]  # type: ignore[no-any-return]
+        return children[0]
 
     # --- literals -------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class TreeBuilder(Transformer[Any, Script]):
         return Cascade(cascade.receiver, (*cascade.messages, message), span=self._span(cascade, message))
 
     def parenthesised(self, children: Children) -> nodes.Expression:
-        return children[1]  # type: ignore[no-any-return]
+        return children[1]
 
     def brace_array(self, children: Children) -> BraceArray:
         items = children[1] if len(children) == 3 else [*children[1], children[2]]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 
-_BARE_SYMBOL = re.compile(
-    r"(?:[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)*:?|[-+*/\\<>=~,@%&?!|]+)\Z"
-)
+_BARE_SYMBOL = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)*:?|[-+*/\\<>=~,@%&?!|]+)\Z")
 
 #: Characters that print by name, because they cannot be seen.
 CHARACTER_NAMES = {
@@ -21,7 +19,6 @@ CHARACTER_NAMES = {
     "\x7f": "Character delete",
     "\xa0": "Character nbsp",
 }
-
 
 
 def is_bare_symbol(name: str) -> bool:

@@ -43,6 +43,7 @@ from neuroscope_dsl.parser import parse
 from neuroscope_dsl.runtime.arithmetic import fast_operators, identical
 from neuroscope_dsl.runtime.block import Block
 from neuroscope_dsl.runtime.classes import LIBRARY, SmalltalkClass
+from neuroscope_dsl.runtime.counting import steps
 from neuroscope_dsl.runtime.exceptions import (
     BlockCannotReturn,
     Error,
@@ -53,7 +54,6 @@ from neuroscope_dsl.runtime.exceptions import (
     Unwind,
 )
 from neuroscope_dsl.runtime.handlers import adopt
-from neuroscope_dsl.runtime.numbers import steps
 from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.printing import display_string
 from neuroscope_dsl.runtime.process import SOURCES, current_stack, stack_of_traceback
@@ -132,7 +132,7 @@ class Workspace:
 
     def _helpers(self) -> dict[str, Any]:
         return {
-            **fast_operators(lambda selector, left, right: self.dispatcher.send(left, selector, right)),
+            **fast_operators(self.dispatcher.sender),
             "g_identical": identical,
             "g_truth": truth,
             "g_boolean": truth,

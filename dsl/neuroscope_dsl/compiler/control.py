@@ -95,7 +95,9 @@ class ControlFlow(ABC):
         if selector in _CONDITIONALS and all(_is_block(block) for block in node.arguments):
             place = self.places.of_selector(node)
             test = self._truth(node.receiver, place)
-            parts = {wanted: self._effects_of(block) for wanted, block in zip(_CONDITIONALS[selector], node.arguments, strict=True)}
+            parts = {
+                wanted: self._effects_of(block) for wanted, block in zip(_CONDITIONALS[selector], node.arguments, strict=True)
+            }
             self.add(self._if(test, parts.get(True, []), parts.get(False, []), place))
             return True
         return selector in INLINED and self._loop(node, self.places.of_selector(node))
@@ -109,9 +111,7 @@ class ControlFlow(ABC):
             return value
         value = self.keep_short(value, place)
         use = emit.load(value.target.id, place) if isinstance(value, ast.NamedExpr) else value
-        doubt = ast.BoolOp(
-            ast.And(), [emit.is_not(use, False, place), emit.call("g_truth", [use], place)], **place
-        )
+        doubt = ast.BoolOp(ast.And(), [emit.is_not(use, False, place), emit.call("g_truth", [use], place)], **place)
         return ast.BoolOp(ast.Or(), [emit.is_(value, True, place), doubt], **place)
 
     def keep_short(self, value: ast.expr, place: Place) -> ast.expr:

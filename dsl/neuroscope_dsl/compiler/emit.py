@@ -9,7 +9,8 @@ from typing import Any
 from neuroscope_dsl import nodes
 from neuroscope_dsl.source import Source, Span
 
-Place = dict[str, int]
+#: Keyword arguments that every node of Python's tree takes: its place.
+Place = dict[str, Any]
 
 _AFTER_RECEIVER = re.compile(r'(?:[\s\)]|"[^"]*")*')
 

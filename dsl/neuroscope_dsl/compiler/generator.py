@@ -94,9 +94,10 @@ class Generator(ControlFlow):
             case nodes.Send() if self.inlined_statement(node):
                 pass
             case _:
-                value = self.expression(node)
-                if not isinstance(value, (ast.Constant, ast.Name)) or (isinstance(value, ast.Name) and value.id[:2] == "v_"):
-                    self.add(ast.Expr(value, **self.places.of(node.span)))
+                result = self.expression(node)
+                unbound = isinstance(result, ast.Name) and result.id[:2] == "v_"  # naming it may be an error
+                if unbound or not isinstance(result, (ast.Constant, ast.Name)):
+                    self.add(ast.Expr(result, **self.places.of(node.span)))
 
     def body(self, statements: Sequence[nodes.Statement], place: Place) -> ast.expr:
         """Generate a sequence for its value: that of its last statement, nil when it is empty."""

@@ -98,7 +98,7 @@ def _build(function: ast.FunctionDef, generator: Generator, source: Source, vari
     exec(code, variables, namespace)
     built = namespace["unit"](*generator.constants)
     built.smalltalk_source = source  # the registry of sources holds them weakly
-    return built  # type: ignore[no-any-return]
+    return built
 
 
 def _file_key(source: Source, variables: dict[str, Any]) -> str:
@@ -122,7 +122,9 @@ def _room(node: nodes.Node) -> Iterator[None]:
         yield
     except RecursionError:
         raise SmalltalkSyntaxError(
-            "This statement is nested too deeply.", position=node.span.position, remedy="Give its inner parts names of their own."
+            "This statement is nested too deeply.",
+            position=node.span.position,
+            remedy="Give its inner parts names of their own.",
         ) from None
     finally:
         sys.setrecursionlimit(before)

@@ -127,7 +127,8 @@ class Dispatcher:
                 method = bind(receiver)
             return method(receiver, *arguments)
 
-        return {0: send_0, 1: send_1, 2: send_2}.get(argument_count(selector), send_n)
+        senders: dict[int, Method] = {0: send_0, 1: send_1, 2: send_2}
+        return senders.get(argument_count(selector), send_n)
 
     def super_send(self, context: MethodContext, selector: str, receiver: Any, *arguments: Any) -> Any:
         """Send from a method of `context` to what that method's class inherits."""
@@ -207,7 +208,9 @@ class Dispatcher:
 
     @staticmethod
     def _given(
-        classes: Iterator[SmalltalkClass] | list[SmalltalkClass], methods: dict[SmalltalkClass, dict[str, Method]], selector: str
+        classes: Iterator[SmalltalkClass] | list[SmalltalkClass],
+        methods: dict[SmalltalkClass, dict[str, Method]],
+        selector: str,
     ) -> Method | None:
         for owner in classes:
             method = methods.get(owner, {}).get(selector)
@@ -235,7 +238,10 @@ class Dispatcher:
             refusal = self._refusal(found, selector)
         chain = [c for c in ancestors if c in library.CLASSES]
         if public is not None or library.Foreign in chain:
-            chain = [*library.protocols(public or ancestors[0].python or object), *(c for c in chain if c is not library.Foreign)]
+            chain = [
+                *library.protocols(public or ancestors[0].python or object),
+                *(c for c in chain if c is not library.Foreign),
+            ]
         return self._primitive(chain, selector) or refusal
 
     def _primitive(self, chain: Sequence[SmalltalkClass], selector: str) -> Method | None:
@@ -360,7 +366,7 @@ class Dispatcher:
                     found.update(dict.fromkeys(owner.class_methods))
             chain: Sequence[SmalltalkClass] = [Class, Object]
         else:
-            python = type(receiver)
+            python: type = type(receiver)
             chain = list(self.class_of_type(python).ancestors())
             public = is_public(python)
             if public:
@@ -388,7 +394,7 @@ class Dispatcher:
         if isinstance(block, Symbol) or (isinstance(block, str) and argument_count(block) == count - 1):
             return partial(self.send_named, block)
         if callable(block) and not isinstance(block, type):
-            return block  # type: ignore[no-any-return]
+            return block
         return partial(self._value_of, block)
 
     def send_named(self, selector: str, receiver: Any, *arguments: Any) -> Any:

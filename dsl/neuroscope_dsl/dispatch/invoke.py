@@ -20,7 +20,7 @@ def callable_for(invocation: Invocation, target: type | None = None) -> Callable
     """A function `(receiver, *arguments)`. `target` is the Python class for messages to the class side."""
     namespace: dict[str, Any] = {"x": export, "failed": failed, "target": target}
     exec(_code(invocation, target is not None), namespace)
-    return namespace["invoke"]  # type: ignore[no-any-return]
+    return namespace["invoke"]
 
 
 @cache

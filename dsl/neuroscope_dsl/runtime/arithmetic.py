@@ -1,7 +1,7 @@
 """Numbers' operators, with a short way for Python's own integers and floats.
 
-`fast_operators(send)` makes the helpers that compiled code calls: `send(selector, receiver, argument)` is asked
-for everything that is not two plain numbers. The functions `add`, `divide`, … are the full rules for numbers; a
+`fast_operators(sender)` makes the helpers that compiled code calls: `sender(selector)` sends the message for
+everything that is not two plain numbers. The functions `add`, `divide`, … are the full rules for numbers; a
 value that is no number (a tensor, say) answers through its Python operator.
 """
 
@@ -178,71 +178,83 @@ def identical(left: Any, right: Any) -> bool:
     return type(left) in NUMBERS and type(left) is type(right) and bool(left == right)
 
 
-def fast_operators(send: Callable[[str, Any, Any], Any]) -> dict[str, Callable[[Any, Any], Any]]:
+def fast_operators(sender: Callable[[str], Callable[[Any, Any], Any]]) -> dict[str, Callable[[Any, Any], Any]]:
     """The helpers of compiled code: plain numbers at once, everything else by a message."""
+    plus = sender("+")
+    minus = sender("-")
+    times = sender("*")
+    is_less = sender("<")
+    is_greater = sender(">")
+    is_less_equal = sender("<=")
+    is_greater_equal = sender(">=")
+    is_equal = sender("=")
+    is_unequal = sender("~=")
+    floored = sender("//")
+    remainder = sender("\\\\")
+    over = sender("/")
     numbers = NUMBERS
-    plain = frozenset({int, float, str, Symbol})
+    comparable = frozenset({int, float, str, Symbol})
 
     def g_add(left: Any, right: Any) -> Any:
         if type(left) in numbers and type(right) in numbers:
             return left + right
-        return send("+", left, right)
+        return plus(left, right)
 
     def g_subtract(left: Any, right: Any) -> Any:
         if type(left) in numbers and type(right) in numbers:
             return left - right
-        return send("-", left, right)
+        return minus(left, right)
 
     def g_multiply(left: Any, right: Any) -> Any:
         kind = type(left)
         if kind in numbers and type(right) in numbers and (kind is float or -_SMALL < left < _SMALL):
             return left * right
-        return send("*", left, right)
+        return times(left, right)
 
     def g_less(left: Any, right: Any) -> Any:
         if type(left) in numbers and type(right) in numbers:
             return left < right
-        return send("<", left, right)
+        return is_less(left, right)
 
     def g_greater(left: Any, right: Any) -> Any:
         if type(left) in numbers and type(right) in numbers:
             return left > right
-        return send(">", left, right)
+        return is_greater(left, right)
 
     def g_less_equal(left: Any, right: Any) -> Any:
         if type(left) in numbers and type(right) in numbers:
             return left <= right
-        return send("<=", left, right)
+        return is_less_equal(left, right)
 
     def g_greater_equal(left: Any, right: Any) -> Any:
         if type(left) in numbers and type(right) in numbers:
             return left >= right
-        return send(">=", left, right)
+        return is_greater_equal(left, right)
 
     def g_equal(left: Any, right: Any) -> Any:
-        if type(left) in plain and type(right) in plain:
+        if type(left) in comparable and type(right) in comparable:
             return left == right
-        return send("=", left, right)
+        return is_equal(left, right)
 
     def g_not_equal(left: Any, right: Any) -> Any:
-        if type(left) in plain and type(right) in plain:
+        if type(left) in comparable and type(right) in comparable:
             return left != right
-        return send("~=", left, right)
+        return is_unequal(left, right)
 
     def g_floor_divide(left: Any, right: Any) -> Any:
         if type(left) is int and type(right) is int and right:
             return left // right
-        return send("//", left, right)
+        return floored(left, right)
 
     def g_modulo(left: Any, right: Any) -> Any:
         if type(left) is int and type(right) is int and right:
             return left % right
-        return send("\\\\", left, right)
+        return remainder(left, right)
 
     def g_divide(left: Any, right: Any) -> Any:
         if type(right) is float and right and type(left) in numbers:
             return left / right
-        return send("/", left, right)
+        return over(left, right)
 
     found = dict(locals())
     return {name: function for name, function in found.items() if name.startswith("g_")}

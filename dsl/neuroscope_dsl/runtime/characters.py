@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.classes import SmalltalkClass, define
 from neuroscope_dsl.runtime.numbers import Magnitude
@@ -116,5 +114,3 @@ def is_vowel(receiver: Character) -> bool:
 @CharacterClass.method("isPunctuation")
 def is_punctuation(receiver: Character) -> bool:
     return receiver.value in ".,:;!?"
-
-

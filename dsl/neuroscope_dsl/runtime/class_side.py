@@ -147,7 +147,7 @@ def instance_variable_names(receiver: SmalltalkClass) -> Array:
 def class_instance_variables(receiver: Metaclass, names: Any) -> Metaclass:
     owner = receiver.instance_class
     if not owner.defined_by_script:
-        return signal(Error(f"{owner.name} is built in; only classes defined by a script take variables"))  # type: ignore[no-any-return]
+        return signal(Error(f"{owner.name} is built in; only classes defined by a script take variables"))
     owner.class_instance_variables = _names(names)
     for variable in owner.class_instance_variables:
         setattr(owner, f"_iv_{variable}", None)
@@ -173,22 +173,20 @@ def make_subclass(
     """Define (or redefine, keeping its methods) the class `name` in the workspace."""
     name = str(name)
     if not _NAME.match(name) or not name[0].isupper():
-        return signal(Error(f"{name!r} is no name for a class", remedy="A class name begins with a capital letter."))  # type: ignore[no-any-return]
+        return signal(Error(f"{name!r} is no name for a class", remedy="A class name begins with a capital letter."))
     superclass = superclass or Object
     if superclass.name in _SEALED and not superclass.defined_by_script:
-        return signal(Error(f"{superclass.name} cannot have subclasses"))  # type: ignore[no-any-return]
+        return signal(Error(f"{superclass.name} cannot have subclasses"))
     found = d.context.lookup_class(name)
     if found is not None and not found.defined_by_script:
-        return signal(  # type: ignore[no-any-return]
-            Error(f"{name} is built in and cannot be redefined", remedy="Choose another name, or add methods to it.")
-        )
+        return signal(Error(f"{name} is built in and cannot be redefined", remedy="Choose another name, or add methods to it."))
     if found is None or found.superclass is not superclass:
         found = SmalltalkClass(name, superclass, dispatcher=d)
         base = superclass.python if superclass.python not in (None, object) else SmalltalkObject
         try:
             found.python = type(name, (base,), {"smalltalk_class": found})
         except TypeError as error:
-            return signal(Error(f"{superclass.name} cannot have subclasses: {error}"))  # type: ignore[no-any-return]
+            return signal(Error(f"{superclass.name} cannot have subclasses: {error}"))
     found.instance_variables = _names(variables)
     found.class_variables = _names(class_variables)
     found.category = str(category)
@@ -231,7 +229,7 @@ def _declare(selector: str, parts: tuple[str, ...]) -> None:
     def subclass(d: Any, receiver: SmalltalkClass, name: Any, *values: Any) -> SmalltalkClass:
         given = dict(zip(parts, values, strict=True))
         if given.pop("pools", ""):
-            return signal(Error("Pool dictionaries are not supported", remedy="Give poolDictionaries: ''."))  # type: ignore[no-any-return]
+            return signal(Error("Pool dictionaries are not supported", remedy="Give poolDictionaries: ''."))
         return make_subclass(d, receiver, name, **given)
 
 

@@ -70,7 +70,7 @@ class SmalltalkClass:
 
     def script_method(self, selector: str) -> Callable[..., Any] | None:
         """The method of that name that a script defined in this class or above it, if any."""
-        return None if self.dispatcher is None else self.dispatcher.script_method(self, selector)  # type: ignore[no-any-return]
+        return None if self.dispatcher is None else self.dispatcher.script_method(self, selector)
 
     # --- declaring primitives -------------------------------------------------------------------------------------
 

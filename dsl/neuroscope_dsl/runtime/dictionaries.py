@@ -7,13 +7,14 @@ from typing import Any
 
 from neuroscope_dsl.runtime.arithmetic import equal
 from neuroscope_dsl.runtime.classes import SmalltalkClass, define
-from neuroscope_dsl.runtime.collections import elements, order_key
+from neuroscope_dsl.runtime.collections import elements
 from neuroscope_dsl.runtime.containers import Bag, Set
 from neuroscope_dsl.runtime.exceptions import Error, KeyNotFound, NotFound
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.printing import print_string
 from neuroscope_dsl.runtime.protocols import Collection
+from neuroscope_dsl.runtime.summaries import order_key
 from neuroscope_dsl.runtime.values import Array, Association, OrderedCollection
 
 

@@ -214,7 +214,9 @@ class LibraryError(Error):
     def __init__(self, cause: Exception) -> None:
         message = getattr(cause, "message", None)
         kind = type(cause).__name__
-        super().__init__(str(message) if message else (f"{kind}: {cause}" if str(cause) else kind), remedy=getattr(cause, "remedy", None))
+        super().__init__(
+            str(message) if message else (f"{kind}: {cause}" if str(cause) else kind), remedy=getattr(cause, "remedy", None)
+        )
         self.cause = cause
         self.__cause__ = cause
         self.site = getattr(cause, "site", None)
@@ -271,5 +273,3 @@ class NonLocalReturn(BaseException):
         super().__init__()
         self.home = home
         self.value = value
-
-

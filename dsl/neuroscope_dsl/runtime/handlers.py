@@ -117,9 +117,9 @@ def adopt(error: BaseException) -> SmalltalkException | None:
     """A Python exception as a Smalltalk one; None for what no script may catch (limits, interrupts, syntax errors)."""
     if isinstance(error, SmalltalkException):
         adopted: SmalltalkException = error
-    elif isinstance(error, (ScriptStopped, CancelledError, RecursionError, MemoryError, SmalltalkError)):
-        return None
-    elif not isinstance(error, Exception):
+    elif isinstance(error, (ScriptStopped, CancelledError, RecursionError, MemoryError, SmalltalkError)) or not isinstance(
+        error, Exception
+    ):
         return None
     elif isinstance(error, NameError) and str(getattr(error, "name", "") or "").startswith("v_"):
         adopted = _unknown_name(error)

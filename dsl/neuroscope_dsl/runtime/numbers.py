@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 from neuroscope_dsl.errors import MemoryLimitReached
 from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.arithmetic import is_number, normal
-from neuroscope_dsl.runtime.bignum import MAX_BITS, in_radix, print_integer
+from neuroscope_dsl.runtime.bignum import MAX_BITS
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import DomainError, Error, InvalidArgument, ZeroDivide
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.printing import print_float, print_string
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
-from neuroscope_dsl.runtime.values import Character, Point
 
 Magnitude = define("Magnitude", Object)
 Number = define("Number", Magnitude)
@@ -244,9 +242,11 @@ def _round_any(value: Any) -> int:
     return _round(Fraction(value)) if isinstance(value, float) else _round(value)
 
 
-for _selector, _rule in {"floor": math.floor, "ceiling": math.ceil, "truncated": math.trunc, "rounded": _round_any}.items():
-    _rounding(_selector, _rule)
+_rounding("floor", math.floor)
+_rounding("ceiling", math.ceil)
+_rounding("truncated", math.trunc)
 _rounding("asInteger", math.trunc)
+_rounding("rounded", _round_any)
 
 
 @Number.method("roundTo:")
@@ -387,195 +387,6 @@ def close_to(receiver: Any, other: Any) -> bool:
 @Number.method("closeTo:precision:")
 def close_to_precision(receiver: Any, other: Any, precision: Any) -> bool:
     return bool(abs(_real(receiver) - _real(other)) <= _real(precision))
-
-
-# --- integers -----------------------------------------------------------------------------------------------------
-
-
-@Integer.method("factorial")
-def factorial(receiver: int) -> Any:
-    if receiver < 0:
-        return signal(Error("factorial: the receiver must not be negative"))
-    if receiver > 100_000:
-        raise MemoryLimitReached("This factorial would be too large to compute with.")
-    return math.factorial(receiver)
-
-
-@Integer.method("gcd:")
-def gcd(receiver: int, other: Any) -> int:
-    return math.gcd(receiver, _whole(other))
-
-
-@Integer.method("lcm:")
-def lcm(receiver: int, other: Any) -> int:
-    return math.lcm(receiver, _whole(other))
-
-
-@Integer.method("bitAnd:", "&")
-def bit_and(receiver: int, other: Any) -> int:
-    return receiver & _whole(other)
-
-
-@Integer.method("bitOr:", "|")
-def bit_or(receiver: int, other: Any) -> int:
-    return receiver | _whole(other)
-
-
-@Integer.method("bitXor:")
-def bit_xor(receiver: int, other: Any) -> int:
-    return receiver ^ _whole(other)
-
-
-@Integer.method("bitInvert")
-def bit_invert(receiver: int) -> int:
-    return ~receiver
-
-
-@Integer.method("bitShift:", "<<")
-def bit_shift(receiver: int, count: Any) -> int:
-    count = _whole(count)
-    if count > MAX_BITS:
-        raise MemoryLimitReached("This shift would be too large to compute with.")
-    return receiver << count if count >= 0 else receiver >> -count
-
-
-@Integer.method(">>")
-def shift_right(receiver: int, count: Any) -> int:
-    return bit_shift(receiver, -_whole(count))
-
-
-@Integer.method("bitAt:")
-def bit_at(receiver: int, index: Any) -> int:
-    return receiver >> (_whole(index) - 1) & 1
-
-
-@Integer.method("highBit")
-def high_bit(receiver: int) -> int:
-    return receiver.bit_length()
-
-
-@Integer.method("binomial:", "numberOfCombinationsTaken:", "take:")
-def binomial(receiver: int, other: Any) -> int:
-    return math.comb(receiver, _whole(other))
-
-
-@Integer.method("asCharacter")
-def as_character(receiver: int) -> Any:
-    if not 0 <= receiver <= 0x10FFFF:
-        return signal(Error(f"{receiver} is no code point"))
-    return Character(chr(receiver))
-
-
-@Integer.method("timesRepeat:")
-def times_repeat(d: Any, receiver: int, block: Any) -> int:
-    for _ in range(receiver):
-        d.value(block)
-    return receiver
-
-
-@Integer.method("atRandom")
-def at_random(d: Any, receiver: int) -> int:
-    generator: random.Random = d.context.random
-    return generator.randint(1, receiver)
-
-
-@Integer.method("printString:", "printStringRadix:", "radix:", "storeString:")
-def print_in_radix(receiver: int, base: Any) -> str:
-    return in_radix(receiver, _radix(base))
-
-
-@Integer.method("printStringBase:")
-def print_in_base(receiver: int, base: Any) -> str:
-    return in_radix(receiver, _radix(base))
-
-
-@Integer.method("storeStringBase:", "storeStringRadix:")
-def store_in_base(receiver: int, base: Any) -> str:
-    sign_text = "-" if receiver < 0 else ""
-    return f"{sign_text}{base}r{in_radix(abs(receiver), _radix(base))}"
-
-
-@Integer.method("printPaddedWith:to:")
-def print_padded(receiver: int, character: Any, width: Any) -> str:
-    return print_integer(receiver).rjust(_whole(width), str(character))
-
-
-@Integer.method("printString:length:padded:", "printStringLength:padded:")
-def print_length(receiver: int, *arguments: Any) -> str:
-    base = arguments[0] if len(arguments) == 3 else 10
-    return in_radix(receiver, _radix(base)).rjust(_whole(arguments[-2]), "0" if arguments[-1] else " ")
-
-
-@Number.method("printShowingDecimalPlaces:", "printShowingMaxDecimalPlaces:")
-def print_places(receiver: Any, places: Any) -> str:
-    places = _whole(places)
-    scaled = _round_any(_real(receiver) * 10**places) if not isinstance(receiver, float) else None
-    if scaled is None:
-        return f"{receiver:.{places}f}"
-    digits = print_integer(abs(scaled)).rjust(places + 1, "0")
-    text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
-    return f"-{text}" if scaled < 0 else text
-
-
-def _radix(base: Any) -> int:
-    base = _whole(base)
-    if not 2 <= base <= 36:
-        raise InvalidArgument("A radix lies between 2 and 36")
-    return base
-
-
-@Number.method("asCharacterDigit")
-def as_digit(receiver: Any) -> Character:
-    return Character("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[_whole(receiver)])
-
-
-@Number.method("@")
-def point(receiver: Any, y: Any) -> Point:
-    return Point(receiver, y)
-
-
-# --- counting loops that the compiler did not flatten --------------------------------------------------------------
-
-
-def steps(first: Any, last: Any, step: Any = 1) -> Iterator[Any] | range:
-    """The values from `first` to `last`: a range for integers, sums for all other numbers."""
-    if type(first) is int and type(step) is int and type(last) in (int, float, Fraction) and step:
-        stop = last if type(last) is int else (math.floor(last) if step > 0 else math.ceil(last))
-        return range(first, stop + (1 if step > 0 else -1), step)
-    return _sums(first, last, step)
-
-
-def _sums(first: Any, last: Any, step: Any) -> Iterator[Any]:
-    if not all(is_number(value) for value in (first, last, step)):
-        bad = next(value for value in (first, last, step) if not is_number(value))
-        signal(InvalidArgument(f"A loop counts with numbers, not with {print_string(bad)[:60]}"))
-        return
-    if step == 0:
-        signal(InvalidArgument("The step of a loop must not be zero"))
-        return
-    count = 0
-    while True:
-        value = arithmetic.add(first, arithmetic.multiply(count, step))
-        if value > last if step > 0 else value < last:
-            return
-        yield value
-        count += 1
-
-
-@Number.method("to:do:")
-def to_do(d: Any, receiver: Any, last: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    for value in steps(receiver, last):
-        function(value)
-    return receiver
-
-
-@Number.method("to:by:do:")
-def to_by_do(d: Any, receiver: Any, last: Any, step: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    for value in steps(receiver, last, step):
-        function(value)
-    return receiver
 
 
 # --- class side ---------------------------------------------------------------------------------------------------

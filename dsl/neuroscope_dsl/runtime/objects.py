@@ -38,7 +38,7 @@ def hash_of(receiver: Any) -> int:
 
 @Object.method("class")
 def class_of(d: Any, receiver: Any) -> SmalltalkClass:
-    return d.class_of(receiver)  # type: ignore[no-any-return]
+    return d.class_of(receiver)
 
 
 @Object.method("yourself", "value")
@@ -385,4 +385,3 @@ def as_string(d: Any, receiver: Any) -> Any:
 @Object.method("inspect")
 def inspect(d: Any, receiver: Any) -> Any:
     return print_nl(d, receiver)
-

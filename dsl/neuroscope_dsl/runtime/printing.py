@@ -35,7 +35,8 @@ def print_string(value: Any, depth: int = 0) -> str:
     if kind is Symbol:
         return print_symbol(value)
     if isinstance(value, SmalltalkObject | SmalltalkException) and _has_own_form(value):
-        return str(value.smalltalk_class.dispatcher.send(value, "printString"))
+        owner: Any = getattr(value, "smalltalk_class", None)
+        return str(owner.dispatcher.send(value, "printString"))
     if is_public(kind):
         return _print_public(value)
     if isinstance(value, str):

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
 
-from neuroscope_dsl.errors import MemoryLimitReached
 from neuroscope_dsl.runtime.arithmetic import equal
-from neuroscope_dsl.runtime.classes import SmalltalkClass, define
-from neuroscope_dsl.runtime.collections import SortFunction, elements, like, mapped, order_key
+from neuroscope_dsl.runtime.classes import define
+from neuroscope_dsl.runtime.collections import elements, like, mapped
 from neuroscope_dsl.runtime.containers import Interval, SortedCollection
 from neuroscope_dsl.runtime.exceptions import (
     CollectionIsEmpty,
     Error,
     InvalidArgument,
     ModificationForbidden,
-    NotFound,
     SubscriptOutOfBounds,
 )
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.numbers import Number
 from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.printing import print_string
 from neuroscope_dsl.runtime.protocols import ArrayedCollection, SequenceableCollection
+from neuroscope_dsl.runtime.summaries import order_key
 from neuroscope_dsl.runtime.values import Array, Character, OrderedCollection
 
 ArrayClass = define("Array", ArrayedCollection, Array, tuple)
@@ -31,9 +30,6 @@ ByteArray = define("ByteArray", ArrayedCollection, bytearray, bytes)
 IntervalClass = define("Interval", ArrayedCollection, Interval, range)
 Ordered = define("OrderedCollection", SequenceableCollection, OrderedCollection, list)
 Sorted = define("SortedCollection", Ordered, SortedCollection)
-
-#: No collection is made with more elements than this at once.
-MAX_SIZE = 100_000_000
 
 
 def item(receiver: Sequence[Any], index: int) -> Any:
@@ -302,7 +298,7 @@ def _same_size(receiver: Any, other: Any) -> None:
 def overlapping_pairs_do(d: Any, receiver: Any, block: Any) -> Any:
     function = d.function(block, 2)
     items = list(elements(receiver))
-    for a, b in zip(items, items[1:], strict=False):
+    for a, b in itertools.pairwise(items):
         function(a, b)
     return receiver
 
@@ -310,7 +306,7 @@ def overlapping_pairs_do(d: Any, receiver: Any, block: Any) -> Any:
 @SequenceableCollection.method("isSorted")
 def is_sorted(d: Any, receiver: Any) -> bool:
     items = list(elements(receiver))
-    return all(d.send(a, "<=", b) is True for a, b in zip(items, items[1:], strict=False))
+    return all(d.send(a, "<=", b) is True for a, b in itertools.pairwise(items))
 
 
 @SequenceableCollection.method("sort")
@@ -353,202 +349,3 @@ def _arithmetic(selector: str) -> None:
 
 for _selector in ("+", "-", "*", "/"):
     _arithmetic(_selector)
-
-
-# --- growing and shrinking ------------------------------------------------------------------------------------------
-
-
-@Ordered.method("add:", "addLast:")
-def add(receiver: list[Any], value: Any) -> Any:
-    if isinstance(receiver, SortedCollection):
-        receiver.insert_sorted(value)
-    else:
-        receiver.append(value)
-    return value
-
-
-@Ordered.method("addFirst:")
-def add_first(receiver: list[Any], value: Any) -> Any:
-    receiver.insert(0, value)
-    return value
-
-
-@Ordered.method("add:beforeIndex:")
-def add_before(receiver: list[Any], value: Any, index: int) -> Any:
-    receiver.insert(index - 1, value)
-    return value
-
-
-@Ordered.method("insert:before:")
-def insert_before(receiver: list[Any], value: Any, index: int) -> Any:
-    return add_before(receiver, value, index)
-
-
-@Ordered.method("addAll:", "addAllLast:")
-def add_all(receiver: list[Any], items: Any) -> Any:
-    for each in list(elements(items)):
-        add(receiver, each)
-    return items
-
-
-@Ordered.method("addAllFirst:")
-def add_all_first(receiver: list[Any], items: Any) -> Any:
-    receiver[0:0] = list(elements(items))
-    return items
-
-
-@Ordered.method("removeFirst")
-def remove_first(receiver: list[Any]) -> Any:
-    return receiver.pop(0) if receiver else signal(CollectionIsEmpty("The collection is empty"))
-
-
-@Ordered.method("removeLast")
-def remove_last(receiver: list[Any]) -> Any:
-    return receiver.pop() if receiver else signal(CollectionIsEmpty("The collection is empty"))
-
-
-@Ordered.method("removeFirst:")
-def remove_first_n(receiver: list[Any], count: int) -> Any:
-    removed = receiver[:count]
-    del receiver[:count]
-    return OrderedCollection(removed)
-
-
-@Ordered.method("removeLast:")
-def remove_last_n(receiver: list[Any], count: int) -> Any:
-    removed = receiver[len(receiver) - count :]
-    del receiver[len(receiver) - count :]
-    return OrderedCollection(removed)
-
-
-@Ordered.method("remove:")
-def remove(receiver: list[Any], value: Any) -> Any:
-    index = index_of(receiver, value)
-    if not index:
-        return signal(NotFound(f"{print_string(value)[:60]} is not in the collection"))
-    return receiver.pop(index - 1)
-
-
-@Ordered.method("remove:ifAbsent:")
-def remove_if_absent(d: Any, receiver: list[Any], value: Any, block: Any) -> Any:
-    index = index_of(receiver, value)
-    return receiver.pop(index - 1) if index else d.value(block)
-
-
-@Ordered.method("removeAt:", "removeIndex:")
-def remove_at(receiver: list[Any], index: Any) -> Any:
-    place = _checked(receiver, index)
-    return out_of_bounds(receiver, index) if place is None else receiver.pop(place)
-
-
-@Ordered.method("removeAll:")
-def remove_all_of(receiver: list[Any], items: Any) -> Any:
-    for each in list(elements(items)):
-        remove(receiver, each)
-    return items
-
-
-@Ordered.method("removeAll", "reset")
-def remove_all(receiver: list[Any]) -> Any:
-    receiver.clear()
-    return receiver
-
-
-@Ordered.method("removeAllSuchThat:")
-def remove_all_such_that(d: Any, receiver: list[Any], block: Any) -> Any:
-    function = d.function(block, 1)
-    receiver[:] = [each for each in receiver if not truth(function(each))]
-    return receiver
-
-
-# --- class side and intervals ---------------------------------------------------------------------------------------
-
-
-@ArrayClass.class_method("new:")
-def new_array(receiver: SmalltalkClass, size: int) -> Array:
-    return Array([None] * check_size(size))
-
-
-@ArrayClass.class_method("new:withAll:")
-def new_array_with(receiver: SmalltalkClass, size: int, value: Any) -> Array:
-    return Array([value] * check_size(size))
-
-
-@ArrayClass.class_method("withAll:", "newFrom:")
-def array_with_all(receiver: SmalltalkClass, items: Any) -> Array:
-    return Array(elements(items))
-
-
-@ByteArray.class_method("new:")
-def new_byte_array(receiver: SmalltalkClass, size: int) -> bytearray:
-    return bytearray(check_size(size))
-
-
-@ByteArray.class_method("withAll:", "newFrom:")
-def byte_array_with_all(receiver: SmalltalkClass, items: Any) -> bytearray:
-    return bytearray(elements(items))
-
-
-@Ordered.class_method("new:withAll:")
-def new_ordered_with(receiver: SmalltalkClass, size: int, value: Any) -> OrderedCollection:
-    return OrderedCollection([value] * check_size(size))
-
-
-@Sorted.class_method("sortBlock:", "sortUsing:")
-def sorted_by_block(d: Any, receiver: SmalltalkClass, block: Any) -> SortedCollection:
-    return SortedCollection((), d.function(block, 2))
-
-
-def check_size(size: Any) -> int:
-    """A size that a collection can be made with."""
-    if type(size) is not int or size < 0:
-        raise InvalidArgument(f"A size is an integer from zero, not {print_string(size)[:60]}")
-    if size > MAX_SIZE:
-        raise MemoryLimitReached(f"A collection of {size} elements would be too large.")
-    return size
-
-
-@IntervalClass.class_method("from:to:")
-def interval(receiver: SmalltalkClass, first: Any, last: Any) -> Interval:
-    return Interval(first, last)
-
-
-@IntervalClass.class_method("from:to:by:")
-def interval_by(receiver: SmalltalkClass, first: Any, last: Any, step: Any) -> Interval:
-    return Interval(first, last, step)
-
-
-@Number.method("to:")
-def to(receiver: Any, last: Any) -> Interval:
-    return Interval(receiver, last)
-
-
-@Number.method("to:by:")
-def to_by(receiver: Any, last: Any, step: Any) -> Interval:
-    return Interval(receiver, last, step)
-
-
-@Number.method("to:collect:")
-def to_collect(d: Any, receiver: Any, last: Any, block: Any) -> Array:
-    function = d.function(block, 1)
-    return Array(function(each) for each in Interval(receiver, last))
-
-
-@IntervalClass.method("increment")
-def increment(receiver: Any) -> Any:
-    return receiver.step
-
-
-def _ordering(selector: str, descending: bool) -> None:
-    from neuroscope_dsl.runtime.blocks import BlockClosure
-    from neuroscope_dsl.runtime.strings import SymbolClass
-
-    def ordering(d: Any, receiver: Any) -> SortFunction:
-        return SortFunction(d, receiver, descending)
-
-    BlockClosure.method(selector)(ordering)
-    SymbolClass.method(selector)(ordering)
-
-
-_ordering("ascending", False)
-_ordering("descending", True)

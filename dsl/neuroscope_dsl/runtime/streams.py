@@ -338,7 +338,9 @@ def position(receiver: Stream) -> int:
 @StreamClass.method("position:")
 def set_position(receiver: Stream, place: int) -> Any:
     if not 0 <= place <= len(receiver.items):
-        return signal(InvalidArgument(f"Position {print_string(place)} is outside the stream: its size is {len(receiver.items)}"))
+        return signal(
+            InvalidArgument(f"Position {print_string(place)} is outside the stream: its size is {len(receiver.items)}")
+        )
     receiver.place = place
     return receiver
 

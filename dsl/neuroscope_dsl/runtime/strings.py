@@ -9,7 +9,7 @@ from typing import Any
 
 from neuroscope_dsl.numerals import number_value
 from neuroscope_dsl.runtime import arithmetic
-from neuroscope_dsl.runtime.classes import SmalltalkClass, define
+from neuroscope_dsl.runtime.classes import define
 from neuroscope_dsl.runtime.collections import elements
 from neuroscope_dsl.runtime.exceptions import Error, InvalidArgument, ModificationForbidden
 from neuroscope_dsl.runtime.handlers import signal
@@ -321,19 +321,19 @@ def join_using(receiver: Any, separator: Any) -> str:
 
 @String.method("repeat:")
 def repeat(receiver: str, count: Any) -> str:
-    from neuroscope_dsl.runtime.sequences import check_size
+    from neuroscope_dsl.runtime.sequence_classes import check_size
 
     check_size(check_size(count) * len(receiver))
     return str(receiver) * int(count)
 
 
 @String.method("padLeftTo:", "padLeftTo:with:")
-def pad_left(receiver: str, width: int, character: Any = Character(" ")) -> str:
+def pad_left(receiver: str, width: int, character: Any = " ") -> str:
     return str(receiver).rjust(width, text_of(character))
 
 
 @String.method("padRightTo:", "padRightTo:with:")
-def pad_right(receiver: str, width: int, character: Any = Character(" ")) -> str:
+def pad_right(receiver: str, width: int, character: Any = " ") -> str:
     return str(receiver).ljust(width, text_of(character))
 
 
@@ -393,65 +393,3 @@ def occurrences_of(receiver: str, character: Any) -> int:
 @String.method("asCharacter")
 def as_character(receiver: str) -> Any:
     return Character(str(receiver)[0]) if len(receiver) == 1 else signal(Error("Only a string of size 1 is a character"))
-
-
-
-@SymbolClass.method("value:")
-def symbol_value(d: Any, receiver: Symbol, argument: Any) -> Any:
-    return d.send(argument, str(receiver))
-
-
-@SymbolClass.method("value:value:")
-def symbol_value_2(d: Any, receiver: Symbol, first: Any, second: Any) -> Any:
-    return d.send(first, str(receiver), second)
-
-
-@SymbolClass.method("cull:")
-def symbol_cull(d: Any, receiver: Symbol, argument: Any) -> Any:
-    return d.send(argument, str(receiver))
-
-
-@SymbolClass.method("numArgs")
-def num_args(receiver: Symbol) -> int:
-    return receiver.count(":") if receiver[:1].isalpha() else 1
-
-
-@SymbolClass.method("keywords")
-def keywords(receiver: Symbol) -> Array:
-    return Array(f"{part}:" for part in receiver.split(":") if part)
-
-
-# --- class side ---------------------------------------------------------------------------------------------------
-
-
-@String.class_method("new")
-def new(receiver: SmalltalkClass) -> str:
-    return ""
-
-
-@String.class_method("new:")
-def new_sized(receiver: SmalltalkClass, count: Any) -> MutableString:
-    from neuroscope_dsl.runtime.sequences import check_size
-
-    return MutableString(" " * check_size(count))
-
-
-@String.class_method("new:withAll:")
-def new_with_all(receiver: SmalltalkClass, count: Any, character: Any) -> MutableString:
-    from neuroscope_dsl.runtime.sequences import check_size
-
-    return MutableString(text_of(character) * check_size(count))
-
-
-@String.class_method("withAll:", "newFrom:")
-def with_all(receiver: SmalltalkClass, items: Any) -> str:
-    return "".join(text_of(each) for each in elements(items))
-
-
-for _name, _text in {"cr": "\r", "lf": "\n", "nl": "\n", "tab": "\t", "crlf": "\r\n", "space": " ", "empty": ""}.items():
-    String.class_methods[_name] = lambda receiver, text=_text: text
-
-
-@SymbolClass.class_method("new", "new:", "with:")
-def no_new_symbol(receiver: SmalltalkClass, *arguments: Any) -> Any:
-    return signal(Error("Symbols are not made by new", remedy="Write #name, or send asSymbol to a string."))
