@@ -12,6 +12,8 @@ import typer
 from neuroscope.errors import NeuroScopeError
 from neuroscope_bridge.cli import show
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="neuroscope",
     help="Look inside language models: run documented experiments from Smalltalk scripts, or try things live.",
@@ -154,15 +156,16 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
     try:
-        app(args=given, standalone_mode=True)
+        app(args=given)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # typer turns Ctrl-C into an exit without a word
+            show.stderr.print("interrupted", style="bold red")
+        raise
     except NeuroScopeError as error:
         if debug:
             traceback.print_exc()
         show.show_error(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        show.stderr.print("interrupted", style="bold red")
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)

@@ -32,7 +32,10 @@ def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
             _size(entry.bytes_bfloat16),
             entry.note or "",
         )
-    Console(soft_wrap=True).print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 240  # what reads a pipe wants whole lines
+    console.print(table)
 
 
 def verify_model(name: str, given: list[str], embedded: bool, engine: str | None, as_json: bool) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from neuroscope_dsl.workspace import Workspace
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -21,6 +20,7 @@ from neuroscope.errors import NeuroScopeError
 from neuroscope.results import Result
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_dsl.workspace import Workspace
 
 _GREETING = (
     f"NeuroScope {neuroscope.__version__}. An empty line or a complete statement evaluates; Tab completes; Ctrl-D leaves."
@@ -92,9 +92,9 @@ class _SelectorCompleter(Completer):
         self._workspace = workspace
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        word = document.get_word_before_cursor(WORD=False)
-        for found in self._workspace.complete(document.text, document.cursor_position):
-            yield Completion(found, start_position=-len(word) if found.lower().startswith(word.lower()) else 0)
+        found = self._workspace.complete(document.text, document.cursor_position)
+        for choice in found.choices:
+            yield Completion(choice, start_position=found.start - document.cursor_position)
 
 
 def _bindings(workspace: Workspace) -> KeyBindings:

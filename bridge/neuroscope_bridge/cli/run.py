@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuroscope_dsl.workspace import Workspace
-
 from neuroscope import settings
 from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope.results import Result, plain
 from neuroscope_bridge.cli import show
+from neuroscope_dsl.workspace import Limits, Workspace
 
 
 class FileError(NeuroScopeError):
@@ -70,7 +69,7 @@ def prepared(options: RunOptions) -> Iterator[Workspace]:
         aliases.in_force(options.aliases, embedded=options.embedded),
         settings.defaults(seed=options.seed, engine=options.engine),
     ):
-        workspace = Workspace(transcript=_transcript, time_limit=options.time_limit)
+        workspace = Workspace(transcript=_transcript, limits=Limits(time=options.time_limit), seed=settings.seed())
         with show.progress_shown(options.quiet):
             bind(workspace, options)
         yield workspace

@@ -83,4 +83,4 @@ def show_error(error: BaseException) -> None:
     else:
         text = f"{type(error).__name__}: {error}"
     stderr.print("error: ", style="bold red", end="")
-    stderr.print(text, markup=False)
+    stderr.print(text, markup=False, soft_wrap=True)

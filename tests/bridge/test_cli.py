@@ -1,0 +1,201 @@
+"""The command line as its user meets it: a process with arguments, output, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import tiny
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+
+
+def neuroscope(*arguments: str, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "neuroscope_bridge", *arguments]
+    return subprocess.run(
+        command, input=stdin, capture_output=True, text=True, env=ENVIRONMENT, cwd=cwd, timeout=120, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "tiny-gpt2"
+    tiny.hf_model("gpt2").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def script(folder: Path, text: str, name: str = "script.st") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_the_last_answer_is_printed_and_the_transcript_flows(tmp_path: Path) -> None:
+    done = neuroscope("run", script(tmp_path, "Transcript show: 'working'; cr. #(1 2 3) collect: [:e | e * e]"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "working\n#(1 4 9)\n", "")
+
+
+def test_scripts_of_one_run_share_a_workspace(tmp_path: Path) -> None:
+    first, second = script(tmp_path, "x := 20.", "a.st"), script(tmp_path, "x + y", "b.st")
+    done = neuroscope("run", "--bind", "y=1 + 1", first, second)
+    assert (done.returncode, done.stdout) == (0, "22\n")
+
+
+def test_a_model_is_bound_and_its_alias_told(tmp_path: Path, model: Path) -> None:
+    done = neuroscope("run", "--alias", f"gpt2-medium={model}", "--model", "gpt2-medium", script(tmp_path, "model name"))
+    assert done.stdout == "'gpt2-medium'\n"
+    assert f"{model} stands in for gpt2-medium." in done.stderr
+
+
+def test_json_holds_variables_model_seed_and_versions(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "out.json"
+    text = f"m := TransformerModel fromHuggingFace: '{model}'.\nthird := 1/3. words := #(a 'b' $c). d := Dictionary new. d at: #k put: 7"
+    done = neuroscope("run", "--seed", "5", "--json", str(out), script(tmp_path, text))
+    assert done.returncode == 0, done.stderr
+    document = json.loads(out.read_text())
+    assert document["seed"] == 5
+    assert document["variables"]["third"] == pytest.approx(1 / 3)
+    assert document["variables"]["words"] == ["a", "b", "c"]
+    assert document["variables"]["d"] == {"k": 7}
+    assert document["variables"]["m"]["architecture"]["layers"] == tiny.LAYERS
+    assert document["model"]["weightsHash"]
+    assert document["versions"].keys() >= {"neuroscope", "torch", "transformers", "numpy"}
+
+
+def test_a_run_that_fails_leaves_an_earlier_json_as_it_was(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.write_text("before")
+    assert neuroscope("run", "--json", str(out), script(tmp_path, "x := 1. x foo")).returncode == 1
+    assert out.read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "script.st"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("m := TransfomerModel new", "Did you mean 'TransformerModel'?"),
+        ("TransformerModel fromHugingFace: 'x'", "#fromHuggingFace:"),
+        ("TransformerModel fromHuggingFace: './nowhere'", "There is nothing at ./nowhere"),
+        ("x := results + 1", "--bind results="),
+        ("#(1 2) at: 9", "out of bounds"),
+        ("x := (3 + ", ":1:"),
+        ("1/0", "ZeroDivide"),
+        ("Dataset fromFile: 'nowhere.csv'", "There is no file nowhere.csv"),
+    ],
+)
+def test_an_error_names_what_where_and_what_would_be_right(tmp_path: Path, text: str, says: str) -> None:
+    done = neuroscope("run", script(tmp_path, f"a := 1.\n{text}"))
+    assert done.returncode == 1
+    assert says in done.stderr or says.replace(":1:", ":2:") in done.stderr
+    assert "Traceback" not in done.stderr
+    assert re.search(r"script\.st:2:\d+", done.stderr)
+    assert "^" in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = neuroscope("run", "--debug", script(tmp_path, "1 foo"))
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_syntax_error_in_a_later_file_stops_before_anything_runs(tmp_path: Path) -> None:
+    good, bad = script(tmp_path, "Transcript show: 'ran'", "a.st"), script(tmp_path, "x := )", "b.st")
+    done = neuroscope("run", good, bad)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "b.st:1:6" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("run",), 2, "Missing argument"),
+        (("run", "nowhere.st"), 1, "There is no file nowhere.st"),
+        (("run", "--alias", "x", "nowhere.st"), 1, "There is no file"),
+        (("rnu",), 2, "No such command"),
+        (("verify", "./nowhere"), 1, "There is nothing at ./nowhere"),
+        (("models", "--alias", "x"), 1, "NAME=TARGET"),
+    ],
+)
+def test_wrong_usage_says_so(arguments: tuple[str, ...], code: int, says: str) -> None:
+    done = neuroscope(*arguments)
+    assert done.returncode == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [["--bind", "x"], ["--bind", "3x=1"], ["--alias", "nothing"], ["--engine", "abacus", "--model", "gpt2"]]
+)
+def test_faulty_options_are_explained(tmp_path: Path, option: list[str]) -> None:
+    done = neuroscope("run", *option, script(tmp_path, "1"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+
+
+def test_json_to_a_folder_that_is_not_there_fails_before_the_work(tmp_path: Path) -> None:
+    done = neuroscope("run", "--json", str(tmp_path / "no" / "out.json"), script(tmp_path, "Transcript show: 'worked'"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+
+
+def test_a_time_limit_stops_a_runaway_script(tmp_path: Path) -> None:
+    done = neuroscope("run", "--time-limit", "0.5", script(tmp_path, "[true] whileTrue: [1 + 1]"))
+    assert done.returncode == 1
+    assert "0.5" in done.stderr
+
+
+def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
+    text = "[Transcript show: 'started'; cr. [true] whileTrue: [1 + 1]] ensure: [Transcript show: 'tidied'; cr]"
+    command = [sys.executable, "-m", "neuroscope_bridge", "run", script(tmp_path, text)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == "tidied\n"
+    assert errors.strip().splitlines()[-1] == "interrupted"
+
+
+def test_the_repl_reads_statements_over_lines_and_survives_errors() -> None:
+    done = neuroscope("repl", stdin="x := 3.\nx +\n4.\n1 foo.\n[:y |\n  y * x] value: 5\n")
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == ["3", "7", "15"]
+    assert "does not understand #foo" in done.stderr
+
+
+def test_models_lists_what_resolves_where(model: Path) -> None:
+    done = neuroscope("models", "--json", "--alias", f"mine={model}")
+    entries = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert entries["mine"]["kind"] == "folder"
+    assert entries["mine"]["bytesFloat32"] == 4 * entries["mine"]["parameters"]
+    assert entries["gpt-oss-20b"]["target"] == "openai/gpt-oss-20b"
+    assert "gpt-oss-20b" in neuroscope("models").stdout
+
+
+def test_verify_prints_every_check(model: Path) -> None:
+    done = neuroscope("verify", str(model))
+    assert done.returncode == 0
+    assert done.stdout.count("ok  ") == 11
+    report = json.loads(neuroscope("verify", "--json", str(model)).stdout)
+    assert all(check["difference"] <= check["tolerance"] for check in report["checks"])
+
+
+def test_help_and_version_start_without_a_tensor_framework() -> None:
+    probe = (
+        "import sys\nfrom neuroscope_bridge.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\nassert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
+    assert re.fullmatch(r"neuroscope \d+\.\d+\.\d+\n", neuroscope("--version").stdout)
