@@ -24,7 +24,7 @@ _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 #: `Class >> selector` or `Class class >> selector`, alone on its line but for a comment. The group is the DEFINE token.
 _HEADER = re.compile(
     rf"([A-Z][A-Za-z0-9_]*(?:[ \t]+class)?[ \t]*>>)[ \t]*"
-    rf"(?:{_NAME}:[ \t]*{_NAME}(?:[ \t]+{_NAME}:[ \t]*{_NAME})*|[-+*/\\<>=~,@%&?!|]+[ \t]*{_NAME}|{_NAME})"
+    rf"(?:{_NAME}:[ \t]*{_NAME}(?:(?:[ \t]|\r?\n[ \t])[ \t]*{_NAME}:[ \t]*{_NAME})*|(?:\|\|?|[-+*/\\<>=~,@%&?!]+)[ \t]*{_NAME}|{_NAME})"
     r'[ \t]*(?:"[^"]*")?[ \t\r]*(?=\n|$)'
 )
 
@@ -79,6 +79,7 @@ class SmalltalkLexer(Lexer):
         opened: list[tuple[str, int]] = []
         in_definition = False
         in_names = False
+        pattern_end = 0
         while True:
             found = match(text, position)
             if found is None:
@@ -97,8 +98,12 @@ class SmalltalkLexer(Lexer):
                         position = header.end(1)
                         yield ScannedToken("DEFINE", header.group(1), start, position)
                         in_definition = True
+                        pattern_end = header.end()
                         previous = "DEFINE"
                         continue
+            if start >= pattern_end > 0:  # the first token of a method's body begins a statement
+                pattern_end = 0
+                previous = ""
             if kind == "OP":
                 value = text[start:position]
                 if value[-1] == "-" and position < size and text[position] in "0123456789":
@@ -115,11 +120,14 @@ class SmalltalkLexer(Lexer):
                         previous = "NUMBER"
                         continue
             elif kind == "BAR":
-                if in_names:  # the end of a list of temporaries
+                if in_names:  # the end of a list of temporaries: what follows begins a statement
                     in_names = False
+                    yield ScannedToken(kind, "|", start, position)
+                    previous = ""
+                    continue
                 elif in_literal:
                     pass
-                elif previous not in _OPERAND_ENDS:
+                elif previous not in _OPERAND_ENDS and previous != "DEFINE":
                     in_names = previous != "PARAMETER"
                 elif text.startswith("||", start):
                     kind = "OP"

@@ -145,7 +145,7 @@ def test_a_chain_of_messages_may_be_long(show: Callable[[str], str]) -> None:
 def test_a_definition_is_a_header_at_column_one_with_an_indented_body() -> None:
     text = "Foo >> bar: x\n    | t |\n\n    t := x.\n    ^t\nFoo class>>baz\n    ^1.\nFoo new bar: 3\n"
     assert parse(text).items == (
-        MethodDefinition("Foo", False, "bar:", ("x",), parse("| t | t := x. ^t").items and _body("| t | t := x. ^t")),
+        MethodDefinition("Foo", False, "bar:", ("x",), _body("| t | t := x. ^t")),
         MethodDefinition("Foo", True, "baz", (), _body("^1")),
         Send(Send(Variable("Foo"), "new"), "bar:", (Number("3"),)),
     )
@@ -195,3 +195,10 @@ def test_a_string_in_a_body_may_reach_column_one() -> None:
     definition = parse("Foo >> x\n  ^'a\nb'").items[0]
     assert isinstance(definition, MethodDefinition)
     assert definition.body.statements == (Return(String("a\nb")),)
+
+
+def test_a_keyword_pattern_may_take_several_lines() -> None:
+    definition = parse("Foo >> at: k\n    put: v\n    | t |\n    ^t").items[0]
+    assert isinstance(definition, MethodDefinition)
+    assert (definition.selector, definition.parameters) == ("at:put:", ("k", "v"))
+    assert definition.body.statements == (Temporaries(("t",)), Return(Variable("t")))

@@ -19,7 +19,9 @@ RESERVED = {"self", "super", "nil", "true", "false", "thisContext"}
 names = st.from_regex(r"[a-z_][A-Za-z0-9_]{0,5}", fullmatch=True).filter(lambda name: name not in RESERVED)
 class_names = st.from_regex(r"[A-Z][A-Za-z0-9]{0,5}", fullmatch=True)
 words = st.from_regex(r"[a-z][A-Za-z0-9]{0,5}", fullmatch=True).filter(lambda name: name not in RESERVED)
-binary_selectors = st.sampled_from(["+", "-", "*", "/", "//", "\\\\", "<", ">=", "=", "~=", "==", ",", "->", "@", "|", "&", "%", "<<"])
+binary_selectors = st.sampled_from(
+    ["+", "-", "*", "/", "//", "\\\\", "<", ">=", "=", "~=", "==", ",", "->", "@", "|", "&", "%", "<<"]
+)
 keyword_selectors = st.lists(words, min_size=1, max_size=3).map(lambda parts: "".join(f"{part}:" for part in parts))
 texts = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=8)
 
@@ -103,7 +105,9 @@ def test_printing_and_parsing_is_the_identity(script: nodes.Script) -> None:
     assert parse(unparse(script)) == script
 
 
-ALPHABET = st.sampled_from(list("ab:A. \n\t#$'\"()[]{}|^;:=+-*<>_0123456789rse@,~\\&%!?") + ["class", ">>", ":=", "#(", "Foo >> bar\n", "é"])
+ALPHABET = st.sampled_from(
+    list("ab:A. \n\t#$'\"()[]{}|^;:=+-*<>_0123456789rse@,~\\&%!?") + ["class", ">>", ":=", "#(", "Foo >> bar\n", "é"]
+)
 
 
 @settings(max_examples=1000, deadline=None)
