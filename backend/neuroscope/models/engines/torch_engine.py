@@ -38,6 +38,7 @@ from neuroscope.models.engines.protocol import (
     TokenBatch,
 )
 from neuroscope.models.engines.torch_families import CallState, anatomy_of, family_of, get_module, output_by_input
+from neuroscope.models.engines.torch_norms import norm_gradient, rms_scale
 from neuroscope.models.engines.torch_ops import TorchOps
 from neuroscope.models.engines.torch_sampling import choose
 from neuroscope.models.engines.torch_taps import Taps
@@ -372,11 +373,8 @@ class TorchEngine:
 
     def normalise_gradient(self, layer: int, port: Port, residual: Tensor, gradient: Tensor) -> Tensor:
         """See `Engine.normalise_gradient`."""
-        norm = self._norm(layer, port)
-        with torch.enable_grad():
-            entry = residual.detach()[:, :, None].expand_as(gradient).clone().requires_grad_(True)
-            (found,) = torch.autograd.grad(norm.forward(entry), entry, gradient)
-            return found
+        with torch.no_grad():
+            return norm_gradient(self._norm(layer, port), residual, gradient)
 
     def project(self, site: Site, normalised: Tensor) -> Tensor:
         """See `Engine.project`."""
@@ -415,10 +413,8 @@ class TorchEngine:
             writes = torch.einsum("rphe,dhe->rphd", head_output, matrix)
             if self.family.attention_write_norm is None:
                 return writes
-            norm: Any = get_module(block, self.family.attention_write_norm)
-            total = writes.sum(2, keepdim=True).float()
-            scale = torch.rsqrt(total.pow(2).mean(-1, keepdim=True) + norm.eps) * (1.0 + norm.weight.float())
-            return (writes.float() * scale).to(writes.dtype)
+            norm = get_module(block, self.family.attention_write_norm)
+            return writes * rms_scale(norm, writes.sum(2, keepdim=True))
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""
