@@ -237,9 +237,11 @@ class Workspace:
 
     @staticmethod
     def _located(error: SmalltalkError, origin: BaseException | None = None) -> SmalltalkError:
-        if error.position is None:
-            error.stack = stack_of_traceback((origin or error).__traceback__)
-            error.position = error.stack[0] if error.stack else None
+        """Complete the error's place and calls: a block that Python called saw only its own part of the way."""
+        stack = stack_of_traceback((origin or error).__traceback__)
+        if error.position is None or (stack[:1] == [error.position] and len(stack) > len(error.stack)):
+            error.stack = stack
+            error.position = stack[0] if stack else None
         return error
 
     # --- definitions ----------------------------------------------------------------------------------------------

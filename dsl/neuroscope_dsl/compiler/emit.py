@@ -55,11 +55,16 @@ def assign(name: str, value: ast.expr, place: Place) -> ast.Assign:
     return ast.Assign([store(name, place)], value, **place)
 
 
-def is_(left: ast.expr, right: Any, place: Place) -> ast.Compare:
+def is_(left: ast.expr, right: Any, place: Place) -> ast.expr:
+    """`left is right`, decided at once for a literal."""
+    if isinstance(left, ast.Constant):
+        return constant(left.value is right, place)
     return ast.Compare(left, [ast.Is()], [constant(right, place)], **place)
 
 
-def is_not(left: ast.expr, right: Any, place: Place) -> ast.Compare:
+def is_not(left: ast.expr, right: Any, place: Place) -> ast.expr:
+    if isinstance(left, ast.Constant):
+        return constant(left.value is not right, place)
     return ast.Compare(left, [ast.IsNot()], [constant(right, place)], **place)
 
 

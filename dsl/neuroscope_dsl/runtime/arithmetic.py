@@ -135,6 +135,8 @@ def comparison(selector: str, function: Callable[[Any, Any], Any]) -> Callable[[
             return function(_exact(left), _exact(right))
         if isinstance(left, str) and isinstance(right, str):
             return function(str(left), str(right))
+        if isinstance(left, Character) and isinstance(right, Character):
+            return function(left.value, right.value)
         if not isinstance(right, _NO_OPERATORS) or not isinstance(left, _NO_OPERATORS):
             try:
                 return function(left, right)
