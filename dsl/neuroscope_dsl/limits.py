@@ -24,8 +24,8 @@ GRACE = 1.0
 #: Seconds between two looks at the memory.
 _PERIOD = 0.02
 
-#: Python frames that one Smalltalk message takes: the sender, the method, and a block or a primitive between.
-_FRAMES_PER_MESSAGE = 3
+#: Python frames that one Smalltalk message takes: the sender and the method.
+_FRAMES_PER_MESSAGE = 2
 
 
 @dataclass(frozen=True)

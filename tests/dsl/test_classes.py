@@ -98,7 +98,9 @@ def test_derived_collections_and_exceptions(show: Callable[[str], str]) -> None:
 
 
 def test_methods_on_the_library_s_classes_hold_in_one_workspace(show: Callable[[str], str]) -> None:
-    show("Integer >> double\n    ^self * 2\nSmallInteger >> triple\n    ^self * 3\nObject >> me\n    ^self\nString >> shout\n    ^self , '!'\n")
+    show(
+        "Integer >> double\n    ^self * 2\nSmallInteger >> triple\n    ^self * 3\nObject >> me\n    ^self\nString >> shout\n    ^self , '!'\n"
+    )
     assert show("{4 double. 4 triple. nil me. 'a' shout. #a shout. true me}") == "#(8 12 nil 'a!' 'a!' true)"
     with pytest.raises(SmalltalkError):
         Workspace().run("4 double")
@@ -129,7 +131,9 @@ def test_names_in_do_its_are_workspace_variables_even_in_blocks(workspace: Works
 
 
 def test_undeclared_names_in_methods_are_local_when_lower_case_and_shared_when_capitalised(workspace: Workspace) -> None:
-    workspace.run("Object subclass: #A.\nA >> go\n    local := 5.\n    Shared := Dictionary new.\n    [inner := local + 1] value.\n    ^inner\nr := A new go")
+    workspace.run(
+        "Object subclass: #A.\nA >> go\n    local := 5.\n    Shared := Dictionary new.\n    [inner := local + 1] value.\n    ^inner\nr := A new go"
+    )
     assert workspace.variables["r"] == 6
     assert "local" not in workspace.variables
     assert "inner" not in workspace.variables

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from neuroscope_dsl import SmalltalkError, Workspace
@@ -127,7 +128,10 @@ from neuroscope_dsl import SmalltalkError, Workspace
         ("'a' , 3 printString", "'a3'"),
         ("'abc' asByteArray", "#[97 98 99]"),
         # streams
-        ("s := WriteStream on: String new. s nextPutAll: 'ab'; nextPut: $c; print: 3; tab; << 'x'; << 4. s contents", "'abc3\tx4'"),
+        (
+            "s := WriteStream on: String new. s nextPutAll: 'ab'; nextPut: $c; print: 3; tab; << 'x'; << 4. s contents",
+            "'abc3\tx4'",
+        ),
         ("String streamContents: [:s | #(1 2) do: [:x | s print: x] separatedBy: [s << ', ']]", "'1, 2'"),
         ("Array streamContents: [:s | s nextPut: 1; nextPut: 2]", "#(1 2)"),
         ("s := ReadStream on: #(1 2 3). s next. s upToEnd", "#(2 3)"),
@@ -183,6 +187,19 @@ def test_collections_are_python_s_own(workspace: Workspace) -> None:
     assert isinstance(workspace.run("#(1 2)"), list)
     assert workspace.run("#foo") == "foo"
     assert workspace.run("'foo'") == "foo"
+
+
+def test_numpy_s_numbers_are_numbers(workspace: Workspace) -> None:
+    workspace.bind("x", np.float64(0.5))
+    workspace.bind("y", np.float32(0.1))
+    workspace.bind("n", np.int64(3))
+    workspace.bind("t", np.float64(1) > 0)
+    shown = [workspace.print_string(workspace.run(text)) for text in ("x", "y", "n", "n + 1", "x * n", "x < 1", "n even", "t")]
+    assert shown == ["0.5", "0.1", "3", "4", "1.5", "true", "false", "true"]
+    assert workspace.run("t ifTrue: [1] ifFalse: [2]") == 1
+    workspace.bind("a", np.array([1.0, 2.0]))
+    assert workspace.print_string(workspace.run("a collect: [:e | e + 1]")) == "an OrderedCollection(2.0 3.0 )"
+    assert workspace.run("(a * 2) at: 1") == 4.0
 
 
 def test_objects_of_a_script_are_found_by_their_own_equality(show: Callable[[str], str]) -> None:

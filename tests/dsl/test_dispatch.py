@@ -265,6 +265,30 @@ def test_the_rule_states_what_a_selector_calls() -> None:
 
 
 def test_selectors_are_listed_for_completion() -> None:
-    assert {"measure", "findCircuit:", "findCircuit:examples:minEdges:", "twice", "label:"} <= set(rule.instance_selectors(Engine))
+    assert {"measure", "findCircuit:", "findCircuit:examples:minEdges:", "twice", "label:"} <= set(
+        rule.instance_selectors(Engine)
+    )
     assert {"new", "for:", "default", "name:size:from:"} <= set(rule.class_selectors(Engine))
-    assert not {"internals", "shell:", "internals"} & {*rule.instance_selectors(Engine), *rule.class_selectors(Engine)}
+    assert not {"internals", "shell:"} & {*rule.instance_selectors(Engine), *rule.class_selectors(Engine)}
+
+
+# --- the real vocabulary ----------------------------------------------------------------------------------------------
+
+
+def test_a_documented_hook_is_built_from_blocks() -> None:
+    workspace = Workspace()
+    hook = workspace.run(
+        "hook := ActivationHook layer: 10 component: #residual\n"
+        "    condition: [:context | context taskType = #formalWriting]\n"
+        "    action: [:activations :position | position > 5 ifTrue: [activations := activations * 1.5]. activations].\n"
+        "hook disable; enable; yourself"
+    )
+    assert (hook.layer, hook.component, hook.enabled) == (10, "residual", True)
+    assert workspace.run("hook layer") == 10
+
+
+def test_an_error_of_the_library_s_constructor_has_its_place(error_of: Callable[..., SmalltalkError]) -> None:
+    with pytest.raises(SmalltalkError) as caught:
+        Workspace().run("x := 1.\nh := ActivationHook layer: 1 component: #residuum action: [:a | a]", "h.st")
+    assert caught.value.code == "site"
+    assert str(caught.value.position) == "h.st:2:21"

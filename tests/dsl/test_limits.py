@@ -86,7 +86,9 @@ def test_the_default_depth_allows_thousands_of_nested_messages() -> None:
 def test_runaway_recursion_through_the_library_does_not_crash() -> None:
     workspace = Workspace()
     with pytest.raises(DepthLimitReached):
-        workspace.run("Object subclass: #R.\nR >> go: x\n    ^#(1) collect: [:e | [self go: x] on: ZeroDivide do: [:z | 0]]\nR new go: 1")
+        workspace.run(
+            "Object subclass: #R.\nR >> go: x\n    ^#(1) collect: [:e | [self go: x] on: ZeroDivide do: [:z | 0]]\nR new go: 1"
+        )
     with pytest.raises(SmalltalkError):
         workspace.run("R >> printOn: s\n    s print: self\nR new printString")
     with pytest.raises(SmalltalkError):

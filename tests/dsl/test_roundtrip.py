@@ -106,7 +106,7 @@ def test_printing_and_parsing_is_the_identity(script: nodes.Script) -> None:
 
 
 ALPHABET = st.sampled_from(
-    list("ab:A. \n\t#$'\"()[]{}|^;:=+-*<>_0123456789rse@,~\\&%!?") + ["class", ">>", ":=", "#(", "Foo >> bar\n", "é"]
+    [*"ab:A. \n\t#$'\"()[]{}|^;:=+-*<>_0123456789rse@,~\\&%!?", "class", ">>", ":=", "#(", "Foo >> bar\n", "é"]
 )
 
 

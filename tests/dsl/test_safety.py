@@ -95,7 +95,9 @@ def test_python_has_no_builtins_in_scripts(workspace: Workspace) -> None:
 
 def test_format_strings_do_not_reach_attributes(workspace: Workspace) -> None:
     with pytest.raises(SmalltalkError):
-        workspace.run("'{foo.__class__}' format: (Dictionary new at: 'foo' put: 3; yourself). '{1.__class__}' format: #(3). '{x}' format: #(1)")
+        workspace.run(
+            "'{foo.__class__}' format: (Dictionary new at: 'foo' put: 3; yourself). '{1.__class__}' format: #(3). '{x}' format: #(1)"
+        )
     assert workspace.run("'{1.__class__}' format: #(3)") == "{1.__class__}"
 
 

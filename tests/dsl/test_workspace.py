@@ -79,7 +79,7 @@ def test_a_free_variable_says_how_to_bind_it(error_of: Callable[..., SmalltalkEr
 
 
 def test_a_misspelt_variable_is_suggested(error_of: Callable[..., SmalltalkError]) -> None:
-    assert "Did you mean results?" in (error_of("results := 3. result") .remedy or "")
+    assert "Did you mean results?" in (error_of("results := 3. result").remedy or "")
 
 
 def test_an_unknown_class_is_suggested(error_of: Callable[..., SmalltalkError]) -> None:

@@ -13,7 +13,7 @@ from neuroscope_dsl.runtime.exceptions import CollectionIsEmpty, NotFound
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.protocols import Collection
-from neuroscope_dsl.runtime.values import Array, Character, OrderedCollection, Symbol
+from neuroscope_dsl.runtime.values import Array, Character, OrderedCollection
 
 
 def elements(receiver: Any) -> Iterable[Any]:

@@ -7,9 +7,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cmp_to_key
 from typing import Any
 
+from neuroscope_dsl.errors import DepthLimitReached
 from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
+from neuroscope_dsl.runtime.process import process
 from neuroscope_dsl.runtime.values import OrderedCollection
+
+#: Python's sort keeps four kilobytes on the machine's stack; sorts whose blocks sort are bounded by this.
+MAX_NESTED_SORTS = 100
+
+
+def sort_items(items: Iterable[Any], key: Any) -> list[Any]:
+    """`sorted`, unless too many sorts are in progress in this thread."""
+    if process.sorts >= MAX_NESTED_SORTS:
+        raise DepthLimitReached(f"Sorting is nested deeper than {MAX_NESTED_SORTS}.")
+    process.sorts += 1
+    try:
+        return sorted(items, key=key)
+    finally:
+        process.sorts -= 1
 
 
 class BooleanKey:
@@ -135,7 +151,7 @@ class SortedCollection(OrderedCollection):
 
     def __init__(self, items: Iterable[Any] = (), before: Callable[[Any, Any], Any] | None = None) -> None:
         self.before = before or arithmetic.less_equal
-        super().__init__(sorted(items, key=self._key()))
+        super().__init__(sort_items(items, self._key()))
 
     def _key(self) -> Any:
         before = self.before
@@ -146,7 +162,7 @@ class SortedCollection(OrderedCollection):
 
     def resort(self, before: Callable[[Any, Any], Any]) -> None:
         self.before = before
-        self.sort(key=self._key())
+        self[:] = sort_items(self, self._key())
 
     def copy_with(self, items: Iterable[Any]) -> SortedCollection:
         return SortedCollection(items, self.before)
@@ -175,6 +191,8 @@ class Interval(Sequence[Any]):
         return arithmetic.add(self.first, arithmetic.multiply(index, self.step))
 
     def __iter__(self) -> Iterator[Any]:
+        if type(self.first) is int and type(self.step) is int:
+            return iter(range(self.first, self.first + self._size * self.step, self.step))
         return (self[index] for index in range(self._size))
 
     def __eq__(self, other: object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from neuroscope_dsl.runtime.arithmetic import equal
 from neuroscope_dsl.runtime.classes import SmalltalkClass, define
 from neuroscope_dsl.runtime.collections import elements
-from neuroscope_dsl.runtime.containers import Bag, Set
+from neuroscope_dsl.runtime.containers import Bag, Set, sort_items
 from neuroscope_dsl.runtime.exceptions import Error, KeyNotFound, NotFound
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.objects import truth
@@ -224,12 +224,12 @@ def keys_select(d: Any, receiver: Any, block: Any) -> Any:
 
 @DictionaryClass.method("keysSorted", "sortedKeys")
 def keys_sorted(d: Any, receiver: Any) -> Array:
-    return Array(sorted(receiver, key=order_key(d, None)))
+    return Array(sort_items(receiver, order_key(d, None)))
 
 
 @DictionaryClass.method("keysSortedSafely:", "keysSorted:")
 def keys_sorted_by(d: Any, receiver: Any, block: Any) -> Array:
-    return Array(sorted(receiver, key=order_key(d, block)))
+    return Array(sort_items(receiver, order_key(d, block)))
 
 
 @DictionaryClass.method("anyOne")

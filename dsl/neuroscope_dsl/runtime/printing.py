@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from numbers import Integral, Real
 from typing import Any
 
 from neuroscope.vocabulary import is_public
@@ -41,6 +42,12 @@ def print_string(value: Any, depth: int = 0) -> str:
         return _print_public(value)
     if isinstance(value, str):
         return quoted(value)
+    if isinstance(value, Integral):  # numpy's numbers print as Python's
+        return print_integer(int(value))
+    if isinstance(value, Real) and not isinstance(value, Fraction):
+        return print_float(float(str(value)))
+    if kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"):
+        return "true" if value else "false"
     if depth > MAX_DEPTH:
         return "…"
     return _print_object(value, depth)

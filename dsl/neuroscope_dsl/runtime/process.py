@@ -24,9 +24,10 @@ MAX_STACK = 50
 
 
 class Process(threading.local):
-    """The state of one thread: its innermost exception handler."""
+    """The state of one thread: its innermost exception handler, and how many sorts are in progress."""
 
     handler: Handler | None = None
+    sorts: int = 0
 
 
 process = Process()

@@ -10,7 +10,7 @@ from typing import Any
 from neuroscope_dsl.runtime.arithmetic import equal
 from neuroscope_dsl.runtime.classes import define
 from neuroscope_dsl.runtime.collections import elements, like, mapped
-from neuroscope_dsl.runtime.containers import Interval, SortedCollection
+from neuroscope_dsl.runtime.containers import Interval, SortedCollection, sort_items
 from neuroscope_dsl.runtime.exceptions import (
     CollectionIsEmpty,
     Error,
@@ -311,7 +311,7 @@ def is_sorted(d: Any, receiver: Any) -> bool:
 
 @SequenceableCollection.method("sort")
 def sort(d: Any, receiver: Any) -> Any:
-    receiver.sort(key=order_key(d, None))
+    receiver[:] = sort_items(receiver, order_key(d, None))
     return receiver
 
 
@@ -320,7 +320,7 @@ def sort_by(d: Any, receiver: Any, block: Any) -> Any:
     if isinstance(receiver, SortedCollection):
         receiver.resort(d.function(block, 2))
     else:
-        receiver.sort(key=order_key(d, block))
+        receiver[:] = sort_items(receiver, order_key(d, block))
     return receiver
 
 

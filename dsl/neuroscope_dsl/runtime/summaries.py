@@ -8,7 +8,7 @@ from typing import Any
 
 from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.collections import _empty, elements, like, size_of
-from neuroscope_dsl.runtime.containers import Bag, Set, SortedCollection
+from neuroscope_dsl.runtime.containers import Bag, Set, SortedCollection, sort_items
 from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.protocols import Collection
 from neuroscope_dsl.runtime.values import Array, Character, OrderedCollection
@@ -145,12 +145,12 @@ class SortFunction:
 
 @Collection.method("asSortedArray", "sorted")
 def sorted_(d: Any, receiver: Any) -> Array:
-    return like_sorted(receiver, sorted(elements(receiver), key=order_key(d, None)))
+    return like_sorted(receiver, sort_items(elements(receiver), order_key(d, None)))
 
 
 @Collection.method("sorted:", "asSortedArray:", "sortedBy:", "sortBy:")
 def sorted_by(d: Any, receiver: Any, block: Any) -> Any:
-    return like_sorted(receiver, sorted(elements(receiver), key=order_key(d, block)))
+    return like_sorted(receiver, sort_items(elements(receiver), order_key(d, block)))
 
 
 def like_sorted(receiver: Any, items: list[Any]) -> Any:
