@@ -64,7 +64,7 @@ class Stopper:
         """What compiled code calls when it sees the flag."""
         self._variables["g_stop"] = False
         reason = self.reason
-        if reason is not None:
+        if reason is not None and self._running:  # a request that came as the script ended is void
             raise type(reason)(reason.message, remedy=reason.remedy)
 
     @contextmanager

@@ -34,9 +34,14 @@ class Block:
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the block from Python. What goes wrong in it surfaces as a `SmalltalkError` with its position."""
-        if len(arguments) != self.num_args:
+        count = self.num_args
+        if len(arguments) != count:
             return signal(self.mismatch(len(arguments)))
         try:
+            if count == 1:  # the usual numbers of arguments without unpacking: hooks call blocks for every token
+                return self.function(arguments[0])
+            if count == 2:
+                return self.function(arguments[0], arguments[1])
             return self.function(*arguments)
         except SmalltalkError as error:
             if error.position is None:

@@ -130,6 +130,8 @@ def print_symbol(symbol: str) -> str:
 
 def print_float(value: float) -> str:
     """The shortest digits that read back as the same float; an exponent outside 1.0e-4 … 999999.9, as in Pharo."""
+    if type(value) is not float:  # numpy's floats: through their own shortest digits
+        value = float(str(value))
     if value != value:
         return "nan"
     if value in (float("inf"), float("-inf")):
