@@ -145,6 +145,7 @@ def test_a_misspelt_selector_names_its_neighbours(error_of: Callable[..., Smallt
         ("Engine loadIOIExamples: 'x' lenient: true", "no argument lenient:", "#loadIoiExamples:strict:"),
         ("Engine loadIOIExamples", "path: is missing", "#loadIoiExamples:"),
         ("Report new", "score: is missing", "#score:"),
+        ("Engine name: 'a' siez: 3", "no argument siez:", "#name:size:from:"),
         ("Report title: 'x'", "score: is missing", "#score:"),
         ("Report for: 1 score: 2", "given twice", "#score:"),
     ],

@@ -282,7 +282,7 @@ class Dispatcher:
             method = ancestor.class_methods.get(selector)
             if method is not None:
                 return self._bound(method)
-        return refusal if refusal is not None else self._primitive([Class, Object], selector)
+        return self._primitive([Class, Object], selector) or refusal
 
     def _find_inherited(self, context: MethodContext, selector: str, kind: Any) -> Method | None:
         owner = context.owner

@@ -147,8 +147,12 @@ def _constructor(cls: type, selector: str, names: tuple[str, ...]) -> Found:
         names = ()
     elif names[:1] == ("for",):
         return _fit(signature, How.CONSTRUCT, "", 1, names[1:], constructor_selectors(cls))
-    elif not names or not all(_parameter(signature, name) for name in names):
-        return None
+    else:
+        unknown = [name for name in names if _parameter(signature, name) is None]
+        if len(unknown) == len(names):
+            return None
+        if unknown:
+            return Refusal(f"there is no argument {unknown[0]}:", constructor_selectors(cls))
     return _fit(signature, How.CONSTRUCT, "", 0, names, constructor_selectors(cls))
 
 
