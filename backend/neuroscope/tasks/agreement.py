@@ -1,0 +1,49 @@
+"""Subject–verb agreement with a distracting noun between (Linzen et al. 2016).
+
+clean    The keys near the cabinet   → are
+corrupt  The key near the cabinet    (wrong answer: is)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.lexicon import PEOPLE, PREPOSITIONS, THINGS, VERBS
+from neuroscope.tasks.split import Split, belongs, templates
+
+TEMPLATES = templates(
+    "The {subject} {preposition} the {other}",
+    "Today the {subject} {preposition} the {other}",
+    "Everyone says that the {subject} {preposition} the {other}",
+    held_out=("I think that the {subject} {preposition} the {other}",),
+)
+
+
+def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """Examples without end; the distractor has either number."""
+    while True:
+        template = TEMPLATES[random.integers(len(TEMPLATES))]
+        nouns = PEOPLE if random.random() < 0.6 else THINGS
+        subject = nouns[random.integers(len(nouns))]
+        other = THINGS[random.integers(len(THINGS))]
+        preposition = str(random.choice(PREPOSITIONS))
+        singular_verb, plural_verb = VERBS[random.integers(len(VERBS) if nouns is PEOPLE else 2)]
+        plural, plural_other = random.random() < 0.5, random.random() < 0.5
+        if subject == other or not belongs(split, template, subject.singular, preposition, other.singular):
+            continue
+        words = {"preposition": preposition, "other": other.plural if plural_other else other.singular}
+        yield Example(
+            clean=template.text.format(subject=subject.plural if plural else subject.singular, **words),
+            corrupt=template.text.format(subject=subject.singular if plural else subject.plural, **words),
+            answer=f" {plural_verb if plural else singular_verb}",
+            wrong=f" {singular_verb if plural else plural_verb}",
+            label="plural" if plural else "singular",
+            meta={
+                "template": template.text,
+                "entities": f"{subject.singular} {preposition} {other.singular}",
+                "distractor": "same" if plural == plural_other else "other",
+            },
+        )

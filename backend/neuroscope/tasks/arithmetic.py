@@ -1,0 +1,74 @@
+"""Addition and subtraction of numbers up to two digits, and years that come later.
+
+    addition       37+45=                                → 82
+    greater-than   The war lasted from the year 1732 to the year 17  → 33 … 99   (Hanna et al. 2023)
+
+Digits are tokens of their own, so an example asks for the first digit of the result; `meta["result"]` is all of it.
+The corrupt prompt changes one operand so that the first digit of the result is another, while the number of digits in
+the prompt stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.split import Split, Template, belongs, templates
+
+_SUM, _DIFFERENCE = Template("{a}+{b}="), Template("{a}-{b}=")
+YEARS = templates(
+    "The {event} lasted from the year {century}{start} to the year {century}",
+    "The {event} began in {century}{start} and ended in {century}",
+    held_out=("The {event} began in the year {century}{start} and ended in the year {century}",),
+)
+EVENTS = "war trip journey reign project study drought strike siege festival".split()
+
+
+def addition(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """Sums of two numbers from 0 to 99."""
+    return _results(random, split, _SUM, lambda a, b: a + b)
+
+
+def subtraction(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """Differences of two numbers from 0 to 99 that are not negative."""
+    return _results(random, split, _DIFFERENCE, lambda a, b: a - b)
+
+
+def _results(random: np.random.Generator, split: Split, template: Template, operation: object) -> Iterator[Example]:
+    assert callable(operation)
+    while True:
+        a, b, c = (int(number) for number in random.integers(0, 100, 3))
+        result, other = operation(a, b), operation(a, c)
+        if result < 0 or other < 0 or not belongs(split, template, a, b):
+            continue
+        if len(str(b)) != len(str(c)) or str(result)[0] == str(other)[0]:
+            continue
+        yield Example(
+            clean=template.text.format(a=a, b=b),
+            corrupt=template.text.format(a=a, b=c),
+            answer=str(result)[0],
+            wrong=str(other)[0],
+            meta={"template": template.text, "entities": f"{a} {b}", "result": str(result)},
+        )
+
+
+def greater_than(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """The tens digit of a later year: `answer` is one above the start's, `wrong` one below; corrupt swaps the two."""
+    while True:
+        template = YEARS[random.integers(len(YEARS))]
+        event, century = str(random.choice(EVENTS)), int(random.integers(11, 20))
+        start = int(random.integers(20, 80))
+        tens = start // 10
+        low, high = int(random.integers(0, tens)), int(random.integers(tens + 1, 10))
+        if not belongs(split, template, event, century, start):
+            continue
+        words = {"event": event, "century": century}
+        yield Example(
+            clean=template.text.format(start=f"{start:02d}", **words),
+            corrupt=template.text.format(start="01", **words),
+            answer=str(high),
+            wrong=str(low),
+            meta={"template": template.text, "entities": f"{event} {century} {start}", "start": f"{start:02d}"},
+        )

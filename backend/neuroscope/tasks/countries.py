@@ -1,0 +1,67 @@
+"""What belongs to a country: capital, language, continent, currency.
+
+clean    The capital of France is    → Paris
+corrupt  The capital of Japan is     (wrong answer: Tokyo)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.lexicon import COUNTRIES
+from neuroscope.tasks.split import Split, Template, belongs, templates
+
+RELATIONS: dict[str, tuple[Template, ...]] = {
+    "capital": templates(
+        "The capital of {c} is",
+        "The capital city of {c} is",
+        "Q: What is the capital of {c}? A:",
+        "In {c}, the capital is",
+        "The capital of the country {c} is called",
+        held_out=("Q: What is the capital city of {c}? A:",),
+    ),
+    "language": templates(
+        "The language of {c} is",
+        "People in {c} speak",
+        "Q: What language do people speak in {c}? A:",
+        "In {c}, the language is",
+        held_out=("Q: What is the language of {c}? A:",),
+    ),
+    "continent": templates(
+        "The continent of {c} is",
+        "The country {c} is in",
+        "Q: On what continent is {c}? A:",
+        held_out=("Q: What is the continent of {c}? A:",),
+    ),
+    "currency": templates(
+        "The currency of {c} is the",
+        "People in {c} pay with the",
+        "Q: What is the currency of {c}? A: the",
+        held_out=("In {c}, the currency is the",),
+    ),
+}
+
+
+def relation(name: str) -> Callable[[np.random.Generator, Split], Iterator[Example]]:
+    """The generator of one relation's examples."""
+
+    def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+        while True:
+            template = RELATIONS[name][random.integers(len(RELATIONS[name]))]
+            here, there = (COUNTRIES[index] for index in random.choice(len(COUNTRIES), 2, replace=False))
+            answer, wrong = getattr(here, name), getattr(there, name)
+            if answer == wrong or not belongs(split, template, here.name):
+                continue
+            yield Example(
+                clean=template.text.format(c=here.name),
+                corrupt=template.text.format(c=there.name),
+                answer=f" {answer}",
+                wrong=f" {wrong}",
+                label=name,
+                meta={"template": template.text, "entities": here.name},
+            )
+
+    return examples

@@ -1,0 +1,46 @@
+"""Induction: the second half of a random sequence that is repeated (Olsson et al. 2022).
+
+The prompt is random words, the same words again up to one that is left out; the answer is that word. The corrupt prompt
+has another word where the answer stood first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PEOPLE, PLACES, THINGS
+from neuroscope.tasks.split import Split, Template, belongs
+
+WORDS = tuple(
+    dict.fromkeys(
+        [
+            *NAMES, *PLACES, *OBJECTS, *GOOD, *BAD, *ASPECTS,
+            *(noun.singular for noun in (*PEOPLE, *THINGS)),
+            *(noun.plural for noun in (*PEOPLE, *THINGS)),
+            *(country.name for country in COUNTRIES), *(country.capital for country in COUNTRIES),
+        ]
+    )
+)  # fmt: skip
+_TEMPLATE = Template("{words} {words}")
+
+
+def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """Sequences of 6 to 16 different words, cut at a random place of their repetition (not its first word)."""
+    while True:
+        words = [str(word) for word in random.choice(WORDS, int(random.integers(6, 17)), replace=False)]
+        cut = int(random.integers(1, len(words)))
+        if not belongs(split, _TEMPLATE, *words):
+            continue
+        other = str(random.choice([word for word in WORDS if word not in words]))
+        changed = [*words[:cut], other, *words[cut + 1 :]]
+        again = words[:cut]
+        yield Example(
+            clean=" ".join([*words, *again]),
+            corrupt=" ".join([*changed, *again]),
+            answer=f" {words[cut]}",
+            wrong=f" {other}",
+            meta={"template": _TEMPLATE.text, "entities": " ".join(words)},
+        )

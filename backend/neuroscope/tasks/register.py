@@ -1,0 +1,63 @@
+"""The same content in formal and in informal register.
+
+    clean    Informal: Thanks for the gift, Mary! Formal:   → I   (the formal wording begins so)
+
+Each content has one wording of either kind with the same slots; an example shows one and asks for the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.lexicon import NAMES, OBJECTS, PLACES
+from neuroscope.tasks.split import Split, Template, belongs
+
+#: (formal, informal) wordings.
+CONTENTS = (
+    ("I am most grateful for the {thing}, {name}.", "Thanks for the {thing}, {name}!"),
+    ("I would appreciate it if you could come to the {place}.", "Come on over to the {place}!"),
+    ("I regret to inform you that {name} cannot attend.", "Sorry, {name} just can't make it."),
+    ("May I request the {thing}, please?", "Hey, gimme the {thing}!"),
+    ("I wish to express my concern about the {place}.", "Man, the {place} is a mess."),
+    ("Please allow me to introduce {name}.", "Hey guys, this is {name}."),
+    ("It is my pleasure to invite you to the {place}.", "Wanna hang out at the {place}?"),
+    ("We kindly ask you to return the {thing}.", "Hey, bring back the {thing}!"),
+    ("I must apologise for the delay, {name}.", "Oops, sorry I'm late, {name}."),
+    ("One should exercise caution at the {place}.", "Watch out at the {place}, dude."),
+    ("I do not possess the {thing} at present.", "Nope, I don't got the {thing}."),
+    ("I shall await your reply, {name}.", "Text me back, {name}!"),
+)
+#: Openings, for texts of one register without its counterpart.
+LABELS = ("formal", "informal")
+_TEMPLATE = Template("register")
+
+
+def sentence(random: np.random.Generator, formal: bool) -> str:
+    """One sentence of a register."""
+    wording = CONTENTS[random.integers(len(CONTENTS))][0 if formal else 1]
+    return _filled(wording, random)
+
+
+def _filled(wording: str, random: np.random.Generator) -> str:
+    return wording.format(name=random.choice(NAMES), place=random.choice(PLACES), thing=random.choice(OBJECTS))
+
+
+def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """Sentences labelled formal or informal; `answer` is the label's word, as `Style:` asks for it."""
+    while True:
+        formal = random.random() < 0.5
+        index = int(random.integers(len(CONTENTS)))
+        words = {"name": str(random.choice(NAMES)), "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
+        if not belongs(split, _TEMPLATE, index, formal, *words.values()):
+            continue
+        mine, other = (wording.format(**words) for wording in (CONTENTS[index] if formal else CONTENTS[index][::-1]))
+        yield Example(
+            clean=f"{mine} Style:",
+            answer=" formal" if formal else " informal",
+            wrong=" informal" if formal else " formal",
+            label="formal" if formal else "informal",
+            meta={"template": _TEMPLATE.text, "entities": f"{index} {formal} {' '.join(words.values())}", "other": other},
+        )

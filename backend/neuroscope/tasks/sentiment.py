@@ -1,0 +1,44 @@
+"""Sentiment of reviews.
+
+clean    The film was wonderful and the acting was superb. Sentiment:   → positive
+corrupt  The film was terrible and the acting was awful. Sentiment:     (wrong answer: negative)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
+from neuroscope.tasks.split import Split, belongs, templates
+
+TEMPLATES = templates(
+    "The {work} was {x} and the {aspect} was {y}. Sentiment:",
+    "Review: the {x} {work} with the {y} {aspect}. Sentiment:",
+    "I saw the {work}. It was {x}, and the {aspect} was {y}. Sentiment:",
+    "Oh, the {x} {work}! The {aspect} was {y}. Sentiment:",
+    held_out=("I saw the {x} {work}, and the {aspect} was {y}. Sentiment:",),
+)
+
+
+def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """Reviews whose two adjectives agree."""
+    while True:
+        template = TEMPLATES[random.integers(len(TEMPLATES))]
+        work, aspect = str(random.choice(REVIEWED)), str(random.choice(ASPECTS))
+        good = [str(word) for word in random.choice(GOOD, 2, replace=False)]
+        bad = [str(word) for word in random.choice(BAD, 2, replace=False)]
+        positive = random.random() < 0.5
+        (x, y), (other_x, other_y) = (good, bad) if positive else (bad, good)
+        if not belongs(split, template, x, y):
+            continue
+        yield Example(
+            clean=template.text.format(work=work, aspect=aspect, x=x, y=y),
+            corrupt=template.text.format(work=work, aspect=aspect, x=other_x, y=other_y),
+            answer=" positive" if positive else " negative",
+            wrong=" negative" if positive else " positive",
+            label="positive" if positive else "negative",
+            meta={"template": template.text, "entities": f"{x} {y}"},
+        )
