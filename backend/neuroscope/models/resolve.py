@@ -52,8 +52,7 @@ def resolve(name: str, *, revision: str | None = None, allow_download: bool = Tr
     packaged = smollm2_file() if target == SMOLLM2 and revision is None else None
     if packaged is not None:
         return ModelSource(name, target, "package", packaged)
-    _check_repository_name(name, target)
-    cached = _in_hub_cache(target, revision)
+    cached = _in_hub_cache(name, target, revision)
     if cached is not None:
         return ModelSource(name, target, "cache", cached)
     source = ModelSource(name, target, "hub", None)
@@ -151,23 +150,20 @@ def _looks_like_a_path(target: str) -> bool:
     return target.startswith((".", "/", "~", os.sep)) or target.endswith(".gguf") or "\\" in target
 
 
-def _check_repository_name(name: str, target: str) -> None:
+def _in_hub_cache(name: str, target: str, revision: str | None) -> Path | None:
+    """The snapshot's folder, if it lies there whole; what an interrupted download left is for the hub to complete.
+
+    Raises `ModelNotFoundError` for what cannot be the name of a repository.
+    """
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(target)
+        found = try_to_load_from_cache(target, "config.json", revision=revision)
     except HFValidationError as error:
         raise ModelNotFoundError(
             f"{target[:100]!r} is no model name.", remedy=did_you_mean(name, known_names(), listing="Known here")
         ) from error
-
-
-def _in_hub_cache(target: str, revision: str | None) -> Path | None:
-    """The snapshot's folder, if it lies there whole; what an interrupted download left is for the hub to complete."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(target, "config.json", revision=revision)
     folder = Path(found).parent if isinstance(found, str) else None
     return folder if folder is not None and _is_whole(folder) else None
 

@@ -1,0 +1,110 @@
+"""How many parameters a checkpoint holds, from the headers of its files: no weight is read, nothing is imported.
+
+A safetensors file begins with eight bytes of length and a JSON header with every tensor's type and shape. A GGUF
+file begins with its metadata and a table of tensors (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from neuroscope.errors import ModelLoadError
+from neuroscope.models.resolve_files import safetensors_files
+
+_HEADER_LIMIT = 100_000_000  # bytes; the format's own limit on a header
+_STRING, _ARRAY = 8, 9
+_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # GGUF's value types → bytes
+_TABLES = frozenset({"rope_freqs.weight"})  # of the rotary embedding: stored as a tensor, yet not learnt
+
+
+def count_parameters(path: Path) -> int | None:
+    """Parameters of a model's folder or of a GGUF file; None where the weights are pickles, which say nothing unread.
+
+    Tied matrices count once, and packed 4-bit weights (MXFP4) as what they unpack to. Raises `ModelLoadError` for a
+    damaged header.
+    """
+    if path.is_file():
+        return _count_gguf(path)
+    files = safetensors_files(path)
+    return sum(_count_safetensors(file) for file in files) if files else None
+
+
+def _count_safetensors(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _HEADER_LIMIT:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+        tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        return sum(_elements(name, entry["dtype"], entry["shape"], tensors) for name, entry in tensors.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        raise ModelLoadError(f"The weights in {path} are damaged: {error}", remedy="Download or copy them again.") from error
+
+
+def _elements(name: str, dtype: str, shape: list[int], tensors: dict[str, object]) -> int:
+    """MXFP4 keeps two values in a byte of `…_blocks`, and their exponents in `…_scales`, which are no parameters."""
+    if dtype == "U8" and name.endswith("_blocks") and name.removesuffix("_blocks") + "_scales" in tensors:
+        return 2 * math.prod(shape)
+    if dtype == "U8" and name.endswith("_scales") and name.removesuffix("_scales") + "_blocks" in tensors:
+        return 0
+    return math.prod(shape)
+
+
+def _count_gguf(path: Path) -> int:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+            version, tensors, entries = _unpack(file, "<IQQ")
+            if magic != b"GGUF" or version not in (2, 3):
+                raise ValueError(f"it begins with {magic!r}, version {version}")
+            for _ in range(entries):
+                _skip(file, _string_length(file))
+                _skip_value(file, _unpack(file, "<I")[0])
+            total = 0
+            for _ in range(tensors):
+                name = file.read(_at_most(_string_length(file), 1 << 16)).decode()
+                shape = _unpack(file, f"<{_at_most(_unpack(file, '<I')[0], 8)}Q")
+                _unpack(file, "<IQ")  # its type and where it lies
+                total += 0 if name in _TABLES else math.prod(shape)
+            return total
+    except (OSError, ValueError, KeyError, struct.error, OverflowError, RecursionError) as error:
+        raise ModelLoadError(f"{path} is no GGUF file, or damaged: {error}", remedy="Download or copy it again.") from error
+
+
+def _skip_value(file: BinaryIO, kind: int) -> None:
+    if kind == _STRING:
+        _skip(file, _string_length(file))
+    elif kind == _ARRAY:
+        inner, count = _unpack(file, "<IQ")
+        if inner in _SIZES:
+            _skip(file, _SIZES[inner] * count)
+        else:
+            for _ in range(count):
+                _skip_value(file, inner)
+    else:
+        _skip(file, _SIZES[kind])
+
+
+def _string_length(file: BinaryIO) -> int:
+    return int(_unpack(file, "<Q")[0])
+
+
+def _at_most(number: int, limit: int) -> int:
+    """Lengths come from the file, and a damaged one could ask for all memory."""
+    if number > limit:
+        raise ValueError(f"a length of {number}")
+    return number
+
+
+def _skip(file: BinaryIO, size: int) -> None:
+    file.seek(size, os.SEEK_CUR)
+
+
+def _unpack(file: BinaryIO, form: str) -> tuple[int, ...]:
+    return struct.unpack(form, file.read(struct.calcsize(form)))
