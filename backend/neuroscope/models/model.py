@@ -64,7 +64,7 @@ class TransformerModel:
         from neuroscope.models import resolve
         from neuroscope.models.engines import load_engine
 
-        source = resolve.resolve(str(name))
+        source = resolve.resolve(str(name), revision=revision)
         return load_engine(
             settings.engine(engine),
             source,
