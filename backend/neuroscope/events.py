@@ -54,19 +54,25 @@ def listen(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
-def cancellable(is_cancelled: Callable[[], bool]) -> Iterator[None]:
-    """Let jobs of this context stop with `CancelledError` as soon as `is_cancelled()` answers true."""
-    token = _cancelled.set(is_cancelled)
+def cancellable(asked_to_stop: Callable[[], bool]) -> Iterator[None]:
+    """Let jobs of this context stop with `CancelledError` as soon as `asked_to_stop()`, or a caller's own, answers true."""
+    outer = _cancelled.get()
+    token = _cancelled.set(lambda: asked_to_stop() or (outer is not None and outer()))
     try:
         yield
     finally:
         _cancelled.reset(token)
 
 
+def is_cancelled() -> bool:
+    """Whether the surrounding job was asked to stop."""
+    asked = _cancelled.get()
+    return asked is not None and asked()
+
+
 def check_cancelled() -> None:
     """Raise `CancelledError` if the surrounding job was asked to stop."""
-    is_cancelled = _cancelled.get()
-    if is_cancelled is not None and is_cancelled():
+    if is_cancelled():
         raise CancelledError("The job was cancelled.", remedy="Nothing was changed; start it again to go on.")
 
 

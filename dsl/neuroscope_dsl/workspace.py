@@ -157,7 +157,7 @@ class Workspace:
         """
         source = Source(text, file)
         script = parse(source)
-        with self._lock, self._stopper.watching(), events.cancellable(self._cancellation()):
+        with self._lock, self._stopper.watching(), events.cancellable(lambda: self._stopper.reason is not None):
             try:
                 return self._run(script, source, on_statement)
             except SmalltalkError as error:
@@ -230,10 +230,6 @@ class Workspace:
     def interrupt(self) -> None:
         """Stop the running script at its next loop, method or block. May be called from any thread."""
         self._stopper.interrupt()
-
-    def _cancellation(self) -> Callable[[], bool]:
-        outer = events._cancelled.get()
-        return lambda: self._stopper.reason is not None or (outer is not None and outer())
 
     @staticmethod
     def _located(error: SmalltalkError, origin: BaseException | None = None) -> SmalltalkError:

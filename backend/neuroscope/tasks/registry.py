@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -32,8 +31,7 @@ class Task:
 
     def dataset(self, n: int = 100, seed: int = 0, split: Split = "test") -> Dataset:
         """`n` different examples, the same for the same seed; "test" holds none that a bundled model was trained on."""
-        generator = functools.partial(self.examples, split=split)
-        return Dataset.generated(generator, n, name=self.title, task=self.name, seed=seed)
+        return Dataset.generated(lambda random: self.examples(random, split), n, name=self.title, task=self.name, seed=seed)
 
 
 TASKS: tuple[Task, ...] = (

@@ -38,7 +38,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
     return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def loss_of(model: nn.Module, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def loss_of(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted cross-entropy of each next token, plus the router's balance where there is one."""
     options = {"output_router_logits": True} if model.config.model_type == "gpt_oss" else {}
     out = model(input_ids=ids, **options)
@@ -50,7 +50,7 @@ def loss_of(model: nn.Module, ids: torch.Tensor, weights: torch.Tensor) -> torch
 
 
 @torch.no_grad()
-def probe(model: nn.Module, tokenizer: Any, device: str, count: int = 200) -> dict[str, float]:
+def probe(model: Any, tokenizer: Any, device: str, count: int = 200) -> dict[str, float]:
     """Accuracy on held-out items of every task: the largest logit at the prompt's end is the answer's."""
     model.eval()
     found = {}
@@ -127,7 +127,7 @@ class Trainer:
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             loss = loss_of(self.model, torch.as_tensor(ids, device=self.device), torch.as_tensor(weights, device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1

@@ -39,7 +39,7 @@ def build(documents: int = 60_000) -> PreTrainedTokenizerFast:
         for size in (2, 3, 4):
             for first in range(len(word) - size + 1):
                 groups[word[first : first + size]] += count
-    pieces: dict[str, float] = {token: 0.0 for token in _SPECIAL}
+    pieces: dict[str, float] = dict.fromkeys(_SPECIAL, 0.0)
     pieces.update(dict.fromkeys(sorted(pre_tokenizers.ByteLevel.alphabet()), _BYTE_SCORE))
     pieces.update({word: _WORD_SCORE for word, _ in words.most_common() if len(word) > 1})
     if len(pieces) > SIZE:
