@@ -120,6 +120,27 @@ class TransformerModel:
         """The text's tokens, each as text."""
         return [self._tokenizer.decode([int(token)]) for token in self.encode(text).ids[0]]
 
+    @property
+    @python_only
+    def has_chat_template(self) -> bool:
+        return bool(getattr(self._tokenizer, "chat_template", None))
+
+    @python_only
+    def token(self, text: str) -> int:
+        """The id of a text that is one token; `ArgumentError` when it is none or several."""
+        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        if len(ids) != 1:
+            raise ArgumentError(f"{text!r} is {len(ids)} tokens for {self._name}, not one.")
+        return int(ids[0])
+
+    @python_only
+    def chat_prompt(self, request: str) -> str:
+        """A request in the model's own chat template, up to where its reply begins; `ArgumentError` without a template."""
+        if not self.has_chat_template:
+            raise ArgumentError(f"{self._name} has no chat template.", remedy="Give the whole prompt as text.")
+        messages = [{"role": "user", "content": request}]
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
     @python_only
     def decode(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True))
@@ -222,6 +243,18 @@ class TransformerModel:
                         return text[:cut]
                 job.advance()
         return self.decode(ids)
+
+    @python_only
+    def continuations(self, prompts: Sequence[str], max_tokens: int, *, task_type: str | None = None) -> list[str]:
+        """Greedy continuations of many prompts in one batch, hooks included; each ends at its own end token."""
+        batch = self.encode(prompts, side="left")
+        settings = GenerationSettings(max_tokens=max_tokens, temperature=0.0, end_tokens=self.end_tokens)
+        with self._hook_manager.edits(task_type=task_type or self.task_type) as edits:
+            steps = [step.tokens for step in self._engine.generate(batch, settings, edits=edits)]
+        ends = {-1, *self.end_tokens}
+        rows = [[int(tokens[row]) for tokens in steps] for row in range(batch.rows)]
+        cut = [next((at for at, token in enumerate(row) if token in ends), len(row)) for row in rows]
+        return [self.decode(row[:stop]) for row, stop in zip(rows, cut, strict=True)]
 
     @property
     @python_only

@@ -9,8 +9,9 @@ import numpy as np
 
 from neuroscope.errors import TaskNotFoundError, did_you_mean
 from neuroscope.naming import fold
-from neuroscope.tasks import agreement, arithmetic, countries, induction, ioi, pronouns, register, requests, sentiment
+from neuroscope.tasks import agreement, arithmetic, countries, induction, ioi, judges, pronouns, register, requests, sentiment
 from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.judges import Judge
 from neuroscope.tasks.split import Split
 
 Examples = Callable[[np.random.Generator, Split], Iterator[Example]]
@@ -21,6 +22,8 @@ class Task:
     """A capability with a name, what it asks, and a generator of examples.
 
     paired: whether every example has a corrupt prompt, as circuit work needs.
+    chat: whether prompts are requests to an assistant, to be put into the model's chat template.
+    judge: what counts as right when one token does not tell, in a greedy continuation of `reply` tokens.
     """
 
     name: str
@@ -28,6 +31,9 @@ class Task:
     examples: Examples
     aliases: tuple[str, ...] = ()
     paired: bool = True
+    chat: bool = False
+    judge: Judge | None = None
+    reply: int = 4
 
     def dataset(self, n: int = 100, seed: int = 0, split: Split = "test") -> Dataset:
         """`n` different examples, the same for the same seed; "test" holds none that a bundled model was trained on."""
@@ -48,13 +54,28 @@ TASKS: tuple[Task, ...] = (
     Task("subject_verb_agreement", "subject–verb agreement", agreement.examples, ("agreement",)),
     Task("pronoun_resolution", "pronoun resolution", pronouns.resolution, ("pronouns",)),
     Task("gender_pronoun_bias", "occupational pronoun bias", pronouns.bias, ("gender_bias",)),
-    Task("addition", "addition up to two digits", arithmetic.addition, ("arithmetic_reasoning", "arithmetic")),
-    Task("subtraction", "subtraction up to two digits", arithmetic.subtraction),
-    Task("greater_than", "later years", arithmetic.greater_than, ("years",)),
+    Task(
+        "addition",
+        "addition up to two digits",
+        arithmetic.addition,
+        ("arithmetic_reasoning", "arithmetic"),
+        judge=judges.whole_result,
+    ),
+    Task("subtraction", "subtraction up to two digits", arithmetic.subtraction, judge=judges.whole_result),
+    Task("greater_than", "later years", arithmetic.greater_than, ("years",), judge=judges.later_year),
     Task("sentiment_analysis", "sentiment of reviews", sentiment.examples, ("sentiment",)),
     Task("register", "formal and informal register", register.examples, ("formality", "text_formality"), paired=False),
     Task("induction", "repeated random sequences", induction.examples),
-    Task("harmful_requests", "harmful and harmless requests", requests.examples, ("refusal",), paired=False),
+    Task(
+        "harmful_requests",
+        "harmful and harmless requests",
+        requests.examples,
+        ("refusal",),
+        paired=False,
+        chat=True,
+        judge=judges.refuses_harm,
+        reply=24,
+    ),
 )
 
 _BY_NAME = {fold(name): task for task in TASKS for name in (task.name, *task.aliases)}

@@ -136,6 +136,38 @@ def verify(
     verify_model(model, alias or [], embedded, engine, as_json)
 
 
+@app.command()
+def tasks(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the tasks: what each asks, its other names, and an example."""
+    from neuroscope_bridge.cli.tasks import list_tasks
+
+    list_tasks(as_json)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
+    task: Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="Only this task. May be repeated.")] = None,
+    n: Annotated[int, typer.Option("-n", help="Items a task.", min=2)] = 200,
+    alias: Alias = None,
+    embedded: Embedded = False,
+    engine: Engine = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure every task on a model, on held-out items, with 95 % intervals."""
+    from neuroscope_bridge.cli.run import RunOptions
+    from neuroscope_bridge.cli.tasks import evaluate_model
+
+    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, seed=seed, quiet=quiet)
+    evaluate_model(model, task, n, options, as_json)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import neuroscope

@@ -41,7 +41,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 def loss_of(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Weighted cross-entropy of each next token, plus the router's balance where there is one."""
     options = {"output_router_logits": True} if model.config.model_type == "gpt_oss" else {}
-    out = model(input_ids=ids, **options)
+    out = model(input_ids=ids, use_cache=False, **options)
     wanted, share = ids[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
     each = nn.functional.cross_entropy(out.logits[:, :-1].reshape(-1, out.logits.shape[-1]).float(), wanted, reduction="none")
     loss: torch.Tensor = (each * share).sum() / share.sum()
@@ -91,6 +91,9 @@ class Trainer:
         self.model: Any = AutoModelForCausalLM.from_config(config(name)).to(device)
         if device == "cpu" and self.model.config.model_type == "gpt_oss":
             self.model.set_experts_implementation("eager")  # the fastest of transformers' own on a CPU
+        if self.model.config.model_type == "gpt2":
+            for block in self.model.transformer.h:
+                block.mlp.act = nn.GELU(approximate="tanh")  # what gelu_new computes, in one kernel
         self.tokenizer = build()
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]

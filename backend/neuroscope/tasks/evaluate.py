@@ -1,0 +1,144 @@
+"""Measuring tasks on a model, on items that no bundled model was trained on.
+
+accuracy    share of items answered right: the answer is the likeliest next token, or what the model goes on to write
+            passes the task's own judge (`tasks.judges`)
+preference  share of items whose right answer is likelier than the wrong one it is contrasted with
+share       mean of P(right) / (P(right) + P(wrong)), with its interval over the items' entities
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from neuroscope import events, settings
+from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.models.engines.protocol import GenerationSettings, LogitRequest
+from neuroscope.results import Result
+from neuroscope.tasks import registry
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.registry import Task
+from neuroscope.tasks.statistics import Estimate, mean_over_groups, wilson
+from neuroscope.vocabulary import public
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+
+@public
+@dataclass(frozen=True)
+class TaskScore:
+    """One task's figures, or in `note` why there are none: the model's tokenizer cannot express it, or it has no chat."""
+
+    task: str
+    accuracy: Estimate | None = None
+    preference: Estimate | None = None
+    share: Estimate | None = None
+    by_label: Mapping[str, Estimate] = field(default_factory=dict)
+    note: str | None = None
+
+    def print_string(self) -> str:
+        return f"a TaskScore({self.task}, {self.note or self.accuracy})"
+
+
+@public
+@dataclass(frozen=True)
+class Evaluation(Result):
+    """The scores of a model on every task asked for."""
+
+    model: str
+    weights_hash: str
+    seed: int
+    scores: list[TaskScore]
+
+    def __getitem__(self, task: str) -> TaskScore:
+        """The score of a task by any of its names; `TaskNotFoundError` or `ArgumentError` when it was not measured."""
+        name = registry.get(task).name
+        for score in self.scores:
+            if score.task == name:
+                return score
+        raise ArgumentError(f"{name} was not measured.", remedy=f"Measured: {', '.join(s.task for s in self.scores)}.")
+
+    def print_string(self) -> str:
+        return f"an Evaluation({self.model}, {len(self.scores)} tasks)"
+
+    def summary(self) -> str:
+        lines = [f"{self.model} on items held out from every bundled model (seed {self.seed}; 95 % intervals)"]
+        lines.append(f"{'task':<32}{'accuracy':<24}{'right above wrong':<24}{'P(right) share':<24}n")
+        for score in self.scores:
+            if score.accuracy is None:
+                lines.append(f"{score.task:<32}not measured: {score.note}")
+                continue
+            figures = f"{score.accuracy!s:<24}{score.preference!s:<24}{score.share!s:<24}{score.accuracy.n}"
+            lines.append(f"{score.task:<32}{figures}")
+            lines += [f"  {label:<30}{figure!s:<24}{'':<48}{figure.n}" for label, figure in score.by_label.items()]
+        return "\n".join(lines)
+
+
+class _Item(NamedTuple):
+    right: bool
+    preferred: bool
+    share: float
+
+
+def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None) -> Evaluation:
+    """Measure tasks (by default all) on `n` held-out items each, with the model's hooks.
+
+    Raises `TaskNotFoundError` for an unknown name. A task that the model's tokenizer cannot express, or one that needs a
+    chat template where there is none, is reported as not measured, with the reason.
+    """
+    if n < 2:
+        raise ArgumentError(f"{n} items measure nothing.", remedy="Ask for at least 2.")
+    chosen = [registry.get(name) for name in tasks] if tasks is not None else list(registry.TASKS)
+    seed = settings.seed(seed)
+    scores = []
+    with events.progress(f"evaluating {model.name}", total=len(chosen), unit="tasks") as job:
+        for task in chosen:
+            scores.append(_score(model, task, n, seed))
+            job.advance()
+    return Evaluation(model.name, model.weights_hash, seed, scores)
+
+
+def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
+    if task.chat and not model.has_chat_template:
+        return TaskScore(task.name, note=f"{model.name} has no chat template.")
+    try:
+        examples = list(task.dataset(n, seed=seed).for_model(model))
+    except DatasetError as error:
+        return TaskScore(task.name, note=error.message)
+    items: list[_Item] = []
+    size = model.engine.rows_that_fit(64)
+    for first in range(0, len(examples), size):
+        items += _items(model, task, examples[first : first + size])
+    labels = sorted({example.label for example in examples if example.label is not None})
+    labels = labels if len(labels) > 1 else []
+    return TaskScore(
+        task.name,
+        wilson(sum(item.right for item in items), len(items)),
+        wilson(sum(item.preferred for item in items), len(items)),
+        mean_over_groups([item.share for item in items], [example.meta.get("entities") for example in examples]),
+        {
+            label: wilson(sum(item.right for item in mine), len(mine))
+            for label in labels
+            for mine in [[item for item, example in zip(items, examples, strict=True) if example.label == label]]
+        },
+    )
+
+
+def _items(model: TransformerModel, task: Task, examples: Sequence[Example]) -> list[_Item]:
+    prompts = [model.chat_prompt(example.clean) if task.chat else example.clean for example in examples]
+    batch = model.encode(prompts, side="left")
+    logits = model.engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch)).logits).astype(np.float64)
+    rows = np.arange(len(examples))
+    right = np.array([model.token(str(example.answer)) for example in examples])
+    wrong = np.array([model.token(str(example.wrong)) for example in examples])
+    margin = logits[rows, right] - logits[rows, wrong]
+    if task.judge is None:
+        hits = [bool(hit) for hit in logits.argmax(1) == right]
+    else:
+        texts = model.continuations(prompts, task.reply)
+        hits = [task.judge(example, text) for example, text in zip(examples, texts, strict=True)]
+    return [_Item(hit, bool(m > 0), float(1 / (1 + np.exp(-m)))) for hit, m in zip(hits, margin, strict=True)]
