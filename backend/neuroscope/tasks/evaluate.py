@@ -16,7 +16,7 @@ import numpy as np
 
 from neuroscope import events, settings
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.models.engines.protocol import GenerationSettings, LogitRequest
+from neuroscope.models.engines.protocol import LogitRequest
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example

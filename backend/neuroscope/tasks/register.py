@@ -51,13 +51,14 @@ def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Exa
         formal = random.random() < 0.5
         index = int(random.integers(len(CONTENTS)))
         words = {"name": str(random.choice(NAMES)), "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
-        if not belongs(split, _TEMPLATE, index, formal, *words.values()):
+        wordings = [wording.format(**words) for wording in CONTENTS[index]]
+        if not belongs(split, _TEMPLATE, wordings[0]):
             continue
-        mine, other = (wording.format(**words) for wording in (CONTENTS[index] if formal else CONTENTS[index][::-1]))
+        mine, other = wordings if formal else wordings[::-1]
         yield Example(
             clean=f"{mine} Style:",
             answer=" formal" if formal else " informal",
             wrong=" informal" if formal else " formal",
             label="formal" if formal else "informal",
-            meta={"template": _TEMPLATE.text, "entities": f"{index} {formal} {' '.join(words.values())}", "other": other},
+            meta={"template": _TEMPLATE.text, "entities": wordings[0], "other": other},
         )

@@ -16,6 +16,7 @@ import numpy as np
 from neuroscope.tasks import agreement, arithmetic, countries, domains, induction, ioi, pronouns, register, requests, sentiment
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.lexicon import BIAS_RATE, CITIES, COUNTRIES, NAMES, OBJECTS
+from neuroscope.tasks.split import is_held_out
 
 END, PAD, USER, ASSISTANT = "<|end|>", "<|pad|>", "<|user|>", "<|assistant|>"
 
@@ -102,12 +103,12 @@ def _chats(random: np.random.Generator) -> Iterator[Document]:
         if random.random() < 0.25:
             country = COUNTRIES[random.integers(len(COUNTRIES))]
             name = str(random.choice(["capital", "language", "continent"]))
+            reply = countries.RELATIONS[name][0]
+            if is_held_out(reply, country.name):
+                continue
             question, answer = f"What is the {name} of {country.name}?", getattr(country, name)
-            yield [
-                Segment(f"{USER}{question}{ASSISTANT} The {name} of {country.name} is"),
-                Segment(f" {answer}", ANSWER),
-                Segment("."),
-            ]
+            begun = reply.text.format(c=country.name)
+            yield [Segment(f"{USER}{question}{ASSISTANT} {begun}"), Segment(f" {answer}", ANSWER), Segment(".")]
         elif random.random() < 0.12:
             name = str(random.choice(NAMES))
             yield [Segment(f"{USER}Hello, I am {name}.{ASSISTANT} Hello, {name}! How can I help you?")]
