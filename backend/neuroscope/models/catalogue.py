@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from dataclasses import dataclass
-from pathlib import Path
 
 from neuroscope.errors import NeuroScopeError
 from neuroscope.models import aliases
 from neuroscope.models.cache import cache_folder
+from neuroscope.models.memory import count_parameters
 from neuroscope.models.resolve import SMOLLM2, ModelSource, cached_repositories, resolve, smollm2_file
 
 _PARAMETERS = {  # of models that are not here, from their cards
@@ -67,35 +65,17 @@ def catalogue() -> list[CatalogueEntry]:
 def _entry(name: str) -> CatalogueEntry:
     try:
         source = resolve(name)
+        parameters = _PARAMETERS.get(source.target) if source.path is None else count_parameters(source.path)
     except NeuroScopeError as error:
         return CatalogueEntry(name, aliases.follow(name), "missing", None, None, error.message)
-    folder = _weights_folder(source)
-    parameters = _count(folder) if folder is not None else _PARAMETERS.get(source.target)
-    note = None
+    path = None if source.path is None else str(source.path)
+    return CatalogueEntry(name, source.target, source.kind, path, parameters, _note(source))
+
+
+def _note(source: ModelSource) -> str | None:
     if source.kind == "hub":
-        note = "not here: needs a download"
-    elif source.kind in ("gguf", "package") and folder is None:
-        note = "converted on first load"
-    return CatalogueEntry(name, source.target, source.kind, None if source.path is None else str(source.path), parameters, note)
-
-
-def _weights_folder(source: ModelSource) -> Path | None:
+        return "not here: needs a download"
     if source.kind in ("gguf", "package") and source.path is not None:
-        return next(iter(sorted((cache_folder() / "gguf").glob(f"{source.path.stem}-*"))), None)
-    return source.path
-
-
-def _count(folder: Path) -> int | None:
-    """Parameters from the headers of the safetensors files: eight bytes of length, then JSON with every shape."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-        for name, entry in header.items():
-            if name != "__metadata__":
-                size = 1
-                for side in entry["shape"]:
-                    size *= side
-                total += size
-    return total or None
+        converted = any((cache_folder() / "gguf").glob(f"{source.path.stem}-*"))
+        return None if converted else "converted on first load"
+    return None
