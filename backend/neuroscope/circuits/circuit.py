@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's."""
+    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's.
+
+    closeness: 1 − Σ|circuit − clean| / Σ|clean − corrupt| of the metric over pairs, so that what is too much on one pair
+    does not make up for what is missing on another. negative_weight: how much negative scores counted in the order.
+    """
 
     edges: int
     fraction: float
     faithfulness: Estimate
+    closeness: float
+    negative_weight: float
 
 
 @public

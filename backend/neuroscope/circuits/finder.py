@@ -2,8 +2,11 @@
 
 1. Two thirds of the examples find the circuit; the rest, held out, judge it.
 2. EAP-IG scores every edge on the finding examples.
-3. Edges are taken in order of |score|. Prefixes of growing size are *measured*: every other edge carries its corrupt
-   activation. The first size that reaches the target faithfulness is narrowed down by bisection.
+3. Edges are taken in order of their scores, and prefixes of growing size are *measured*: every other edge carries its
+   corrupt activation. Edges with negative scores work against the answer. Counted like positive ones (Hanna et al. 2024)
+   they make small circuits fall short, and counted less they make them overshoot; so several weights are tried, and
+   at each size the one whose circuit stays closest to the model, pair by pair, is kept. The first size that
+   reaches the target faithfulness is narrowed down by bisection.
 4. Edges on no path from embedding to logits are dropped: they carry nothing.
 5. The circuit is judged on the held-out examples, beside random circuits of the same size, without its complement
    (completeness), and without single edges (minimality); heads get roles from their attention.
@@ -39,6 +42,8 @@ from neuroscope.vocabulary import public
 #: Shares of the graph's edges at which faithfulness is measured before bisecting.
 SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BISECTIONS = 5
+#: How much a negative score may count beside a positive one of the same size.
+NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5)
 
 
 @public
@@ -118,36 +123,44 @@ class CircuitFinder:
         return self._judged(task, graph, mask, scores, curve, masked, judging)
 
     def _smallest(self, graph: Graph, masked: MaskedModel, scores: Scores) -> tuple[BoolArray, list[CurvePoint]]:
-        ranked = _ranked(graph, scores)
-        curve: dict[int, CurvePoint] = {}
-        masks: dict[int, BoolArray] = {}
+        orders = {weight: _ranked(graph, scores, weight) for weight in NEGATIVE_WEIGHTS}
+        found: dict[int, tuple[BoolArray, CurvePoint]] = {}
 
-        def measure(count: int) -> bool:
-            masks[count] = graph.pruned(_prefix(graph, ranked, count))
-            value = normalised(masked.metric(masks[count]), masked.corrupt, masked.clean, seed=self.seed)
-            edges = int(masks[count].sum())
-            curve[count] = CurvePoint(edges, edges / graph.edges, value)
+        def reaches(count: int, weights: Sequence[float]) -> bool:
+            tried = [self._measured(graph, masked, orders[weight], weight, count) for weight in weights]
+            found[count] = max(tried, key=lambda one: one[1].closeness)
             job.advance()
-            return bool(value.value >= self.target)
+            return found[count][1].faithfulness.value >= self.target
 
         sizes = sorted({max(1, round(share * graph.edges)) for share in SIZES})
         with events.progress("measuring circuits", total=len(sizes) + _BISECTIONS, unit="sizes") as job:
             low = 0
             for high in sizes:
-                if measure(high):
+                if reaches(high, NEGATIVE_WEIGHTS):
                     break
                 low = high
             else:
                 raise CircuitError("Not even the whole graph is as faithful as asked.", remedy="Lower the target.")
+            weight = found[high][1].negative_weight
             for _ in range(_BISECTIONS):
                 middle = (low + high) // 2
                 if middle in (low, high):
                     break
-                if measure(middle):
+                if reaches(middle, [weight]):
                     high = middle
                 else:
                     low = middle
-        return masks[high], [curve[count] for count in sorted(curve)]
+        return found[high][0], [found[count][1] for count in sorted(found)]
+
+    def _measured(
+        self, graph: Graph, masked: MaskedModel, ranked: np.ndarray[Any, Any], weight: float, count: int
+    ) -> tuple[BoolArray, CurvePoint]:
+        mask = graph.pruned(_prefix(graph, ranked, count))
+        metric = masked.metric(mask)
+        value = normalised(metric, masked.corrupt, masked.clean, seed=self.seed)
+        distance = float(np.abs(metric - masked.clean).sum() / np.abs(masked.clean - masked.corrupt).sum())
+        edges = int(mask.sum())
+        return mask, CurvePoint(edges, edges / graph.edges, value, 1 - distance, weight)
 
     def _judged(
         self,
@@ -214,10 +227,11 @@ class CircuitFinder:
         return self.print_string()
 
 
-def _ranked(graph: Graph, scores: Scores) -> np.ndarray[Any, Any]:
-    """Flat indices of the graph's edges, largest |score| first."""
+def _ranked(graph: Graph, scores: Scores, negative_weight: float) -> np.ndarray[Any, Any]:
+    """Flat indices of the graph's edges, largest score first, a negative one counting as `negative_weight` of its size."""
     flat = np.flatnonzero(graph.valid)
-    found: np.ndarray[Any, Any] = flat[np.argsort(-np.abs(scores.reshape(-1)[flat]), kind="stable")]
+    values = scores.reshape(-1)[flat]
+    found: np.ndarray[Any, Any] = flat[np.argsort(-np.maximum(values, -negative_weight * values), kind="stable")]
     return found
 
 

@@ -20,6 +20,7 @@ from neuroscope import events
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError, did_you_mean
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.resolve import ModelSource, not_found
+from neuroscope.models.resolve_files import safetensors_files
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -63,7 +64,7 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
     if source.kind in ("gguf", "package"):
         assert source.path is not None
         return converted(source.path)
-    if source.path is not None and (source.kind != "cache" or _complete(source.path)):
+    if source.path is not None:
         return source.path
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -75,10 +76,6 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
         raise not_found(source, "the hub has no such repository, or it needs a login.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         raise not_found(source, f"the hub could not be reached ({type(error).__name__}).") from error
-
-
-def _complete(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
 
 
 def _check_config(folder: Path) -> None:
@@ -98,7 +95,7 @@ def _check_config(folder: Path) -> None:
 
 
 def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
-    safe = sorted(folder.glob("*.safetensors"))
+    safe = safetensors_files(folder)
     if safe:
         return safe
     pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
