@@ -17,6 +17,7 @@ EXPORTS: dict[str, str] = {
     "CircuitFinder": "neuroscope.circuits.finder",
     "Circuit": "neuroscope.circuits.circuit",
     "Dataset": "neuroscope.tasks.dataset",
+    "FaithfulnessCurve": "neuroscope.circuits.curve",
     "Example": "neuroscope.tasks.dataset",
     "InterventionHook": "neuroscope.hooks.hook",
     "TransformerModel": "neuroscope.models.model",

@@ -1,99 +1,204 @@
-"""Edge attribution patching with integrated gradients (EAP-IG), and plain EAP.
+"""Scores for every edge of the graph: how much the metric would fall if the edge carried its baseline activation.
 
-The score of an edge from source s to channel c estimates how much the metric m falls when c reads the corrupt output
-of s instead of the clean one:
+The score of an edge from source s to channel c is the first-order estimate
 
-    score(s → c) = Σ over tokens of (s_clean − s_corrupt) · 1/K Σ_k ∂m/∂c at the input x_k
-    x_k = x_corrupt + k/K (x_clean − x_corrupt),  k = 1 … K
+    score(s → c) = Σ over tokens of (s_clean − s_baseline) · mean over inputs of ∂m/∂c
 
-c is the residual stream as that channel reads it, so gradients are taken at the channel and carried back through its
-projection and its normalisation. K = 1 is EAP: one gradient, at the clean input.
+with c the residual stream as that channel reads it: gradients are taken at the channel and carried back through its
+projection and its normalisation. The methods differ in the inputs at which they take gradients:
+
+`eap`                  the clean prompt
+`eap_ig`               K prompts between baseline and clean embedding, x_k = x_base + k/K (x_clean − x_base), k = 1 … K
+`eap_ig_activations`   for each source, the clean prompt with that source's write between baseline and clean
+`exact`                none: every edge is patched (`edges.edge_effects`)
 
 1. Run clean and corrupt prompts; keep what every source writes, as differences (sources × tokens × d_model).
-2. Run the K interpolated inputs as rows of one batch; differentiate the metric at all channels at once.
+2. Run the K inputs as rows of one batch; differentiate the metric at all channels at once.
 3. Layer by layer: gradients behind the projections → at the residual stream, averaged over the K inputs, contracted
    with the differences of all earlier sources in one matrix product. No source × channel array of vectors is kept.
 
 Sources: Nanda 2023, "Attribution patching"; Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in
-Faithfulness" (EAP-IG).
+Faithfulness" (EAP-IG, on inputs and on activations).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
+from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
-from neuroscope.errors import ArgumentError, NonFiniteActivationError
-from neuroscope.models.engines.protocol import Array, Engine, Port
+from neuroscope.errors import ArgumentError, NonFiniteActivationError, did_you_mean
+from neuroscope.models.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
 from neuroscope.models.sites import Component, Site
 
 Scores = NDArray[np.float64]
 
+METHODS = ("eap_ig", "eap", "eap_ig_activations", "exact")
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
-def edge_scores(engine: Engine, pairs: PairBatch, *, steps: int = 5) -> Scores:
-    """Scores (channels, sources), averaged over pairs; zero where there is no edge. `steps` is K; 1 is plain EAP.
+def checked_method(name: str) -> str:
+    """The method's name in snake case, or `ArgumentError` with the nearest."""
+    folded = {method.replace("_", ""): method for method in METHODS}
+    found = folded.get(str(name).replace("_", "").replace("-", "").lower())
+    if found is None:
+        raise ArgumentError(f"There is no scoring method {name!r}.", remedy=did_you_mean(str(name), METHODS, listing="Methods"))
+    return found
 
-    Raises `ArgumentError` for fewer than one step, `NonFiniteActivationError` when a gradient is not finite.
+
+def edge_scores(
+    engine: Engine, pairs: PairBatch, *, method: str = "eap_ig", steps: int = 5, ablation: str = "corrupt", seed: int = 0
+) -> Scores:
+    """Scores (channels, sources), averaged over pairs; zero where there is no edge. `steps` is K.
+
+    With the ablations `mean` and `resample` the baseline is that of the pairs which run together. Raises `ArgumentError`
+    for fewer than one step, `NonFiniteActivationError` when a gradient is not finite.
     """
     if steps < 1:
         raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
-    graph = Graph.of(engine.anatomy)
+    graph, steps = Graph.of(engine.anatomy), 1 if method == "eap" else steps
     total = np.zeros((graph.channels, graph.sources))
-    size = max(1, engine.rows_that_fit(pairs.clean.positions - pairs.shared_columns) // (4 * steps))
+    share = ablation == "corrupt"
+    positions = pairs.clean.positions - (pairs.shared_columns if share else 0)
+    size = max(1, engine.rows_that_fit(positions) // (4 * steps))
     with events.progress("attributing edges", total=pairs.rows, unit="pairs") as job:
         for chunk in pairs.chunks(size):
-            total += _chunk_scores(graph, PairRuns(engine, chunk), steps)
+            runs = PairRuns(engine, chunk, share_prefix=share)
+            baseline = Baseline.of(runs, ablation, seed=seed)
+            if method == "exact":
+                from neuroscope.circuits.edges import every_edge_effect
+
+                total += every_edge_effect(runs, baseline) * chunk.rows
+            elif method == "eap_ig_activations":
+                total += _on_activations(graph, runs, baseline, steps)
+            else:
+                total += _on_inputs(graph, runs, baseline, steps)
             job.advance(chunk.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
     return total / pairs.rows
 
 
-def source_differences(graph: Graph, runs: PairRuns) -> Array:
-    """What each source writes in the clean run minus the corrupt run: (sources, rows · positions · d_model)."""
-    engine, clean, corrupt = runs.engine, runs.clean, runs.corrupt
-    parts = [_flat(clean.streams[0] - corrupt.streams[0])[None]]
+def node_scores(scores: Scores) -> NDArray[np.float64]:
+    """Attribution patching of whole nodes (sources,): what all edges out of a source score together.
+
+    A write reaches every later channel unchanged, so the gradient at the write is the sum of the channels' gradients.
+    """
+    return scores.sum(0)
+
+
+def source_differences(graph: Graph, runs: PairRuns, baseline: Baseline) -> Array:
+    """What each source writes in the clean run minus the baseline: (sources, rows · positions · d_model)."""
+    engine, clean = runs.engine, runs.clean
+    parts = [_flat(clean.streams[0] - baseline.embedding)[None]]
     for layer in range(graph.layers):
-        heads = engine.head_writes(layer, clean.heads[layer]) - engine.head_writes(layer, corrupt.heads[layer])
+        heads = engine.head_writes(layer, clean.heads[layer]) - baseline.heads[layer]
         parts += [_flat(heads[:, :, head])[None] for head in range(graph.heads)]
-        parts.append(_flat(clean.mlps[layer] - corrupt.mlps[layer])[None])
+        parts.append(_flat(clean.mlps[layer] - baseline.mlps[layer])[None])
     return engine.ops.concatenate(parts, 0)
 
 
-def _chunk_scores(graph: Graph, runs: PairRuns, steps: int) -> Scores:
-    engine, ops = runs.engine, runs.engine.ops
-    differences = source_differences(graph, runs)
-    low, high = runs.corrupt.streams[0], runs.clean.streams[0]
+def _on_inputs(graph: Graph, runs: PairRuns, baseline: Baseline, steps: int) -> Scores:
+    ops, low, high = runs.engine.ops, baseline.embedding, runs.clean.streams[0]
     inputs = ops.concatenate([low + (high - low) * ((k + 1) / steps) for k in range(steps)], 0)
-    last = graph.layers - 1
-    sites = [
-        Site(layer, kind) for layer in range(graph.layers) for kind in (*_PROJECTED, Component.RESIDUAL_PRE, Component.MLP_READ)
-    ] + [Site(last, Component.RESIDUAL)]
-    found = runs.gradients(steps, residual=inputs, sites=sites)
+    reads = list(_reads(graph, 0))
+    found = runs.gradients(steps, residual=inputs, sites=_sites(graph, reads))
+    return _contracted(graph, runs.engine, found, reads, source_differences(graph, runs, baseline), 0, steps)
+
+
+def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, steps: int) -> Scores:
+    """One batch of K runs for the embedding, and for each layer's heads (together) and MLP, from that layer on."""
+    ops, clean = runs.engine.ops, runs.clean
+    differences = source_differences(graph, runs, baseline)
+    shape = (runs.rows, runs.positions, runs.engine.anatomy.d_model)
+
+    def shifts(difference: Array) -> Array:
+        """The difference, taken away in parts: nothing of it at k = K, (K − 1)/K of it at k = 1."""
+        return ops.concatenate([difference * ((k + 1) / steps - 1) for k in range(steps)], 0)
+
+    def run(layer: int, first: int, count: int, residual: Array, edits: Sequence[Edit], reads: list[_Read]) -> None:
+        found = runs.gradients(steps, residual=residual, start=layer, edits=edits, sites=_sites(graph, reads))
+        scores[:] += _contracted(graph, runs.engine, found, reads, differences[first : first + count], first, steps)
 
     scores = np.zeros((graph.channels, graph.sources))
+    entry = ops.repeat(clean.streams[0], steps) + shifts(differences[0].reshape(*shape))
+    run(0, 0, 1, entry, [], list(_reads(graph, 0)))
     for layer in range(graph.layers):
-        stream = found.values[Site(layer, Component.RESIDUAL_PRE)]
-        behind = [engine.project_gradient(Site(layer, kind), found.gradients[Site(layer, kind)]) for kind in _PROJECTED]
-        at_stream = engine.normalise_gradient(layer, Port.ATTENTION, stream, ops.concatenate(behind, 2))
-        first = graph.channel(layer, Component.QUERY)
-        readable = graph.readable(layer, Component.QUERY)
-        channels = slice(first, first + graph.heads + 2 * graph.key_value_heads)
-        scores[channels, :readable] = _contract(engine, at_stream, differences[:readable], steps)
+        entry = ops.repeat(clean.streams[layer], steps)
+        first = graph.head(layer, 0)
+        for component, at, count in (
+            (Component.ATTENTION, first, graph.heads),
+            (Component.MLP_OUTPUT, graph.mlp(layer), 1),
+        ):
+            change = shifts(differences[at : at + count].sum(0).reshape(*shape))
 
-        at_stream = found.gradients[Site(layer, Component.MLP_READ)][:, :, None]
-        readable = graph.readable(layer, Component.MLP_INPUT)
-        rows = graph.rows(layer, Component.MLP_INPUT)
-        scores[rows, :readable] = _contract(engine, at_stream, differences[:readable], steps)
-    at_end = found.gradients[Site(last, Component.RESIDUAL)][:, :, None]
-    scores[graph.logits] = _contract(engine, at_end, differences, steps)[0]
+            def moved(value: Array, _: EditScope, change: Array = change) -> Array:
+                return value + change
+
+            reads = [read for read in _reads(graph, layer) if read.readable > at]
+            run(layer, at, count, entry, [Edit(Site(layer, component), moved)], reads)
     return scores
+
+
+class _Read:
+    """Channels of one layer that read the stream at one place: where their gradient is taken, and what they can read."""
+
+    def __init__(self, layer: int, port: Port | None, channels: slice, readable: int) -> None:
+        self.layer, self.port, self.channels, self.readable = layer, port, channels, readable
+
+
+def _reads(graph: Graph, first_layer: int) -> Iterator[_Read]:
+    """All reads from `first_layer` on, in causal order; the logits' has no port."""
+    for layer in range(first_layer, graph.layers):
+        first = graph.channel(layer, Component.QUERY)
+        count = graph.heads + 2 * graph.key_value_heads
+        yield _Read(layer, Port.ATTENTION, slice(first, first + count), graph.readable(layer, Component.QUERY))
+        yield _Read(layer, Port.MLP, graph.rows(layer, Component.MLP_INPUT), graph.readable(layer, Component.MLP_INPUT))
+    yield _Read(graph.layers - 1, None, slice(graph.logits, graph.logits + 1), graph.sources)
+
+
+def _sites(graph: Graph, reads: Sequence[_Read]) -> list[Site]:
+    found: list[Site] = []
+    for read in reads:
+        kinds: tuple[Component, ...] = (Component.RESIDUAL,)
+        if read.port is Port.ATTENTION:
+            kinds = (*_PROJECTED, Component.RESIDUAL_PRE)
+        elif read.port is Port.MLP:
+            kinds = (Component.MLP_READ,)
+        found += [Site(read.layer, kind) for kind in kinds]
+    return found
+
+
+def _contracted(
+    graph: Graph, engine: Engine, found: Gradients, reads: Sequence[_Read], differences: Array, first: int, steps: int
+) -> Scores:
+    """Scores of the edges from sources `first` … (as many as `differences` holds) into the channels of `reads`."""
+    scores = np.zeros((graph.channels, graph.sources))
+    count = int(differences.shape[0])
+    for read in reads:
+        usable = min(count, read.readable - first)
+        if usable > 0:
+            gradient = _at_stream(engine, found, read)
+            scores[read.channels, first : first + usable] = _contract(engine, gradient, differences[:usable], steps)
+    return scores
+
+
+def _at_stream(engine: Engine, found: Gradients, read: _Read) -> Array:
+    """Gradients at the residual stream (rows, positions, channels, d_model) of the channels of one read."""
+    if read.port is None:
+        return found.gradients[Site(read.layer, Component.RESIDUAL)][:, :, None]
+    if read.port is Port.MLP:
+        return found.gradients[Site(read.layer, Component.MLP_READ)][:, :, None]
+    sites = [Site(read.layer, kind) for kind in _PROJECTED]
+    behind = [engine.project_gradient(site, found.gradients[site]) for site in sites]
+    stream = found.values[Site(read.layer, Component.RESIDUAL_PRE)]
+    return engine.normalise_gradient(read.layer, Port.ATTENTION, stream, engine.ops.concatenate(behind, 2))
 
 
 def _contract(engine: Engine, gradients: Array, differences: Array, steps: int) -> Scores:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.roles import Role
 from neuroscope.models.engines.protocol import BoolArray
@@ -22,21 +23,6 @@ if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
 
-@dataclass(frozen=True)
-class CurvePoint:
-    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's.
-
-    closeness: 1 − Σ|circuit − clean| / Σ|clean − corrupt| of the metric over pairs, so that what is too much on one pair
-    does not make up for what is missing on another. negative_weight: how much negative scores counted in the order.
-    """
-
-    edges: int
-    fraction: float
-    faithfulness: Estimate
-    closeness: float
-    negative_weight: float
-
-
 @public
 @dataclass(frozen=True)
 class Circuit(Result):
@@ -46,7 +32,8 @@ class Circuit(Result):
     completeness: 1 − the faithfulness of the model without the circuit's edges.
     minimality: share of edges (of a random sample) whose removal alone lowers the metric by more than its standard error.
     random_circuit_faithfulness: mean and spread over random circuits of the same number of edges.
-    clean_metric, corrupt_metric: the whole model on clean and corrupt prompts.
+    clean_metric, corrupt_metric: the whole model on clean and corrupt prompts (with another ablation than `corrupt`, the
+    model without any edge).
     """
 
     task: str
@@ -59,6 +46,9 @@ class Circuit(Result):
     random_circuit_faithfulness: Estimate
     roles: list[Role]
     curve: list[CurvePoint]
+    method: str
+    ablation: str
+    metric: str
     provenance: Provenance
     _model: TransformerModel = field(repr=False)
     _mask: BoolArray = field(repr=False)

@@ -1,7 +1,7 @@
 """Exact edge patching: the truth that attribution approximates.
 
-For an edge s → c the clean run is repeated with one change: channel c alone reads the stream with s's corrupt write in
-place of its clean one. The fall of the metric is the edge's effect. Edges into one layer run as rows of one batch,
+For an edge s → c the clean run is repeated with one change: channel c alone reads the stream with s's baseline write (by
+default that of the corrupt run) in place of its clean one. The fall of the metric is the edge's effect. Edges into one layer run as rows of one batch,
 from that layer on.
 
 Source: Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path Patching" (paths of a single edge).
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.circuits.attribution import source_differences
+from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
@@ -25,9 +26,24 @@ from neuroscope.models.sites import Component, Site
 
 def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
     """How much the metric falls (edges, rows) when each edge (channel, source) alone carries its corrupt write."""
-    graph, runs = Graph.of(engine.anatomy), PairRuns(engine, pairs)
+    runs = PairRuns(engine, pairs)
+    return _effects(runs, Baseline.of(runs, "corrupt"), edges)
+
+
+def every_edge_effect(runs: PairRuns, baseline: Baseline) -> NDArray[np.float64]:
+    """The effect of every edge of the graph (channels, sources), averaged over rows; zero where there is no edge."""
+    graph = Graph.of(runs.engine.anatomy)
+    edges = np.argwhere(graph.valid)
+    found = np.zeros((graph.channels, graph.sources))
+    found[edges[:, 0], edges[:, 1]] = _effects(runs, baseline, edges.tolist()).mean(1)
+    return found
+
+
+def _effects(runs: PairRuns, baseline: Baseline, edges: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+    engine = runs.engine
+    graph = Graph.of(engine.anatomy)
     shape = (graph.sources, runs.rows, runs.positions, engine.anatomy.d_model)
-    differences = source_differences(graph, runs).reshape(*shape)
+    differences = source_differences(graph, runs, baseline).reshape(*shape)
     edges = [(int(channel), int(source)) for channel, source in edges]
     by_layer: dict[int, list[int]] = {}
     for index, (channel, _) in enumerate(edges):
@@ -38,7 +54,7 @@ def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, in
         for layer in sorted(by_layer):
             for first in range(0, len(by_layer[layer]), fit):
                 group = by_layer[layer][first : first + fit]
-                patches = _Patches(graph, runs, differences, [edges[index] for index in group])
+                patches = _Patches(graph, runs, differences, [(edges[index][0], edges[index][1]) for index in group])
                 found[group] = runs.clean.metric - patches.metric(layer)
                 job.advance(len(group))
     return found

@@ -1,12 +1,12 @@
 """Finding circuits: score the edges, then measure which prefix of them is enough.
 
 1. Two thirds of the examples find the circuit; the rest, held out, judge it.
-2. EAP-IG scores every edge on the finding examples.
+2. Every edge is scored on the finding examples, by EAP-IG unless another method is asked for.
 3. Edges are taken in order of their scores, and prefixes of growing size are *measured*: every other edge carries its
-   corrupt activation. Edges with negative scores work against the answer. Counted like positive ones (Hanna et al. 2024)
-   they make small circuits fall short, and counted less they make them overshoot; so several weights are tried, and
-   at each size the one whose circuit stays closest to the model, pair by pair, is kept. The first size that
-   reaches the target faithfulness is narrowed down by bisection.
+   corrupt activation (or another ablation). Edges with negative scores work against the answer. Counted like positive
+   ones (Hanna et al. 2024) they make small circuits fall short, and counted less they make them overshoot; so several
+   weights are tried, and at each size the one whose circuit stays closest to the model, pair by pair, is kept. The
+   first size that reaches the target faithfulness is narrowed down by bisection.
 4. Edges on no path from embedding to logits are dropped: they carry nothing.
 5. The circuit is judged on the held-out examples, beside random circuits of the same size, without its complement
    (completeness), and without single edges (minimality); heads get roles from their attention.
@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 
 from neuroscope import events, settings
-from neuroscope.circuits.attribution import Scores, edge_scores
-from neuroscope.circuits.circuit import Circuit, CurvePoint
+from neuroscope.circuits.attribution import Scores, checked_method, edge_scores
+from neuroscope.circuits.baseline import checked_ablation
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.curve import SIZES, CurvePoint, FaithfulnessCurve, area, curve_points, measured, prefix, ranked
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel, Removal
@@ -33,14 +35,13 @@ from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component
 from neuroscope.provenance import provenance
+from neuroscope.results import Provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.metrics import checked_metric
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public
 
-#: Shares of the graph's edges at which faithfulness is measured before bisecting.
-SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _BISECTIONS = 5
 #: How much a negative score may count beside a positive one of the same size.
 NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5)
@@ -50,8 +51,9 @@ NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5)
 class CircuitFinder:
     """Finds circuits of one model.
 
-    pairs: examples used (two thirds to find, one third held out). steps: integration steps. target: faithfulness to reach.
-    random_circuits: how many controls. minimality_sample: edges tried one by one.
+    pairs: examples used (two thirds to find, one third held out). method: how edges are scored (`attribution.METHODS`).
+    steps: integration steps. ablation: what edges outside a circuit carry (`baseline.ABLATIONS`). target: faithfulness to
+    reach. random_circuits: how many controls. minimality_sample: edges tried one by one.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class CircuitFinder:
         model: TransformerModel,
         *,
         pairs: int = 60,
+        method: str = "eap_ig",
         steps: int = 5,
+        ablation: str = "corrupt",
         target: float = 0.85,
         metric: str = "logit_difference",
         random_circuits: int = 5,
@@ -76,7 +80,9 @@ class CircuitFinder:
             raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
         self._model = model
         self.pairs: int = pairs
+        self.method: str = checked_method(method)
         self.steps: int = steps
+        self.ablation: str = checked_ablation(ablation)
         self.target: float = target
         self.metric: str = checked_metric(metric)
         self.random_circuits: int = random_circuits
@@ -101,33 +107,66 @@ class CircuitFinder:
         `examples` default to the task's own; a Dataset is filtered to what the model's tokenizer can express.
         Raises `DatasetError` for unfit examples and `CircuitError` when no circuit reaches the target.
         """
-        found_task = registry.get(task)
-        dataset = found_task.dataset(seed=self.seed) if examples is None else examples
-        chosen = dataset.for_model(self._model, n=self.pairs) if isinstance(dataset, Dataset) else dataset
-        pairs = make_pairs(self._model, list(chosen), self.metric)
-        circuit = self.search(found_task.name, pairs)
+        name, pairs = self._pairs(task, examples)
+        circuit = self.search(name, pairs)
         self._found.append(circuit)
         return circuit
 
+    def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> FaithfulnessCurve:
+        """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD."""
+        name, pairs = self._pairs(task, examples)
+        finding, judging = self._split(pairs)
+        scores = self._scores(finding)
+        masked = MaskedModel(self._model.engine, judging, ablation=self.ablation, seed=self.seed)
+        points, signed = (curve_points(masked, scores, weight, seed=self.seed) for weight in (1.0, 0.0))
+        return FaithfulnessCurve(
+            task=name,
+            method=self.method,
+            ablation=self.ablation,
+            cpr=area(signed, from_one=False),
+            cmd=area(points, from_one=True),
+            points=points,
+            signed_points=signed,
+            provenance=self._provenance(name, finding, judging),
+        )
+
     def search(self, task: str, pairs: PairBatch) -> Circuit:
         """Find and judge a circuit on pairs that are ready to run."""
-        engine, graph = self._model.engine, Graph.of(self._model.architecture)
+        finding, judging = self._split(pairs)
+        scores = self._scores(finding)
+        masked = MaskedModel(self._model.engine, finding, ablation=self.ablation, seed=self.seed)
+        mask, curve = self._smallest(masked, scores)
+        return self._judged(task, mask, scores, curve, masked, judging)
+
+    def _pairs(self, task: str, examples: Dataset | Sequence[Any] | None) -> tuple[str, PairBatch]:
+        found = registry.get(task)
+        dataset = found.dataset(seed=self.seed) if examples is None else examples
+        chosen = dataset.for_model(self._model, n=self.pairs) if isinstance(dataset, Dataset) else dataset
+        return found.name, make_pairs(self._model, list(chosen), self.metric)
+
+    def _split(self, pairs: PairBatch) -> tuple[PairBatch, PairBatch]:
+        """The pairs that find a circuit and those that judge it."""
         order = np.random.default_rng(self.seed).permutation(pairs.rows)
         held_out = pairs.rows // 3
         if held_out == 0:
             raise CircuitError(f"{pairs.rows} pairs are too few to hold any out.", remedy="Give at least 3, better 60.")
-        finding, judging = pairs.take(order[held_out:]), pairs.take(order[:held_out])
-        scores = edge_scores(engine, finding, steps=self.steps)
-        masked = MaskedModel(engine, finding)
-        mask, curve = self._smallest(graph, masked, scores)
-        return self._judged(task, graph, mask, scores, curve, masked, judging)
+        return pairs.take(order[held_out:]), pairs.take(order[:held_out])
 
-    def _smallest(self, graph: Graph, masked: MaskedModel, scores: Scores) -> tuple[BoolArray, list[CurvePoint]]:
-        orders = {weight: _ranked(graph, scores, weight) for weight in NEGATIVE_WEIGHTS}
+    def _scores(self, finding: PairBatch) -> Scores:
+        return edge_scores(
+            self._model.engine, finding, method=self.method, steps=self.steps, ablation=self.ablation, seed=self.seed
+        )
+
+    def _provenance(self, task: str, finding: PairBatch, judging: PairBatch) -> Provenance:
+        return provenance(self._model, task, self.seed, pairs=finding.rows, held_out=judging.rows, steps=self.steps)
+
+    def _smallest(self, masked: MaskedModel, scores: Scores) -> tuple[BoolArray, list[CurvePoint]]:
+        graph = masked.graph
+        orders = {weight: ranked(graph, scores, weight) for weight in NEGATIVE_WEIGHTS}
         found: dict[int, tuple[BoolArray, CurvePoint]] = {}
 
         def reaches(count: int, weights: Sequence[float]) -> bool:
-            tried = [self._measured(graph, masked, orders[weight], weight, count) for weight in weights]
+            tried = [measured(masked, orders[weight], count, weight, self.seed) for weight in weights]
             found[count] = max(tried, key=lambda one: one[1].closeness)
             job.advance()
             return found[count][1].faithfulness.value >= self.target
@@ -152,32 +191,21 @@ class CircuitFinder:
                     low = middle
         return found[high][0], [found[count][1] for count in sorted(found)]
 
-    def _measured(
-        self, graph: Graph, masked: MaskedModel, ranked: np.ndarray[Any, Any], weight: float, count: int
-    ) -> tuple[BoolArray, CurvePoint]:
-        mask = graph.pruned(_prefix(graph, ranked, count))
-        metric = masked.metric(mask)
-        value = normalised(metric, masked.corrupt, masked.clean, seed=self.seed)
-        distance = float(np.abs(metric - masked.clean).sum() / np.abs(masked.clean - masked.corrupt).sum())
-        edges = int(mask.sum())
-        return mask, CurvePoint(edges, edges / graph.edges, value, 1 - distance, weight)
-
     def _judged(
         self,
         task: str,
-        graph: Graph,
         mask: BoolArray,
         scores: Scores,
         curve: list[CurvePoint],
         finding: MaskedModel,
         judging: PairBatch,
     ) -> Circuit:
-        engine = self._model.engine
-        held_out = MaskedModel(engine, judging)
+        engine, graph = self._model.engine, finding.graph
+        held_out = MaskedModel(engine, judging, ablation=self.ablation, seed=self.seed)
         with events.progress("judging the circuit", total=3 + self.random_circuits, unit="runs") as job:
 
             def faithful(model: MaskedModel, edges: BoolArray) -> Estimate:
-                value = normalised(model.metric(edges), model.corrupt, model.clean, seed=self.seed)
+                value = normalised(model.metric(edges), model.empty, model.clean, seed=self.seed)
                 job.advance()
                 return value
 
@@ -196,13 +224,14 @@ class CircuitFinder:
             completeness=Estimate(1 - without.value, 1 - without.high, 1 - without.low, without.n),
             minimality=self._minimality(held_out, mask),
             clean_metric=mean(held_out.clean, seed=self.seed),
-            corrupt_metric=mean(held_out.corrupt, seed=self.seed),
+            corrupt_metric=mean(held_out.empty, seed=self.seed),
             random_circuit_faithfulness=mean(np.array(controls), seed=self.seed),
             roles=head_roles(engine, judging, heads, seed=self.seed) if heads else [],
             curve=curve,
-            provenance=provenance(
-                self._model, task, self.seed, pairs=finding.runs.rows, held_out=judging.rows, steps=self.steps
-            ),
+            ablation=self.ablation,
+            method=self.method,
+            metric=self.metric,
+            provenance=self._provenance(task, finding.runs.pairs, judging),
             _model=self._model,
             _mask=mask,
             _scores=scores,
@@ -227,20 +256,6 @@ class CircuitFinder:
         return self.print_string()
 
 
-def _ranked(graph: Graph, scores: Scores, negative_weight: float) -> np.ndarray[Any, Any]:
-    """Flat indices of the graph's edges, largest score first, a negative one counting as `negative_weight` of its size."""
-    flat = np.flatnonzero(graph.valid)
-    values = scores.reshape(-1)[flat]
-    found: np.ndarray[Any, Any] = flat[np.argsort(-np.maximum(values, -negative_weight * values), kind="stable")]
-    return found
-
-
-def _prefix(graph: Graph, ranked: np.ndarray[Any, Any], count: int) -> BoolArray:
-    mask = np.zeros(graph.valid.size, dtype=np.bool_)
-    mask[ranked[:count]] = True
-    return mask.reshape(graph.valid.shape)
-
-
 def _random_circuit(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:
     flat = random.permutation(np.flatnonzero(graph.valid))
-    return _prefix(graph, flat, edges)
+    return prefix(graph, flat, edges)

@@ -1,10 +1,10 @@
-"""Running a circuit: the model in which every edge outside the circuit carries its corrupt activation.
+"""Running a circuit: the model in which every edge outside the circuit carries its baseline activation.
 
-With u_s the write of source s in this run and u'_s its write in the corrupt run, channel c reads
+With u_s the write of source s in this run and u'_s its write in the baseline (by default the corrupt run), channel c reads
 
-    x_c = (corrupt stream at c) + Σ over sources s with an edge s → c in the circuit of (u_s − u'_s)
+    x_c = (baseline stream at c) + Σ over sources s with an edge s → c in the circuit of (u_s − u'_s)
 
-so that the full graph gives the clean run, the empty one the corrupt run, and each channel has an input of its own
+so that the full graph gives the clean run, the empty one the baseline, and each channel has an input of its own
 (Conmy et al. 2023; Hanna et al. 2024). The run goes through the model's own layers with the reads replaced.
 """
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuroscope import events
+from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import Numbers, PairRuns
@@ -34,18 +35,20 @@ class Removal:
 
 
 class MaskedModel:
-    """Runs circuits on a batch of pairs, against the pairs' own corrupt run.
+    """Runs circuits on a batch of pairs, against a baseline (`baseline.ABLATIONS`).
 
-    `clean` and `corrupt` are the metric of each pair (rows,) in the two whole runs.
+    `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges.
     """
 
-    def __init__(self, engine: Engine, pairs: PairBatch) -> None:
+    def __init__(self, engine: Engine, pairs: PairBatch, *, ablation: str = "corrupt", seed: int = 0) -> None:
         self.engine = engine
         self.graph = Graph.of(engine.anatomy)
-        self.runs = PairRuns(engine, pairs)
+        self.runs = PairRuns(engine, pairs, share_prefix=ablation == "corrupt")
+        self.baseline = Baseline.of(self.runs, ablation, seed=seed)
         self.clean: Numbers = self.runs.clean.metric
-        self.corrupt: Numbers = self.runs.corrupt.metric
-        self._head_writes = [engine.head_writes(layer, heads) for layer, heads in enumerate(self.runs.corrupt.heads)]
+        self.empty: Numbers = self.runs.corrupt.metric
+        if ablation != "corrupt":
+            self.empty = self.metric(np.zeros_like(self.graph.valid))
 
     def metric(self, mask: BoolArray) -> Numbers:
         """The metric of each pair (rows,) when only the edges of `mask` (channels, sources) carry the clean run."""
@@ -74,7 +77,7 @@ class MaskedModel:
         shape = (self.graph.sources, self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
         differences = self.engine.ops.zeros(shape)
         entry = self.runs.clean.streams[0]
-        differences[0] = entry - self.runs.corrupt.streams[0]
+        differences[0] = entry - self.baseline.embedding
         circuit = _CircuitRun(self, mask, differences, [])
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
         return self.runs.again(1, residual=entry, edits=edits)[0], differences
@@ -86,20 +89,20 @@ class MaskedModel:
         if layer == self.graph.layers:
             entry = circuit.at_logits()
         else:
-            entry = self.engine.ops.repeat(self.runs.corrupt.streams[layer], times)
+            entry = self.engine.ops.repeat(self.baseline.streams[layer], times)
         edits = [edit for later in range(layer, self.graph.layers) for edit in circuit.edits(later)]
         return self.runs.again(times, residual=entry, start=layer, edits=edits)
 
 
 class _CircuitRun:
-    """One run of a circuit: its edits replace every read and record what every source writes beyond the corrupt run.
+    """One run of a circuit: its edits replace every read and record what every source writes beyond the baseline.
 
     differences: (sources, rows, positions, d_model), filled layer by layer. removed: an edge less for each group of rows.
     """
 
     def __init__(self, model: MaskedModel, mask: BoolArray, differences: Array, removed: Sequence[Removal]) -> None:
         self.model, self.mask, self.differences, self.removed = model, mask, differences, removed
-        self.graph, self.engine, self.corrupt = model.graph, model.engine, model.runs.corrupt
+        self.graph, self.engine, self.baseline = model.graph, model.engine, model.baseline
         self.times = max(1, len(removed))
 
     def edits(self, layer: int) -> list[Edit]:
@@ -116,11 +119,11 @@ class _CircuitRun:
     def at_logits(self) -> Array:
         """The residual stream (rows, positions, d_model) that the logits read."""
         rows = slice(self.graph.logits, self.graph.logits + 1)
-        return self._read(self.graph.sources, rows, self.corrupt.streams[-1])[:, :, 0]
+        return self._read(self.graph.sources, rows, self.baseline.streams[-1])[:, :, 0]
 
     def _read_projected(self, layer: int, kind: Component) -> Apply:
         def apply(_: Array, __: EditScope) -> Array:
-            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.corrupt.streams[layer])
+            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.baseline.streams[layer])
             return self.engine.project(Site(layer, kind), self.engine.normalise(layer, Port.ATTENTION, inputs))
 
         return apply
@@ -129,7 +132,7 @@ class _CircuitRun:
         kind = Component.MLP_INPUT
 
         def apply(_: Array, __: EditScope) -> Array:
-            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.corrupt.mids[layer])
+            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.baseline.mids[layer])
             return self.engine.normalise(layer, Port.MLP, inputs[:, :, 0])
 
         return apply
@@ -138,7 +141,7 @@ class _CircuitRun:
         ops, first = self.engine.ops, self.graph.head(layer, 0)
 
         def apply(value: Array, _: EditScope) -> Array:
-            writes = self.engine.head_writes(layer, value) - ops.repeat(self.model._head_writes[layer], self.times)
+            writes = self.engine.head_writes(layer, value) - ops.repeat(self.baseline.heads[layer], self.times)
             self.differences[first : first + self.graph.heads] = ops.transpose(writes, (2, 0, 1, 3))
             return value
 
@@ -146,8 +149,7 @@ class _CircuitRun:
 
     def _record_mlp(self, layer: int) -> Apply:
         def apply(value: Array, _: EditScope) -> Array:
-            corrupt = self.engine.ops.repeat(self.corrupt.mlps[layer], self.times)
-            self.differences[self.graph.mlp(layer)] = value - corrupt
+            self.differences[self.graph.mlp(layer)] = value - self.engine.ops.repeat(self.baseline.mlps[layer], self.times)
             return value
 
         return apply

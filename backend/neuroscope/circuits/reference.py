@@ -42,9 +42,9 @@ class PairRuns:
     first: the first column that differs; arrays hold columns `first` … only. positions: how many those are.
     """
 
-    def __init__(self, engine: Engine, pairs: PairBatch) -> None:
+    def __init__(self, engine: Engine, pairs: PairBatch, *, share_prefix: bool = True) -> None:
         self.engine = engine
-        self.first = pairs.shared_columns
+        self.first = pairs.shared_columns if share_prefix else 0
         self.prefix = engine.prefix(pairs.clean, self.first)
         self.pairs = self._with_distribution(pairs)
         self.rows = pairs.rows
@@ -65,13 +65,17 @@ class PairRuns:
         )
         return metric_values(self.engine, metric, run.logits).reshape(times, self.rows)
 
-    def gradients(self, times: int, *, residual: Array, sites: Sequence[Site]) -> Gradients:
-        """Gradients of the metric, summed over rows, for inputs (times · rows, positions, d_model) to layer 0."""
+    def gradients(
+        self, times: int, *, residual: Array, sites: Sequence[Site], start: int = 0, edits: Sequence[Edit] = ()
+    ) -> Gradients:
+        """Gradients of the metric, summed over rows, for inputs (times · rows, positions, d_model) to layer `start`."""
         batch, metric = self._repeated(times)
         return self.engine.gradients(
             batch,
             metric.compute(self.engine),
             sites,
+            edits=edits,
+            start=start,
             residual=residual,
             logits=metric.request(batch),
             prefix=None if self.prefix is None else self.prefix.repeat(times),

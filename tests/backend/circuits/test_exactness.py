@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import spearmanr
 
 from neuroscope.circuits import edges as edges_module
-from neuroscope.circuits.attribution import edge_scores
+from neuroscope.circuits.attribution import edge_scores, node_scores
+from neuroscope.circuits.baseline import ABLATIONS
 from neuroscope.circuits.edges import edge_effects
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel, Removal
@@ -20,7 +21,7 @@ from neuroscope.errors import SiteError
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.sites import Component, Site
 from tests import tiny
-from tests.backend.circuits.brute import BruteGPT2, Channel, Numbers
+from tests.backend.circuits.brute import BruteGPT2, Channel, Numbers, Trace
 from tests.backend.circuits.pairs import random_pairs
 
 
@@ -113,7 +114,7 @@ def test_the_whole_graph_is_the_clean_run_and_the_empty_one_the_corrupt_run(arch
     masked = MaskedModel(tiny.engine(architecture, scale=0.1), random_pairs())
     graph = masked.graph
     assert masked.metric(graph.valid.copy()) == pytest.approx(masked.clean, abs=1e-5)
-    assert masked.metric(np.zeros_like(graph.valid)) == pytest.approx(masked.corrupt, abs=1e-5)
+    assert masked.metric(np.zeros_like(graph.valid)) == pytest.approx(masked.empty, abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -153,7 +154,7 @@ def test_plain_attribution_is_the_slope_of_exact_patching(engine: TorchEngine, m
     scores = edge_scores(engine, pairs, steps=1)
     step = 1e-4
     whole = edges_module.source_differences
-    monkeypatch.setattr(edges_module, "source_differences", lambda graph, runs: whole(graph, runs) * step)
+    monkeypatch.setattr(edges_module, "source_differences", lambda graph, runs, baseline: whole(graph, runs, baseline) * step)
     slopes = edge_effects(engine, pairs, edges).mean(1) / step
     assert [scores[edge] for edge in edges] == pytest.approx(slopes, rel=1e-2, abs=1e-5)
 
@@ -164,7 +165,7 @@ def test_every_metric_can_be_patched_and_attributed(engine: TorchEngine, metric:
     masked = MaskedModel(engine, pairs)
     if metric == "kl":
         assert masked.clean == pytest.approx(np.zeros(pairs.rows), abs=1e-9)
-        assert (masked.corrupt < 0).all()
+        assert (masked.empty < 0).all()
     scores = edge_scores(engine, pairs, steps=3)
     graph = masked.graph
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
@@ -201,3 +202,99 @@ def test_a_component_that_cannot_be_exchanged_is_refused(engine: TorchEngine) ->
     runs = PairRuns(engine, random_pairs())
     with pytest.raises(SiteError, match="mlpOutput"):
         sweep(runs, runs.clean, runs.corrupt, [Site(1, Component.QUERY)])
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "gemma2", "gpt_oss"])
+def test_the_whole_graph_is_the_clean_run_whatever_the_ablation(architecture: str, ablation: str) -> None:
+    masked = MaskedModel(tiny.engine(architecture, scale=0.1), random_pairs(), ablation=ablation)
+    assert masked.metric(masked.graph.valid.copy()) == pytest.approx(masked.clean, abs=1e-5)
+    assert np.abs(masked.empty - masked.clean).max() > 1e-3
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
+def test_an_ablated_edge_equals_brute_force(brute: BruteGPT2, engine: TorchEngine, ablation: str) -> None:
+    pairs = PairBatch.take(random_pairs(6), np.array([0, 2, 4]))  # of one length
+    masked = MaskedModel(engine, pairs, ablation=ablation, seed=3)
+    graph = masked.graph
+    clean, corrupt = zip(*(prompts(pairs, row) for row in range(pairs.rows)), strict=True)
+    corrupt_traces = [brute.run(prompt) for prompt in corrupt]
+    for site, target in [
+        ("embedding", Site(1, Component.KEY, head=2)),
+        ("0.headOutput[1]", Site(2, Component.QUERY, head=0)),
+        ("1.mlpOutput", Site(2, Component.MLP_INPUT)),
+        ("0.mlpOutput", Site(None, Component.LOGITS)),
+    ]:
+        source = Site.parse(site)
+        mask = graph.valid.copy()
+        mask[graph.channel_of(target), graph.source_of(source)] = False
+        found = masked.metric(mask)
+        where = _where(target, brute.layers)
+        writes = [_write(trace, source) for trace in corrupt_traces]
+        for row in range(pairs.rows):
+            mine = _write(brute.run(clean[row]), source)
+            if ablation == "resample":
+                others = [other for other in range(pairs.rows) if other != row]
+                falls = [difference(brute.run(clean[row], reads={where: writes[o] - mine}).logits, pairs, row) for o in others]
+                assert any(found[row] == pytest.approx(fall, abs=1e-9) for fall in falls)
+                continue
+            instead = np.zeros_like(mine) if ablation == "zero" else np.concatenate(writes).mean(0) + np.zeros_like(mine)
+            patched = brute.run(clean[row], reads={where: instead - mine})
+            assert found[row] == pytest.approx(difference(patched.logits, pairs, row), abs=1e-9), (site, target)
+
+
+def _where(target: Site, layers: int) -> Channel:
+    names = {Component.QUERY: "q", Component.KEY: "k", Component.VALUE: "v", Component.MLP_INPUT: "mlp"}
+    if target.component is Component.LOGITS:
+        return layers, "logits", 0
+    return target.layer or 0, names[target.component], target.head or 0
+
+
+def _write(trace: Trace, source: Site) -> Numbers:
+    if source.component is Component.EMBEDDING:
+        return trace.embedding
+    assert source.layer is not None
+    if source.component is Component.MLP_OUTPUT:
+        return trace.mlps[source.layer]
+    assert source.head is not None
+    return trace.head_writes[source.layer, source.head]
+
+
+def test_scoring_exactly_is_patching_every_edge(engine: TorchEngine) -> None:
+    pairs = random_pairs()
+    graph = Graph.of(engine.anatomy)
+    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    scores = edge_scores(engine, pairs, method="exact")
+    assert [scores[edge] for edge in edges] == pytest.approx(edge_effects(engine, pairs, edges).mean(1), abs=1e-12)
+    assert not scores[~graph.valid].any()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "llama", "qwen3"])  # gpt-oss jumps from expert to expert
+def test_activation_gradients_add_up_to_what_ablating_the_node_does(architecture: str) -> None:
+    """Along the path that takes a write from clean to corrupt, the gradients integrate to the change itself."""
+    engine, pairs = tiny.engine(architecture, scale=0.1), random_pairs()
+    runs, graph = PairRuns(engine, pairs), Graph.of(engine.anatomy)
+    found = node_scores(edge_scores(engine, pairs, method="eap_ig_activations", steps=200))
+    mlps = [Site(layer, Component.MLP_OUTPUT) for layer in range(graph.layers)]
+    falls = (runs.clean.metric - sweep(runs, runs.clean, runs.corrupt, mlps)).mean(1)
+    assert [found[graph.source_of(site)] for site in mlps] == pytest.approx(falls, rel=0.02, abs=1e-4)
+    assert found[0] == pytest.approx((runs.clean.metric - runs.corrupt.metric).mean(), rel=0.02, abs=1e-4)
+
+
+def test_node_scores_are_the_gradient_at_the_write(engine: TorchEngine) -> None:
+    pairs = random_pairs()
+    runs, graph = PairRuns(engine, pairs), Graph.of(engine.anatomy)
+    site = Site(1, Component.MLP_OUTPUT)
+    found = engine.gradients(pairs.clean, pairs.metric.compute(engine), [site], logits=pairs.metric.request(pairs.clean))
+    difference = runs.clean.mlps[1] - runs.corrupt.mlps[1]
+    direct = float((found.gradients[site][:, runs.first :] * difference).sum()) / pairs.rows
+    assert node_scores(edge_scores(engine, pairs, method="eap"))[graph.mlp(1)] == pytest.approx(direct, abs=1e-9)
+
+
+@pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
+def test_attribution_follows_the_ablation(engine: TorchEngine, ablation: str) -> None:
+    pairs = random_pairs()
+    exact = edge_scores(engine, pairs, method="exact", ablation=ablation)
+    scores = edge_scores(engine, pairs, ablation=ablation)
+    valid = Graph.of(engine.anatomy).valid
+    assert spearmanr(np.abs(scores[valid]), np.abs(exact[valid]))[0] > 0.7

@@ -9,16 +9,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from neuroscope.circuits.attribution import edge_scores
+from neuroscope.circuits.attribution import METHODS, edge_scores
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.circuits.edges import edge_effects
+from neuroscope.circuits.curve import SIZES, CurvePoint, area, curve_points
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.patching import ActivationPatcher
+from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError, NonFiniteActivationError
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Site
+from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.statistics import Estimate
 from tests import tiny
 from tests.backend.circuits.handmade import induction_model, induction_pairs
 from tests.backend.circuits.pairs import random_pairs
@@ -71,14 +75,65 @@ def test_heads_get_the_roles_that_they_were_built_for(found: Circuit) -> None:
 
 
 @pytest.mark.parametrize("distractor", [False, True])
-def test_scores_tell_the_circuits_edges_from_all_others(distractor: bool) -> None:
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("ablation", ["corrupt", "mean", "resample"])
+def test_scores_tell_the_circuits_edges_from_all_others(distractor: bool, method: str, ablation: str) -> None:
     engine, pairs = induction_model(distractor=distractor), induction_pairs(12)
     graph = Graph.of(engine.anatomy)
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
     truth = [(str(graph.source_site(s)), str(graph.channel_site(c))) in INDUCTION_EDGES for c, s in edges]
-    scores = edge_scores(engine, pairs)
+    scores = edge_scores(engine, pairs, method=method, ablation=ablation)
     assert roc_auc_score(truth, np.abs([scores[edge] for edge in edges])) >= 0.95
-    assert roc_auc_score(truth, np.abs(edge_effects(engine, pairs, edges).mean(1))) >= 0.95
+
+
+@pytest.mark.parametrize("distractor", [False, True])
+@pytest.mark.parametrize("ablation", ["corrupt", "mean", "resample"])
+def test_greedy_pruning_leaves_the_edges_set_by_hand(distractor: bool, ablation: str) -> None:
+    masked = MaskedModel(induction_model(distractor=distractor), induction_pairs(12), ablation=ablation)
+    graph = masked.graph
+    mask = greedy_circuit(masked, 0.05)
+    edges = {(str(graph.source_site(int(s))), str(graph.channel_site(int(c)))) for c, s in np.argwhere(mask)}
+    if ablation == "corrupt":
+        assert edges == INDUCTION_EDGES
+    else:  # tokens and positions that all pairs share are ablated too, so what reads them belongs to the circuit
+        assert edges >= INDUCTION_EDGES
+    assert masked.metric(mask).mean() == pytest.approx(masked.clean.mean(), rel=0.2)
+
+
+def test_a_curve_of_true_scores_integrates_to_a_better_figure_than_one_of_wrong_scores() -> None:
+    masked = MaskedModel(induction_model(distractor=True), induction_pairs(12))
+    scores = edge_scores(masked.engine, masked.runs.pairs, method="exact")
+    shuffled = scores.copy()
+    shuffled[masked.graph.valid] = np.random.default_rng(0).permutation(scores[masked.graph.valid])
+    points, wrong = (curve_points(masked, found, 1.0, seed=0) for found in (scores, shuffled))
+    assert area(points, from_one=True) < area(wrong, from_one=True)
+    assert area(points, from_one=False) > area(wrong, from_one=False)
+    assert points[-1].faithfulness.value == pytest.approx(1, abs=1e-6)
+
+
+def test_areas_are_those_of_the_trapezoidal_rule() -> None:
+    points = [CurvePoint(0, share, Estimate(share, 0, 1, 9), 0.0, 1.0) for share in SIZES]  # faithfulness = share
+    assert area(points, from_one=False) == pytest.approx((1 - 0.001**2) / 2)
+    assert area(points, from_one=True) == pytest.approx((1 - 0.001) ** 2 / 2)
+
+
+def test_the_finder_measures_a_curve_by_name(found: Circuit) -> None:
+    finder = CircuitFinder(tiny.model("gpt2", scale=0.1), method="EAP", ablation="mean")
+    examples = [Example(f"w1 w{n} w3 w4", f"w1 w{n + 1} w3 w4", answer="w5", wrong="w6") for n in range(10, 40)]
+    curve = finder.faithfulness_curve("induction", examples)
+    assert (curve.method, curve.ablation) == ("eap", "mean")
+    assert len(curve.points) == len(curve.signed_points) == len(SIZES)
+    assert "CPR" in curve.summary()
+    assert curve.as_dictionary()["provenance"]["sizes"] == {"pairs": 20, "held_out": 10, "steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"), [({"method": "eap_gi"}, "eap_ig"), ({"ablation": "means"}, "mean"), ({"metric": "kll"}, "kl")]
+)
+def test_options_that_do_not_exist_name_the_nearest(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        CircuitFinder(tiny.model("gpt2"), **options)
+    assert says in caught.value.remedy
 
 
 def test_patching_finds_both_heads_necessary_and_sufficient(found: Circuit) -> None:

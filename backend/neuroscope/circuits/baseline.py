@@ -1,0 +1,91 @@
+"""What an edge outside a circuit carries in place of the clean activation.
+
+`corrupt`   what its source writes in the pair's own corrupt run (Conmy et al. 2023)
+`resample`  what its source writes in the corrupt run of another pair, drawn at random (Chan et al. 2022)
+`mean`      the mean of what its source writes, over all tokens of all corrupt runs (Wang et al. 2022)
+`zero`      nothing
+
+The streams that channels read follow: a stream is what its sources write plus what no source writes (biases), and that
+remainder is kept as it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.reference import PairRuns
+from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.models.engines.protocol import Array
+
+ABLATIONS = ("corrupt", "mean", "zero", "resample")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Writes and streams of the baseline, laid out as in `Reference`.
+
+    embedding: (rows, positions, d_model). heads: per layer (rows, positions, heads, d_model). mlps: per layer.
+    streams: before each layer, and after the last. mids: what each MLP's norm reads.
+    """
+
+    embedding: Array
+    heads: list[Array]
+    mlps: list[Array]
+    streams: list[Array]
+    mids: list[Array]
+
+    @classmethod
+    def of(cls, runs: PairRuns, ablation: str, *, seed: int = 0) -> Baseline:
+        """The baseline of a kind for pairs whose runs are kept. `mean` and `zero` need runs without a shared prefix."""
+        engine, corrupt = runs.engine, runs.corrupt
+        heads = [engine.head_writes(layer, found) for layer, found in enumerate(corrupt.heads)]
+        plain = cls(corrupt.streams[0], heads, corrupt.mlps, corrupt.streams, corrupt.mids)
+        if ablation == "corrupt":
+            return plain
+        if runs.first > 0:
+            raise ArgumentError(f"The ablation {ablation} needs runs that share no prefix.")
+        return plain._replaced(runs, ablation, seed)
+
+    def _replaced(self, runs: PairRuns, ablation: str, seed: int) -> Baseline:
+        ops, graph = runs.engine.ops, Graph.of(runs.engine.anatomy)
+        real = ops.asarray(runs.pairs.corrupt.real.astype(np.float32))
+        other = ops.asarray(_derangement(runs.rows, seed))
+
+        def instead(write: Array) -> Array:
+            if ablation == "zero":
+                return write * 0
+            if ablation == "resample":
+                return write[other]
+            weights = real.reshape(*real.shape, *[1] * (len(write.shape) - 2))
+            mean = (write * weights).sum(0).sum(0) / real.sum()
+            return write * 0 + mean
+
+        embedding = instead(self.embedding)
+        heads, mlps = [instead(write) for write in self.heads], [instead(write) for write in self.mlps]
+        shift = embedding - self.embedding
+        streams, mids = [self.streams[0] + shift], []
+        for layer in range(graph.layers):
+            attention = (heads[layer] - self.heads[layer]).sum(2)
+            mids.append(self.mids[layer] + (shift if graph.parallel else shift + attention))
+            shift = shift + attention + mlps[layer] - self.mlps[layer]
+            streams.append(self.streams[layer + 1] + shift)
+        return Baseline(embedding, heads, mlps, streams, mids)
+
+
+def checked_ablation(name: str) -> str:
+    """The ablation's name, or `ArgumentError` with the nearest."""
+    found = str(name).lower()
+    if found not in ABLATIONS:
+        raise ArgumentError(f"There is no ablation {name!r}.", remedy=did_you_mean(str(name), ABLATIONS, listing="Ablations"))
+    return found
+
+
+def _derangement(rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Another row for each row: a random cycle."""
+    order = np.random.default_rng(seed).permutation(rows)
+    other = np.empty(rows, dtype=np.int64)
+    other[order] = np.roll(order, 1)
+    return other

@@ -1,0 +1,120 @@
+"""Faithfulness as a function of circuit size, and the two figures that integrate it.
+
+CPR, the circuit performance ratio: the area under faithfulness over the share of edges kept, edges in order of score
+(largest first); more is better. CMD, the circuit–model distance: the area between faithfulness and 1, edges in order
+of |score|; less is better. Both by the trapezoidal rule over `SIZES`.
+
+Source: Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.circuits.attribution import Scores
+from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.masked import MaskedModel
+from neuroscope.models.engines.protocol import BoolArray, IntArray
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.vocabulary import public
+
+#: Shares of the graph's edges at which circuits are measured.
+SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's.
+
+    closeness: 1 − Σ|circuit − clean| / Σ|clean − empty| of the metric over pairs, so that what is too much on one pair
+    does not make up for what is missing on another. negative_weight: how much negative scores counted in the order.
+    """
+
+    edges: int
+    fraction: float
+    faithfulness: Estimate
+    closeness: float
+    negative_weight: float
+
+
+@public
+@dataclass(frozen=True)
+class FaithfulnessCurve(Result):
+    """Faithfulness of growing circuits on held-out pairs, for one way of scoring edges and one ablation.
+
+    points: edges in order of |score|. signed_points: in order of score. cpr, cmd: the areas of this module's text.
+    """
+
+    task: str
+    method: str
+    ablation: str
+    cpr: float
+    cmd: float
+    points: list[CurvePoint]
+    signed_points: list[CurvePoint]
+    provenance: Provenance
+
+    def print_string(self) -> str:
+        return f"a FaithfulnessCurve({self.task}, {self.method}: CPR {self.cpr:.3f}, CMD {self.cmd:.3f})"
+
+    def summary(self) -> str:
+        lines = [
+            f"Faithfulness for {self.task} in {self.provenance.model}: {self.method}, {self.ablation} ablation",
+            f"  CPR {self.cpr:.3f} (area under the curve, by score)   CMD {self.cmd:.3f} (area to 1, by |score|)",
+            f"  {'asked':>7}  {'kept edges':>10}  {'by |score|':<24} by score",
+        ]
+        for share, point, signed in zip(SIZES, self.points, self.signed_points, strict=True):
+            lines.append(f"  {share:>7.1%}  {point.edges:>10,}  {point.faithfulness!s:<24} {signed.faithfulness}")
+        return "\n".join(lines)
+
+
+def ranked(graph: Graph, scores: Scores, negative_weight: float) -> IntArray:
+    """Flat indices of the graph's edges, largest score first, a negative one counting as `negative_weight` of its size.
+
+    With weight 0 negative edges come last, the most negative at the very end.
+    """
+    flat = np.flatnonzero(graph.valid)
+    values = scores.reshape(-1)[flat]
+    keys = values if negative_weight == 0 else np.maximum(values, -negative_weight * values)
+    return flat[np.argsort(-keys, kind="stable")]
+
+
+def prefix(graph: Graph, order: IntArray, count: int) -> BoolArray:
+    """The mask (channels, sources) of the first `count` edges of an order, before pruning."""
+    mask = np.zeros(graph.valid.size, dtype=np.bool_)
+    mask[order[:count]] = True
+    return mask.reshape(graph.valid.shape)
+
+
+def measured(masked: MaskedModel, order: IntArray, count: int, weight: float, seed: int) -> tuple[BoolArray, CurvePoint]:
+    """The pruned circuit of the first `count` edges, and how it measures. Raises `CircuitError` where pairs show no effect."""
+    graph = masked.graph
+    mask = graph.pruned(prefix(graph, order, count))
+    metric = masked.metric(mask)
+    value = normalised(metric, masked.empty, masked.clean, seed=seed)
+    distance = float(np.abs(metric - masked.clean).sum() / np.abs(masked.clean - masked.empty).sum())
+    edges = int(mask.sum())
+    return mask, CurvePoint(edges, edges / graph.edges, value, 1 - distance, weight)
+
+
+def curve_points(masked: MaskedModel, scores: Scores, weight: float, *, seed: int) -> list[CurvePoint]:
+    """Points at every size of `SIZES`."""
+    order = ranked(masked.graph, scores, weight)
+    found = []
+    with events.progress("measuring the curve", total=len(SIZES), unit="sizes") as job:
+        for share in SIZES:
+            found.append(measured(masked, order, max(1, round(share * masked.graph.edges)), weight, seed)[1])
+            job.advance()
+    return found
+
+
+def area(points: Sequence[CurvePoint], *, from_one: bool) -> float:
+    """The trapezoidal area over `SIZES` under faithfulness, or between faithfulness and 1."""
+    heights = np.array([point.faithfulness.value for point in points])
+    return float(np.trapezoid(np.abs(1 - heights) if from_one else heights, SIZES))
