@@ -16,6 +16,7 @@ EXPORTS: dict[str, str] = {
     "ActivationTensor": "neuroscope.tensors.tensor",
     "CircuitFinder": "neuroscope.circuits.finder",
     "Circuit": "neuroscope.circuits.circuit",
+    "CircuitLibrary": "neuroscope.circuits.library",
     "Dataset": "neuroscope.tasks.dataset",
     "FaithfulnessCurve": "neuroscope.circuits.curve",
     "Example": "neuroscope.tasks.dataset",

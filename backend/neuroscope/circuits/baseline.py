@@ -14,11 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, did_you_mean
 from neuroscope.models.engines.protocol import Array
+
+#: (sources, d_model)
+Means = NDArray[np.float32]
 
 ABLATIONS = ("corrupt", "mean", "zero", "resample")
 
@@ -80,6 +84,20 @@ def checked_ablation(name: str) -> str:
     found = str(name).lower()
     if found not in ABLATIONS:
         raise ArgumentError(f"There is no ablation {name!r}.", remedy=did_you_mean(str(name), ABLATIONS, listing="Ablations"))
+    return found
+
+
+def source_means(runs: PairRuns) -> Means:
+    """The mean of what every source writes, over all real tokens of all corrupt prompts."""
+    engine, corrupt = runs.engine, runs.corrupt
+    graph = Graph.of(engine.anatomy)
+    real = runs.pairs.corrupt.real
+    found = np.zeros((graph.sources, engine.anatomy.d_model), dtype=np.float32)
+    found[0] = engine.ops.to_numpy(corrupt.streams[0])[real].mean(0)
+    for layer in range(graph.layers):
+        first = graph.head(layer, 0)
+        found[first : first + graph.heads] = engine.ops.to_numpy(engine.head_writes(layer, corrupt.heads[layer]))[real].mean(0)
+        found[graph.mlp(layer)] = engine.ops.to_numpy(corrupt.mlps[layer])[real].mean(0)
     return found
 
 

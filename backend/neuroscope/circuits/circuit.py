@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.circuits.baseline import Means, source_means
 from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
+from neuroscope.errors import CircuitError
 from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.sites import Component, Site
 from neuroscope.results import Provenance, Result
@@ -50,14 +54,50 @@ class Circuit(Result):
     ablation: str
     metric: str
     provenance: Provenance
-    _model: TransformerModel = field(repr=False)
+    _graph: Graph = field(repr=False)
     _mask: BoolArray = field(repr=False)
     _scores: Scores = field(repr=False)
     _pairs: PairBatch = field(repr=False)
+    _model: TransformerModel | None = field(default=None, repr=False)
+    _means: Means | None = field(default=None, repr=False)
 
-    @property
+    @functools.cached_property
     def model(self) -> TransformerModel:
-        return self._model
+        """The model it was found on; a circuit from a file loads it when it is first needed.
+
+        Raises `CircuitError` when what the model's name leads to has other weights than the circuit was found on.
+        """
+        if self._model is not None:
+            return self._model
+        from neuroscope.models.model import TransformerModel
+
+        model = TransformerModel.from_hugging_face(self.provenance.model)
+        self.check(model)
+        return model
+
+    @python_only
+    def check(self, model: TransformerModel) -> None:
+        """Raise `CircuitError` unless the circuit was found on this very model."""
+        if model.weights_hash != self.provenance.weights_hash:
+            raise CircuitError(
+                f"The circuit for {self.task} was found on {self.provenance.model} "
+                f"(weights {self.provenance.weights_hash[:12]}…), not on {model.name} (weights {model.weights_hash[:12]}…).",
+                remedy="Use the model it was found on, or find the circuit again on this one.",
+            )
+
+    @functools.cached_property
+    @python_only
+    def means(self) -> Means:
+        """(sources, d_model): the mean of what every source writes, over all tokens of the circuit's corrupt prompts."""
+        if self._means is not None:
+            return self._means
+        return source_means(PairRuns(self.model.engine, self._pairs, share_prefix=False))
+
+    def save(self, path: str) -> str:
+        """Write the circuit with its figures as a `.circuit` file, and answer its path (see `circuits.storage`)."""
+        from neuroscope.circuits.storage import write
+
+        return str(write(self, path))
 
     @property
     @python_only
@@ -74,7 +114,7 @@ class Circuit(Result):
     @property
     @python_only
     def graph(self) -> Graph:
-        return Graph.of(self._model.architecture)
+        return self._graph
 
     @property
     def edge_count(self) -> int:

@@ -232,10 +232,11 @@ class CircuitFinder:
             method=self.method,
             metric=self.metric,
             provenance=self._provenance(task, finding.runs.pairs, judging),
-            _model=self._model,
+            _graph=graph,
             _mask=mask,
             _scores=scores,
             _pairs=judging,
+            _model=self._model,
         )
 
     def _minimality(self, masked: MaskedModel, mask: BoolArray) -> Estimate:

@@ -23,7 +23,7 @@ from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
-from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
@@ -141,11 +141,7 @@ class ActivationPatcher:
         circuit = getattr(circuit, "last_circuit", circuit)
         if not isinstance(circuit, Circuit):
             raise ArgumentError(f"A causal test needs a Circuit, not {circuit!r}.", remedy="Find one with CircuitFinder.")
-        if circuit.provenance.weights_hash != self._model.weights_hash:
-            raise CircuitError(
-                f"The circuit was found on {circuit.provenance.model}, not on {self._model.name}.",
-                remedy="Test it with a patcher for the model it was found on.",
-            )
+        circuit.check(self._model)
         engine = self._model.engine
         runs = PairRuns(engine, circuit.pairs)
         nodes = circuit.nodes

@@ -1,0 +1,216 @@
+"""The library: circuits by name, kept as `.circuit` files, the newest version under the plain name.
+
+Circuits are looked for in the user's library (`NEUROSCOPE_LIBRARY`, or `neuroscope/circuits` in the platform's data folder),
+then among those that ship with NeuroScope. `syntax/agreement.circuit` is the newest version of a circuit, and
+`syntax/agreement@1.circuit` its first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuroscope import events
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.storage import SUFFIX, CircuitFile, estimate, read, write
+from neuroscope.errors import ArgumentError, CircuitError, NeuroScopeError, did_you_mean
+from neuroscope.naming import fold
+from neuroscope.results import Result
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.vocabulary import public
+
+SHIPPED = Path(__file__).parent / "shipped"
+_VERSIONED = re.compile(r"(.+)@(\d+)$")
+
+
+@public
+@dataclass(frozen=True)
+class LibraryEntry(Result):
+    """A circuit of the library as its file describes it: nothing is loaded but its header."""
+
+    name: str
+    version: int
+    folder: str
+    task: str
+    model: str
+    weights_hash: str
+    edges: int
+    faithfulness: Estimate
+    held_out_faithfulness: Estimate
+    random_circuit_faithfulness: Estimate
+    path: str = field(default="")
+
+    def print_string(self) -> str:
+        return f"a LibraryEntry({self.folder}/{self.name} v{self.version}: {self.task} in {self.model}, {self.edges} edges)"
+
+
+@public
+class CircuitLibrary:
+    """Circuits by name. All messages go to the class."""
+
+    @classmethod
+    def load(cls, name: str, version: int | None = None) -> Circuit:
+        """The circuit of that name, snake or camel case, by default its newest version; `CircuitError` names the nearest."""
+        return read(_path_of(str(name), version)).circuit()
+
+    @classmethod
+    def load_circuit(cls, path: str) -> Circuit:
+        """A circuit from a file, relative to the library's folders or the working folder. Tampered or foreign ones are refused."""
+        given = Path(str(path)).expanduser()
+        for folder in (Path(), *folders()):
+            if (folder / given).is_file():
+                return read(folder / given).circuit()
+        raise CircuitError(
+            f"There is no circuit file {given} here or in {' or '.join(map(str, folders()))}.",
+            remedy=_nearest(given.stem),
+        )
+
+    @classmethod
+    def save(cls, circuit: Circuit, name: str) -> LibraryEntry:
+        """Keep a circuit in the user's library under `name` (`folder/name` to sort it), as a new version if there is one."""
+        circuit = getattr(circuit, "last_circuit", circuit)
+        if not isinstance(circuit, Circuit):
+            raise ArgumentError(f"Only circuits are kept in the library, not {circuit!r}.")
+        target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
+        version = 1
+        if target.is_file():
+            version = read(target).version + 1
+            target.replace(target.with_name(f"{target.stem}@{version - 1}{SUFFIX}"))
+        return _entry(read(write(circuit, target, version=version)))
+
+    @classmethod
+    def entries(cls) -> list[LibraryEntry]:
+        """Every circuit's newest version, by folder and name. A refused file is told in a notice and left out."""
+        found = []
+        for path in _newest().values():
+            try:
+                found.append(_entry(read(path)))
+            except CircuitError as error:
+                events.notice(error.message)
+        return sorted(found, key=lambda entry: (entry.folder, entry.name))
+
+    @classmethod
+    def search(cls, text: str) -> list[LibraryEntry]:
+        """Entries whose name, folder, task or model contains a text."""
+        wanted = fold(str(text))
+        return [e for e in cls.entries() if any(wanted in fold(part) for part in (e.name, e.folder, e.task, e.model))]
+
+    @classmethod
+    def verify(cls, name: str) -> VerifiedCircuit:
+        """Load a circuit's model and measure its held-out faithfulness again, beside what its file says."""
+        file = read(_path_of(str(name), None))
+        circuit = file.circuit()
+        masked = MaskedModel(circuit.model.engine, circuit.pairs, ablation=circuit.ablation, seed=circuit.provenance.seed)
+        found = normalised(masked.metric(circuit.mask), masked.empty, masked.clean, seed=circuit.provenance.seed)
+        return VerifiedCircuit(file.name, circuit.provenance.model, circuit.held_out_faithfulness, found)
+
+
+@public
+@dataclass(frozen=True)
+class VerifiedCircuit(Result):
+    """A stored circuit measured again."""
+
+    name: str
+    model: str
+    stored: Estimate
+    measured: Estimate
+
+    @property
+    def agrees(self) -> bool:
+        """Whether both figures are the same up to what another machine's arithmetic may change."""
+        return abs(self.stored.value - self.measured.value) < 1e-2
+
+    def print_string(self) -> str:
+        verdict = "agrees" if self.agrees else "DIFFERS"
+        return f"{self.name} on {self.model}: faithfulness stored {self.stored}, measured {self.measured}: {verdict}"
+
+
+def user_folder() -> Path:
+    """Where the user's circuits are kept."""
+    named = os.environ.get("NEUROSCOPE_LIBRARY")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neuroscope" / "circuits"
+
+
+def folders() -> tuple[Path, Path]:
+    return user_folder(), SHIPPED
+
+
+def _newest() -> dict[str, Path]:
+    """Folded name → file, the user's before the shipped."""
+    found: dict[str, Path] = {}
+    for folder in folders():
+        for path in sorted(folder.rglob(f"*{SUFFIX}")):
+            if _VERSIONED.match(path.stem) is None and not path.name.startswith("."):
+                found.setdefault(fold(path.stem), path)
+    return found
+
+
+def _path_of(name: str, version: int | None) -> Path:
+    path = _newest().get(fold(Path(name).name.removesuffix(SUFFIX)))
+    if path is None:
+        raise CircuitError(f"The library has no circuit {name!r}.", remedy=_nearest(name))
+    if version is None or read(path).version == version:
+        return path
+    older = path.with_name(f"{path.stem}@{version}{SUFFIX}")
+    if not older.is_file():
+        versions = [*_older(path), read(path).version]
+        raise CircuitError(
+            f"{path.stem} has no version {version}.", remedy=f"Versions: {', '.join(str(v) for v in sorted(versions))}."
+        )
+    return older
+
+
+def _older(path: Path) -> Iterator[int]:
+    for other in path.parent.glob(f"{path.stem}@*{SUFFIX}"):
+        match = _VERSIONED.match(other.stem)
+        if match is not None:
+            yield int(match[2])
+
+
+def _nearest(name: str) -> str:
+    names = [path.stem for path in _newest().values()]
+    return (
+        did_you_mean(name, names, listing="Circuits") if names else "The library is empty: `neuroscope library build` fills it."
+    )
+
+
+def _checked(name: str) -> str:
+    parts = name.removesuffix(SUFFIX).split("/")
+    if not all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", part) for part in parts):
+        raise ArgumentError(f"{name!r} cannot name a circuit.", remedy="Use letters, digits and _, with / for a folder.")
+    return "/".join(parts)
+
+
+def _entry(file: CircuitFile) -> LibraryEntry:
+    header = file.header
+    estimates = {
+        name: estimate(header["figures"][name])
+        for name in ("faithfulness", "held_out_faithfulness", "random_circuit_faithfulness")
+    }
+    return LibraryEntry(
+        file.name,
+        file.version,
+        file.path.parent.name,
+        header["task"],
+        header["provenance"]["model"],
+        header["provenance"]["weights_hash"],
+        len(file.tensors["edges"]),
+        **estimates,
+        path=str(file.path),
+    )
+
+
+def verify_all() -> Iterator[VerifiedCircuit | NeuroScopeError]:
+    """Every entry measured again; an error in place of one whose model cannot be had."""
+    for entry in CircuitLibrary.entries():
+        try:
+            yield CircuitLibrary.verify(entry.name)
+        except NeuroScopeError as error:
+            yield error

@@ -1,0 +1,191 @@
+"""`.circuit` files: a circuit with what was measured on it, refused when anything in it was changed.
+
+A safetensors file. Tensors: `edges` (n, 2) as channel and source, `scores` (n,), `means` (sources, d_model), and the held-out
+pairs (`clean`, `corrupt`, `lengths`, `answers`, `wrongs`). Metadata: `format`, `header` (JSON: name, version, task, model with
+its weights' hash, graph, figures, roles) and `sha256` over header and tensors. Nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.curve import CurvePoint
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.pairs import PairBatch
+from neuroscope.circuits.roles import Role
+from neuroscope.errors import CircuitError
+from neuroscope.models.engines.protocol import TokenBatch
+from neuroscope.models.sites import Site
+from neuroscope.results import Provenance, plain
+from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.statistics import Estimate
+
+FORMAT = "1"
+SUFFIX = ".circuit"
+
+Tensors = Mapping[str, NDArray[Any]]
+_FIGURES = (
+    "faithfulness", "held_out_faithfulness", "completeness", "minimality", "clean_metric", "corrupt_metric",
+    "random_circuit_faithfulness",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class CircuitFile:
+    """What a `.circuit` file holds, checked against its hash."""
+
+    path: Path
+    header: Mapping[str, Any]
+    tensors: Tensors
+
+    @property
+    def name(self) -> str:
+        return str(self.header["name"])
+
+    @property
+    def version(self) -> int:
+        return int(self.header["version"])
+
+    def circuit(self) -> Circuit:
+        """The circuit; its model is loaded when it is first needed."""
+        header, tensors = self.header, self.tensors
+        graph = Graph(**header["graph"])
+        mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
+        channels, sources = tensors["edges"].T
+        if len(channels) and (channels.max() >= graph.channels or sources.max() >= graph.sources):
+            raise _refused(self.path, "it names edges that its graph does not have")
+        mask[channels, sources] = True
+        scores[channels, sources] = tensors["scores"]
+        figures: dict[str, Any] = {name: estimate(header["figures"][name]) for name in _FIGURES}
+        return Circuit(
+            task=header["task"],
+            **figures,
+            roles=[Role(Site.parse(role["head"]), role["role"], role["attention"]) for role in header["roles"]],
+            curve=[CurvePoint(**{**point, "faithfulness": estimate(point["faithfulness"])}) for point in header["curve"]],
+            method=header["method"],
+            ablation=header["ablation"],
+            metric=header["metric"],
+            provenance=Provenance(**header["provenance"]),
+            _graph=graph,
+            _mask=mask,
+            _scores=scores,
+            _pairs=self._pairs(),
+            _means=tensors["means"],
+        )
+
+    def _pairs(self) -> PairBatch:
+        tensors = self.tensors
+        real = np.arange(tensors["clean"].shape[1])[None] < tensors["lengths"][:, None]
+        metric = PromptMetric(self.header["metric"], tensors["answers"].astype(np.int64), tensors["wrongs"].astype(np.int64))
+        clean, corrupt = (TokenBatch(tensors[name].astype(np.int64), real) for name in ("clean", "corrupt"))
+        return PairBatch(clean, corrupt, metric)
+
+
+def write(circuit: Circuit, path: str | Path, *, name: str | None = None, version: int = 1) -> Path:
+    """Write a circuit; the file is whole or not there. The suffix `.circuit` is added when missing.
+
+    Raises `CircuitError` when the place cannot be written.
+    """
+    target = Path(path).expanduser()
+    target = target if target.suffix == SUFFIX else target.with_name(target.name + SUFFIX)
+    edges = np.argwhere(circuit.mask).astype(np.int32)
+    pairs = circuit.pairs
+    found: dict[str, NDArray[Any]] = {
+        "edges": edges,
+        "scores": circuit._scores[edges[:, 0], edges[:, 1]],
+        "means": circuit.means,
+        "clean": pairs.clean.ids.astype(np.int32),
+        "corrupt": pairs.corrupt.ids.astype(np.int32),
+        "lengths": pairs.clean.lengths.astype(np.int32),
+        "answers": pairs.metric.answers.astype(np.int32),
+        "wrongs": pairs.metric.wrongs.astype(np.int32),
+    }
+    tensors = {key: np.ascontiguousarray(value) for key, value in found.items()}
+    header = json.dumps(_header(circuit, name or target.stem, version), ensure_ascii=False, sort_keys=True)
+    metadata = {"format": FORMAT, "header": header, "sha256": _digest(header, tensors)}
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            file.write(save(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(target)
+    except OSError as error:
+        raise CircuitError(f"The circuit cannot be written to {target}: {error}", remedy="Choose another place.") from error
+    return target
+
+
+def read(path: str | Path) -> CircuitFile:
+    """Read a file and check it. Raises `CircuitError` that says why it is refused: absent, foreign, newer, changed."""
+    source = Path(path).expanduser()
+    if not source.is_file():
+        raise CircuitError(f"There is no circuit file {source}.", remedy="`neuroscope library list` shows the circuits here.")
+    try:
+        with safe_open(source, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
+    except (SafetensorError, OSError) as error:
+        raise _refused(source, f"it is no circuit file, or cut off ({error})") from error
+    if "header" not in metadata or "sha256" not in metadata:
+        raise _refused(source, "it holds tensors, but no circuit")
+    if metadata.get("format") != FORMAT:
+        raise _refused(source, f"it has format {metadata.get('format')!r}, and this version reads {FORMAT!r}")
+    if _digest(metadata["header"], tensors) != metadata["sha256"]:
+        raise _refused(source, "its contents do not match its hash: it was changed after it was written")
+    return CircuitFile(source, json.loads(metadata["header"]), tensors)
+
+
+def estimate(data: Mapping[str, Any]) -> Estimate:
+    """An estimate as it was written; JSON has no infinities, so a bound without a number was none."""
+    value, low, high = (float("nan") if data[key] is None else float(data[key]) for key in ("value", "low", "high"))
+    return Estimate(value, low, high, int(data["n"]))
+
+
+def _header(circuit: Circuit, name: str, version: int) -> dict[str, Any]:
+    graph, provenance = circuit.graph, circuit.provenance
+    return {
+        "name": name,
+        "version": version,
+        "task": circuit.task,
+        "method": circuit.method,
+        "ablation": circuit.ablation,
+        "metric": circuit.metric,
+        "graph": {
+            "layers": graph.layers,
+            "heads": graph.heads,
+            "key_value_heads": graph.key_value_heads,
+            "parallel": graph.parallel,
+        },
+        "provenance": {field: plain(getattr(provenance, field)) for field in Provenance.__dataclass_fields__},
+        "figures": {figure: plain(getattr(circuit, figure)) for figure in _FIGURES},
+        "roles": plain(circuit.roles),
+        "curve": [
+            {field: plain(getattr(point, field)) for field in CurvePoint.__dataclass_fields__} for point in circuit.curve
+        ],
+    }
+
+
+def _digest(header: str, tensors: Tensors) -> str:
+    digest = hashlib.sha256(header.encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        digest.update(f"{key}:{value.dtype}:{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _refused(path: Path, reason: str) -> CircuitError:
+    return CircuitError(f"{path} is refused: {reason}.", remedy="Get the file again from where it came.")
