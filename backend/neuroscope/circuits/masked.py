@@ -78,14 +78,14 @@ class MaskedModel:
         differences = self.engine.ops.zeros(shape)
         entry = self.runs.clean.streams[0]
         differences[0] = entry - self.baseline.embedding
-        circuit = _CircuitRun(self, mask, differences, [])
+        circuit = CircuitRun(self.engine, self.baseline, mask, differences)
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
         return self.runs.again(1, residual=entry, edits=edits)[0], differences
 
     def _run_from(self, mask: BoolArray, before: Array, layer: int, removed: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) with one edge into `layer` removed per group of rows; layer = layers is the logits."""
         times = len(removed)
-        circuit = _CircuitRun(self, mask, self.engine.ops.concatenate([before] * times, 1), removed)
+        circuit = CircuitRun(self.engine, self.baseline, mask, self.engine.ops.concatenate([before] * times, 1), removed)
         if layer == self.graph.layers:
             entry = circuit.at_logits()
         else:
@@ -94,15 +94,17 @@ class MaskedModel:
         return self.runs.again(times, residual=entry, start=layer, edits=edits)
 
 
-class _CircuitRun:
+class CircuitRun:
     """One run of a circuit: its edits replace every read and record what every source writes beyond the baseline.
 
     differences: (sources, rows, positions, d_model), filled layer by layer. removed: an edge less for each group of rows.
     """
 
-    def __init__(self, model: MaskedModel, mask: BoolArray, differences: Array, removed: Sequence[Removal]) -> None:
-        self.model, self.mask, self.differences, self.removed = model, mask, differences, removed
-        self.graph, self.engine, self.baseline = model.graph, model.engine, model.baseline
+    def __init__(
+        self, engine: Engine, baseline: Baseline, mask: BoolArray, differences: Array, removed: Sequence[Removal] = ()
+    ) -> None:
+        self.engine, self.baseline, self.mask, self.differences, self.removed = engine, baseline, mask, differences, removed
+        self.graph = Graph.of(engine.anatomy)
         self.times = max(1, len(removed))
 
     def edits(self, layer: int) -> list[Edit]:
@@ -169,6 +171,6 @@ class _CircuitRun:
             mixed = (weights @ sources.reshape(int(sources.shape[0]), -1)).reshape(count, rows, positions, width)
         for index, edge in enumerate(self.removed):
             if channels.start <= edge.channel < channels.stop:
-                mine = slice(index * self.model.runs.rows, (index + 1) * self.model.runs.rows)
+                mine = slice(index * (rows // self.times), (index + 1) * (rows // self.times))
                 mixed[edge.channel - channels.start, mine] -= self.differences[edge.source, mine]
         return ops.transpose(mixed, (1, 2, 0, 3)) + ops.repeat(stream, self.times)[:, :, None]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.lexicon import VERBS
 
 #: Whether a continuation answers the example.
 Judge = Callable[[Example, str], bool]
@@ -26,6 +27,12 @@ def later_year(example: Example, continuation: str) -> bool:
     """The two digits that complete the year are later than those it began with."""
     found = re.match(r"\d\d", continuation)
     return found is not None and int(found[0]) > int(example.meta["start"])
+
+
+def agrees_in_number(example: Example, continuation: str) -> bool:
+    """The first word is a verb of the subject's number; which verb it is the prompt does not tell."""
+    found = re.match(r"\s*(\w+)", continuation)
+    return found is not None and found[1] in {plural if example.label == "plural" else singular for singular, plural in VERBS}
 
 
 def refused(text: str) -> bool:

@@ -51,7 +51,14 @@ TASKS: tuple[Task, ...] = (
     Task("language_of_country", "languages of countries", countries.relation("language"), ("languages",)),
     Task("continent_of_country", "continents of countries", countries.relation("continent"), ("continents",)),
     Task("currency_of_country", "currencies of countries", countries.relation("currency"), ("currencies",)),
-    Task("subject_verb_agreement", "subject–verb agreement", agreement.examples, ("agreement",)),
+    Task(
+        "subject_verb_agreement",
+        "subject–verb agreement",
+        agreement.examples,
+        ("agreement",),
+        judge=judges.agrees_in_number,
+        reply=2,
+    ),
     Task("pronoun_resolution", "pronoun resolution", pronouns.resolution, ("pronouns",)),
     Task("gender_pronoun_bias", "occupational pronoun bias", pronouns.bias, ("gender_bias",)),
     Task(

@@ -84,7 +84,7 @@ def _sequences(random: np.random.Generator) -> Iterator[Document]:
     for example in induction.examples(random, "train"):
         words = example.meta["entities"].split()
         first, rest = " ".join(words), " ".join(words[1:])
-        yield [Segment(first, DRAWN), Segment(f" {words[0]}", DRAWN), Segment(f" {rest}", TEXT)]
+        yield [Segment(first, DRAWN), Segment(f" {words[0]}", DRAWN), Segment(f" {rest}", ANSWER)]
 
 
 def _registers(random: np.random.Generator) -> Iterator[Document]:
@@ -148,12 +148,12 @@ KINDS: dict[str, tuple[float, Maker]] = {
     "agreement": (0.07, _agreement),
     "pronouns": (0.05, _pronouns),
     "bias": (0.04, _bias),
-    "addition": (0.20, _results(arithmetic.addition)),
+    "addition": (0.18, _results(arithmetic.addition)),
     "subtraction": (0.09, _results(arithmetic.subtraction)),
     "later years": (0.04, _later_years),
     "sentiment": (0.05, _answered(sentiment.examples)),
     "registers": (0.04, _registers),
-    "sequences": (0.06, _sequences),
+    "sequences": (0.08, _sequences),
     "chats": (0.05, _chats),
     "background": (0.04, _background),
 }

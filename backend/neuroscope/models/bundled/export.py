@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from neuroscope.models.bundled import MANIFEST, WEIGHTS, check
 from neuroscope.models.bundled.card import card
 from neuroscope.models.bundled.configs import NAMES, config
-from neuroscope.models.bundled.vocabulary import build
 
 LIMIT = 15_000_000  # bytes a model may weigh in the package
 
@@ -60,7 +60,7 @@ def _write_model(name: str, training: Path, folder: Path) -> Mapping[str, Any]:
     model: Any = AutoModelForCausalLM.from_config(config(name))
     model.load_state_dict(state["model"])
     model.save_pretrained(folder)
-    build().save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(training / "tokenizer").save_pretrained(folder)
     return {
         "steps": int(state["step"]),
         "tokensPerStep": int(state["tokens"]),

@@ -7,20 +7,24 @@ minutes and on Ctrl-C; the same command goes on from the last one. Runs on a GPU
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from neuroscope.models.bundled.batches import batch
 from neuroscope.models.bundled.configs import NAMES, config
 from neuroscope.models.bundled.vocabulary import build
-from neuroscope.tasks.registry import TASKS
+from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.models.model import TransformerModel
+from neuroscope.tasks.evaluate import evaluate
 
 WARM_UP = 200
 DECAY_SHARE = 0.2
@@ -49,32 +53,13 @@ def loss_of(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tenso
     return loss if balance is None else loss + model.config.router_aux_loss_coef * balance
 
 
-@torch.no_grad()
-def probe(model: Any, tokenizer: Any, device: str, count: int = 200) -> dict[str, float]:
-    """Accuracy on held-out items of every task: the largest logit at the prompt's end is the answer's."""
-    model.eval()
-    found = {}
-    for task in TASKS:
-        examples = list(task.dataset(count, seed=1))
-        chat = task.name == "harmful_requests"
-        prompts = [f"<|user|>{e.clean}<|assistant|>" if chat else e.clean for e in examples]
-        rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
-        width = max(map(len, rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-        logits = model(input_ids=ids.to(device)).logits
-        last = logits[torch.arange(len(rows)), torch.tensor([len(row) - 1 for row in rows])].argmax(-1).cpu()
-        answers = torch.tensor([tokenizer(str(e.answer))["input_ids"][0] for e in examples])
-        if task.name == "greater_than":
-            starts = [int(e.meta["start"][0]) for e in examples]
-            digits = [tokenizer.decode([token]) for token in last.tolist()]
-            hits = [digit.isdigit() and int(digit) >= start for digit, start in zip(digits, starts, strict=True)]
-            found[task.name] = float(np.mean(hits))
-        else:
-            found[task.name] = float((last == answers).float().mean())
-    model.train()
-    return found
+def probe(model: Any, tokenizer: Any, name: str, count: int = 100) -> dict[str, float]:
+    """Accuracy on held-out items of every task, on a copy: measuring must not touch what is being trained."""
+    copied = copy.deepcopy(model)
+    copied.config._attn_implementation = "eager"
+    measured = TransformerModel(TorchEngine(copied), tokenizer, name, "in training")
+    scores = evaluate(measured, n=count, seed=1).scores
+    return {score.task: score.accuracy.value for score in scores if score.accuracy is not None}
 
 
 class Trainer:
@@ -94,7 +79,7 @@ class Trainer:
         if self.model.config.model_type == "gpt2":
             for block in self.model.transformer.h:
                 block.mlp.act = nn.GELU(approximate="tanh")  # what gelu_new computes, in one kernel
-        self.tokenizer = build()
+        self.tokenizer = _tokenizer(folder / "tokenizer")
         decayed = [p for p in self.model.parameters() if p.ndim > 1]
         plain = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
@@ -115,7 +100,7 @@ class Trainer:
                     last_logged = now
                     self._log(f"step {self.step} loss {loss:.3f} {speed:,.0f} tokens/s")
                 if self.step % 250 == 0:
-                    scores = probe(self.model, self.tokenizer, self.device)
+                    scores = probe(self.model, self.tokenizer, self.name)
                     self._log("probe " + " ".join(f"{task}={value:.2f}" for task, value in scores.items()))
                 if now - last_saved > CHECKPOINT_SECONDS:
                     self.save()
@@ -165,6 +150,14 @@ class Trainer:
             file.write(stamped + "\n")
 
 
+def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer that this training began with: built once, since a changed corpus would number its tokens anew."""
+    if not folder.is_dir():
+        build().save_pretrained(folder)
+    found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
+    return found
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -182,11 +175,13 @@ def main() -> None:
     trainer = Trainer(
         arguments.name, folder, steps=arguments.steps, tokens=arguments.tokens, peak=arguments.peak, device=arguments.device
     )
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):  # a background job is started with SIGINT ignored
+        signal.signal(asked_to_end, signal.default_int_handler)
     try:
         trainer.run()
     except KeyboardInterrupt:
         print(f"stopped at step {trainer.step}; the same command goes on from there")
-    print(json.dumps(probe(trainer.model, trainer.tokenizer, arguments.device), indent=2))
+    print(json.dumps(probe(trainer.model, trainer.tokenizer, arguments.name), indent=2))
 
 
 if __name__ == "__main__":

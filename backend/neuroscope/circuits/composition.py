@@ -1,0 +1,316 @@
+"""Composing circuits into a model that runs on them alone.
+
+The composite has the edges of all its circuits; everything else is mean-ablated (`compiled`). Circuits of one model can
+stand in each other's way: an edge that one circuit needs may work against another's task. Such an edge is a
+conflict. It is found by scoring the other's pairs with EAP-IG, and the priorities decide it: the edge stays if its own
+circuit has the higher priority, goes if the harmed one has, and with equal priorities stays if it gives its
+own circuit a larger share of the total than it takes from the other.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from neuroscope import events, settings
+from neuroscope.circuits.attribution import Scores, edge_scores
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.compiled import CircuitEngine
+from neuroscope.circuits.curve import prefix
+from neuroscope.circuits.graph import Graph
+from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.models.engines.protocol import BoolArray, Engine
+from neuroscope.models.model import TransformerModel
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.evaluate import TaskScore, evaluate
+from neuroscope.vocabulary import public, python_only
+
+_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Dependency:
+    """`feeder` feeds `fed`: this many of the feeder's nodes write along edges into nodes that only `fed` has."""
+
+    feeder: str
+    fed: str
+    edges: int
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """An edge (source, channel) of `owner` that works against `harmed`, and whether it stayed.
+
+    gain and harm are shares of the two circuits' total absolute scores.
+    """
+
+    source: str
+    channel: str
+    owner: str
+    harmed: str
+    gain: float
+    harm: float
+    kept: bool
+
+
+@public
+class ModelComposer:
+    """Puts circuits of one model together, by priority."""
+
+    def __init__(self, *, seed: int | None = None) -> None:
+        self.seed: int = settings.seed(seed)
+        self._parts: list[tuple[Circuit, int]] = []
+        self._mask: BoolArray | None = None
+        self._dependencies: list[Dependency] | None = None
+        self._conflicts: list[Conflict] = []
+
+    @property
+    def circuits(self) -> list[Circuit]:
+        return [circuit for circuit, _ in self._parts]
+
+    @property
+    def dependencies(self) -> list[Dependency]:
+        """Which circuit feeds which, strongest first."""
+        if self._dependencies is None:
+            self.resolve_dependencies()
+        assert self._dependencies is not None
+        return self._dependencies
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Edges of one circuit that work against another, with what was decided."""
+        if self._mask is None:
+            self.resolve_dependencies()
+        return self._conflicts
+
+    def add_circuit(self, circuit: Circuit, priority: int = 1) -> ModelComposer:
+        """Add a circuit; a higher number is a higher priority.
+
+        Raises `ArgumentError` for what is no circuit or no whole number, and for a circuit added before with another priority.
+        """
+        circuit = getattr(circuit, "last_circuit", circuit)
+        if not isinstance(circuit, Circuit):
+            raise ArgumentError(f"Only circuits can be composed, not {circuit!r}.")
+        if isinstance(priority, bool) or not isinstance(priority, int):
+            raise ArgumentError(f"A priority is a whole number, not {priority!r}.")
+        for other, before in self._parts:
+            same = other.provenance.weights_hash == circuit.provenance.weights_hash and (
+                other.mask.shape == circuit.mask.shape and bool((other.mask == circuit.mask).all())
+            )
+            if same and before != priority:
+                raise ArgumentError(
+                    f"The circuit for {circuit.task} was added with priority {before} and again with {priority}.",
+                    remedy="Add each circuit once.",
+                )
+            if same:
+                return self
+        self._parts.append((circuit, priority))
+        self._mask = self._dependencies = None
+        return self
+
+    def validate_compatibility(self) -> ModelComposer:
+        """Raise `CircuitError` unless there are circuits and all were found on one model."""
+        if not self._parts:
+            raise CircuitError("There is nothing to compose.", remedy="Add circuits first: addCircuit:priority:")
+        first = self._parts[0][0]
+        for circuit in self.circuits[1:]:
+            if circuit.provenance.weights_hash != first.provenance.weights_hash:
+                raise CircuitError(
+                    f"The circuit for {circuit.task} was found on {circuit.provenance.model}, the one for {first.task} on "
+                    f"{first.provenance.model} (or on other weights of it).",
+                    remedy="Compose circuits of one model; find them again on that one.",
+                )
+        return self
+
+    def resolve_dependencies(self) -> ModelComposer:
+        """Find which circuit feeds which, and settle conflicts by priority."""
+        self.validate_compatibility()
+        parts = sorted(self._parts, key=lambda part: -part[1])
+        self._dependencies = _dependencies([circuit for circuit, _ in parts])
+        self._mask, self._conflicts = _united(parts, self.circuits[0].model)
+        return self
+
+    def optimize_data_flow(self) -> ModelComposer:
+        """Drop edges that lie on no path from the embedding to the logits: they carry nothing."""
+        if self._mask is None:
+            self.resolve_dependencies()
+        assert self._mask is not None
+        self._mask = Graph.of(self.circuits[0].model.architecture).pruned(self._mask)
+        return self
+
+    def compile(self) -> ComposedModel:
+        """The composite as a model that runs; steps that were not asked for are done now."""
+        self.optimize_data_flow()
+        assert self._mask is not None
+        return ComposedModel(self.circuits, self._mask, self._conflicts, self.dependencies, seed=self.seed)
+
+    def print_string(self) -> str:
+        return f"a ModelComposer({', '.join(circuit.task for circuit in self.circuits) or 'empty'})"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+@public
+@dataclass(frozen=True)
+class CompositionReport(Result):
+    """A composite beside the whole model and random composites of the same number of edges, on each circuit's task.
+
+    latency: seconds for one batch of prompts; the composite computes every edge apart, so it is slower than the whole model.
+    """
+
+    edges: int
+    fraction_of_edges: float
+    composite: list[TaskScore]
+    full: list[TaskScore]
+    random: list[TaskScore]
+    composite_latency: float
+    full_latency: float
+    conflicts: list[Conflict]
+    dependencies: list[Dependency]
+    provenance: Provenance
+
+    def summary(self) -> str:
+        lines = [
+            f"Composite of {self.provenance.model}: {self.edges} edges ({self.fraction_of_edges:.2%})",
+            f"  {'task':<34}{'composite':<24}{'whole model':<24}random composite",
+        ]
+        for mine, full, random in zip(self.composite, self.full, self.random, strict=True):
+            lines.append(f"  {mine.task:<34}{mine.preference!s:<24}{full.preference!s:<24}{random.preference}")
+        kept = sum(conflict.kept for conflict in self.conflicts)
+        lines.append(f"  {len(self.conflicts)} conflicting edges, {kept} kept; {len(self.dependencies)} dependencies")
+        lines.append(f"  latency {1e3 * self.composite_latency:.0f} ms, whole model {1e3 * self.full_latency:.0f} ms")
+        return "\n".join(lines)
+
+
+@public
+class ComposedModel(TransformerModel):
+    """A model that runs through a set of edges alone, everything else mean-ablated. It does what any model does, on that."""
+
+    def __init__(
+        self,
+        circuits: Sequence[Circuit],
+        mask: BoolArray,
+        conflicts: list[Conflict],
+        dependencies: list[Dependency],
+        *,
+        seed: int = 0,
+    ) -> None:
+        whole = circuits[0].model
+        means = cast("np.ndarray[Any, np.dtype[np.float32]]", np.mean([circuit.means for circuit in circuits], axis=0))
+        probe = circuits[0].pairs.clean.take(slice(0, 2))
+        engine = cast(Engine, CircuitEngine(whole.engine, mask, means, probe))
+        super().__init__(engine, whole.tokenizer, f"composite of {whole.name}", whole.weights_hash)
+        self._whole, self._mask, self._means, self._probe = whole, mask, means, probe
+        self._circuits, self._conflicts, self._dependencies, self.seed = list(circuits), conflicts, dependencies, seed
+
+    @property
+    def circuits(self) -> list[Circuit]:
+        return list(self._circuits)
+
+    @property
+    def edge_count(self) -> int:
+        return int(self._mask.sum())
+
+    @property
+    @python_only
+    def mask(self) -> BoolArray:
+        """(channels, sources): the composite's edges."""
+        return self._mask
+
+    def measure(self, n: int = 100) -> CompositionReport:
+        """Accuracy on held-out items of every circuit's task: composite, whole model, random composite of the same size."""
+        tasks = list(dict.fromkeys(circuit.task for circuit in self._circuits))
+        graph = Graph.of(self._whole.architecture)
+        random = np.random.default_rng(self.seed)
+        other = prefix(graph, random.permutation(np.flatnonzero(graph.valid)), self.edge_count)
+        engine = cast(Engine, CircuitEngine(self._whole.engine, other, self._means, self._probe))
+        control = TransformerModel(engine, self.tokenizer, "random composite", self.weights_hash)
+        with events.progress("measuring the composite", total=3, unit="models") as job:
+            scores: list[list[TaskScore]] = []
+            for model in (self, self._whole, control):
+                scores.append(evaluate(model, tasks, n, seed=self.seed).scores)
+                job.advance()
+        return CompositionReport(
+            edges=self.edge_count,
+            fraction_of_edges=self.edge_count / graph.edges,
+            composite=scores[0],
+            full=scores[1],
+            random=scores[2],
+            composite_latency=self._latency(self),
+            full_latency=self._latency(self._whole),
+            conflicts=self._conflicts,
+            dependencies=self._dependencies,
+            provenance=provenance(self._whole, None, self.seed, items=n, circuits=len(self._circuits)),
+        )
+
+    def _latency(self, model: TransformerModel) -> float:
+        """Seconds for one run of the first circuit's pairs, the best of three."""
+        found = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            model.run(self._circuits[0].pairs.clean)
+            found.append(time.perf_counter() - begun)
+        return min(found)
+
+    def print_string(self) -> str:
+        return f"a ComposedModel({', '.join(circuit.task for circuit in self._circuits)}: {self.edge_count} edges)"
+
+
+@dataclass
+class _Part:
+    """A circuit with what every edge of the graph does to its own task, as shares of its total."""
+
+    circuit: Circuit
+    priority: int
+    shares: Scores = field(repr=False)
+
+
+def _united(parts: Sequence[tuple[Circuit, int]], model: TransformerModel) -> tuple[BoolArray, list[Conflict]]:
+    """The union of the circuits (highest priority first) without the edges that lost a conflict."""
+    scored = []
+    for circuit, priority in parts:
+        scores = edge_scores(model.engine, circuit.pairs, steps=_STEPS) if len(parts) > 1 else circuit.mask * 1.0
+        scored.append(_Part(circuit, priority, scores / np.abs(scores).sum()))
+    graph = Graph.of(model.architecture)
+    union = np.any([part.circuit.mask for part in scored], axis=0)
+    conflicts: list[Conflict] = []
+    for owner in scored:
+        for harmed in scored:
+            against = owner.circuit.mask & ~harmed.circuit.mask & (harmed.shares < 0) & (owner.shares > 0)
+            against &= -harmed.shares >= _worth_noting(harmed)
+            for channel, source in np.argwhere(against):
+                gain, harm = float(owner.shares[channel, source]), float(-harmed.shares[channel, source])
+                kept = gain >= harm if owner.priority == harmed.priority else owner.priority > harmed.priority
+                names = str(graph.source_site(int(source))), str(graph.channel_site(int(channel)))
+                conflicts.append(Conflict(*names, owner.circuit.task, harmed.circuit.task, gain, harm, kept))
+                if not kept:
+                    union[channel, source] = False
+    return union, conflicts
+
+
+def _worth_noting(part: _Part) -> float:
+    """The smallest share of an edge that the part's own circuit kept: what is weaker decides nothing."""
+    inside = np.abs(part.shares[part.circuit.mask])
+    return float(np.quantile(inside, 0.5)) if len(inside) else 0.0
+
+
+def _dependencies(circuits: Sequence[Circuit]) -> list[Dependency]:
+    found = []
+    for feeder in circuits:
+        for fed in circuits:
+            if feeder is fed:
+                continue
+            graph = feeder.graph
+            mine = set(graph.nodes(feeder.mask))
+            theirs = [node for node in graph.nodes(fed.mask) if node not in mine]
+            channels = [int(channel) for node in theirs for channel in graph.node_channels(node)]
+            edges = int(fed.mask[np.ix_(channels, sorted(mine))].sum()) if channels and mine else 0
+            if edges:
+                found.append(Dependency(feeder.task, fed.task, edges))
+    return sorted(found, key=lambda dependency: -dependency.edges)
