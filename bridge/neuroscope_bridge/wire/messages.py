@@ -1,0 +1,125 @@
+"""Requests: which operations there are, and which fields each must and may have.
+
+Every header carries `v` (version), `id` (chosen by the client, answered as `re`) and `op`. A field that an operation does
+not know is refused, so that a misspelt option is never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from neuroscope.errors import did_you_mean
+from neuroscope_bridge.wire.errors import ProtocolError, ProtocolVersionError, UnknownOperationError
+from neuroscope_bridge.wire.values import ClassName
+
+#: The version of the protocol that this side speaks.
+VERSION = 1
+
+#: What a session may subscribe to.
+EVENTS = ("progress", "notice", "transcript", "statement")
+
+#: The forms in which an answer can be asked for.
+FORMS = ("auto", "handle", "value", "tensor", "summary", "string")
+
+_NUMBER = (int, float)
+_COMPUTING: Mapping[str, tuple[type, ...]] = {"answer": (dict,), "time": _NUMBER, "within": (int,)}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """The fields of an operation's header, with the types they may have; `object` stands for any value."""
+
+    required: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
+    optional: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    "hello": Operation({}, {"client": (str,), "lease": _NUMBER, "seed": (int,), "events": (list,)}),
+    "send": Operation({"receiver": (object,), "selector": (str,)}, {"arguments": (list,), **_COMPUTING}),
+    "evaluate": Operation({"source": (str,)}, {"bindings": (dict,), **_COMPUTING}),
+    "run": Operation({"source": (str,)}, {"file": (str,), **_COMPUTING}),
+    "release": Operation({}, {"handles": (list,), "session": (bool,)}),
+    "cancel": Operation({"request": (int,)}),
+    "subscribe": Operation({"events": (list,)}),
+    "describe": Operation({"class": (str, ClassName)}),
+    "answer": Operation({"call": (int,)}, {"value": (object,), "error": (str,)}),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request whose header was checked."""
+
+    id: int
+    operation: str
+    fields: Mapping[str, Any]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.fields.get(name, default)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.fields[name]
+
+
+def request_id(header: Any) -> int | None:
+    """The id of a request that may be faulty otherwise, so that its error finds the way back."""
+    found = header.get("id") if isinstance(header, dict) else None
+    return found if _is_id(found) else None
+
+
+def parse_request(header: Any) -> Request:
+    """Check a header. Raises `ProtocolError` that names the field, and what would be right."""
+    if not isinstance(header, dict):
+        raise ProtocolError("A header is a map.", remedy='{"v": 1, "id": 1, "op": "hello"}')
+    version = header.get("v")
+    if version != VERSION or isinstance(version, bool):
+        raise ProtocolVersionError(
+            f"This server speaks version {VERSION} of the protocol, not {version!r}.",
+            remedy="Use a client and a server of the same release.",
+        )
+    number = header.get("id")
+    if not _is_id(number):
+        raise ProtocolError("A request needs an id.", remedy="id: an integer from 0 to 2^63 - 1, not in use by this session.")
+    name = header.get("op")
+    operation = OPERATIONS.get(name) if isinstance(name, str) else None
+    if operation is None:
+        raise UnknownOperationError(
+            f"There is no operation {name!r}.", remedy=did_you_mean(str(name), OPERATIONS, listing="Operations")
+        )
+    fields = {key: value for key, value in header.items() if key not in ("v", "id", "op")}
+    allowed = {**operation.required, **operation.optional}
+    for key, value in fields.items():
+        if key not in allowed:
+            raise ProtocolError(f"{name} has no field {key!r}.", remedy=did_you_mean(str(key), allowed, listing="Fields"))
+        _check_type(str(name), key, value, allowed[key])
+    for key in operation.required:
+        if key not in fields:
+            raise ProtocolError(f"{name} needs the field {key!r}.")
+    if operation is OPERATIONS["answer"] and ("value" in fields) == ("error" in fields):
+        raise ProtocolError("answer needs either a value or an error.")
+    assert isinstance(number, int)
+    return Request(number, str(name), fields)
+
+
+def _check_type(operation: str, key: str, value: Any, types: tuple[type, ...]) -> None:
+    stray = isinstance(value, bool) and bool not in types and object not in types  # a bool is an int to Python alone
+    if stray or not isinstance(value, types):
+        wanted = " or ".join(_NAMES.get(kind, kind.__name__) for kind in types)
+        raise ProtocolError(f"{key!r} of {operation} is {wanted}, not {type(value).__name__}.")
+
+
+_NAMES = {int: "an integer", float: "a float", str: "a string", dict: "a map", list: "an array", bool: "a boolean"}
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+# --- what the server sends ----------------------------------------------------------------------------------------------
+
+
+def reply(kind: str, request: int | None, **fields: Any) -> dict[str, Any]:
+    """A message of the server: `result`, `error`, `progress`, `notice`, `transcript`, `statement`, `beat` or `call`."""
+    return {"v": VERSION, "re": request, "type": kind, **fields}
