@@ -16,11 +16,13 @@ EXPORTS: dict[str, str] = {
     "ActivationTensor": "neuroscope.tensors.tensor",
     "CircuitFinder": "neuroscope.circuits.finder",
     "Circuit": "neuroscope.circuits.circuit",
+    "CircuitDiscovery": "neuroscope.circuits.discovery",
     "CircuitLibrary": "neuroscope.circuits.library",
     "Dataset": "neuroscope.tasks.dataset",
     "FaithfulnessCurve": "neuroscope.circuits.curve",
     "Example": "neuroscope.tasks.dataset",
     "InterventionHook": "neuroscope.hooks.hook",
+    "ModelComposer": "neuroscope.circuits.composition",
     "TransformerModel": "neuroscope.models.model",
 }
 

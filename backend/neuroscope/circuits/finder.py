@@ -40,7 +40,7 @@ from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.metrics import checked_metric
 from neuroscope.tasks.statistics import Estimate, wilson
-from neuroscope.vocabulary import public
+from neuroscope.vocabulary import public, python_only
 
 _BISECTIONS = 5
 #: How much a negative score may count beside a positive one of the same size.
@@ -107,15 +107,15 @@ class CircuitFinder:
         `examples` default to the task's own; a Dataset is filtered to what the model's tokenizer can express.
         Raises `DatasetError` for unfit examples and `CircuitError` when no circuit reaches the target.
         """
-        name, pairs = self._pairs(task, examples)
+        name, pairs = self.pairs_of(task, examples)
         circuit = self.search(name, pairs)
         self._found.append(circuit)
         return circuit
 
     def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> FaithfulnessCurve:
         """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD."""
-        name, pairs = self._pairs(task, examples)
-        finding, judging = self._split(pairs)
+        name, pairs = self.pairs_of(task, examples)
+        finding, judging = self.split(pairs)
         scores = self._scores(finding)
         masked = MaskedModel(self._model.engine, judging, ablation=self.ablation, seed=self.seed)
         points, signed = (curve_points(masked, scores, weight, seed=self.seed) for weight in (1.0, 0.0))
@@ -130,21 +130,25 @@ class CircuitFinder:
             provenance=self._provenance(name, finding, judging),
         )
 
+    @python_only
     def search(self, task: str, pairs: PairBatch) -> Circuit:
         """Find and judge a circuit on pairs that are ready to run."""
-        finding, judging = self._split(pairs)
+        finding, judging = self.split(pairs)
         scores = self._scores(finding)
         masked = MaskedModel(self._model.engine, finding, ablation=self.ablation, seed=self.seed)
         mask, curve = self._smallest(masked, scores)
         return self._judged(task, mask, scores, curve, masked, judging)
 
-    def _pairs(self, task: str, examples: Dataset | Sequence[Any] | None) -> tuple[str, PairBatch]:
+    @python_only
+    def pairs_of(self, task: str, examples: Dataset | Sequence[Any] | None) -> tuple[str, PairBatch]:
+        """The task's full name, and its examples as pairs that this model's tokenizer can express."""
         found = registry.get(task)
         dataset = found.dataset(seed=self.seed) if examples is None else examples
         chosen = dataset.for_model(self._model, n=self.pairs) if isinstance(dataset, Dataset) else dataset
         return found.name, make_pairs(self._model, list(chosen), self.metric)
 
-    def _split(self, pairs: PairBatch) -> tuple[PairBatch, PairBatch]:
+    @python_only
+    def split(self, pairs: PairBatch) -> tuple[PairBatch, PairBatch]:
         """The pairs that find a circuit and those that judge it."""
         order = np.random.default_rng(self.seed).permutation(pairs.rows)
         held_out = pairs.rows // 3
@@ -156,6 +160,12 @@ class CircuitFinder:
         return edge_scores(
             self._model.engine, finding, method=self.method, steps=self.steps, ablation=self.ablation, seed=self.seed
         )
+
+    @python_only
+    def judge(self, task: str, mask: BoolArray, scores: Scores, finding: PairBatch, judging: PairBatch) -> Circuit:
+        """A circuit whose edges are known, with every figure that a found one has."""
+        masked = MaskedModel(self._model.engine, finding, ablation=self.ablation, seed=self.seed)
+        return self._judged(task, mask, scores, [], masked, judging)
 
     def _provenance(self, task: str, finding: PairBatch, judging: PairBatch) -> Provenance:
         return provenance(self._model, task, self.seed, pairs=finding.rows, held_out=judging.rows, steps=self.steps)
@@ -231,7 +241,7 @@ class CircuitFinder:
             ablation=self.ablation,
             method=self.method,
             metric=self.metric,
-            provenance=self._provenance(task, finding.runs.pairs, judging),
+            provenance=self._provenance(task, finding.pairs, judging),
             _graph=graph,
             _mask=mask,
             _scores=scores,

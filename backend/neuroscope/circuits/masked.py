@@ -10,7 +10,7 @@ so that the full graph gives the clean run, the empty one the baseline, and each
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ from neuroscope.circuits.reference import Numbers, PairRuns
 from neuroscope.models.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, Port
 from neuroscope.models.sites import Component, Site
 
+#: How much memory what the sources write may take in one run.
+_MEMORY, _BYTES = 1 << 30, 4
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
@@ -37,43 +39,59 @@ class Removal:
 class MaskedModel:
     """Runs circuits on a batch of pairs, against a baseline (`baseline.ABLATIONS`).
 
-    `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges.
+    `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges. Many pairs
+    run in parts that fit into memory; with the ablations `mean` and `resample` each part has a baseline of its own.
     """
 
     def __init__(self, engine: Engine, pairs: PairBatch, *, ablation: str = "corrupt", seed: int = 0) -> None:
         self.engine = engine
         self.graph = Graph.of(engine.anatomy)
-        self.runs = PairRuns(engine, pairs, share_prefix=ablation == "corrupt")
-        self.baseline = Baseline.of(self.runs, ablation, seed=seed)
-        self.clean: Numbers = self.runs.clean.metric
-        self.empty: Numbers = self.runs.corrupt.metric
+        self.pairs = pairs
+        row = self.graph.sources * pairs.clean.positions * engine.anatomy.d_model * _BYTES
+        self._parts = [_Part(engine, part, ablation, seed) for part in pairs.chunks(max(1, _MEMORY // row))]
+        self.clean: Numbers = np.concatenate([part.runs.clean.metric for part in self._parts])
+        self.empty: Numbers = np.concatenate([part.runs.corrupt.metric for part in self._parts])
         if ablation != "corrupt":
             self.empty = self.metric(np.zeros_like(self.graph.valid))
 
     def metric(self, mask: BoolArray) -> Numbers:
         """The metric of each pair (rows,) when only the edges of `mask` (channels, sources) carry the clean run."""
-        return self._run(mask)[0]
+        return np.concatenate([part.run(mask)[0] for part in self._parts])
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) of the circuit without each one of `edges` in turn.
 
         Edges into one layer run together as rows of a batch, from that layer on.
         """
-        _, differences = self._run(mask)
+        with events.progress("removing edges", total=len(edges) * len(self._parts), unit="edges") as job:
+            return np.concatenate([part.removals(mask, edges, job.advance) for part in self._parts], axis=1)
+
+
+class _Part:
+    """The pairs that run together: their two runs, and the baseline."""
+
+    def __init__(self, engine: Engine, pairs: PairBatch, ablation: str, seed: int) -> None:
+        self.engine = engine
+        self.graph = Graph.of(engine.anatomy)
+        self.runs = PairRuns(engine, pairs, share_prefix=ablation == "corrupt")
+        self.baseline = Baseline.of(self.runs, ablation, seed=seed)
+
+    def removals(self, mask: BoolArray, edges: Sequence[Removal], advance: Callable[[int], None]) -> Numbers:
+        _, differences = self.run(mask)
         found = np.zeros((len(edges), self.runs.rows))
         by_layer: dict[int, list[int]] = {}
         for index, edge in enumerate(edges):
             by_layer.setdefault(min(edge.channel // self.graph.channels_per_layer, self.graph.layers), []).append(index)
         fit = max(1, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows))
-        with events.progress("removing edges", total=len(edges), unit="edges") as job:
-            for layer, members in sorted(by_layer.items()):
-                for first in range(0, len(members), fit):
-                    group = members[first : first + fit]
-                    found[group] = self._run_from(mask, differences, layer, [edges[index] for index in group])
-                    job.advance(len(group))
+        for layer, members in sorted(by_layer.items()):
+            for first in range(0, len(members), fit):
+                group = members[first : first + fit]
+                found[group] = self._run_from(mask, differences, layer, [edges[index] for index in group])
+                advance(len(group))
         return found
 
-    def _run(self, mask: BoolArray) -> tuple[Numbers, Array]:
+    def run(self, mask: BoolArray) -> tuple[Numbers, Array]:
+        """The metric (rows,) and what every source writes beyond the baseline (sources, rows, positions, d_model)."""
         shape = (self.graph.sources, self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
         differences = self.engine.ops.zeros(shape)
         entry = self.runs.clean.streams[0]

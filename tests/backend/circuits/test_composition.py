@@ -43,7 +43,7 @@ def test_a_compiled_circuit_measures_as_mean_ablation_does(architecture: str) ->
     engine, pairs = tiny.engine(architecture, scale=0.1), random_pairs()
     masked = MaskedModel(engine, pairs, ablation="mean")
     mask = masked.graph.valid & (np.random.default_rng(0).random(masked.graph.valid.shape) < 0.5)
-    compiled = CircuitEngine(engine, mask, source_means(masked.runs), pairs.corrupt)
+    compiled = CircuitEngine(engine, mask, source_means(PairRuns(engine, pairs, share_prefix=False)), pairs.corrupt)
     request = LogitRequest.last(pairs.clean, np.stack([pairs.metric.answers, pairs.metric.wrongs], 1))
     logits = engine.ops.to_numpy(compiled.forward(pairs.clean, logits=request).logits)
     assert logits[:, 0] - logits[:, 1] == pytest.approx(masked.metric(mask), abs=1e-4)

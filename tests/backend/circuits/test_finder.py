@@ -102,7 +102,7 @@ def test_greedy_pruning_leaves_the_edges_set_by_hand(distractor: bool, ablation:
 
 def test_a_curve_of_true_scores_integrates_to_a_better_figure_than_one_of_wrong_scores() -> None:
     masked = MaskedModel(induction_model(distractor=True), induction_pairs(12))
-    scores = edge_scores(masked.engine, masked.runs.pairs, method="exact")
+    scores = edge_scores(masked.engine, masked.pairs, method="exact")
     shuffled = scores.copy()
     shuffled[masked.graph.valid] = np.random.default_rng(0).permutation(scores[masked.graph.valid])
     points, wrong = (curve_points(masked, found, 1.0, seed=0) for found in (scores, shuffled))

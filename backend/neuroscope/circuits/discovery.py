@@ -1,0 +1,345 @@
+"""Automated discovery: hypotheses about which edges do a task, each put to a test on examples it never saw.
+
+Strategies
+    gradient                 prefixes of the edges ranked by EAP-IG (Hanna et al. 2024)
+    greedy                   what greedy pruning leaves at several thresholds (ACDC; Conmy et al. 2023)
+    exhaustive_with_pruning  every node is patched exactly, both ways; nodes whose effect cannot be told from none are pruned;
+                             the hypotheses are the circuits on the strongest 1, 2, 4 … of the rest with all edges among them
+
+A hypothesis is valid when, on held-out pairs, its circuit is as faithful as asked and keeps more of the metric than random
+circuits of its size: Wilcoxon's signed-rank test over pairs, one-sided, times the number of hypotheses (Bonferroni).
+Scoring goes on from disk after an interruption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from neuroscope import events, settings
+from neuroscope.circuits.attribution import Scores, edge_scores
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.curve import prefix, ranked
+from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.journal import Journal
+from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.pairs import PairBatch
+from neuroscope.circuits.pruning import greedy_circuit
+from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.sweeps import sweep
+from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
+from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.models.model import TransformerModel
+from neuroscope.naming import fold
+from neuroscope.results import Result
+from neuroscope.tasks import registry
+from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.vocabulary import public, python_only
+
+STRATEGIES = ("exhaustive_with_pruning", "greedy", "gradient")
+_SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+_THRESHOLDS = (0.2, 0.1, 0.05, 0.02)
+_BATCH = 32
+_CONTROLS = 5
+#: The smallest share of the effect that a node may have and still be no noise.
+_LEAST_EFFECT = 0.01
+
+
+@public
+@dataclass(frozen=True)
+class Hypothesis(Result):
+    """A set of edges that may do the task. `description` says how it came about."""
+
+    description: str
+    strategy: str
+    size: int
+    nodes: list[str]
+    _mask: BoolArray = field(repr=False)
+    _scores: Scores = field(repr=False)
+
+    @property
+    @python_only
+    def mask(self) -> BoolArray:
+        """(channels, sources)"""
+        return self._mask
+
+    def print_string(self) -> str:
+        return f"a Hypothesis({self.description}: {self.size} edges)"
+
+
+@public
+@dataclass(frozen=True)
+class HypothesisTest(Result):
+    """How a hypothesis did on held-out pairs. effect: what its circuit keeps beyond random circuits, as a share of the gap.
+
+    p_value: Wilcoxon's, one-sided, times the number of `hypotheses` (Bonferroni).
+    """
+
+    hypothesis: Hypothesis
+    is_valid: bool
+    p_value: float
+    effect: Estimate
+    faithfulness: Estimate
+    random_faithfulness: float
+    size: int
+    hypotheses: int
+
+    def summary(self) -> str:
+        verdict = "valid" if self.is_valid else "not valid"
+        return (
+            f"{self.hypothesis.description}: {verdict}; {self.size} edges, faithfulness {self.faithfulness}, "
+            f"random {self.random_faithfulness:.3f}, p = {self.p_value:.2g} of {self.hypotheses} hypotheses"
+        )
+
+    def print_string(self) -> str:
+        return f"a HypothesisTest({'valid' if self.is_valid else 'not valid'}: {self.hypothesis.description})"
+
+
+@public
+class CircuitDiscovery:
+    """Finds circuits for a capability by generating hypotheses and testing them.
+
+    model, target_capability and search_strategy are set before `generateHypotheses`. pairs: how many examples, a third of them
+    held out for the tests. target: the faithfulness that is asked for. alpha: the level of the test.
+    """
+
+    def __init__(self, *, pairs: int = 60, target: float = 0.85, alpha: float = 0.05, seed: int | None = None) -> None:
+        if not 0 < alpha < 1:
+            raise ArgumentError(f"The level of a test is between 0 and 1, not {alpha}.")
+        self.pairs: int = pairs
+        self.target: float = target
+        self.alpha: float = alpha
+        self.seed: int = settings.seed(seed)
+        self._model: TransformerModel | None = None
+        self._capability: str | None = None
+        self._strategy = STRATEGIES[0]
+        self._examples: Dataset | Sequence[Any] | None = None
+        self._split: tuple[PairBatch, PairBatch] | None = None
+        self._hypotheses: list[Hypothesis] = []
+        self._judge: MaskedModel | None = None
+
+    @property
+    def model(self) -> TransformerModel:
+        if self._model is None:
+            raise CircuitError("The discovery has no model.", remedy="Set it first: discovery model: aModel")
+        return self._model
+
+    @model.setter
+    def model(self, model: TransformerModel) -> None:
+        if not isinstance(model, TransformerModel):
+            raise ArgumentError(f"A discovery works on a TransformerModel, not {model!r}.")
+        self._model = model
+        self._forget()
+
+    @property
+    def target_capability(self) -> str:
+        """The task's name; any spelling of a task that `neuroscope tasks` lists."""
+        if self._capability is None:
+            raise CircuitError("The discovery has no capability.", remedy="Set it first: discovery targetCapability: #addition")
+        return self._capability
+
+    @target_capability.setter
+    def target_capability(self, capability: str) -> None:
+        self._capability = registry.get(capability).name
+        self._forget()
+
+    @property
+    def search_strategy(self) -> str:
+        return self._strategy
+
+    @search_strategy.setter
+    def search_strategy(self, strategy: str) -> None:
+        found = {fold(name): name for name in STRATEGIES}.get(fold(str(strategy)))
+        if found is None:
+            raise ArgumentError(
+                f"There is no search strategy {str(strategy)!r}.",
+                remedy=did_you_mean(str(strategy), STRATEGIES, listing="Strategies"),
+            )
+        self._strategy = found
+        self._forget()
+
+    @property
+    def examples(self) -> Dataset | Sequence[Any] | None:
+        """Examples to use in place of the task's own."""
+        return self._examples
+
+    @examples.setter
+    def examples(self, examples: Dataset | Sequence[Any]) -> None:
+        self._examples = examples
+        self._forget()
+
+    def generate_hypotheses(self) -> list[Hypothesis]:
+        """Hypotheses by the chosen strategy, smallest first. Goes on from disk where an interrupted run of it stopped."""
+        finding, _ = self._pairs()
+        journal = Journal("discovery", self._identity(finding))
+        scores = journaled_scores(self.model, finding, journal)
+        masks = {"gradient": self._by_gradient, "greedy": self._by_pruning, "exhaustive_with_pruning": self._by_nodes}[
+            self._strategy
+        ](finding, scores, journal)
+        graph = Graph.of(self.model.architecture)
+        found: dict[bytes, Hypothesis] = {}
+        for description, mask in masks:
+            pruned = graph.pruned(mask)
+            if pruned.any():
+                nodes = [str(graph.source_site(node)) for node in graph.nodes(pruned)]
+                one = Hypothesis(description, self._strategy, int(pruned.sum()), nodes, pruned, scores)
+                found.setdefault(pruned.tobytes(), one)
+        self._hypotheses = sorted(found.values(), key=lambda hypothesis: hypothesis.size)
+        journal.forget()
+        return list(self._hypotheses)
+
+    def test_hypothesis(self, hypothesis: Hypothesis) -> HypothesisTest:
+        """Measure a hypothesis on the held-out pairs, beside random circuits of its size."""
+        if not isinstance(hypothesis, Hypothesis):
+            raise ArgumentError(f"Only hypotheses can be tested, not {hypothesis!r}.", remedy="generateHypotheses makes them.")
+        masked = self._judging()
+        graph = masked.graph
+        random = np.random.default_rng(self.seed)
+        metric = masked.metric(hypothesis.mask)
+        flat = np.flatnonzero(graph.valid)
+        controls = np.mean(
+            [masked.metric(prefix(graph, random.permutation(flat), hypothesis.size)) for _ in range(_CONTROLS)], axis=0
+        )
+        gap = np.sign(float((masked.clean - masked.empty).mean()))
+        differences = gap * (metric - controls)
+        tested = max(1, len(self._hypotheses))
+        p_value = 1.0
+        if np.abs(differences).max() > 1e-12:
+            p_value = min(1.0, tested * float(stats.wilcoxon(differences, alternative="greater").pvalue))
+        faithfulness = normalised(metric, masked.empty, masked.clean, seed=self.seed)
+        return HypothesisTest(
+            hypothesis=hypothesis,
+            is_valid=p_value < self.alpha and faithfulness.value >= self.target,
+            p_value=p_value,
+            effect=normalised(metric - controls + masked.empty, masked.empty, masked.clean, seed=self.seed),
+            faithfulness=faithfulness,
+            random_faithfulness=normalised(controls, masked.empty, masked.clean, seed=self.seed).value,
+            size=hypothesis.size,
+            hypotheses=tested,
+        )
+
+    def extract_circuit(self, hypothesis: Hypothesis) -> Circuit:
+        """The hypothesis as a circuit, judged as any other."""
+        finding, judging = self._pairs()
+        finder = CircuitFinder(self.model, target=self.target, pairs=self.pairs, seed=self.seed)
+        return finder.judge(self.target_capability, hypothesis.mask, hypothesis._scores, finding, judging)
+
+    # --- strategies -----------------------------------------------------------------------------------------------
+
+    def _by_gradient(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
+        graph = Graph.of(self.model.architecture)
+        order = ranked(graph, scores, 0.85)
+        return [(f"the best {share:.1%} of edges", prefix(graph, order, round(share * graph.edges))) for share in _SHARES]
+
+    def _by_pruning(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
+        masked = MaskedModel(self.model.engine, finding)
+        found = []
+        for threshold in _THRESHOLDS:
+            stage = f"greedy-{threshold}"
+            done, arrays = journal.load(stage)
+            if not done:
+                arrays = {"mask": greedy_circuit(masked, threshold)}
+                journal.save(stage, 1, arrays)
+            found.append((f"pruned greedily at {threshold:.0%}", arrays["mask"]))
+        return found
+
+    def _by_nodes(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
+        graph = Graph.of(self.model.architecture)
+        effects, errors = journaled_node_effects(self.model, finding, journal)
+        certain = (np.abs(effects) > 2 * errors) & (np.abs(effects) > _LEAST_EFFECT)
+        strength = np.where(certain, np.abs(effects), 0.0).max(0)
+        order = [int(node) for node in np.argsort(-strength, kind="stable") if strength[node] > 0 and node != 0]
+        counts = sorted({min(2**power, len(order)) for power in range(len(order).bit_length() + 1)} - {0})
+        found = []
+        for count in counts:
+            kept = np.zeros(graph.sources, dtype=np.bool_)
+            kept[[0, *order[:count]]] = True
+            read = np.zeros(graph.channels, dtype=np.bool_)
+            read[graph.logits] = True
+            read[[int(channel) for node in order[:count] for channel in graph.node_channels(node)]] = True
+            found.append((f"the {count} strongest of {len(order)} nodes with an effect", graph.valid & kept & read[:, None]))
+        return found
+
+    # --- what is shared -------------------------------------------------------------------------------------------
+
+    def _pairs(self) -> tuple[PairBatch, PairBatch]:
+        if self._split is None:
+            finder = CircuitFinder(self.model, pairs=self.pairs, seed=self.seed)
+            self._split = finder.split(finder.pairs_of(self.target_capability, self._examples)[1])
+        return self._split
+
+    def _judging(self) -> MaskedModel:
+        if self._judge is None:
+            self._judge = MaskedModel(self.model.engine, self._pairs()[1])
+        return self._judge
+
+    def _identity(self, finding: PairBatch) -> dict[str, Any]:
+        return {
+            "weights": self.model.weights_hash,
+            "task": self.target_capability,
+            "strategy": self._strategy,
+            "seed": self.seed,
+            "clean": finding.clean.ids.tolist(),
+            "corrupt": finding.corrupt.ids.tolist(),
+        }
+
+    def _forget(self) -> None:
+        self._split = self._judge = None
+        self._hypotheses = []
+
+    def print_string(self) -> str:
+        return f"a CircuitDiscovery({self._capability or 'no capability yet'}, {self._strategy})"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+def journaled_scores(model: TransformerModel, pairs: PairBatch, journal: Journal) -> Scores:
+    """EAP-IG scores added up batch by batch, each batch kept on disk."""
+    done, arrays = journal.load("scores")
+    total = arrays.get("total", np.zeros(Graph.of(model.architecture).valid.shape))
+    with events.progress("scoring edges", total=pairs.rows, unit="pairs") as job:
+        if done:
+            job.advance(done)
+        for first in range(done, pairs.rows, _BATCH):
+            part = pairs.take(slice(first, first + _BATCH))
+            total = total + edge_scores(model.engine, part) * part.rows
+            journal.save("scores", first + part.rows, {"total": total})
+            job.advance(part.rows)
+    return total / pairs.rows
+
+
+def journaled_node_effects(
+    model: TransformerModel, pairs: PairBatch, journal: Journal
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Recovery and damage of every node, with standard errors (2, sources) each, as shares of the mean gap."""
+    graph = Graph.of(model.architecture)
+    sites = [graph.source_site(source) for source in range(1, graph.sources)]
+    done, arrays = journal.load("nodes")
+    rows = arrays.get("rows", np.zeros((2, graph.sources, 0)))
+    gaps = arrays.get("gaps", np.zeros(0))
+    with events.progress("patching nodes", total=pairs.rows, unit="pairs") as job:
+        if done:
+            job.advance(done)
+        for first in range(done, pairs.rows, _BATCH):
+            part = pairs.take(slice(first, first + _BATCH))
+            runs = PairRuns(model.engine, part)
+            up = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising nodes") - runs.corrupt.metric
+            down = runs.clean.metric - sweep(runs, runs.clean, runs.corrupt, sites, name="noising nodes")
+            both = np.zeros((2, graph.sources, part.rows))
+            both[:, 1:] = up, down
+            rows, gaps = np.concatenate([rows, both], 2), np.concatenate([gaps, runs.clean.metric - runs.corrupt.metric])
+            journal.save("nodes", first + part.rows, {"rows": rows, "gaps": gaps})
+            job.advance(part.rows)
+    gap = float(gaps.mean())
+    if abs(gap) < 1e-9:
+        raise CircuitError("Clean and corrupt prompts give the same metric on average, so there is no effect to explain.")
+    return rows.mean(2) / gap, rows.std(2, ddof=1) / np.sqrt(rows.shape[2]) / abs(gap)

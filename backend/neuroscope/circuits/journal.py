@@ -1,0 +1,57 @@
+"""A long computation's memory on disk: what was added up so far, so that an interruption loses one batch at most.
+
+Each stage of a job (`scores`, `noising`, …) is a file with its running arrays and how many items went into them,
+written anew under another name and moved into place after every batch. The folder is named by a hash of everything that
+the numbers depend on, so that a changed question never continues an old answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.models.cache import cache_folder
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Journal:
+    """The stages of one job. `identity`: everything that its numbers depend on, as JSON-able data."""
+
+    def __init__(self, kind: str, identity: Mapping[str, Any]) -> None:
+        text = json.dumps(identity, sort_keys=True, default=str)
+        self.folder = cache_folder() / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
+
+    def load(self, stage: str) -> tuple[int, Arrays]:
+        """How many items are done in a stage, and its arrays; (0, {}) where nothing is, or what is there cannot be read."""
+        try:
+            with np.load(self._path(stage), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+        except (OSError, ValueError, EOFError, KeyError):
+            return 0, {}
+        return int(arrays.pop("items")), arrays
+
+    def save(self, stage: str, items: int, arrays: Arrays) -> None:
+        """Replace a stage's file in one step."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = io.BytesIO()
+        np.savez(data, allow_pickle=False, items=np.array(items), **arrays)
+        temporary = self._path(stage).with_suffix(f".{os.getpid()}.part")
+        temporary.write_bytes(data.getvalue())
+        temporary.replace(self._path(stage))
+
+    def forget(self) -> None:
+        """The job is done: remove its files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _path(self, stage: str) -> Path:
+        return self.folder / f"{stage}.npz"
