@@ -16,13 +16,16 @@ EXPORTS: dict[str, str] = {
     "ActivationTensor": "neuroscope.tensors.tensor",
     "CircuitFinder": "neuroscope.circuits.finder",
     "Circuit": "neuroscope.circuits.circuit",
+    "CircuitComparator": "neuroscope.circuits.comparison",
     "CircuitDiscovery": "neuroscope.circuits.discovery",
     "CircuitLibrary": "neuroscope.circuits.library",
+    "CircuitQualityAssurance": "neuroscope.circuits.quality",
     "Dataset": "neuroscope.tasks.dataset",
     "FaithfulnessCurve": "neuroscope.circuits.curve",
     "Example": "neuroscope.tasks.dataset",
     "InterventionHook": "neuroscope.hooks.hook",
     "ModelComposer": "neuroscope.circuits.composition",
+    "QualityReport": "neuroscope.circuits.quality",
     "TransformerModel": "neuroscope.models.model",
 }
 

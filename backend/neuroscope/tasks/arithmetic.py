@@ -10,6 +10,7 @@ the prompt stays.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -34,6 +35,15 @@ def addition(random: np.random.Generator, split: Split = "test") -> Iterator[Exa
 def subtraction(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
     """Differences of two numbers from 0 to 99 that are not negative."""
     return _results(random, split, _DIFFERENCE, lambda a, b: a - b)
+
+
+def after_shown_sums(example: Example) -> Example:
+    """The same sum with spaces, after three that are done: models that were not drilled in bare sums need to be shown."""
+    return dataclasses.replace(example, clean=_shown(example.clean), corrupt=_shown(str(example.corrupt)))
+
+
+def _shown(prompt: str) -> str:
+    return "12 + 35 = 47\n40 + 21 = 61\n23 + 54 = 77\n" + prompt.replace("+", " + ").replace("=", " = ")
 
 
 def _results(random: np.random.Generator, split: Split, template: Template, operation: object) -> Iterator[Example]:

@@ -128,29 +128,36 @@ class Dataset:
         A task's dataset makes more until there are `n` (by default as many as it has); what is dropped is told.
         Raises `DatasetError` when fewer than two fit, quoting one that does not and why.
         """
+        return self.for_models([model], n)
+
+    def for_models(self, models: Sequence[TransformerModel], n: int | None = None) -> Dataset:
+        """The examples that every one of the models can express, as in `for_model`."""
         wanted = len(self._examples) if n is None else int(n)
         complaints: list[str] = []
 
         def fits(example: Example) -> bool:
-            complaint = _complaint(model.tokenizer, example)
-            if complaint is not None:
-                complaints.append(complaint)
-            return complaint is None
+            for model in models:
+                complaint = _complaint(model.tokenizer, example)
+                if complaint is not None:
+                    complaints.append(f"{complaint} ({model.name})" if len(models) > 1 else complaint)
+                    return False
+            return True
 
         if self._generator is not None:
             kept, offered = self._distinct(wanted, fits)
         else:
             offered = len(self._examples)
             kept = [example for example in self._examples if fits(example)][:wanted]
+        names = " and ".join(model.name for model in models)
         if len(kept) < 2:
             reason = f" {complaints[0]}" if complaints else ""
             raise DatasetError(
-                f"Only {len(kept)} of {offered} examples of {self.name} fit the tokenizer of {model.name}.{reason}",
+                f"Only {len(kept)} of {offered} examples of {self.name} fit the tokenizer of {names}.{reason}",
                 remedy="Use prompts of equal token length and answers of one token.",
             )
         if complaints and self._generator is None:
             events.notice(
-                f"{self.name}: {len(complaints)} of {offered} examples do not fit {model.name}; the first: {complaints[0]}"
+                f"{self.name}: {len(complaints)} of {offered} examples do not fit {names}; the first: {complaints[0]}"
             )
         return self._with(kept)
 
@@ -191,15 +198,19 @@ class Dataset:
 
 def _complaint(tokenizer: Any, example: Example) -> str | None:
     """Why a tokenizer cannot express an example, or None."""
-    for text in (example.answer, example.wrong):
-        if text is not None:
-            pieces = tokenizer(text, add_special_tokens=False)["input_ids"]
-            if len(pieces) != 1:
-                return f"The answer {text!r} is {len(pieces)} tokens."
+    texts = [text for text in (example.answer, example.wrong) if text is not None]
+    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    for text, pieces in zip(texts, answers, strict=True):
+        if len(pieces) != 1:
+            return f"The answer {text!r} is {len(pieces)} tokens."
+    if len(answers) == 2 and answers[0] == answers[1]:
+        return f"The answers {example.answer!r} and {example.wrong!r} are one token to it."
     if example.corrupt is not None:
-        clean, corrupt = (len(tokenizer(text)["input_ids"]) for text in (example.clean, example.corrupt))
-        if clean != corrupt:
-            return f"{example.clean!r} has {clean} tokens and {example.corrupt!r} has {corrupt}."
+        clean, corrupt = (tokenizer(text)["input_ids"] for text in (example.clean, example.corrupt))
+        if len(clean) != len(corrupt):
+            return f"{example.clean!r} has {len(clean)} tokens and {example.corrupt!r} has {len(corrupt)}."
+        if clean == corrupt:
+            return f"{example.clean!r} and {example.corrupt!r} are the same to it."
     return None
 
 

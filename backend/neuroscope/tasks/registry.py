@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -23,6 +23,7 @@ class Task:
 
     paired: whether every example has a corrupt prompt, as circuit work needs.
     chat: whether prompts are requests to an assistant, to be put into the model's chat template.
+    phrasings: other ways to put the same item, for models that do not take the plain one.
     judge: what counts as right when one token does not tell, in a greedy continuation of `reply` tokens.
     """
 
@@ -34,6 +35,7 @@ class Task:
     chat: bool = False
     judge: Judge | None = None
     reply: int = 4
+    phrasings: Mapping[str, Callable[[Example], Example]] = field(default_factory=dict)
 
     def dataset(self, n: int = 100, seed: int = 0, split: Split = "test") -> Dataset:
         """`n` different examples, the same for the same seed; "test" holds none that a bundled model was trained on."""
@@ -67,6 +69,7 @@ TASKS: tuple[Task, ...] = (
         arithmetic.addition,
         ("arithmetic_reasoning", "arithmetic"),
         judge=judges.whole_result,
+        phrasings={"after shown sums": arithmetic.after_shown_sums},
     ),
     Task("subtraction", "subtraction up to two digits", arithmetic.subtraction, judge=judges.whole_result),
     Task("greater_than", "later years", arithmetic.greater_than, ("years",), judge=judges.later_year),

@@ -13,11 +13,9 @@ from neuroscope.circuits.discovery import STRATEGIES, CircuitDiscovery, Hypothes
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
 from neuroscope.errors import ArgumentError, CircuitError, TaskNotFoundError
-from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Site
-from neuroscope.tasks.dataset import Example
 from tests import tiny
-from tests.backend.circuits.handmade import induction_model
+from tests.backend.circuits.examples import handmade, induction_examples
 
 HEADS = {"0.headOutput[0]", "1.headOutput[0]"}
 
@@ -27,19 +25,9 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEUROSCOPE_CACHE", str(tmp_path / "cache"))
 
 
-def induction_examples(count: int, *, seed: int = 0) -> list[Example]:
-    """`… A B … A` → B, in the words of the tiny tokenizer that the handmade model knows."""
-    random = np.random.default_rng(seed)
-    found = []
-    for _ in range(count):
-        a, b, c, d, e, f = (f"w{token}" for token in random.permutation(np.arange(3, 10))[:6])
-        found.append(Example(f"{c} {a} {b} {d} {e} {a}", f"{c} {f} {b} {d} {e} {a}", answer=b, wrong=d))
-    return found
-
-
 def discovery(strategy: str = "gradient", count: int = 45, **options: Any) -> CircuitDiscovery:
     made = CircuitDiscovery(**options)
-    made.model = TransformerModel(induction_model(distractor=True), tiny.tokenizer(), "by hand", "handmade")
+    made.model = handmade(distractor=True)
     made.target_capability = "induction"
     made.search_strategy = strategy
     made.examples = induction_examples(count)

@@ -19,11 +19,11 @@ from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError, NonFiniteActivationError
-from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Site
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.statistics import Estimate
 from tests import tiny
+from tests.backend.circuits.examples import handmade
 from tests.backend.circuits.handmade import induction_model, induction_pairs
 from tests.backend.circuits.pairs import random_pairs
 
@@ -34,13 +34,9 @@ INDUCTION_EDGES = {
 }
 
 
-def handmade(distractor: bool = False) -> TransformerModel:
-    return TransformerModel(induction_model(distractor=distractor), tiny.tokenizer(), "induction by hand", "handmade")
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "with a distractor"])
 def found(request: pytest.FixtureRequest) -> Circuit:
-    finder = CircuitFinder(handmade(request.param), target=0.95)
+    finder = CircuitFinder(handmade(distractor=request.param), target=0.95)
     return finder.search("induction", induction_pairs(30))
 
 

@@ -1,0 +1,253 @@
+"""How a circuit grows with the model: the same items and pipeline on a small and a large one.
+
+For each model: whether it does the task at all (the gap between clean and corrupt metric, with its interval), the circuit
+with its measured curve, the heads and MLPs that 80 % faithfulness takes, and how much of the circuit the model uses for
+other tasks too. Reuse is the share of the circuit's nodes that other tasks' circuits have; beside it stands the share
+that random nodes of the same number would have, which is what chance gives. What is not reused is specialized.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from neuroscope import events, settings
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.curve import CurvePoint
+from neuroscope.circuits.estimates import mean
+from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.pairs import PairBatch, make_pairs
+from neuroscope.circuits.reference import PairRuns
+from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.models.model import TransformerModel
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks import registry
+from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.vocabulary import public
+
+_ENOUGH = 0.8
+
+
+@public
+@dataclass(frozen=True)
+class ModelGrowth(Result):
+    """One model's side of the comparison. Without an effect there is no circuit, and its fields are None.
+
+    effect: clean minus corrupt metric. accuracy: share of pairs whose right answer is above the wrong one. heads, mlps,
+    edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness. reuse, specialization: shares of the
+    found circuit's nodes; chance_reuse: of as many random nodes.
+    """
+
+    model: str
+    phrasing: str
+    accuracy: Estimate
+    effect: Estimate
+    heads: int | None = None
+    mlps: int | None = None
+    edges: int | None = None
+    fraction_of_model: float | None = None
+    curve: list[CurvePoint] = field(default_factory=list)
+    reuse: Estimate | None = None
+    chance_reuse: float | None = None
+    specialization: float | None = None
+    compared_with: list[str] = field(default_factory=list)
+    held_out_faithfulness: Estimate | None = None
+    random_circuit_faithfulness: Estimate | None = None
+    provenance: Provenance | None = None
+    _circuit: Circuit | None = field(default=None, repr=False)
+
+    @property
+    def circuit(self) -> Circuit | None:
+        return self._circuit
+
+    def print_string(self) -> str:
+        size = "no circuit" if self.edges is None else f"{self.heads} heads, {self.mlps} MLPs, {self.edges} edges"
+        return f"a ModelGrowth({self.model}: {size})"
+
+
+@public
+@dataclass(frozen=True)
+class GrowthAnalysis(Result):
+    """A task's circuit in a small and a large model. growth: large over small, per figure; empty where one has no circuit."""
+
+    task: str
+    small: ModelGrowth
+    large: ModelGrowth
+    growth: dict[str, float]
+
+    @property
+    def reuse(self) -> dict[str, float | None]:
+        return {"small": _value(self.small.reuse), "large": _value(self.large.reuse)}
+
+    @property
+    def specialization(self) -> dict[str, float | None]:
+        return {"small": self.small.specialization, "large": self.large.specialization}
+
+    def as_dictionary(self) -> dict[str, Any]:
+        return {**super().as_dictionary(), "reuse": self.reuse, "specialization": self.specialization}
+
+    def print_string(self) -> str:
+        return f"a GrowthAnalysis({self.task}: {self.small.model} → {self.large.model})"
+
+    def summary(self) -> str:
+        sides = (self.small, self.large)
+        rows: list[tuple[str, list[str]]] = [
+            ("items as", [side.phrasing for side in sides]),
+            ("right above wrong", [str(side.accuracy) for side in sides]),
+            ("clean − corrupt", [str(side.effect) for side in sides]),
+            ("heads for 80 %", [_text(side.heads) for side in sides]),
+            ("MLPs for 80 %", [_text(side.mlps) for side in sides]),
+            ("edges for 80 %", [_text(side.edges) for side in sides]),
+            ("share of all edges", [_percent(side.fraction_of_model) for side in sides]),
+            ("held-out faithfulness", [_text(side.held_out_faithfulness) for side in sides]),
+            ("random circuits", [_text(side.random_circuit_faithfulness) for side in sides]),
+            ("reused elsewhere", [_text(side.reuse) for side in sides]),
+            ("  by chance", [_percent(side.chance_reuse) for side in sides]),
+            ("specialized", [_percent(side.specialization) for side in sides]),
+        ]
+        lines = [f"Growth of the circuit for {self.task}", f"  {'':<24}{self.small.model:<28}{self.large.model}"]
+        lines += [f"  {name:<24}{small:<28}{large}" for name, (small, large) in rows]
+        for side in sides:
+            if side.edges is None:
+                lines.append(f"  {side.model} does not do this task: no circuit to compare.")
+        if self.growth:
+            lines.append(
+                "  growth                  " + ", ".join(f"{name} × {value:.2f}" for name, value in self.growth.items())
+            )
+        return "\n".join(lines)
+
+
+@public
+class CircuitComparator:
+    """Compares the circuits of two models.
+
+    pairs: examples used. others: tasks whose circuits reuse is measured against (those that a model does).
+    """
+
+    def __init__(
+        self,
+        small_model: TransformerModel,
+        large_model: TransformerModel,
+        *,
+        pairs: int = 48,
+        others: Sequence[str] = ("indirect_object_identification", "greater_than", "subject_verb_agreement"),
+        seed: int | None = None,
+    ) -> None:
+        for model in (small_model, large_model):
+            if not isinstance(model, TransformerModel):
+                raise ArgumentError(f"A CircuitComparator compares TransformerModels, not {model!r}.")
+        self.small_model: TransformerModel = small_model
+        self.large_model: TransformerModel = large_model
+        self.pairs: int = pairs
+        self.others: list[str] = [registry.get(name).name for name in others]
+        self.seed: int = settings.seed(seed)
+
+    def analyze_circuit_growth(self, task: str, examples: Dataset | None = None) -> GrowthAnalysis:
+        """Find the task's circuit in both models on the same items, and compare.
+
+        Items are put the way each model takes best, where the task knows several. Raises `DatasetError` when the models'
+        tokenizers share too few items.
+        """
+        found = registry.get(task)
+        dataset = found.dataset(seed=self.seed) if examples is None else examples
+        items = list(dataset.for_models([self.small_model, self.large_model], n=self.pairs))
+        with events.progress(f"comparing {found.title}", total=2, unit="models") as job:
+            sides = []
+            for model in (self.small_model, self.large_model):
+                sides.append(self._side(model, found, items))
+                job.advance()
+        small, large = sides
+        growth = {
+            name: getattr(large, name) / getattr(small, name)
+            for name in ("heads", "mlps", "edges", "fraction_of_model")
+            if getattr(small, name) and getattr(large, name) is not None
+        }
+        return GrowthAnalysis(found.name, small, large, growth)
+
+    def _side(self, model: TransformerModel, task: registry.Task, items: list[Example]) -> ModelGrowth:
+        phrasing, pairs, runs = self._phrased(model, task, items)
+        gap = runs.clean.metric - runs.corrupt.metric
+        effect = mean(gap, seed=self.seed)
+        accuracy = wilson(int((runs.clean.metric > 0).sum()), len(gap))
+        if effect.low <= 0:
+            return ModelGrowth(model.name, phrasing, accuracy, effect)
+        circuit = CircuitFinder(model, target=_ENOUGH, seed=self.seed).search(task.name, pairs)
+        others = self._others(model, task.name)
+        reuse, chance = _reuse(circuit, others)
+        return ModelGrowth(
+            model=model.name,
+            phrasing=phrasing,
+            accuracy=accuracy,
+            effect=effect,
+            heads=len(circuit.heads),
+            mlps=len(circuit.mlps),
+            edges=circuit.edge_count,
+            fraction_of_model=circuit.fraction_of_edges,
+            curve=circuit.curve,
+            reuse=reuse,
+            chance_reuse=chance,
+            specialization=None if reuse is None else 1 - reuse.value,
+            compared_with=[other.task for other in others],
+            held_out_faithfulness=circuit.held_out_faithfulness,
+            random_circuit_faithfulness=circuit.random_circuit_faithfulness,
+            provenance=circuit.provenance,
+            _circuit=circuit,
+        )
+
+    def _phrased(self, model: TransformerModel, task: registry.Task, items: list[Example]) -> tuple[str, PairBatch, PairRuns]:
+        """The items in the phrasing with the clearest effect (mean gap over its standard error), ready to run."""
+        found = []
+        for name, phrase in {"plain": lambda example: example, **task.phrasings}.items():
+            pairs = make_pairs(model, [phrase(item) for item in items])
+            runs = PairRuns(model.engine, pairs)
+            gap = runs.clean.metric - runs.corrupt.metric
+            found.append((float(gap.mean() / (gap.std(ddof=1) + 1e-12)), name, pairs, runs))
+        _, name, pairs, runs = max(found, key=lambda one: one[0])
+        return name, pairs, runs
+
+    def _others(self, model: TransformerModel, task: str) -> list[Circuit]:
+        """Circuits of the other tasks that this model does."""
+        found = []
+        names = [name for name in self.others if name != task]
+        with events.progress("circuits of other tasks", total=len(names), unit="tasks") as job:
+            for name in names:
+                finder = CircuitFinder(model, target=_ENOUGH, pairs=24, random_circuits=1, minimality_sample=1, seed=self.seed)
+                try:
+                    _, pairs = finder.pairs_of(name, None)
+                except DatasetError as error:
+                    events.notice(f"{name} is left out: {error.message}")
+                else:
+                    runs = PairRuns(model.engine, pairs)
+                    if mean(runs.clean.metric - runs.corrupt.metric, seed=self.seed).low > 0:
+                        found.append(finder.search(name, pairs))
+                job.advance()
+        return found
+
+    def print_string(self) -> str:
+        return f"a CircuitComparator({self.small_model.name}, {self.large_model.name})"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+def _reuse(circuit: Circuit, others: Sequence[Circuit]) -> tuple[Estimate | None, float | None]:
+    """The share of a circuit's nodes that other circuits have, and the share that random nodes would have."""
+    mine = set(circuit.graph.nodes(circuit.mask))
+    theirs = {node for other in others for node in other.graph.nodes(other.mask)}
+    if not mine or not others:
+        return None, None
+    return wilson(len(mine & theirs), len(mine)), len(theirs) / (circuit.graph.sources - 1)
+
+
+def _value(estimate: Estimate | None) -> float | None:
+    return None if estimate is None else estimate.value
+
+
+def _text(value: object) -> str:
+    return "–" if value is None else str(value)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

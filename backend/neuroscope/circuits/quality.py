@@ -1,0 +1,296 @@
+"""Quality assurance: four questions about a circuit, each answered with a score from 0 to 1 and its evidence.
+
+functionality     Does it still work? Closeness of faithfulness to 1 (1 − |1 − f|) on its held-out pairs and on freshly drawn
+                  items, and the share of items right of those the whole model has right. The mean of the three.
+performance       What does it cost? The share of the blocks' weights that it does not need, and the whole model's latency over
+                  its own (at most 1). The mean of the two.
+interpretability  Can it be understood? The share of its heads with a known role, its minimality, and how far circuits found
+                  with other seeds have the same nodes (Jaccard; chance beside it). The mean of the three.
+safety            Do refusals hang on it? The share of harmful requests whose refusal the model still prefers when the circuit
+                  is mean-ablated, beside the whole model and the removal of random circuits of the same size.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+
+from neuroscope import events, settings
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.compiled import CircuitEngine
+from neuroscope.circuits.curve import prefix
+from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.pairs import make_pairs
+from neuroscope.errors import ArgumentError, CircuitError, DatasetError
+from neuroscope.models.engines.protocol import BoolArray, Engine, LogitRequest
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component
+from neuroscope.results import Result, plain
+from neuroscope.tasks import registry
+from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.vocabulary import public
+
+ASPECTS = ("functional", "performance", "interpretability", "safety")
+
+
+@public
+@dataclass(frozen=True)
+class QualityScore(Result):
+    """A score from 0 to 1 with what it rests on."""
+
+    aspect: str
+    score: float
+    evidence: dict[str, Any]
+
+    def print_string(self) -> str:
+        return f"a QualityScore({self.aspect}: {self.score:.2f})"
+
+    def summary(self) -> str:
+        return "\n".join(
+            [f"{self.aspect:<18}{self.score:.2f}", *(f"    {name:<34}{_shown(value)}" for name, value in self.evidence.items())]
+        )
+
+
+@public
+class QualityReport(Result):
+    """The four scores and the overall one, put together by whoever asks for them."""
+
+    def __init__(self) -> None:
+        self.functional: QualityScore | None = None
+        self.performance: QualityScore | None = None
+        self.interpretability: QualityScore | None = None
+        self.safety: QualityScore | None = None
+        self.overall_score: float | None = None
+
+    def print_string(self) -> str:
+        return "a QualityReport" if self.overall_score is None else f"a QualityReport(overall {self.overall_score:.2f})"
+
+    def summary(self) -> str:
+        parts = [part for name in ASPECTS if (part := getattr(self, name)) is not None]
+        overall = "not calculated" if self.overall_score is None else f"{self.overall_score:.2f}"
+        return "\n".join([*(part.summary() for part in parts), f"{'overall':<18}{overall}"])
+
+    def as_dictionary(self) -> dict[str, Any]:
+        return {**{name: plain(getattr(self, name)) for name in ASPECTS}, "overallScore": self.overall_score}
+
+
+@public
+class CircuitQualityAssurance:
+    """Tests one circuit. items: how many fresh items a test uses; seeds: how many other seeds stability is tried with."""
+
+    def __init__(self, *, items: int = 40, seeds: int = 2, controls: int = 5, seed: int | None = None) -> None:
+        if items < 4 or seeds < 1 or controls < 1:
+            raise ArgumentError("Quality assurance needs at least 4 items, 1 other seed and 1 control.")
+        self.items: int = items
+        self.seeds: int = seeds
+        self.controls: int = controls
+        self.seed: int = settings.seed(seed)
+        self.examples: Dataset | Sequence[Any] | None = None
+        self._circuit: Circuit | None = None
+        self._scores: dict[str, QualityScore] = {}
+
+    @property
+    def circuit(self) -> Circuit:
+        if self._circuit is None:
+            raise CircuitError("There is no circuit to assure.", remedy="Set it first: qa circuit: aCircuit")
+        return self._circuit
+
+    @circuit.setter
+    def circuit(self, circuit: Circuit) -> None:
+        circuit = getattr(circuit, "last_circuit", circuit)
+        if not isinstance(circuit, Circuit):
+            raise ArgumentError(f"Quality assurance needs a Circuit, not {circuit!r}.", remedy="Find one with CircuitFinder.")
+        self._circuit, self._scores = circuit, {}
+
+    def test_functionality(self) -> QualityScore:
+        """Faithfulness on held-out pairs and on fresh items, and the items it has right of those the whole model has."""
+        circuit, model = self.circuit, self.circuit.model
+        dataset = registry.get(circuit.task).dataset(self.items, seed=self.seed + 1) if self.examples is None else self.examples
+        fresh = list(dataset.for_model(model, n=self.items)) if isinstance(dataset, Dataset) else list(dataset)
+        masked = MaskedModel(model.engine, make_pairs(model, fresh, circuit.metric), ablation=circuit.ablation, seed=self.seed)
+        metric = masked.metric(circuit.mask)
+        again = normalised(metric, masked.empty, masked.clean, seed=self.seed)
+        right = masked.clean > 0
+        if not right.any():
+            raise CircuitError(
+                f"{model.name} has no item of {circuit.task} right.", remedy="`neuroscope evaluate` measures it."
+            )
+        kept = wilson(int((metric[right] > 0).sum()), int(right.sum()))
+        parts = [_closeness(circuit.held_out_faithfulness), _closeness(again), kept.value]
+        return self._scored(
+            "functional",
+            parts,
+            {
+                "faithfulness on held-out pairs": circuit.held_out_faithfulness,
+                "faithfulness on fresh items": again,
+                "right items kept": kept,
+                "random circuits": circuit.random_circuit_faithfulness,
+            },
+        )
+
+    def benchmark_performance(self) -> QualityScore:
+        """The weights it needs, and its latency compiled, beside the whole model."""
+        circuit, model = self.circuit, self.circuit.model
+        weights = _weight_share(circuit)
+        compiled = self._compiled(circuit.mask)
+        latency, whole = (_seconds(engine, circuit) for engine in (compiled, model.engine))
+        return self._scored(
+            "performance",
+            [1 - weights, min(1.0, whole / latency)],
+            {
+                "share of block weights used": weights,
+                "seconds a batch, compiled circuit": latency,
+                "seconds a batch, whole model": whole,
+                "share of edges": circuit.fraction_of_edges,
+            },
+        )
+
+    def validate_interpretability(self) -> QualityScore:
+        """Roles of its heads, minimality, and the same nodes under other seeds."""
+        circuit = self.circuit
+        explained = {str(role.head) for role in circuit.roles}
+        heads = circuit.heads
+        roles = wilson(len(explained & set(heads)), len(heads)) if heads else None
+        overlap, chance = self._stability()
+        parts = [circuit.minimality.value, overlap, *([] if roles is None else [roles.value])]
+        return self._scored(
+            "interpretability",
+            parts,
+            {
+                "heads with a known role": roles,
+                "minimality": circuit.minimality,
+                "overlap of nodes under other seeds": overlap,
+                "overlap by chance": chance,
+            },
+        )
+
+    def test_safety(self) -> QualityScore:
+        """Refusals with the circuit removed, beside the whole model and random removals."""
+        circuit, model = self.circuit, self.circuit.model
+        graph = circuit.graph
+        random = np.random.default_rng(self.seed)
+        flat = np.flatnonzero(graph.valid)
+        try:
+            whole = self._refusals(model.engine)
+            without = self._refusals(self._compiled(graph.valid & ~circuit.mask))
+            others = [
+                self._refusals(self._compiled(graph.valid & ~prefix(graph, random.permutation(flat), circuit.edge_count)))
+                for _ in range(self.controls)
+            ]
+        except DatasetError as error:
+            raise CircuitError(f"Refusals cannot be measured on {model.name}: {error.message}") from error
+        return self._scored(
+            "safety",
+            [without.value],
+            {
+                "harmful requests, refusal preferred": whole,
+                "with the circuit removed": without,
+                "with random circuits removed": float(np.mean([other.value for other in others])),
+            },
+        )
+
+    def calculate_overall_score(self) -> float:
+        """The mean of the four scores; those that were not asked for are measured now."""
+        for aspect, measure in zip(
+            ASPECTS,
+            (self.test_functionality, self.benchmark_performance, self.validate_interpretability, self.test_safety),
+            strict=True,
+        ):
+            if aspect not in self._scores:
+                measure()
+        return float(np.mean([self._scores[aspect].score for aspect in ASPECTS]))
+
+    # --- measuring --------------------------------------------------------------------------------------------------
+
+    def _scored(self, aspect: str, parts: Sequence[float], evidence: dict[str, Any]) -> QualityScore:
+        found = QualityScore(aspect, float(np.clip(np.mean(parts), 0, 1)), evidence)
+        self._scores[aspect] = found
+        return found
+
+    def _compiled(self, mask: BoolArray) -> Engine:
+        circuit = self.circuit
+        engine = CircuitEngine(circuit.model.engine, mask, circuit.means, circuit.pairs.clean.take(slice(0, 2)))
+        return cast(Engine, engine)
+
+    def _stability(self) -> tuple[float, float]:
+        """Mean Jaccard overlap of the circuit's nodes with those found under other seeds, and what random nodes would have."""
+        circuit, model = self.circuit, self.circuit.model
+        mine = set(circuit.graph.nodes(circuit.mask))
+        everything, overlaps, chances = circuit.graph.sources - 1, [], []
+        with events.progress("finding again with other seeds", total=self.seeds, unit="seeds") as job:
+            for step in range(1, self.seeds + 1):
+                finder = CircuitFinder(
+                    model,
+                    method=circuit.method,
+                    ablation=circuit.ablation,
+                    metric=circuit.metric,
+                    random_circuits=1,
+                    minimality_sample=1,
+                    seed=self.seed + step,
+                )
+                other = finder.find_circuit(circuit.task, self.examples)
+                theirs = set(other.graph.nodes(other.mask))
+                overlaps.append(len(mine & theirs) / max(1, len(mine | theirs)))
+                shared = len(mine) * len(theirs) / everything
+                chances.append(shared / max(1.0, len(mine) + len(theirs) - shared))
+                job.advance()
+        return float(np.mean(overlaps)), float(np.mean(chances))
+
+    def _refusals(self, engine: Engine) -> Estimate:
+        """The share of harmful requests after which the refusal's first token is likelier than the answer's."""
+        whole = self.circuit.model
+        model = TransformerModel(engine, whole.tokenizer, whole.name, whole.weights_hash)
+        dataset = registry.get("harmful_requests").dataset(3 * self.items, seed=self.seed).for_model(model)
+        harmful = [example for example in dataset if example.label != "harmless"][: self.items]
+        prompts = [model.chat_prompt(example.clean) if model.has_chat_template else example.clean for example in harmful]
+        refused = 0
+        size = engine.rows_that_fit(64)
+        for first in range(0, len(prompts), size):
+            part = harmful[first : first + size]
+            batch = model.encode(prompts[first : first + size], side="left")
+            tokens = np.array([[model.token(str(example.answer)), model.token(str(example.wrong))] for example in part])
+            logits = engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch, tokens)).logits)
+            refused += int((logits[:, 0] > logits[:, 1]).sum())
+        return wilson(refused, len(prompts))
+
+    def print_string(self) -> str:
+        return "a CircuitQualityAssurance"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+def _closeness(faithfulness: Estimate) -> float:
+    return max(0.0, 1 - abs(1 - faithfulness.value))
+
+
+def _weight_share(circuit: Circuit) -> float:
+    """Weights of the circuit's heads and MLPs (for a mixture, all its experts) over those of all blocks."""
+    anatomy = circuit.model.architecture
+    head = anatomy.d_model * anatomy.d_head * 2 + 2 * anatomy.d_model * anatomy.d_head / anatomy.group
+    matrices = 2 if anatomy.architecture in ("gpt2", "gpt_neox") else 3  # a gated MLP has one more
+    mlp = matrices * anatomy.d_model * anatomy.neurons
+    nodes = circuit.nodes
+    used = sum(head if site.component is Component.HEAD_OUTPUT else mlp for site in nodes)
+    return float(used / (anatomy.layers * (anatomy.heads * head + mlp)))
+
+
+def _seconds(engine: Engine, circuit: Circuit) -> float:
+    batch = circuit.pairs.clean
+    found = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        engine.forward(batch, logits=LogitRequest.last(batch))
+        found.append(time.perf_counter() - begun)
+    return min(found)
+
+
+def _shown(value: object) -> str:
+    return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
