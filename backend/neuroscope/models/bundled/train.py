@@ -1,7 +1,8 @@
 """Train a bundled model:  python -m neuroscope.models.bundled.train gpt2-medium
 
 AdamW with warm-up, a constant rate and a final decay (Hu et al. 2024, WSD). Checkpoints are written whole every few
-minutes and on Ctrl-C; the same command goes on from the last one. Runs on a GPU when there is one.
+minutes and on Ctrl-C; the same command goes on from the last one. One is kept from before the decay: to train longer, put
+it in the checkpoint's place and ask for more steps. Runs on a GPU when there is one.
 """
 
 from __future__ import annotations
@@ -29,11 +30,17 @@ from neuroscope.tasks.evaluate import evaluate
 WARM_UP = 200
 DECAY_SHARE = 0.2
 CHECKPOINT_SECONDS = 240.0
+CHECKPOINT = "checkpoint.pt"
+
+
+def decay_start(steps: int) -> int:
+    """The step from which the learning rate falls."""
+    return int(steps * (1 - DECAY_SHARE))
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up, constant, then down to a fiftieth over the last fifth along a cosine."""
-    decay_from = int(steps * (1 - DECAY_SHARE))
+    decay_from = decay_start(steps)
     if step < WARM_UP:
         return peak * (step + 1) / WARM_UP
     if step < decay_from:
@@ -93,6 +100,8 @@ class Trainer:
         last_saved = last_logged = time.monotonic()
         try:
             while self.step < self.steps:
+                if self.step == decay_start(self.steps):
+                    self.save("before-decay.pt")  # from here a longer training can go on
                 loss = self._one_step()
                 now = time.monotonic()
                 if self.step % 20 == 0:
@@ -121,7 +130,7 @@ class Trainer:
         self.step += 1
         return float(loss.detach())
 
-    def save(self) -> None:
+    def save(self, name: str = CHECKPOINT) -> None:
         """Write the checkpoint under another name first, so that an interruption cannot leave half of one."""
         state = {
             "model": self.model.state_dict(),
@@ -130,12 +139,12 @@ class Trainer:
             "steps": self.steps,
             "tokens": self.tokens,
         }
-        temporary = self.folder / "checkpoint.part"
+        temporary = self.folder / f"{name}.part"
         torch.save(state, temporary)
-        temporary.replace(self.folder / "checkpoint.pt")
+        temporary.replace(self.folder / name)
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
+        path = self.folder / CHECKPOINT
         if path.is_file():
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
