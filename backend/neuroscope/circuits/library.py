@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from neuroscope import events
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.quality import ASPECTS
 from neuroscope.circuits.storage import SUFFIX, CircuitFile, estimate, read, write
-from neuroscope.errors import ArgumentError, CircuitError, NeuroScopeError, did_you_mean
+from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
 from neuroscope.naming import fold
 from neuroscope.results import Result
 from neuroscope.tasks.statistics import Estimate
@@ -43,7 +45,28 @@ class LibraryEntry(Result):
     faithfulness: Estimate
     held_out_faithfulness: Estimate
     random_circuit_faithfulness: Estimate
-    path: str = field(default="")
+    note: str
+    quality: Mapping[str, Any] | None
+    path: str
+
+    @property
+    def overall_score(self) -> float | None:
+        """The overall score of its quality report, if one was made when it was stored."""
+        return None if self.quality is None else self.quality["overallScore"]
+
+    def summary(self) -> str:
+        lines = [
+            f"{self.folder}/{self.name}, version {self.version}" + (f": {self.note}" if self.note else ""),
+            f"  task             {self.task}",
+            f"  model            {self.model} (weights {self.weights_hash[:12]}…)",
+            f"  edges            {self.edges}",
+            f"  faithfulness     {self.faithfulness}; held out {self.held_out_faithfulness}",
+            f"  random circuits  {self.random_circuit_faithfulness}",
+        ]
+        if self.quality is not None:
+            scores = [f"{name} {self.quality[name]['score']:.2f}" for name in ASPECTS if self.quality.get(name)]
+            lines.append(f"  quality          {', '.join(scores)}; overall {self.overall_score:.2f}")
+        return "\n".join([*lines, f"  file             {self.path}"])
 
     def print_string(self) -> str:
         return f"a LibraryEntry({self.folder}/{self.name} v{self.version}: {self.task} in {self.model}, {self.edges} edges)"
@@ -71,8 +94,11 @@ class CircuitLibrary:
         )
 
     @classmethod
-    def save(cls, circuit: Circuit, name: str) -> LibraryEntry:
-        """Keep a circuit in the user's library under `name` (`folder/name` to sort it), as a new version if there is one."""
+    def save(cls, circuit: Circuit, name: str, quality: Mapping[str, Any] | None = None, note: str = "") -> LibraryEntry:
+        """Keep a circuit in the user's library under `name` (`folder/name` to sort it), as a new version if there is one.
+
+        quality: a quality report as data. note: what the circuit is, in a sentence.
+        """
         circuit = getattr(circuit, "last_circuit", circuit)
         if not isinstance(circuit, Circuit):
             raise ArgumentError(f"Only circuits are kept in the library, not {circuit!r}.")
@@ -81,7 +107,7 @@ class CircuitLibrary:
         if target.is_file():
             version = read(target).version + 1
             target.replace(target.with_name(f"{target.stem}@{version - 1}{SUFFIX}"))
-        return _entry(read(write(circuit, target, version=version)))
+        return _entry(read(write(circuit, target, version=version, quality=quality, note=note)))
 
     @classmethod
     def entries(cls) -> list[LibraryEntry]:
@@ -93,6 +119,11 @@ class CircuitLibrary:
             except CircuitError as error:
                 events.notice(error.message)
         return sorted(found, key=lambda entry: (entry.folder, entry.name))
+
+    @classmethod
+    def entry(cls, name: str) -> LibraryEntry:
+        """What the file of a circuit says, without loading a model."""
+        return _entry(read(_path_of(str(name), None)))
 
     @classmethod
     def search(cls, text: str) -> list[LibraryEntry]:
@@ -203,14 +234,7 @@ def _entry(file: CircuitFile) -> LibraryEntry:
         header["provenance"]["weights_hash"],
         len(file.tensors["edges"]),
         **estimates,
+        note=header["note"],
+        quality=header["quality"],
         path=str(file.path),
     )
-
-
-def verify_all() -> Iterator[VerifiedCircuit | NeuroScopeError]:
-    """Every entry measured again; an error in place of one whose model cannot be had."""
-    for entry in CircuitLibrary.entries():
-        try:
-            yield CircuitLibrary.verify(entry.name)
-        except NeuroScopeError as error:
-            yield error

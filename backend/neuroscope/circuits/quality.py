@@ -35,7 +35,7 @@ from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate, wilson
-from neuroscope.vocabulary import public
+from neuroscope.vocabulary import public, python_only
 
 ASPECTS = ("functional", "performance", "interpretability", "safety")
 
@@ -206,6 +206,11 @@ class CircuitQualityAssurance:
             if aspect not in self._scores:
                 measure()
         return float(np.mean([self._scores[aspect].score for aspect in ASPECTS]))
+
+    @python_only
+    def score(self, aspect: str) -> QualityScore:
+        """A score that was measured."""
+        return self._scores[aspect]
 
     # --- measuring --------------------------------------------------------------------------------------------------
 

@@ -94,8 +94,18 @@ class CircuitFile:
         return PairBatch(clean, corrupt, metric)
 
 
-def write(circuit: Circuit, path: str | Path, *, name: str | None = None, version: int = 1) -> Path:
+def write(
+    circuit: Circuit,
+    path: str | Path,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    quality: Mapping[str, Any] | None = None,
+    note: str = "",
+) -> Path:
     """Write a circuit; the file is whole or not there. The suffix `.circuit` is added when missing.
+
+    quality: a quality report as data, kept with the figures. note: what the circuit is, in a sentence.
 
     Raises `CircuitError` when the place cannot be written.
     """
@@ -114,7 +124,7 @@ def write(circuit: Circuit, path: str | Path, *, name: str | None = None, versio
         "wrongs": pairs.metric.wrongs.astype(np.int32),
     }
     tensors = {key: np.ascontiguousarray(value) for key, value in found.items()}
-    header = json.dumps(_header(circuit, name or target.stem, version), ensure_ascii=False, sort_keys=True)
+    header = json.dumps(_header(circuit, name or target.stem, version, quality, note), ensure_ascii=False, sort_keys=True)
     metadata = {"format": FORMAT, "header": header, "sha256": _digest(header, tensors)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -154,11 +164,13 @@ def estimate(data: Mapping[str, Any]) -> Estimate:
     return Estimate(value, low, high, int(data["n"]))
 
 
-def _header(circuit: Circuit, name: str, version: int) -> dict[str, Any]:
+def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any] | None, note: str) -> dict[str, Any]:
     graph, provenance = circuit.graph, circuit.provenance
     return {
         "name": name,
         "version": version,
+        "note": note,
+        "quality": plain(quality),
         "task": circuit.task,
         "method": circuit.method,
         "ablation": circuit.ablation,

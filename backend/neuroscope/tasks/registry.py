@@ -74,6 +74,7 @@ TASKS: tuple[Task, ...] = (
     Task("subtraction", "subtraction up to two digits", arithmetic.subtraction, judge=judges.whole_result),
     Task("greater_than", "later years", arithmetic.greater_than, ("years",), judge=judges.later_year),
     Task("sentiment_analysis", "sentiment of reviews", sentiment.examples, ("sentiment",)),
+    Task("emotion_detection", "emotion in exclamations", sentiment.exclamations, ("emotion",)),
     Task("register", "formal and informal register", register.examples, ("formality", "text_formality"), paired=False),
     Task("induction", "repeated random sequences", induction.examples),
     Task(

@@ -6,13 +6,13 @@ corrupt  The film was terrible and the acting was awful. Sentiment:     (wrong a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
-from neuroscope.tasks.split import Split, belongs, templates
+from neuroscope.tasks.split import Split, Template, belongs, templates
 
 TEMPLATES = templates(
     "The {work} was {x} and the {aspect} was {y}. Sentiment:",
@@ -23,10 +23,23 @@ TEMPLATES = templates(
 )
 
 
+#: Reviews that cry out.
+EXCLAMATIONS = tuple(template for template in TEMPLATES if template.text.startswith("Oh,"))
+
+
 def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
     """Reviews whose two adjectives agree."""
+    return _reviews(random, split, TEMPLATES)
+
+
+def exclamations(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    """The reviews that cry out: the emotion is in the exclamation."""
+    return _reviews(random, split, EXCLAMATIONS)
+
+
+def _reviews(random: np.random.Generator, split: Split, among: Sequence[Template]) -> Iterator[Example]:
     while True:
-        template = TEMPLATES[random.integers(len(TEMPLATES))]
+        template = among[int(random.integers(len(among)))]
         work, aspect = str(random.choice(REVIEWED)), str(random.choice(ASPECTS))
         good = [str(word) for word in random.choice(GOOD, 2, replace=False)]
         bad = [str(word) for word in random.choice(BAD, 2, replace=False)]

@@ -168,6 +168,67 @@ def evaluate(
     evaluate_model(model, task, n, options, as_json)
 
 
+library = typer.Typer(name="library", help="Circuits by name, kept as .circuit files.", no_args_is_help=True)
+app.add_typer(library)
+
+
+@library.command("list")
+def library_list(
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="Only circuits whose name, task or model has this.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the circuits with their figures."""
+    from neuroscope_bridge.cli.library import list_circuits
+
+    list_circuits(text, as_json)
+
+
+@library.command("show")
+def library_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A circuit's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a circuit's file says."""
+    from neuroscope_bridge.cli.library import show_circuit
+
+    show_circuit(name, as_json)
+
+
+@library.command("verify")
+def library_verify(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Circuits (default all).")] = None,
+    alias: Alias = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Measure circuits again on their models, and compare with what their files say."""
+    from neuroscope_bridge.cli.library import verify_circuits
+    from neuroscope_bridge.cli.run import RunOptions
+
+    if not verify_circuits(names or [], RunOptions(files=[], aliases=alias or [], quiet=quiet)):
+        raise typer.Exit(1)
+
+
+@library.command("build")
+def library_build(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Circuits to build (default all).")] = None,
+    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model to find them on.")] = "bundled:gpt2-medium",
+    alias: Alias = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find the library's circuits on a model, have them assured, and keep them."""
+    from neuroscope_bridge.cli.library import build_library
+    from neuroscope_bridge.cli.run import RunOptions
+
+    build_library(model, names or [], RunOptions(files=[], aliases=alias or [], seed=seed, quiet=quiet))
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import neuroscope

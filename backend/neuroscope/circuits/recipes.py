@@ -1,0 +1,73 @@
+"""The circuits that the documented scripts load: what each is, and the program that finds them.
+
+`neuroscope library build` finds them on a model, has them assured, and puts them into the user's library; the ones that ship
+were made so on the bundled stand-in for gpt2-medium.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from neuroscope import events
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.library import CircuitLibrary, LibraryEntry
+from neuroscope.circuits.quality import ASPECTS, CircuitQualityAssurance, QualityReport
+from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.models.model import TransformerModel
+from neuroscope.naming import fold
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A circuit of the library: where it is kept, the task it is found with, and what it is in a sentence."""
+
+    folder: str
+    name: str
+    task: str
+    note: str
+
+
+RECIPES = (
+    Recipe(
+        "syntax", "subject_verb_agreement", "subject_verb_agreement", "the verb agrees with its subject across a distractor"
+    ),
+    Recipe("syntax", "pronoun_resolution", "pronoun_resolution", "a name decides the pronoun that follows"),
+    Recipe("semantics", "entity_recognition", "indirect_object_identification", "which of two people is meant"),
+    Recipe("semantics", "relation_extraction", "capital_of_country", "from a country to its capital"),
+    Recipe("sentiment", "tokenization", "induction", "a token is recognised as the same as one before"),
+    Recipe("sentiment", "emotion_detection", "emotion_detection", "the emotion of an exclamation"),
+    Recipe("sentiment", "sentiment_polarity", "sentiment_analysis", "whether a review is positive or negative"),
+)
+
+
+def build(model: TransformerModel, names: Sequence[str] = (), *, seed: int | None = None) -> Iterator[LibraryEntry]:
+    """Find, assure and keep the circuits of the recipes (or of those named), one after another."""
+    known = {fold(recipe.name): recipe for recipe in RECIPES}
+    for name in names:
+        if fold(name) not in known:
+            raise ArgumentError(
+                f"There is no recipe for {name!r}.",
+                remedy=did_you_mean(name, [recipe.name for recipe in RECIPES], listing="Recipes"),
+            )
+    chosen = [known[fold(name)] for name in names] or list(RECIPES)
+    with events.progress("building the library", total=len(chosen), unit="circuits") as job:
+        for recipe in chosen:
+            circuit = CircuitFinder(model, seed=seed).find_circuit(recipe.task)
+            report = assured(circuit, seed=seed)
+            yield CircuitLibrary.save(
+                circuit, f"{recipe.folder}/{recipe.name}", quality=report.as_dictionary(), note=recipe.note
+            )
+            job.advance()
+
+
+def assured(circuit: Circuit, *, seed: int | None = None) -> QualityReport:
+    """The whole quality report of a circuit."""
+    assurance = CircuitQualityAssurance(seed=seed)
+    assurance.circuit = circuit
+    report = QualityReport()
+    report.overall_score = assurance.calculate_overall_score()
+    for aspect in ASPECTS:
+        setattr(report, aspect, assurance.score(aspect))
+    return report
