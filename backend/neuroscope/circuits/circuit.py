@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -93,6 +94,19 @@ class Circuit(Result):
             return self._means
         return source_means(PairRuns(self.model.engine, self._pairs, share_prefix=False))
 
+    def draw(self, path: str) -> str:
+        """Write the circuit as a layered graph to an SVG file, and answer its path."""
+        from neuroscope.views.layered import svg
+
+        target = Path(path).expanduser()
+        target = target if target.suffix == ".svg" else target.with_name(target.name + ".svg")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(svg(self), encoding="utf-8")
+        except OSError as error:
+            raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another place.") from error
+        return str(target)
+
     def save(self, path: str) -> str:
         """Write the circuit with its figures as a `.circuit` file, and answer its path (see `circuits.storage`)."""
         from neuroscope.circuits.storage import write
@@ -104,6 +118,12 @@ class Circuit(Result):
     def mask(self) -> BoolArray:
         """(channels, sources): the circuit's edges."""
         return self._mask
+
+    @property
+    @python_only
+    def scores(self) -> Scores:
+        """(channels, sources): the score of every edge; of a circuit from a file, of its own edges."""
+        return self._scores
 
     @property
     @python_only

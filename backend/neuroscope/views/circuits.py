@@ -8,8 +8,12 @@ from typing import Any
 import plotly.graph_objects as go
 
 from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.comparison import GrowthAnalysis
+from neuroscope.circuits.curve import SIZES, FaithfulnessCurve
 from neuroscope.circuits.patching import CausalTestResults, NodeEffect, ResidualMap
+from neuroscope.circuits.quality import ASPECTS, QualityReport
 from neuroscope.tasks.statistics import Estimate
+from neuroscope.views.layered import circuit_graph
 from neuroscope.views.page import figures
 
 _BLUE, _ORANGE, _GREY = "#2f6fde", "#d9772b", "#9aa3b2"
@@ -18,7 +22,23 @@ _MOST_NODES = 40
 
 @figures.register
 def _(result: Circuit) -> Sequence[Any]:
-    return [faithfulness_curve(result)]
+    return [circuit_graph(result), *([faithfulness_curve(result)] if result.curve else [])]
+
+
+@figures.register
+def _(result: FaithfulnessCurve) -> Sequence[Any]:
+    return [curve_figure(result)]
+
+
+@figures.register
+def _(result: GrowthAnalysis) -> Sequence[Any]:
+    circuits = [side.circuit for side in (result.small, result.large) if side.circuit is not None]
+    return [growth_curves(result), *map(circuit_graph, circuits)]
+
+
+@figures.register
+def _(result: QualityReport) -> Sequence[Any]:
+    return [quality_bars(result)]
 
 
 @figures.register
@@ -29,6 +49,63 @@ def _(result: CausalTestResults) -> Sequence[Any]:
 @figures.register
 def _(result: ResidualMap) -> Sequence[Any]:
     return [residual_heatmap(result)]
+
+
+def curve_figure(curve: FaithfulnessCurve) -> Any:
+    """Faithfulness from 0.1 to 100 % of the edges, in both orders."""
+    figure = go.Figure()
+    for name, points, colour in (("by |score|", curve.points, _BLUE), ("by score", curve.signed_points, _ORANGE)):
+        values = [point.faithfulness for point in points]
+        figure.add_scatter(
+            x=[100 * share for share in SIZES],
+            y=[value.value for value in values],
+            error_y=_bars(values),
+            mode="lines+markers",
+            name=name,
+            line_color=colour,
+        )
+    figure.add_hline(y=1, line_dash="dot", line_color=_GREY)
+    figure.update_layout(
+        title=f"{curve.task}, {curve.method}: CPR {curve.cpr:.3f}, CMD {curve.cmd:.3f}",
+        xaxis={"title": "edges kept (% of the graph)", "type": "log"},
+        yaxis={"title": "faithfulness on held-out pairs"},
+        template="plotly_white",
+    )
+    return figure
+
+
+def growth_curves(analysis: GrowthAnalysis) -> Any:
+    """Faithfulness against circuit size in both models."""
+    figure = go.Figure()
+    for side, colour in ((analysis.small, _BLUE), (analysis.large, _ORANGE)):
+        points = sorted(side.curve, key=lambda point: point.fraction)
+        values = [point.faithfulness for point in points]
+        figure.add_scatter(
+            x=[100 * point.fraction for point in points],
+            y=[value.value for value in values],
+            error_y=_bars(values),
+            mode="lines+markers",
+            name=side.model if points else f"{side.model}: does not do the task",
+            line_color=colour,
+        )
+    figure.update_layout(
+        title=f"Growth of the circuit for {analysis.task}",
+        xaxis={"title": "edges kept (% of each model's graph)", "type": "log"},
+        yaxis={"title": "faithfulness", "rangemode": "tozero"},
+        template="plotly_white",
+    )
+    return figure
+
+
+def quality_bars(report: QualityReport) -> Any:
+    """The scores of a quality report."""
+    found = [(name, getattr(report, name)) for name in ASPECTS if getattr(report, name) is not None]
+    labels, scores = [name for name, _ in found], [part.score for _, part in found]
+    if report.overall_score is not None:
+        labels, scores = [*labels, "overall"], [*scores, report.overall_score]
+    figure = go.Figure(go.Bar(x=labels, y=scores, marker_color=_BLUE, text=[f"{score:.2f}" for score in scores]))
+    figure.update_layout(title="Quality of the circuit", yaxis={"range": [0, 1]}, template="plotly_white")
+    return figure
 
 
 def faithfulness_curve(circuit: Circuit) -> Any:
