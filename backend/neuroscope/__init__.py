@@ -29,14 +29,28 @@ EXPORTS: dict[str, str] = {
     "TransformerModel": "neuroscope.models.model",
 }
 
-__all__ = ["EXPORTS", "__version__", *sorted(EXPORTS)]
+__all__ = ["EXPORTS", "__version__", "connect", *sorted(EXPORTS)]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "connect":
+        return _connect()
     module = EXPORTS.get(name)
     if module is None:
         raise AttributeError(f"module 'neuroscope' has no attribute {name!r}")
     return getattr(importlib.import_module(module), name)
+
+
+def _connect() -> Any:
+    """`neuroscope.connect(url)`: the bridge announces it as an entry point, since nothing here may import the bridge."""
+    from importlib.metadata import entry_points
+
+    found = entry_points(group="neuroscope", name="connect")
+    if not found:
+        from neuroscope.errors import MissingExtraError
+
+        raise MissingExtraError("No client is installed.", remedy="Reinstall neuroscope-interp (pip install -e .).")
+    return next(iter(found)).load()
 
 
 def __dir__() -> list[str]:

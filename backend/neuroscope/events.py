@@ -78,7 +78,7 @@ def check_cancelled() -> None:
 
 def notice(message: str, level: str = "info") -> None:
     """Tell whoever listens."""
-    _emit(Notice(message, level))
+    emit(Notice(message, level))
 
 
 @dataclass
@@ -100,7 +100,7 @@ class Job:
     def _report(self, finished: bool = False) -> None:
         if _listeners.get():
             seconds = time.monotonic() - self._started
-            _emit(Progress(self.name, self.done, self.total, self.unit, seconds, finished))
+            emit(Progress(self.name, self.done, self.total, self.unit, seconds, finished))
 
 
 @contextmanager
@@ -115,6 +115,7 @@ def progress(name: str, total: int | None = None, unit: str = "steps") -> Iterat
         job._report(finished=True)
 
 
-def _emit(event: Event) -> None:
+def emit(event: Event) -> None:
+    """Tell whoever listens of an event that came from elsewhere."""
     for listener in _listeners.get():
         listener(event)

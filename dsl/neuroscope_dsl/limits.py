@@ -79,9 +79,9 @@ class Stopper:
             return
         self.reason = None
         self._running = 1
-        ended = threading.Event()
-        watcher: threading.Thread | None = None
+        ended: threading.Event | None = None
         if self.limits.time is not None or self.limits.memory is not None:
+            ended = threading.Event()
             watcher = threading.Thread(target=self._watch, args=(ended,), name="script limits", daemon=True)
             watcher.start()
         try:
@@ -89,8 +89,8 @@ class Stopper:
                 yield
         finally:
             self._running = 0
-            ended.set()
-            if watcher is not None:
+            if ended is not None:
+                ended.set()
                 watcher.join()
             self._variables["g_stop"] = False
 

@@ -11,7 +11,7 @@
 - `bind`, `lookup`, `unbind`, `variables`: the workspace's variables.
 - `complete(line, cursor)` and `is_complete(text)` serve a REPL.
 - `Limits(time, memory, depth)` bound a run; `interrupt()` stops it from any thread; Ctrl-C works as in any Python code.
-- `dispatcher.send(receiver, selector, *arguments)` sends one message, for the bridge.
+- `send(receiver, selector, *arguments)` sends one message, for the bridge.
 - `block(source, captured)` compiles a block that arrived as text.
 
 Everything that goes wrong in a script is a `SmalltalkError`: `render()` shows the line and a caret, `position` and `stack`
@@ -157,9 +157,17 @@ class Workspace:
         """
         source = Source(text, file)
         script = parse(source)
+        return self._guarded(lambda: self._run(script, source, on_statement))
+
+    def send(self, receiver: Any, selector: str, *arguments: Any) -> Any:
+        """Send one message from outside, under the same limits and with the same errors as `run`."""
+        return self._guarded(lambda: self.dispatcher.send(receiver, selector, *arguments))
+
+    def _guarded(self, action: Callable[[], Any]) -> Any:
+        """Run an action under the limits; whatever goes wrong becomes an error that knows its place."""
         with self._lock, self._stopper.watching(), events.cancellable(lambda: self._stopper.reason is not None):
             try:
-                return self._run(script, source, on_statement)
+                return action()
             except SmalltalkError as error:
                 raise self._located(error) from error.__cause__
             except NonLocalReturn as returned:

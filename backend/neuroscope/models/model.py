@@ -61,19 +61,22 @@ class TransformerModel:
 
         Raises `ModelNotFoundError` (says where it looked), `ModelLoadError`, `UnsupportedArchitectureError`.
         """
-        from neuroscope.models import resolve
+        from neuroscope.models import registry, resolve
         from neuroscope.models.engines import load_engine
 
         source = resolve.resolve(str(name), revision=revision)
-        return load_engine(
-            settings.engine(engine),
-            source,
-            name=str(name),
-            device=device,
-            dtype=dtype,
-            allow_pickle=allow_pickle,
-            revision=revision,
-        )
+        chosen = settings.engine(engine)
+
+        def load() -> TransformerModel:
+            return load_engine(
+                chosen, source, name=str(name), device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision
+            )
+
+        shared = registry.current()
+        if shared is None:
+            return load()
+        loaded = shared.get((chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision), load)
+        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.weights_hash)
 
     @property
     def name(self) -> str:

@@ -229,6 +229,53 @@ def library_build(
     build_library(model, names or [], RunOptions(files=[], aliases=alias or [], seed=seed, quiet=quiet))
 
 
+@app.command()
+def serve(
+    zmq: Annotated[
+        str, typer.Option("--zmq", metavar="ADDRESS", help="Where to listen; port * takes a free one.")
+    ] = "tcp://127.0.0.1:5555",
+    keys: Annotated[
+        Path | None,
+        typer.Option("--keys", metavar="FOLDER", help="Keys made by `neuroscope keys`; needed beyond this machine."),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Load a model now and bind it to each session's `model`.")
+    ] = None,
+    alias: Alias = None,
+    engine: Engine = None,
+    embedded: Embedded = False,
+    seed: Seed = None,
+    max_sessions: Annotated[int, typer.Option(help="Sessions at a time.", min=1)] = 256,
+    max_time: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
+    ] = None,
+    max_message: Annotated[int, typer.Option(metavar="BYTES", help="Longest message.", min=1024)] = 1 << 30,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Serve images and notebooks over ZeroMQ until interrupted."""
+    from neuroscope_bridge.cli.serve import ServeOptions
+    from neuroscope_bridge.cli.serve import serve as serve_until_stopped
+    from neuroscope_bridge.host import HostOptions
+    from neuroscope_bridge.host.limits import Limits
+
+    limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
+    options = HostOptions(model, alias or [], embedded, engine, seed, limits)
+    serve_until_stopped(ServeOptions(zmq, keys, options, quiet))
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the keys are kept.")],
+    client: Annotated[str, typer.Option("--client", metavar="NAME", help="Whose key to make.")] = "client",
+    debug: Debug = False,
+) -> None:
+    """Make the keys that a server needs to be reached from other machines."""
+    from neuroscope_bridge.cli.serve import keys as make
+
+    make(folder, client)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import neuroscope

@@ -13,16 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from neuroscope import settings
-from neuroscope.errors import ArgumentError, NeuroScopeError
+from neuroscope.errors import ArgumentError
 from neuroscope.results import Result, plain
 from neuroscope_bridge.cli import show
+from neuroscope_bridge.files import FileError
 from neuroscope_dsl.workspace import Limits, Workspace
-
-
-class FileError(NeuroScopeError):
-    """A file cannot be read or written."""
-
-    code = "file"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from neuroscope.errors import did_you_mean
 from neuroscope_bridge.wire.errors import ProtocolError, ProtocolVersionError, UnknownOperationError
-from neuroscope_bridge.wire.values import ClassName
+from neuroscope_bridge.wire.values import ClassName, Handle
 
 #: The version of the protocol that this side speaks.
 VERSION = 1
@@ -43,7 +43,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "release": Operation({}, {"handles": (list,), "session": (bool,)}),
     "cancel": Operation({"request": (int,)}),
     "subscribe": Operation({"events": (list,)}),
-    "describe": Operation({"class": (str, ClassName)}),
+    "describe": Operation({"class": (str, ClassName, Handle)}, {"within": (int,)}),
     "answer": Operation({"call": (int,)}, {"value": (object,), "error": (str,)}),
 }
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Protocol
 
 from neuroscope.errors import nearest
@@ -67,12 +67,9 @@ class Dispatcher:
 
     def send(self, receiver: Any, selector: str, *arguments: Any) -> Any:
         """Send a message. Whatever is not understood is signalled as `MessageNotUnderstood`."""
-        sender = self._senders.get(selector)
-        if sender is None:
-            if not _is_selector(selector, len(arguments)):
-                return self._not_understood(receiver, selector, arguments)
-            sender = self.sender(selector)
-        return sender(receiver, *arguments)
+        if not _is_selector(selector, len(arguments)):
+            return self._not_understood(receiver, selector, arguments)
+        return self.sender(selector)(receiver, *arguments)
 
     def sender(self, selector: str) -> Method:
         """A function `(receiver, *arguments)` that sends `selector`."""
@@ -427,6 +424,7 @@ def argument_count(selector: str) -> int:
     return 1
 
 
+@cache
 def _is_selector(selector: str, count: int) -> bool:
     """Whether `selector` could be sent with `count` arguments. Names that begin with an underscore cannot."""
     if not selector:

@@ -1,0 +1,118 @@
+"""One process's models and sessions, for every door alike."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from neuroscope import settings, vocabulary
+from neuroscope.models import aliases
+from neuroscope.models.registry import ModelRegistry, sharing
+from neuroscope_bridge.host.limits import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Limits
+from neuroscope_bridge.host.session import Session
+from neuroscope_bridge.wire.errors import LimitError, ProtocolError
+
+log = logging.getLogger("neuroscope.bridge")
+
+
+@dataclass(frozen=True)
+class HostOptions:
+    """What holds for all sessions. `model` is loaded at the start and bound to each session's variable `model`."""
+
+    model: str | None = None
+    aliases: list[str] = field(default_factory=list)
+    embedded: bool = False
+    engine: str | None = None
+    seed: int | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+class Host:
+    """Models, loaded once, and sessions. Safe for threads."""
+
+    def __init__(self, options: HostOptions) -> None:
+        self.options = options
+        self.models = ModelRegistry()
+        self._lock = threading.Lock()
+        self._sessions: dict[int, Session] = {}
+        self._numbers = itertools.count(1)
+        if options.model is not None:
+            self.context(None).run(self._load, options.model)
+
+    def context(self, seed: int | None) -> contextvars.Context:
+        """A context with the host's aliases, engine and models, and a session's seed. Run jobs in copies of it."""
+        given = self.options.seed if seed is None else seed
+
+        def snapshot() -> contextvars.Context:
+            with (
+                aliases.in_force(self.options.aliases, embedded=self.options.embedded),
+                settings.defaults(seed=given, engine=self.options.engine),
+                sharing(self.models),
+            ):
+                return contextvars.copy_context()
+
+        return contextvars.Context().run(snapshot)
+
+    @staticmethod
+    def _load(name: str) -> Any:
+        from neuroscope.models.model import TransformerModel
+
+        return TransformerModel.from_hugging_face(name)
+
+    # --- sessions -------------------------------------------------------------------------------------------------
+
+    def open_session(self, client: str = "", lease: float | None = None, seed: int | None = None) -> Session:
+        """A new session. `LimitError` when there are too many, `ProtocolError` for a lease that cannot be."""
+        lease = LEASE if lease is None else float(lease)
+        if not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
+            remedy = f"From {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds."
+            raise ProtocolError(f"A session cannot be leased for {lease:g} seconds.", remedy=remedy)
+        context = self.context(seed)
+        with self._lock:
+            if len(self._sessions) >= self.options.limits.sessions:
+                raise LimitError(
+                    f"{len(self._sessions)} sessions are open, which is the limit.", remedy="Try again when one has ended."
+                )
+            number = next(self._numbers)
+            session = Session(number, client, self.options.limits, lease, context.run(settings.seed), context)
+            self._sessions[number] = session
+        if self.options.model is not None:
+            session.workspace.bind("model", context.copy().run(self._load, self.options.model))
+        log.info("session %d%s: opened", number, f" ({client})" if client else "")
+        return session
+
+    def close_session(self, session: Session, why: str) -> int:
+        """End a session: its jobs are stopped, its objects freed. Answers how many objects it held."""
+        with self._lock:
+            if self._sessions.pop(session.number, None) is None:
+                return 0
+        freed = session.close()
+        log.info("session %d: %s; %d objects freed", session.number, why, freed)
+        return freed
+
+    @property
+    def sessions(self) -> list[Session]:
+        with self._lock:
+            return list(self._sessions.values())
+
+    def close(self) -> None:
+        """End every session."""
+        for session in self.sessions:
+            self.close_session(session, "the server stops")
+
+    def about(self) -> dict[str, Any]:
+        """What `hello` tells of the server."""
+        import neuroscope
+        from neuroscope_bridge.wire.messages import VERSION
+
+        return {
+            "server": f"neuroscope {neuroscope.__version__}",
+            "versions": [VERSION],
+            "limits": self.options.limits.as_dictionary(),
+            "models": self.models.names(),
+            "classes": list(vocabulary.names()),
+        }

@@ -1,0 +1,88 @@
+"""Jobs: requests that compute. They can be stopped from any thread, and they tell what happens on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from neuroscope.errors import CancelledError, NeuroScopeError
+from neuroscope_bridge.host.faults import error_fields
+from neuroscope_dsl.errors import TimeLimitReached
+
+if TYPE_CHECKING:
+    from neuroscope_bridge.host.session import Session
+
+
+class Stop(Enum):
+    """Why a job was stopped."""
+
+    ASKED = "asked"
+    TIME = "time"
+    CLOSED = "closed"
+
+
+class Job:
+    """One computation of a session. `tell(kind, fields)` receives its events and its outcome, in the thread that runs it."""
+
+    def __init__(
+        self,
+        session: Session,
+        number: int,
+        work: Callable[[], Any],
+        tell: Callable[[str, dict[str, Any]], None],
+        *,
+        limit: float | None = None,
+    ) -> None:
+        self.session = session
+        self.number = number
+        self.tell = tell
+        self._work = work
+        self._limit = limit
+        self._deadline: float | None = None
+        self.stopped: Stop | None = None
+
+    def run(self) -> Any:
+        """Compute; answers the value or raises. Call it from the one thread that runs the session's jobs now."""
+        if self.stopped is None:
+            if self._limit is not None:
+                self._deadline = time.monotonic() + self._limit
+            try:
+                return self.session.compute(self, self._work)
+            except Exception as error:
+                if self.stopped is None or getattr(error, "code", None) not in _STOPS:
+                    raise
+        raise self._reason()
+
+    def outcome(self) -> tuple[str, dict[str, Any]]:
+        """Compute; answers the last message of this job: `result` with its value, or `error`."""
+        try:
+            return "result", {"value": self.run()}
+        except Exception as error:
+            return "error", {"error": error_fields(error)}
+
+    def stop(self, why: Stop) -> None:
+        """Ask the job to end; it does so at its next step."""
+        self.stopped = self.stopped or why
+        self.session.interrupt(self)
+
+    def asked_to_stop(self) -> bool:
+        return self.stopped is not None
+
+    def check_time(self, now: float) -> None:
+        """Stop the job when its time is over."""
+        if self._deadline is not None and now > self._deadline and self.stopped is None:
+            self.stop(Stop.TIME)
+
+    def _reason(self) -> NeuroScopeError:
+        match self.stopped:
+            case Stop.TIME:
+                remedy = "Ask for less, or raise the time limit."
+                return TimeLimitReached(f"The request ran longer than {self._limit:g} seconds.", remedy=remedy)
+            case Stop.CLOSED:
+                return CancelledError("The session ended.", remedy="Say hello and start again.")
+        return CancelledError("The request was cancelled.", remedy="Start it again to go on.")
+
+
+_STOPS = {"cancelled", "interrupted", "time-limit", "callback"}

@@ -1,0 +1,275 @@
+"""A session: one client's workspace, its handles, and its requests in their order.
+
+Jobs run one at a time. A door that received one calls `enqueue`; when that answers true, its thread owns the session and
+runs `next_job()` until there is none. While a job waits for the client to answer a callback, requests that belong inside
+that call run in the waiting thread.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from neuroscope import events
+from neuroscope.errors import CancelledError
+from neuroscope_bridge.host.answers import answer, check_wish
+from neuroscope_bridge.host.describe import describe
+from neuroscope_bridge.host.exchange import Exporter, Importer
+from neuroscope_bridge.host.handles import HandleTable
+from neuroscope_bridge.host.jobs import Job, Stop
+from neuroscope_bridge.wire.errors import CallbackError, LimitError, ProtocolError
+from neuroscope_bridge.wire.messages import EVENTS, Request
+from neuroscope_bridge.wire.values import ClassName, Handle
+from neuroscope_dsl.workspace import StatementInfo, Workspace
+
+if TYPE_CHECKING:
+    from neuroscope_bridge.host.limits import Limits
+
+Teller = Callable[[str, dict[str, Any]], None]
+
+#: Progress events of one job that follow one another faster than this are dropped, first and last excepted.
+_PROGRESS_PERIOD = 0.05
+
+
+class Session:
+    """See the module's text. `context` holds the aliases, defaults and models that its jobs run with."""
+
+    def __init__(
+        self,
+        number: int,
+        client: str,
+        limits: Limits,
+        lease: float,
+        seed: int,
+        context: contextvars.Context,
+    ) -> None:
+        self.number = number
+        self.client = client
+        self.limits = limits
+        self.lease = lease
+        self.subscribed: frozenset[str] = frozenset()
+        self.handles = HandleTable(limits.handles)
+        self.workspace = Workspace(transcript=self._show, seed=seed)
+        self.importer = Importer(self)
+        self.exporter = Exporter(self)
+        self.closed = False
+        self.heard = time.monotonic()
+        self._context = context
+        self._lock = threading.Lock()
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []  # the job that runs, and those within its callbacks
+        self._owned = False
+        self._calls: dict[int, queue.SimpleQueue[Any]] = {}
+        self._call_numbers = itertools.count(1)
+
+    # --- jobs -----------------------------------------------------------------------------------------------------
+
+    def job(self, request: Request, tell: Teller) -> Job:
+        """The job of a request that computes. Raises for one that cannot."""
+        wish = request.get("answer", {})
+        check_wish(wish)
+        limit = request.get("time", self.limits.time)
+        if self.limits.time is not None:
+            limit = min(limit, self.limits.time)
+        if limit is not None and not limit > 0:
+            raise ProtocolError(f"A request cannot run for {limit!r} seconds.", remedy="time: a number above 0.")
+        work = _WORK[request.operation]
+        return Job(self, request.id, lambda: answer(self, work(self, request), wish), tell, limit=limit)
+
+    def enqueue(self, job: Job, within: int | None = None) -> bool:
+        """Put a job in its place. True: the caller owns the session now and must run `next_job()` until there is none."""
+        if within is not None:
+            waiting = self._calls.get(within)
+            if waiting is None:
+                raise ProtocolError(f"No call {within} waits for an answer.")
+            waiting.put(job)
+            return False
+        with self._lock:
+            if any(other.number == job.number for other in (*self._waiting, *self._running)):
+                raise ProtocolError(f"The id {job.number} is in use by another request.", remedy="Count upwards.")
+            if len(self._waiting) >= self.limits.queue:
+                raise LimitError(f"{self.limits.queue} requests are waiting already.", remedy="Wait for their results.")
+            self._waiting.append(job)
+            if self._owned:
+                return False
+            self._owned = True
+            return True
+
+    def next_job(self) -> Job | None:
+        """The next job for the thread that owns the session; None gives the session back."""
+        with self._lock:
+            if self._waiting:
+                return self._waiting.popleft()
+            self._owned = False
+            return None
+
+    def rest(self) -> bool:
+        """Give the session back if nothing waits; whether that was so."""
+        with self._lock:
+            if not self._waiting:
+                self._owned = False
+            return not self._waiting
+
+    def jobs(self) -> list[Job]:
+        """Every job that runs or waits."""
+        with self._lock:
+            return [*self._running, *self._waiting]
+
+    def cancel(self, number: int) -> bool:
+        """Ask a request to stop; whether there was one."""
+        found = [job for job in self.jobs() if job.number == number]
+        for job in found:
+            job.stop(Stop.ASKED)
+        return bool(found)
+
+    def compute(self, job: Job, work: Callable[[], Any]) -> Any:
+        """Run a job's work with the session's context, events and cancellation. For `Job.run` alone."""
+        with self._lock:
+            self._running.append(job)
+        try:
+            return self._context.copy().run(self._listening, job, work)
+        finally:
+            with self._lock:
+                self._running.remove(job)
+
+    def _listening(self, job: Job, work: Callable[[], Any]) -> Any:
+        with events.listen(_Listener(self, job)), events.cancellable(job.asked_to_stop):
+            return work()
+
+    def interrupt(self, job: Job) -> None:
+        """Stop the workspace's code if `job` is among what runs."""
+        with self._lock:
+            if job in self._running:
+                self.workspace.interrupt()
+                for waiting in self._calls.values():
+                    waiting.put(None)  # wakes it, so that it sees the stop
+
+    # --- operations ----------------------------------------------------------------------------------------------------
+
+    def _send(self, request: Request) -> Any:
+        receiver = self.importer.value(request["receiver"])
+        arguments = self.importer.value(request.get("arguments", []))
+        return self.workspace.send(receiver, request["selector"], *arguments)
+
+    def _evaluate(self, request: Request) -> Any:
+        for name, value in request.get("bindings", {}).items():
+            self.workspace.bind(str(name), self.importer.value(value))
+        return self.workspace.run(request["source"], "<request>")
+
+    def _run(self, request: Request) -> Any:
+        def announce(statement: StatementInfo) -> None:
+            self._tell(
+                "statement",
+                {
+                    "index": statement.index,
+                    "total": statement.total,
+                    "line": statement.position.line,
+                    "text": statement.text,
+                },
+            )
+
+        file = request.get("file", "<script>")
+        self.workspace.check(request["source"], file)
+        return self.workspace.run(request["source"], file, on_statement=announce)
+
+    def _describe(self, request: Request) -> Any:
+        asked = request["class"]
+        if isinstance(asked, Handle):
+            return describe(self.workspace.dispatcher.class_of(self.importer.value(asked)))
+        return describe(self.importer.class_named(asked.name if isinstance(asked, ClassName) else asked))
+
+    def subscribe(self, wanted: list[Any]) -> list[str]:
+        """Which events the client hears from now on."""
+        unknown = [name for name in wanted if name not in EVENTS]
+        if unknown:
+            raise ProtocolError(f"There is no event {unknown[0]!r}.", remedy=f"Events: {', '.join(EVENTS)}.")
+        self.subscribed = frozenset(wanted)
+        return sorted(self.subscribed)
+
+    def close(self) -> int:
+        """Stop every job and free every object; answers how many objects there were."""
+        self.closed = True
+        for job in self.jobs():
+            job.stop(Stop.CLOSED)
+        return self.handles.clear()
+
+    # --- callbacks ------------------------------------------------------------------------------------------------
+
+    def call_client(self, block: int, arguments: list[Any]) -> Any:
+        """Have the client evaluate one of its blocks, and wait for the value."""
+        job = self._running[-1] if self._running else None
+        if job is None or self.closed:
+            raise CallbackError("Nobody is there to evaluate a block that stayed with the client.")
+        number = next(self._call_numbers)
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._calls[number] = answers
+        try:
+            sent = [self.exporter.value(argument) for argument in arguments]
+            job.tell("call", {"call": number, "block": block, "arguments": sent})
+            while True:
+                found = answers.get()
+                if job.stopped is not None or self.closed:
+                    raise CancelledError("The job was cancelled.", remedy="Start it again to go on.")
+                if isinstance(found, Job):
+                    found.tell(*found.outcome())
+                elif found is not None:
+                    return self._called(found)
+        finally:
+            del self._calls[number]
+
+    def _called(self, found: Mapping[str, Any]) -> Any:
+        if "error" in found:
+            raise CallbackError(f"A block failed on the client: {found['error']}")
+        return self.importer.value(found["value"])
+
+    def answer_call(self, request: Request) -> None:
+        """The client answered a call."""
+        waiting = self._calls.get(request["call"])
+        if waiting is None:
+            raise ProtocolError(f"No call {request['call']} waits for an answer.")
+        waiting.put(request.fields)
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def _tell(self, kind: str, fields: dict[str, Any]) -> None:
+        if kind in self.subscribed and self._running:
+            self._running[-1].tell(kind, fields)
+
+    def _show(self, text: str) -> None:
+        self._tell("transcript", {"text": text})
+
+
+_WORK: Mapping[str, Callable[[Session, Request], Any]] = {
+    "send": Session._send,
+    "evaluate": Session._evaluate,
+    "run": Session._run,
+    "describe": Session._describe,
+}
+
+
+class _Listener:
+    """Passes a job's events on to a client that wants them, progress at a pace that a person can see."""
+
+    def __init__(self, session: Session, job: Job) -> None:
+        self._session, self._job = session, job
+        self._last: dict[str, float] = {}
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.Notice):
+            if "notice" in self._session.subscribed:
+                self._job.tell("notice", {"message": event.message, "level": event.level})
+            return
+        if "progress" not in self._session.subscribed:
+            return
+        now = time.monotonic()
+        if not event.finished and now - self._last.get(event.job, 0.0) < _PROGRESS_PERIOD:
+            return
+        self._last[event.job] = now
+        fields = {name: getattr(event, name) for name in ("job", "done", "total", "unit", "seconds", "finished")}
+        self._job.tell("progress", fields)

@@ -1,0 +1,105 @@
+"""A server as its users meet it: a process, with a tiny model under the name `tiny`."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from neuroscope_bridge.wire import decode, encode
+from tests import tiny
+
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+def save_tiny(folder: Path) -> Path:
+    tiny.hf_model("gpt2").save_pretrained(folder)
+    tiny.tokenizer().save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def serving(*options: str, log: Path | None = None) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server process and its address; ended at the end, whatever happens."""
+    command = [sys.executable, "-m", "neuroscope_bridge", "serve", *options]
+    if "--zmq" not in options:
+        command += ["--zmq", "tcp://127.0.0.1:*"]
+    errors = subprocess.DEVNULL if log is None else log.open("w")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT)
+    try:
+        assert process.stdout is not None
+        ready, _, _ = select.select([process.stdout], [], [], 60)
+        line = process.stdout.readline() if ready else ""
+        assert "listens on" in line, f"the server did not start: {line!r}"
+        yield process, line.split()[-1]
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(15)
+        if process.stdout is not None:
+            process.stdout.close()
+        if not isinstance(errors, int):
+            errors.close()
+
+
+class Raw:
+    """A client that can say anything."""
+
+    def __init__(self, address: str) -> None:
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.connect(address)
+        self.number = 0
+        self.others: list[dict[str, Any]] = []
+
+    def send(self, **header: Any) -> int:
+        self.number += 1
+        header = {"v": 1, "id": self.number, **header}
+        self.socket.send_multipart(encode(header))
+        return int(header["id"])
+
+    def receive(self, timeout: float = 30) -> dict[str, Any]:
+        assert self.socket.poll(int(timeout * 1000)), "no answer"
+        message: dict[str, Any] = decode(self.socket.recv_multipart())
+        return message
+
+    def answer(self, number: int | None, timeout: float = 30) -> dict[str, Any]:
+        while True:
+            message = self.receive(timeout)
+            if message["type"] in ("result", "error") and message["re"] == number:
+                return message
+            self.others.append(message)
+
+    def ask(self, **header: Any) -> dict[str, Any]:
+        return self.answer(self.send(**header))
+
+    def value(self, **header: Any) -> Any:
+        answer = self.ask(**header)
+        assert answer["type"] == "result", answer
+        return answer["value"]
+
+    def code(self, **header: Any) -> str:
+        answer = self.ask(**header)
+        assert answer["type"] == "error", answer
+        return str(answer["error"]["code"])
+
+    def close(self) -> None:
+        self.socket.close(0)
+        self.context.term()
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
