@@ -4,11 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check format lint types contracts constraints clean help
+.PHONY: demo test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
 	@echo "make test      install, then lint, types, import contracts and the whole test suite"
+	@echo "make test-smalltalk   the image's side, on GNU Smalltalk"
 	@echo "make check     lint, types and import contracts only"
 	@echo "make format    let ruff rewrite the sources"
 
@@ -24,6 +25,10 @@ demo: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest
+
+test-smalltalk: $(STAMP)
+	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }
+	$(BIN)/python -m pytest tests/pharo
 
 check: lint types contracts
 

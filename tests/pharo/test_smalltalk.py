@@ -1,0 +1,73 @@
+"""The image's side on a real Smalltalk: its own SUnit tests, and live code against a server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from neuroscope.models.model import TransformerModel
+from tests.bridge.serving import save_tiny, serving
+from tests.pharo.smalltalk import HOME, gst, needs_gst
+
+pytestmark = needs_gst
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    with serving("--alias", f"tiny={folder}") as (_, address):
+        yield address
+
+
+def test_every_sunit_test_passes(server: str) -> None:
+    output = gst(HOME / "pharo" / "gst" / "test.st", address=server)
+    closing = re.search(r"^core: (\d+) passed, (\d+) failed$", output, re.MULTILINE)
+    assert closing is not None, output
+    assert closing.group(2) == "0", output
+    assert int(closing.group(1)) >= 30
+
+
+def test_statements_of_the_image_give_the_numbers_that_python_gets(server: str, folder: Path, tmp_path: Path) -> None:
+    script = tmp_path / "live.st"
+    script.write_text(
+        f"NeuroScope connectTo: '{server}'.\n"
+        "model := TransformerModel fromHuggingFace: 'tiny'.\n"
+        "factor := 2.\n"
+        "hook := ActivationHook layer: 1 component: 'residual' action: [:activations | activations * factor].\n"
+        "model hookManager addHook: hook.\n"
+        "text := model generate: 'w5 w6 w7' maxTokens: 12.\n"
+        "text displayNl.\n"
+        "(model predictions: 'w5 w6 w7') do: [:each | each first displayNl. each last displayNl].\n"
+        "NeuroScope disconnect.\n"
+    )
+    lines = [line for line in gst(script).splitlines() if "oading" not in line and line and "Global garbage" not in line]
+    from neuroscope.hooks.hook import ActivationHook
+
+    model = TransformerModel.from_hugging_face(str(folder))
+    model.hook_manager.add_hook(ActivationHook(1, "residual", lambda a: a * 2))
+    expected = [model.generate("w5 w6 w7", max_tokens=12)]
+    for token, probability in model.predictions("w5 w6 w7"):
+        expected += [token, repr(probability)]
+    assert lines == expected
+
+
+def test_a_class_that_cannot_be_compiled_is_named(tmp_path: Path) -> None:
+    package = tmp_path / "Broken"
+    package.mkdir()
+    (package / "package.st").write_text("Package { #name : 'Broken' }\n")
+    (package / "NsBroken.class.st").write_text(
+        "Class {\n\t#name : 'NsBroken',\n\t#superclass : 'Object',\n\t#category : 'Broken',\n\t#package : 'Broken'\n}\n\n"
+        "{ #category : 'x' }\nNsBroken >> bad [\n\n\t^ 3 + )\n]\n"
+    )
+    script = tmp_path / "load.st"
+    script.write_text(f"(TonelLoader on: '{tmp_path}') load: 'Broken'.\n")
+    output = gst(script)
+    assert "NsBroken.class.st" in output
+    assert "cannot compile bad" in output
