@@ -2,8 +2,8 @@
 
 For each model: whether it does the task at all (the gap between clean and corrupt metric, with its interval), the circuit
 with its measured curve, the heads and MLPs that 80 % faithfulness takes, and how much of the circuit the model uses for
-other tasks too. Reuse is the share of the circuit's nodes that other tasks' circuits have; beside it stands the share
-that random nodes of the same number would have, which is what chance gives. What is not reused is specialized.
+other tasks too. Reuse is the share of the circuit's edges that other tasks' circuits have; beside it stands the share
+that random edges would have, which is what chance gives. What is not reused is specialized.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from neuroscope import events, settings
 from neuroscope.circuits.circuit import Circuit
@@ -36,8 +38,8 @@ class ModelGrowth(Result):
     """One model's side of the comparison. Without an effect there is no circuit, and its fields are None.
 
     effect: clean minus corrupt metric. accuracy: share of pairs whose right answer is above the wrong one. heads, mlps,
-    edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness. reuse, specialization: shares of the
-    found circuit's nodes; chance_reuse: of as many random nodes.
+    edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness. reuse, specialization: shares of its
+    edges; chance_reuse: of random edges.
     """
 
     model: str
@@ -233,12 +235,11 @@ class CircuitComparator:
 
 
 def _reuse(circuit: Circuit, others: Sequence[Circuit]) -> tuple[Estimate | None, float | None]:
-    """The share of a circuit's nodes that other circuits have, and the share that random nodes would have."""
-    mine = set(circuit.graph.nodes(circuit.mask))
-    theirs = {node for other in others for node in other.graph.nodes(other.mask)}
-    if not mine or not others:
+    """The share of a circuit's edges that other circuits have, and the share that random edges would have."""
+    if not circuit.edge_count or not others:
         return None, None
-    return wilson(len(mine & theirs), len(mine)), len(theirs) / (circuit.graph.sources - 1)
+    theirs = np.any([other.mask for other in others], axis=0)
+    return wilson(int((circuit.mask & theirs).sum()), circuit.edge_count), float(theirs.sum() / circuit.graph.edges)
 
 
 def _value(estimate: Estimate | None) -> float | None:

@@ -62,12 +62,11 @@ class QualityScore(Result):
 class QualityReport(Result):
     """The four scores and the overall one, put together by whoever asks for them."""
 
-    def __init__(self) -> None:
-        self.functional: QualityScore | None = None
-        self.performance: QualityScore | None = None
-        self.interpretability: QualityScore | None = None
-        self.safety: QualityScore | None = None
-        self.overall_score: float | None = None
+    functional: QualityScore | None = None
+    performance: QualityScore | None = None
+    interpretability: QualityScore | None = None
+    safety: QualityScore | None = None
+    overall_score: float | None = None
 
     def print_string(self) -> str:
         return "a QualityReport" if self.overall_score is None else f"a QualityReport(overall {self.overall_score:.2f})"

@@ -44,17 +44,16 @@ def test_a_model_that_cannot_do_the_task_has_no_circuit() -> None:
     assert "does not do this task" in analysis.summary()
 
 
-def test_reuse_is_counted_in_nodes_beside_chance() -> None:
+def test_reuse_is_counted_in_edges_beside_chance() -> None:
     circuit = CircuitFinder(tiny.model("gpt2", scale=0.1), target=0.5).search("induction", random_pairs(9))
     graph = circuit.graph
-    nodes = graph.nodes(circuit.mask)
+    edges = np.argwhere(circuit.mask)
     half = np.zeros_like(graph.valid)
-    half[graph.logits, nodes[: len(nodes) // 2]] = True
-    other = dataclasses.replace(circuit, _mask=half)
-    reuse, chance = _reuse(circuit, [other])
+    half[tuple(edges[: len(edges) // 2].T)] = True
+    reuse, chance = _reuse(circuit, [dataclasses.replace(circuit, _mask=half)])
     assert reuse is not None
-    assert reuse.value == pytest.approx((len(nodes) // 2) / len(nodes))
-    assert chance == pytest.approx((len(nodes) // 2) / (graph.sources - 1))
+    assert reuse.value == pytest.approx((len(edges) // 2) / len(edges))
+    assert chance == pytest.approx((len(edges) // 2) / graph.edges)
     assert _reuse(circuit, []) == (None, None)
 
 

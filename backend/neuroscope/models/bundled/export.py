@@ -44,6 +44,8 @@ def export(name: str, training: Path, destination: Path = WEIGHTS, items: int = 
         manifest = {"name": name, "training": dict(facts), "files": files}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         temporary.chmod(0o755)
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         shutil.rmtree(destination / name, ignore_errors=True)
         temporary.rename(destination / name)
     except BaseException:
