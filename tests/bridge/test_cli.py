@@ -199,3 +199,41 @@ def test_help_and_version_start_without_a_tensor_framework() -> None:
     )
     assert subprocess.run([sys.executable, "-c", probe], capture_output=True, check=False).returncode == 0
     assert re.fullmatch(r"neuroscope \d+\.\d+\.\d+\n", neuroscope("--version").stdout)
+
+
+def succeeding(*arguments: str) -> subprocess.CompletedProcess[str]:
+    done = neuroscope(*arguments)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_tasks_are_listed_with_examples() -> None:
+    done = succeeding("tasks", "--json")
+    listed = {task["name"]: task for task in json.loads(done.stdout)}
+    assert {"indirect_object_identification", "addition", "harmful_requests"} <= listed.keys()
+    assert listed["addition"]["example"]["answer"].strip().isdigit()
+    assert "indirect_object_identification" in succeeding("tasks").stdout
+
+
+def test_a_model_is_evaluated_on_the_tasks_asked_for() -> None:
+    done = succeeding("evaluate", "gpt2-medium", "--embedded", "--task", "capitals", "--task", "ioi", "-n", "40", "--json")
+    scores = {score["task"]: score for score in json.loads(done.stdout)["scores"]}
+    assert scores.keys() == {"capital_of_country", "indirect_object_identification"}
+    assert scores["capital_of_country"]["accuracy"]["n"] == 40
+    assert scores["capital_of_country"]["accuracy"]["value"] > 0.8
+
+
+def test_an_unknown_task_names_the_nearest() -> None:
+    done = neuroscope("evaluate", "gpt2-medium", "--embedded", "--task", "capital_of_contry")
+    assert done.returncode == 1
+    assert "capital_of_country" in done.stderr
+
+
+def test_the_library_is_listed_shown_and_measured_again() -> None:
+    listed = json.loads(succeeding("library", "list", "--json").stdout)
+    assert {entry["name"] for entry in listed} >= {"subject_verb_agreement", "sentiment_polarity", "tokenization"}
+    assert "held out" in succeeding("library", "show", "entityRecognition").stdout
+    assert "agrees" in succeeding("library", "verify", "relation_extraction").stdout
+    failed = neuroscope("library", "show", "relation_extractor")
+    assert failed.returncode == 1
+    assert "relation_extraction" in failed.stderr
