@@ -86,6 +86,7 @@ from neuroscope_dsl import SmalltalkError, Workspace
         ("{1->2} asDictionary at: 1", "2"),
         ("IdentityDictionary new at: #x put: 1; yourself", "an IdentityDictionary(#x->1 )"),
         # intervals
+        ("(1 to: 5) last", "5"),
         ("(1 to: 5) asArray", "#(1 2 3 4 5)"),
         ("(5 to: 1 by: -2) asOrderedCollection", "an OrderedCollection(5 3 1 )"),
         ("(1 to: 3) collect: [:x | x * x]", "#(1 4 9)"),

@@ -186,9 +186,10 @@ class Interval(Sequence[Any]):
         return self._size
 
     def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self._size:
+        place = index + self._size if index < 0 else index
+        if not 0 <= place < self._size:
             raise IndexError(index)
-        return arithmetic.add(self.first, arithmetic.multiply(index, self.step))
+        return arithmetic.add(self.first, arithmetic.multiply(place, self.step))
 
     def __iter__(self) -> Iterator[Any]:
         if type(self.first) is int and type(self.step) is int:
