@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/neuroscope run --embedded --figures demo examples/01_causal_tracing_for_known_phenomena.st
+	$(BIN)/neuroscope run --alias gpt-oss-20b=HuggingFaceTB/SmolLM2-135M-Instruct --figures demo examples/01_causal_tracing_for_known_phenomena.st
 
 test: check
 	$(BIN)/python -m pytest

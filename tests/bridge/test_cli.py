@@ -15,7 +15,7 @@ import pytest
 
 from tests import tiny
 
-ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NEUROSCOPE_LIBRARY": os.devnull}
 
 
 def neuroscope(*arguments: str, stdin: str | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -215,25 +215,20 @@ def test_tasks_are_listed_with_examples() -> None:
     assert "indirect_object_identification" in succeeding("tasks").stdout
 
 
-def test_a_model_is_evaluated_on_the_tasks_asked_for() -> None:
-    done = succeeding("evaluate", "gpt2-medium", "--embedded", "--task", "capitals", "--task", "ioi", "-n", "40", "--json")
-    scores = {score["task"]: score for score in json.loads(done.stdout)["scores"]}
-    assert scores.keys() == {"capital_of_country", "indirect_object_identification"}
-    assert scores["capital_of_country"]["accuracy"]["n"] == 40
-    assert scores["capital_of_country"]["accuracy"]["value"] > 0.8
-
-
-def test_an_unknown_task_names_the_nearest() -> None:
-    done = neuroscope("evaluate", "gpt2-medium", "--embedded", "--task", "capital_of_contry")
+def test_an_unknown_task_names_the_nearest(model: Path) -> None:
+    done = neuroscope("evaluate", str(model), "--task", "capital_of_contry")
     assert done.returncode == 1
     assert "capital_of_country" in done.stderr
 
 
-def test_the_library_is_listed_shown_and_measured_again() -> None:
-    listed = json.loads(succeeding("library", "list", "--json").stdout)
-    assert {entry["name"] for entry in listed} >= {"subject_verb_agreement", "sentiment_polarity", "tokenization"}
-    assert "held out" in succeeding("library", "show", "entityRecognition").stdout
-    assert "agrees" in succeeding("library", "verify", "relation_extraction").stdout
-    failed = neuroscope("library", "show", "relation_extractor")
+def test_a_tokenizer_that_knows_no_words_is_told_for_each_task(model: Path) -> None:
+    scores = json.loads(succeeding("evaluate", str(model), "--task", "ioi", "-n", "4", "--json").stdout)["scores"]
+    assert scores[0]["accuracy"] is None
+    assert "fit the tokenizer" in scores[0]["note"]
+
+
+def test_a_circuit_that_the_library_has_not_is_told() -> None:
+    assert json.loads(succeeding("library", "list", "--json").stdout) == []
+    failed = neuroscope("library", "show", "tokenization")
     assert failed.returncode == 1
-    assert "relation_extraction" in failed.stderr
+    assert "neuroscope library build" in failed.stderr

@@ -18,6 +18,8 @@ TEMPLATES = templates(
     "The {subject} {preposition} the {other}",
     "Today the {subject} {preposition} the {other}",
     "Everyone says that the {subject} {preposition} the {other}",
+    "I know that the {subject} {preposition} the {other}",
+    "We think that the {subject} {preposition} the {other}",
     held_out=("I think that the {subject} {preposition} the {other}",),
 )
 

@@ -1,0 +1,230 @@
+"""Neurons that respond to a concept.
+
+Half of the texts choose: in every layer, the neurons with the largest AUROC for telling concept texts from others. The
+other half judges each of them: AUROC with a permutation p-value (labels shuffled), corrected over all that were chosen
+(Benjamini & Hochberg 1995). The layer with the best judged neurons is the concept's; a logistic probe on that layer and
+the first principal components are given beside, since a concept may be in a layer without being in single neurons.
+
+Sources: Bau et al. 2018 (selective units); Gurnee et al. 2023, "Finding Neurons in a Haystack" (sparse probing).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from neuroscope import settings
+from neuroscope.errors import ArgumentError
+from neuroscope.features.concepts import ConceptTexts, concept_texts
+from neuroscope.features.readings import Readings, read_texts
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.vocabulary import public
+
+_CHOSEN = 20
+_PERMUTATIONS = 2000
+_COMPONENTS = 4
+
+
+@public
+@dataclass(frozen=True)
+class Neuron(Result):
+    """One neuron of the set's layer: AUROC on the judging texts, its permutation p-value and q-value, and top contexts."""
+
+    id: int
+    auroc: float
+    p_value: float
+    q_value: float
+    top_contexts: list[str]
+
+    def print_string(self) -> str:
+        return f"a Neuron({self.id}, AUROC {self.auroc:.3f})"
+
+
+@public
+@dataclass(frozen=True)
+class NeuronSet(Result):
+    """The neurons of one layer that respond to a concept: iterating gives their ids, strongest first.
+
+    auroc: the mean of theirs. probe_accuracy: of a logistic probe on the whole layer, on the judging texts.
+    pca: share of variance of the layer's first principal components, and each one's AUROC. by_layer: mean AUROC of the
+    chosen neurons of every layer.
+    """
+
+    concept: str
+    layer: int
+    neurons: list[Neuron]
+    auroc: float
+    probe_accuracy: Estimate
+    pca: list[dict[str, float]]
+    by_layer: list[float]
+    provenance: Provenance
+    _model: TransformerModel = field(repr=False)
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    @property
+    def ids(self) -> list[int]:
+        return [neuron.id for neuron in self.neurons]
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """AUROC by neuron id."""
+        return {neuron.id: neuron.auroc for neuron in self.neurons}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ids)
+
+    def __len__(self) -> int:
+        return len(self.neurons)
+
+    def print_string(self) -> str:
+        return f"a NeuronSet({self.concept}: {len(self)} neurons of layer {self.layer}, AUROC {self.auroc:.3f})"
+
+    def summary(self) -> str:
+        lines = [
+            f"{self.concept} in {self.provenance.model}: {len(self)} neurons of layer {self.layer}",
+            f"  probe accuracy   {self.probe_accuracy}",
+            f"  mean AUROC       {self.auroc:.3f} on texts that did not choose them",
+            f"  {'neuron':>8}  {'AUROC':>6}  {'q':>8}  strongest context",
+        ]
+        lines += [
+            f"  {neuron.id:>8}  {neuron.auroc:>6.3f}  {neuron.q_value:>8.2g}  {neuron.top_contexts[0][:70]!r}"
+            for neuron in self.neurons[:10]
+        ]
+        return "\n".join(lines)
+
+
+@public
+class NeuronAnalyzer:
+    """Finds neurons of one model. texts: how many of either kind. level: the false-discovery rate that is allowed."""
+
+    def __init__(self, model: TransformerModel, *, texts: int = 120, level: float = 0.05, seed: int | None = None) -> None:
+        if not isinstance(model, TransformerModel):
+            raise ArgumentError(f"A NeuronAnalyzer works on a TransformerModel, not {model!r}.")
+        if not 0 < level < 1:
+            raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
+        self._model = model
+        self.texts: int = texts
+        self.level: float = level
+        self.seed: int = settings.seed(seed)
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    def find_neurons_for(self, concept: str | Sequence[str], against: Sequence[str] | None = None) -> NeuronSet:
+        """The best layer's neurons for a concept: a name (`features.concepts`), or your own words or texts.
+
+        A set may be empty: then no neuron survives the correction. Raises `ArgumentError` for an unknown concept and
+        `DatasetError` for too few texts.
+        """
+        found = concept_texts(concept, against, n=self.texts, seed=self.seed)
+        choosing, judging = found.split(self.seed)
+        layers = range(self._model.architecture.layers)
+        first, second = (
+            read_texts(self._model, part.texts, Component.MLP, layers, at_end=part.at_end, name=name)
+            for part, name in ((choosing, "choosing by"), (judging, "judging by"))
+        )
+        labels = np.array(choosing.labels), np.array(judging.labels)
+        chosen = [np.argsort(-aurocs(first[layer], labels[0]), kind="stable")[:_CHOSEN] for layer in layers]
+        judged = [aurocs(second[layer][:, chosen[layer]], labels[1]) for layer in layers]
+        by_layer = [float(values.mean()) for values in judged]
+        layer = int(np.argmax(by_layer))
+        return self._set(found.name, layer, chosen, judged, by_layer, first[layer], second, labels, judging)
+
+    def _set(
+        self,
+        concept: str,
+        layer: int,
+        chosen: list[NDArray[np.int64]],
+        judged: list[NDArray[np.float64]],
+        by_layer: list[float],
+        choosing: Readings,
+        judging: Readings,
+        labels: tuple[NDArray[np.bool_], NDArray[np.bool_]],
+        texts: ConceptTexts,
+    ) -> NeuronSet:
+        every = np.concatenate([judging[at][:, chosen[at]] for at in range(len(chosen))], axis=1)
+        p_values = permutation_p_values(every, labels[1], seed=self.seed)
+        q_values = stats.false_discovery_control(p_values, method="bh")
+        start = sum(len(ids) for ids in chosen[:layer])
+        neurons = []
+        for index in np.argsort(-judged[layer], kind="stable"):
+            p, q = float(p_values[start + index]), float(q_values[start + index])
+            if q <= self.level and judged[layer][index] > 0.5:
+                values = judging[layer][:, chosen[layer][index]]
+                top = [texts.texts[at] for at in np.argsort(-values, kind="stable")[:5]]
+                neurons.append(Neuron(int(chosen[layer][index]), float(judged[layer][index]), p, q, top))
+        return NeuronSet(
+            concept=concept,
+            layer=layer,
+            neurons=neurons,
+            auroc=float(np.mean([neuron.auroc for neuron in neurons])) if neurons else 0.5,
+            probe_accuracy=probe_accuracy(choosing, labels[0], judging[layer], labels[1]),
+            pca=principal_components(choosing, judging[layer], labels[1]),
+            by_layer=by_layer,
+            provenance=provenance(self._model, None, self.seed, choosing=len(labels[0]), judging=len(labels[1])),
+            _model=self._model,
+        )
+
+    def print_string(self) -> str:
+        return f"a NeuronAnalyzer for {self._model.name}"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+def aurocs(values: NDArray[Any], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The AUROC (units,) of each column of values (texts, units) for the labels (texts,), ties counted half."""
+    ranks = stats.rankdata(values, axis=0)
+    positive = int(labels.sum())
+    negative = len(labels) - positive
+    u = ranks[labels].sum(0) - positive * (positive + 1) / 2
+    return np.asarray(u / (positive * negative), dtype=np.float64)
+
+
+def permutation_p_values(
+    values: NDArray[Any], labels: NDArray[np.bool_], *, permutations: int = _PERMUTATIONS, seed: int = 0
+) -> NDArray[np.float64]:
+    """One-sided p-values (units,): how often shuffled labels give as large an AUROC. The smallest is 1 / (permutations + 1)."""
+    ranks = stats.rankdata(values, axis=0)
+    random = np.random.default_rng(seed)
+    shuffled = np.stack([random.permutation(labels) for _ in range(permutations)]).astype(np.float64)
+    sums = shuffled @ ranks
+    return (1 + (sums >= ranks[labels].sum(0) - 1e-9).sum(0)) / (permutations + 1)
+
+
+def probe_accuracy(
+    train: Readings, train_labels: NDArray[np.bool_], test: Readings, test_labels: NDArray[np.bool_]
+) -> Estimate:
+    """Held-out accuracy of a logistic probe on standardised activations."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    probe.fit(train, train_labels)
+    return wilson(int((probe.predict(test) == test_labels).sum()), len(test_labels))
+
+
+def principal_components(train: Readings, test: Readings, labels: NDArray[np.bool_]) -> list[dict[str, float]]:
+    """The first components' share of variance, and how well each tells the judging texts apart (AUROC, either direction)."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=min(_COMPONENTS, *train.shape)).fit(train)
+    found = aurocs(pca.transform(test), labels)
+    return [
+        {"variance": float(variance), "auroc": float(max(value, 1 - value))}
+        for variance, value in zip(pca.explained_variance_ratio_, found, strict=True)
+    ]

@@ -1,0 +1,47 @@
+"""One number for each neuron and text: the MLP neurons' activations, read where a concept says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import events
+from neuroscope.models.engines.protocol import TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+
+Readings = NDArray[np.float32]
+
+_BATCH = 16
+
+
+def read_texts(
+    model: TransformerModel,
+    texts: Sequence[str],
+    component: Component,
+    layers: Sequence[int],
+    *,
+    at_end: bool,
+    name: str = "reading",
+) -> Readings:
+    """(layers, texts, width): each text's last token, or the mean over its tokens. For a mixture of experts neurons are
+    expert · width + neuron, zero where the expert was not routed.
+    """
+    sites = [Site(layer, component) for layer in layers]
+    found: list[Readings] = []
+    with events.progress(f"{name} {component.value}", total=len(texts), unit="texts") as job:
+        for first in range(0, len(texts), _BATCH):
+            batch = model.encode(list(texts[first : first + _BATCH]))
+            run = model.engine.forward(batch, capture=sites, logits=None, stop=max(layers) + 1)
+            found.append(np.stack([_pooled(model.engine.ops.to_numpy(run[site]), batch, at_end) for site in sites]))
+            job.advance(batch.rows)
+    return np.concatenate(found, axis=1)
+
+
+def _pooled(values: NDArray[np.float32], batch: TokenBatch, at_end: bool) -> Readings:
+    if at_end:
+        return values[np.arange(batch.rows), batch.column(-1)]
+    real = batch.real[..., None]
+    return (values * real).sum(1) / real.sum(1)
