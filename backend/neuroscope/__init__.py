@@ -25,6 +25,8 @@ EXPORTS: dict[str, str] = {
     "Example": "neuroscope.tasks.dataset",
     "InterventionHook": "neuroscope.hooks.hook",
     "ModelComposer": "neuroscope.circuits.composition",
+    "NeuronAblator": "neuroscope.features.ablation",
+    "NeuronAnalyzer": "neuroscope.features.neurons",
     "QualityReport": "neuroscope.circuits.quality",
     "TransformerModel": "neuroscope.models.model",
 }

@@ -81,9 +81,29 @@ class Dataset:
     @classmethod
     def load_ioi_examples(cls, n: int = 100, seed: int = 0) -> Dataset:
         """Indirect object identification: 'When Mary and John went to the shop, John gave a drink to' → ' Mary'."""
+        return cls.load("indirect_object_identification", n=n, seed=seed)
+
+    @classmethod
+    def load_geography_test(cls, n: int = 100, seed: int = 0) -> Dataset:
+        """Capitals of countries: 'The capital of France is' → ' Paris'."""
+        return cls.load("capital_of_country", n=n, seed=seed)
+
+    @classmethod
+    def load_gender_bias_examples(cls, n: int = 100, seed: int = 0) -> Dataset:
+        """Occupations that a pronoun is expected with: 'The nurse said that' → ' she'."""
+        return cls.load("gender_pronoun_bias", n=n, seed=seed)
+
+    @classmethod
+    def load_harmful_prompts(cls, n: int = 100, seed: int = 0) -> Dataset:
+        """Requests labelled violence, misinformation or toxicity, and as many harmless ones of the same shape."""
+        return cls.load("harmful_requests", n=n, seed=seed)
+
+    @classmethod
+    def load(cls, task: str, n: int = 100, seed: int = 0) -> Dataset:
+        """The examples of any task that `neuroscope tasks` lists; `TaskNotFoundError` names the nearest."""
         from neuroscope.tasks import registry
 
-        return registry.get("indirect_object_identification").dataset(n=n, seed=seed)
+        return registry.get(task).dataset(n=n, seed=seed)
 
     @classmethod
     def from_examples(cls, examples: Sequence[Mapping[str, str]], name: str = "examples") -> Dataset:

@@ -1,0 +1,240 @@
+"""Ablating neurons: what a model loses without them, beside random neurons of the same layer and on another task.
+
+`zero`      the neurons are silent
+`mean`      they have their mean over the dataset's tokens (the gentlest: what they are on average stays)
+`resample`  at each token they have what they had at a random token of the dataset (what they say is lost, not how loud)
+
+Damage is the fall of the margin, logit(answer) − logit(wrong), per item; its interval comes from resampling items.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import events, settings
+from neuroscope.circuits.estimates import mean
+from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.features.neurons import NeuronSet
+from neuroscope.models.engines.protocol import Array, Edit, EditScope, LogitRequest
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks import registry
+from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.vocabulary import public
+
+MODES = ("zero", "mean", "resample")
+_OFF_TARGET = ("subject_verb_agreement", "greater_than", "indirect_object_identification", "capital_of_country")
+_BATCH = 32
+
+Margins = NDArray[np.float64]
+
+
+@public
+@dataclass(frozen=True)
+class ModeResult(Result):
+    """One way of ablating. damage: fall of the margin on the dataset; random_damage: of random sets, one figure each.
+
+    p_value: how often a random set does at least as much damage, counting the set itself.
+    """
+
+    mode: str
+    ablated: Estimate
+    accuracy: Estimate
+    damage: Estimate
+    random_damage: list[float]
+    p_value: float
+    off_target_damage: Estimate
+
+    def print_string(self) -> str:
+        return f"a ModeResult({self.mode}: damage {self.damage}, p = {self.p_value:.3f})"
+
+
+@public
+@dataclass(frozen=True)
+class AblationResults(Result):
+    """What ablating a neuron set does. baseline, and every mode's `ablated`: the mean margin."""
+
+    concept: str
+    layer: int
+    neurons: list[int]
+    task: str
+    off_target: str
+    baseline: Estimate
+    baseline_accuracy: Estimate
+    modes: list[ModeResult]
+    provenance: Provenance
+    _neurons: NeuronSet = field(repr=False)
+
+    def print_string(self) -> str:
+        return f"an AblationResults({self.concept} on {self.task}: {len(self.neurons)} neurons of layer {self.layer})"
+
+    def summary(self) -> str:
+        lines = [
+            f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.model}, on {self.task}",
+            f"  whole model       margin {self.baseline}, right above wrong {self.baseline_accuracy}",
+            f"  {'ablated by':<18}{'damage':<26}{'random sets':<14}{'p':<8}{'right above wrong':<26}damage to {self.off_target}",
+        ]
+        for mode in self.modes:
+            random = float(np.mean(mode.random_damage))
+            lines.append(
+                f"  {mode.mode:<18}{mode.damage!s:<26}{random:<14.3f}{mode.p_value:<8.3f}{mode.accuracy!s:<26}"
+                f"{mode.off_target_damage}"
+            )
+        return "\n".join(lines)
+
+
+@public
+class NeuronAblator:
+    """Ablates neurons of one model. controls: how many random sets stand beside; n: how many items are used."""
+
+    def __init__(self, model: TransformerModel, *, controls: int = 20, n: int = 60, seed: int | None = None) -> None:
+        if not isinstance(model, TransformerModel):
+            raise ArgumentError(f"A NeuronAblator works on a TransformerModel, not {model!r}.")
+        if controls < 1 or n < 2:
+            raise ArgumentError("An ablation needs at least 1 control and 2 items.")
+        self._model = model
+        self.controls: int = controls
+        self.n: int = n
+        self.seed: int = settings.seed(seed)
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    def test_ablation(self, neurons: NeuronSet, on: Dataset, off_target: Dataset | str | None = None) -> AblationResults:
+        """Ablate a set in every mode on a dataset, beside random sets of its layer, and on a task it should leave alone.
+
+        Raises `ArgumentError` for an empty set or one of another model, `DatasetError` for items without a wrong answer.
+        """
+        if not isinstance(neurons, NeuronSet):
+            raise ArgumentError(f"Only a NeuronSet can be ablated, not {neurons!r}.", remedy="findNeuronsFor: makes one.")
+        if not len(neurons):
+            raise ArgumentError(f"No neuron was found for {neurons.concept}, so there is none to ablate.")
+        if neurons.provenance.weights_hash != self._model.weights_hash:
+            raise ArgumentError(f"The neurons were found on {neurons.provenance.model}, not on {self._model.name}.")
+        items = self._items(on)
+        other = self._items(self._off_target(on, off_target))
+        whole, whole_other = self._margins(items.examples, []), self._margins(other.examples, [])
+        random = np.random.default_rng(self.seed)
+        outside = np.setdiff1d(np.arange(self._model.architecture.neurons), neurons.ids)
+        if len(outside) < len(neurons):
+            raise ArgumentError(f"Layer {neurons.layer} has too few other neurons for a random set of {len(neurons)}.")
+        controls = [random.choice(outside, len(neurons), replace=False).tolist() for _ in range(self.controls)]
+        modes = []
+        with events.progress("ablating neurons", total=len(MODES) * (2 + self.controls), unit="sets") as job:
+            for mode in MODES:
+
+                def margins(examples: Sequence[Example], ids: list[int], mode: str = mode) -> Margins:
+                    job.advance()
+                    return self._margins(examples, [self._edit(mode, neurons.layer, ids, examples)])
+
+                ablated = margins(items.examples, neurons.ids)
+                damages = [float((whole - margins(items.examples, ids)).mean()) for ids in controls]
+                damage = mean(whole - ablated, seed=self.seed)
+                modes.append(
+                    ModeResult(
+                        mode=mode,
+                        ablated=mean(ablated, seed=self.seed),
+                        accuracy=wilson(int((ablated > 0).sum()), len(ablated)),
+                        damage=damage,
+                        random_damage=damages,
+                        p_value=(1 + sum(value >= damage.value for value in damages)) / (1 + len(damages)),
+                        off_target_damage=mean(whole_other - margins(other.examples, neurons.ids), seed=self.seed),
+                    )
+                )
+        return AblationResults(
+            concept=neurons.concept,
+            layer=neurons.layer,
+            neurons=neurons.ids,
+            task=items.task or items.name,
+            off_target=other.task or other.name,
+            baseline=mean(whole, seed=self.seed),
+            baseline_accuracy=wilson(int((whole > 0).sum()), len(whole)),
+            modes=modes,
+            provenance=provenance(self._model, items.task, self.seed, items=len(items), controls=self.controls),
+            _neurons=neurons,
+        )
+
+    def _items(self, dataset: Dataset) -> Dataset:
+        if not isinstance(dataset, Dataset):
+            raise ArgumentError(f"An ablation is tested on a Dataset, not on {dataset!r}.", remedy="Dataset loadGeographyTest")
+        fitted = dataset.for_model(self._model, n=min(self.n, len(dataset)))
+        if any(example.answer is None or example.wrong is None for example in fitted):
+            raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer, which the margin needs.")
+        return fitted
+
+    def _off_target(self, on: Dataset, given: Dataset | str | None) -> Dataset:
+        """What was given, or the first task that is not the dataset's own and that the tokenizer can express."""
+        if isinstance(given, Dataset):
+            return given
+        names = [given] if given is not None else [name for name in _OFF_TARGET if name != on.task]
+        for name in names:
+            dataset = registry.get(name).dataset(self.n, seed=self.seed)
+            try:
+                return dataset.for_model(self._model)
+            except DatasetError:
+                if given is not None:
+                    raise
+        raise DatasetError(
+            f"None of {', '.join(names)} fits the tokenizer of {self._model.name}.", remedy="Give a dataset as offTarget:."
+        )
+
+    def _margins(self, examples: Sequence[Example], edits: Sequence[Edit]) -> Margins:
+        """logit(answer) − logit(wrong) of each item (items,)."""
+        engine, found = self._model.engine, []
+        for first in range(0, len(examples), _BATCH):
+            part = examples[first : first + _BATCH]
+            batch = self._model.encode([example.clean for example in part])
+            tokens = np.array([[self._model.token(str(e.answer)), self._model.token(str(e.wrong))] for e in part])
+            run = engine.forward(batch, edits=edits, logits=LogitRequest.last(batch, tokens))
+            logits = engine.ops.to_numpy(run.logits).astype(np.float64)
+            found.append(logits[:, 0] - logits[:, 1])
+        return np.concatenate(found)
+
+    def _edit(self, mode: str, layer: int, ids: list[int], examples: Sequence[Example]) -> Edit:
+        engine, site = self._model.engine, Site(layer, Component.MLP)
+        columns = engine.ops.asarray(np.array(ids, dtype=np.int64))
+        instead = self._instead(mode, site, ids, examples)
+
+        def apply(value: Array, _: EditScope) -> Array:
+            value = engine.ops.copy(value)
+            value[:, :, columns] = engine.ops.asarray(instead(value.shape[0], value.shape[1]))
+            return value
+
+        return Edit(site, apply)
+
+    def _instead(
+        self, mode: str, site: Site, ids: list[int], examples: Sequence[Example]
+    ) -> Callable[[int, int], NDArray[Any]]:
+        """Makes the values (rows, positions, neurons) that stand in."""
+        if mode == "zero":
+            return lambda rows, positions: np.zeros((rows, positions, len(ids)), dtype=np.float32)
+        pool = self._pool(site, ids, examples)
+        if mode == "mean":
+            return lambda rows, positions: np.broadcast_to(pool.mean(0), (rows, positions, len(ids))).copy()
+        random = np.random.default_rng(self.seed)
+        return lambda rows, positions: pool[random.integers(0, len(pool), (rows, positions))]
+
+    def _pool(self, site: Site, ids: list[int], examples: Sequence[Example]) -> NDArray[np.float32]:
+        """The neurons' activations at every token of the examples (tokens, neurons)."""
+        found = []
+        for first in range(0, len(examples), _BATCH):
+            batch = self._model.encode([example.clean for example in examples[first : first + _BATCH]])
+            assert site.layer is not None
+            run = self._model.engine.forward(batch, capture=[site], logits=None, stop=site.layer + 1)
+            found.append(self._model.engine.ops.to_numpy(run[site])[batch.real][:, ids])
+        return np.concatenate(found)
+
+    def print_string(self) -> str:
+        return f"a NeuronAblator for {self._model.name}"
+
+    def __repr__(self) -> str:
+        return self.print_string()
