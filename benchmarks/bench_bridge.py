@@ -92,8 +92,10 @@ class Asking:
         self._number += 1
         self._socket.send_multipart(encode({"v": 1, "id": self._number, **fields}))
         while True:
-            frames = self._socket.recv_multipart(copy=False)
-            answer = decode([frame.buffer for frame in frames])
+            frames: list[Any] = [self._socket.recv()]
+            while self._socket.getsockopt(zmq.RCVMORE):
+                frames.append(self._socket.recv(copy=False).buffer)
+            answer = decode(frames)
             if answer["type"] in ("result", "error"):
                 if answer["type"] == "error":
                     raise RuntimeError(answer["error"]["message"])

@@ -85,8 +85,11 @@ class Stopper:
             watcher = threading.Thread(target=self._watch, args=(ended,), name="script limits", daemon=True)
             watcher.start()
         try:
-            with _room_for(self.limits.depth):
+            frames = _make_room(self.limits.depth)
+            try:
                 yield
+            finally:
+                _give_back(frames)
         finally:
             self._running = 0
             if ended is not None:
@@ -133,8 +136,7 @@ _wanted: list[int] = []
 _usual = sys.getrecursionlimit()
 
 
-@contextmanager
-def _room_for(depth: int) -> Iterator[None]:
+def _make_room(depth: int) -> int:
     """Let Python recurse as deep as scripts may; the limit is the interpreter's, so concurrent scripts share the largest."""
     global _usual
     frames = depth * _FRAMES_PER_MESSAGE + 500
@@ -143,9 +145,11 @@ def _room_for(depth: int) -> Iterator[None]:
             _usual = sys.getrecursionlimit()
         _wanted.append(frames)
         sys.setrecursionlimit(max(_usual, *_wanted))
-    try:
-        yield
-    finally:
-        with _lock:
-            _wanted.remove(frames)
-            sys.setrecursionlimit(max([_usual, *_wanted]))
+    return frames
+
+
+def _give_back(frames: int) -> None:
+    """Undo `_make_room`."""
+    with _lock:
+        _wanted.remove(frames)
+        sys.setrecursionlimit(max([_usual, *_wanted]))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
-import os
 import random
 import signal
 import subprocess
@@ -186,24 +184,25 @@ def test_a_second_request_of_the_same_id_is_refused(raw: Raw) -> None:
     assert raw.answer(running)["error"]["code"] == "cancelled"
 
 
-def _keep_busy(address: str) -> None:
-    client = connect(address)
-    client.evaluate("o := Set new")
-    client.evaluate("[true] whileTrue: [1 + 1]")
+BUSY = """
+import sys
+from neuroscope_bridge.client import connect
+client = connect(sys.argv[1])
+client.evaluate("o := Set new")
+client.evaluate("[true] whileTrue: [1 + 1]")
+"""
 
 
 def test_a_killed_client_loses_its_job_and_its_objects(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with serving(log=log) as (_, address):
-        process = multiprocessing.get_context("spawn").Process(target=_keep_busy, args=(address,), daemon=True)
-        process.start()
-        assert process.pid is not None
-        deadline = time.monotonic() + 30
+        process = subprocess.Popen([sys.executable, "-c", BUSY, address], env=ENVIRONMENT)
+        deadline = time.monotonic() + 60
         while "opened" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)
         time.sleep(0.7)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join(10)
+        process.kill()
+        process.wait(10)
         deadline = time.monotonic() + 10
         while "connection is gone" not in log.read_text() and time.monotonic() < deadline:
             time.sleep(0.1)

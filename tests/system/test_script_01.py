@@ -115,5 +115,5 @@ def test_live_from_smalltalk_statement_by_statement_the_numbers_are_the_same(
         before.write_text(f"NeuroScope connectTo: '{address}'.\n")
         # The script's own file is loaded as it is; its variables are the image's, so the check stands in one file with it.
         after.write_text(f"{SCRIPT.read_text()}\nresults summary displayNl.\n")
-        output = gst(before, after, timeout=900)
+        output = gst(before, after, timeout=1800)
     assert process.stdout.split("ioiCircuit:")[0].strip() in output

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from neuroscope.errors import CancelledError, NeuroScopeError
 from neuroscope_bridge.host.faults import error_fields
 from neuroscope_dsl.errors import TimeLimitReached
+from neuroscope_dsl.limits import GRACE
 
 if TYPE_CHECKING:
     from neuroscope_bridge.host.session import Session
@@ -42,6 +43,7 @@ class Job:
         self._limit = limit
         self._deadline: float | None = None
         self.stopped: Stop | None = None
+        self._interrupted = 0.0
 
     def run(self) -> Any:
         """Compute; answers the value or raises. Call it from the one thread that runs the session's jobs now."""
@@ -65,14 +67,15 @@ class Job:
     def stop(self, why: Stop) -> None:
         """Ask the job to end; it does so at its next step."""
         self.stopped = self.stopped or why
+        self._interrupted = time.monotonic()
         self.session.interrupt(self)
 
-    def asked_to_stop(self) -> bool:
-        return self.stopped is not None
-
     def check_time(self, now: float) -> None:
-        """Stop the job when its time is over."""
-        if self._deadline is not None and now > self._deadline and self.stopped is None:
+        """Stop the job when its time is over; stop it again when it goes on in spite of that, or had not begun then."""
+        if self.stopped is not None:
+            if now - self._interrupted > GRACE:
+                self.stop(self.stopped)
+        elif self._deadline is not None and now > self._deadline:
             self.stop(Stop.TIME)
 
     def _reason(self) -> NeuroScopeError:

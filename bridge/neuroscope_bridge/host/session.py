@@ -139,7 +139,9 @@ class Session:
                 self._running.remove(job)
 
     def _listening(self, job: Job, work: Callable[[], Any]) -> Any:
-        with events.listen(_Listener(self, job)), events.cancellable(job.asked_to_stop):
+        if self.subscribed.isdisjoint(("progress", "notice")):
+            return work()
+        with events.listen(_Listener(self, job)):
             return work()
 
     def interrupt(self, job: Job) -> None:

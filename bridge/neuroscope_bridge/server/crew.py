@@ -97,7 +97,8 @@ class Crew:
             if not self._watchers:
                 self._watchers += 1
                 self._spawn(self._begin_watching)
-        self._active.set()
+        if not self._active.is_set():
+            self._active.set()
         send = work()
         with self._lock:
             leads = self._work is ticket

@@ -174,9 +174,9 @@ class ZmqDoor:
 
     def _receive(self) -> Work | None:
         identity = self._socket.recv(_NOBLOCK)
-        frames: list[Frame] = []
+        frames: list[Frame] = [self._socket.recv()]  # a message has one frame at least
         while self._socket.getsockopt(_RCVMORE):
-            frames.append(self._socket.recv(copy=False).buffer if frames else self._socket.recv())
+            frames.append(self._socket.recv(copy=False).buffer)
         header: Any = None
         try:
             if sum(len(frame) for frame in frames) > self._host.options.limits.message:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from neuroscope.errors import did_you_mean
@@ -24,6 +25,7 @@ EVENTS = ("progress", "notice", "transcript", "statement")
 FORMS = ("auto", "handle", "value", "tensor", "summary", "string")
 
 _NUMBER = (int, float)
+_ANY = (object,)
 _COMPUTING: Mapping[str, tuple[type, ...]] = {"answer": (dict,), "time": _NUMBER, "within": (int,)}
 
 
@@ -34,17 +36,21 @@ class Operation:
     required: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     optional: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def allowed(self) -> Mapping[str, tuple[type, ...]]:
+        return {**self.required, **self.optional}
+
 
 OPERATIONS: Mapping[str, Operation] = {
     "hello": Operation({}, {"client": (str,), "lease": _NUMBER, "seed": (int,), "events": (list,)}),
-    "send": Operation({"receiver": (object,), "selector": (str,)}, {"arguments": (list,), **_COMPUTING}),
+    "send": Operation({"receiver": _ANY, "selector": (str,)}, {"arguments": (list,), **_COMPUTING}),
     "evaluate": Operation({"source": (str,)}, {"bindings": (dict,), **_COMPUTING}),
     "run": Operation({"source": (str,)}, {"file": (str,), **_COMPUTING}),
     "release": Operation({}, {"handles": (list,), "session": (bool,)}),
     "cancel": Operation({"request": (int,)}),
     "subscribe": Operation({"events": (list,)}),
     "describe": Operation({"class": (str, ClassName, Handle)}, {"within": (int,)}),
-    "answer": Operation({"call": (int,)}, {"value": (object,), "error": (str,)}),
+    "answer": Operation({"call": (int,)}, {"value": _ANY, "error": (str,)}),
 }
 
 
@@ -88,12 +94,15 @@ def parse_request(header: Any) -> Request:
         raise UnknownOperationError(
             f"There is no operation {name!r}.", remedy=did_you_mean(str(name), OPERATIONS, listing="Operations")
         )
-    fields = {key: value for key, value in header.items() if key not in ("v", "id", "op")}
-    allowed = {**operation.required, **operation.optional}
+    fields = dict(header)
+    del fields["v"], fields["id"], fields["op"]
+    allowed = operation.allowed
     for key, value in fields.items():
         if key not in allowed:
             raise ProtocolError(f"{name} has no field {key!r}.", remedy=did_you_mean(str(key), allowed, listing="Fields"))
-        _check_type(str(name), key, value, allowed[key])
+        types = allowed[key]
+        if type(value) not in types and types != _ANY:
+            _check_type(str(name), key, value, types)
     for key in operation.required:
         if key not in fields:
             raise ProtocolError(f"{name} needs the field {key!r}.")
@@ -104,7 +113,7 @@ def parse_request(header: Any) -> Request:
 
 
 def _check_type(operation: str, key: str, value: Any, types: tuple[type, ...]) -> None:
-    stray = isinstance(value, bool) and bool not in types and object not in types  # a bool is an int to Python alone
+    stray = isinstance(value, bool) and bool not in types  # a bool is an int to Python alone
     if stray or not isinstance(value, types):
         wanted = " or ".join(_NAMES.get(kind, kind.__name__) for kind in types)
         raise ProtocolError(f"{key!r} of {operation} is {wanted}, not {type(value).__name__}.")

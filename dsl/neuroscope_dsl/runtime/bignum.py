@@ -10,6 +10,9 @@ import sys
 
 _PIECE = 4000
 
+#: Integers of so many bits have fewer than 4,300 digits.
+_PLAIN_BITS = 13_000
+
 #: No integer in a script may have more bits than this: beyond it a single operation could not be interrupted.
 MAX_BITS = 64_000_000
 
@@ -24,7 +27,7 @@ def parse_integer(digits: str) -> int:
 
 def print_integer(value: int) -> str:
     """The decimal text of `value`."""
-    if -(2**13000) < value < 2**13000:
+    if value.bit_length() <= _PLAIN_BITS:
         return str(value)
     if value < 0:
         return "-" + print_integer(-value)
