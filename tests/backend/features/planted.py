@@ -1,7 +1,7 @@
 """A tiny GPT-2 with a feature planted by hand: one neuron sees a direction that only some tokens carry.
 
 Tokens of the concept carry +u, all others −u, so that no norm gives them away. Every other reader of the stream has u
-projected out; the planted neuron reads nothing else.
+projected out; the planted neuron reads nothing else, and writes towards one token and against another.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from tests import tiny
 LAYER, NEURON = 1, 7
 CONCEPT = range(50, 70)
 OTHERS = range(10, 50)
+#: What the planted neuron writes towards, and against.
+ANSWER, WRONG = 80, 81
 
 
 def planted_model(*, seed: int = 0, planted: bool = True) -> TransformerModel:
@@ -47,6 +49,8 @@ def planted_model(*, seed: int = 0, planted: bool = True) -> TransformerModel:
             embedding += size * sign[:, None] * direction
             hf.transformer.h[LAYER].mlp.c_fc.weight[:, NEURON] = 2 * direction
             hf.transformer.h[LAYER].mlp.c_fc.bias[NEURON] = 0
+            answer = embedding[ANSWER] - embedding[WRONG]
+            hf.transformer.h[LAYER].mlp.c_proj.weight[NEURON] = 2 * answer / answer.norm()
     return TransformerModel(TorchEngine(hf), tiny.tokenizer(), "planted", f"planted-{seed}-{planted}")
 
 

@@ -1,0 +1,73 @@
+"""Ablating a planted neuron undoes what it does; random neurons of its layer do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.features.ablation import MODES, AblationResults, NeuronAblator
+from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
+from neuroscope.models.engines.protocol import TokenBatch
+from neuroscope.tasks.dataset import Dataset, Example
+from tests import tiny
+from tests.backend.features.planted import ANSWER, LAYER, NEURON, WRONG, planted_model, texts
+
+
+def dataset(kind: int, count: int = 40) -> Dataset:
+    """Items whose prompts show the concept (0) or do not (1)."""
+    prompts = texts(count, seed=5)[kind]
+    return Dataset([Example(text, answer=f"w{ANSWER}", wrong=f"w{WRONG}") for text in prompts], name=f"texts {kind}")
+
+
+@pytest.fixture(scope="module")
+def neurons() -> NeuronSet:
+    return NeuronAnalyzer(planted_model()).find_neurons_for(*texts(60))
+
+
+@pytest.fixture(scope="module")
+def results(neurons: NeuronSet) -> AblationResults:
+    return NeuronAblator(neurons.model, n=40).test_ablation(neurons, dataset(0), off_target=dataset(1))
+
+
+def test_every_mode_hurts_the_target_more_than_random_neurons_do(results: AblationResults) -> None:
+    assert [mode.mode for mode in results.modes] == list(MODES)
+    for mode in results.modes:
+        assert mode.damage.low > max(mode.random_damage)
+        assert mode.p_value == pytest.approx(1 / 21)
+    zero = results.modes[0]
+    assert zero.damage.low > 2 * abs(zero.off_target_damage.value)
+
+
+def test_zeroing_equals_a_model_without_the_neurons_weights(results: AblationResults, neurons: NeuronSet) -> None:
+    import torch
+
+    model = planted_model()
+    with torch.no_grad():
+        model.engine.model.transformer.h[LAYER].mlp.c_proj.weight[NEURON] = 0  # type: ignore[attr-defined]
+    margins = []
+    for example in dataset(0):
+        logits = model.engine.forward(TokenBatch.of(model.encode(example.clean).ids.tolist())).logits[0, -1]
+        margins.append(float(logits[ANSWER] - logits[WRONG]))
+    assert results.modes[0].ablated.value == pytest.approx(float(np.mean(margins)), abs=1e-4)
+
+
+def test_what_was_measured_is_told(results: AblationResults) -> None:
+    assert "random sets" in results.summary()
+    data = results.as_dictionary()
+    assert data["neurons"] == [NEURON]
+    assert data["modes"][0]["damage"]["n"] == 40
+
+
+def test_what_cannot_be_ablated_is_said(neurons: NeuronSet) -> None:
+    ablator = NeuronAblator(neurons.model)
+    with pytest.raises(ArgumentError, match="Only a NeuronSet"):
+        ablator.test_ablation([1, 2], dataset(0))  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="Dataset"):
+        ablator.test_ablation(neurons, "geography")  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="not on tiny gpt2"):
+        NeuronAblator(tiny.model("gpt2")).test_ablation(neurons, dataset(0))
+    with pytest.raises(DatasetError, match="wrong answer"):
+        ablator.test_ablation(neurons, Dataset([Example("w5 w6", answer="w7"), Example("w6 w7", answer="w8")]))
+    with pytest.raises(DatasetError, match="offTarget"):
+        ablator.test_ablation(neurons, dataset(0))
