@@ -47,7 +47,10 @@ def test_statements_of_the_image_give_the_numbers_that_python_gets(server: str, 
         "(model predictions: 'w5 w6 w7') do: [:each | each first displayNl. each last displayNl].\n"
         "NeuroScope disconnect.\n"
     )
-    lines = [line for line in gst(script).splitlines() if "oading" not in line and line and "Global garbage" not in line]
+    output = gst(script)
+    assert f"{folder} stands in for tiny." in output
+    noise = ("Loading package", "stands in for", "Global garbage collection")
+    lines = [line for line in output.splitlines() if line and not any(each in line for each in noise)]
     from neuroscope.hooks.hook import ActivationHook
 
     model = TransformerModel.from_hugging_face(str(folder))
