@@ -21,7 +21,11 @@ fi
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r "$keyring" ] || cannot "there is no $keyring to check the packages with (apt-get install debian-archive-keyring)."
 
-mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+# The mirror that this machine uses already, unless another is named.
+used=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -v '^#' |
+    grep -oE '[a-z+]+:/[^ ]*/debian/?( |$)' | head -n 1 | tr -d ' ')
+mirror=${DEBIAN_MIRROR:-$used}
+[ -n "$mirror" ] || cannot "no Debian mirror is set up (name one in DEBIAN_MIRROR)."
 cat > /etc/apt/sources.list.d/neuroscope-bullseye.sources <<EOF
 Types: deb
 URIs: $mirror
