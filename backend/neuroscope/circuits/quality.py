@@ -54,7 +54,7 @@ class QualityScore(Result):
 
     def summary(self) -> str:
         return "\n".join(
-            [f"{self.aspect:<18}{self.score:.2f}", *(f"    {name:<34}{_shown(value)}" for name, value in self.evidence.items())]
+            [f"{self.aspect:<18}{self.score:.2f}", *(f"    {name:<38}{_shown(value)}" for name, value in self.evidence.items())]
         )
 
 

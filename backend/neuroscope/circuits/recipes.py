@@ -1,7 +1,7 @@
 """The circuits that the documented scripts load: what each is, and the program that finds them.
 
-`neuroscope library build` finds them on a model, has them assured, and puts them into the user's library; the ones that ship
-were made so on the bundled stand-in for gpt2-medium.
+`neuroscope library build` finds them on a model, has them assured, and puts them into the user's library. None
+ship yet.
 """
 
 from __future__ import annotations
