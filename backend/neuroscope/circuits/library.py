@@ -1,7 +1,7 @@
 """The library: circuits by name, kept as `.circuit` files, the newest version under the plain name.
 
 Circuits are looked for in the user's library (`NEUROSCOPE_LIBRARY`, or `neuroscope/circuits` in the platform's data folder),
-then among those that ship with NeuroScope (none yet). `syntax/agreement.circuit` is the newest version of a circuit, and
+then among those that ship with NeuroScope. `syntax/agreement.circuit` is the newest version of a circuit, and
 `syntax/agreement@1.circuit` its first.
 """
 

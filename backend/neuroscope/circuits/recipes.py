@@ -1,7 +1,8 @@
 """The circuits that the documented scripts load: what each is, and the program that finds them.
 
-`neuroscope library build` finds them on a model, has them assured, and puts them into the user's library. None
-ship yet.
+`neuroscope library build` finds them on a model, has them assured, and puts them into the user's library. Those that
+ship with NeuroScope were found so on its stand-in for gpt2-medium: `NEUROSCOPE_LIBRARY=backend/neuroscope/circuits/shipped
+neuroscope library build`.
 """
 
 from __future__ import annotations
