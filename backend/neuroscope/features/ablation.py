@@ -9,32 +9,25 @@ Damage is the fall of the margin, logit(answer) − logit(wrong), per item; its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from neuroscope import events, settings
 from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.features.ablated import AblatedRuns
 from neuroscope.features.neurons import NeuronSet
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, LogitRequest
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
-from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public
 
 MODES = ("zero", "mean", "resample")
 _OFF_TARGET = ("subject_verb_agreement", "greater_than", "indirect_object_identification", "capital_of_country")
-_BATCH = 32
-
-Margins = NDArray[np.float64]
 
 
 @public
@@ -95,7 +88,7 @@ class AblationResults(Result):
 class NeuronAblator:
     """Ablates neurons of one model. controls: how many random sets stand beside; n: how many items are used."""
 
-    def __init__(self, model: TransformerModel, *, controls: int = 20, n: int = 60, seed: int | None = None) -> None:
+    def __init__(self, model: TransformerModel, *, controls: int = 20, n: int = 40, seed: int | None = None) -> None:
         if not isinstance(model, TransformerModel):
             raise ArgumentError(f"A NeuronAblator works on a TransformerModel, not {model!r}.")
         if controls < 1 or n < 2:
@@ -122,23 +115,22 @@ class NeuronAblator:
             raise ArgumentError(f"The neurons were found on {neurons.provenance.model}, not on {self._model.name}.")
         items = self._items(on)
         other = self._items(self._off_target(on, off_target))
-        whole, whole_other = self._margins(items.examples, []), self._margins(other.examples, [])
         random = np.random.default_rng(self.seed)
         outside = np.setdiff1d(np.arange(self._model.architecture.neurons), neurons.ids)
         if len(outside) < len(neurons):
             raise ArgumentError(f"Layer {neurons.layer} has too few other neurons for a random set of {len(neurons)}.")
         controls = [random.choice(outside, len(neurons), replace=False).tolist() for _ in range(self.controls)]
+        runs, other_runs = (
+            AblatedRuns(self._model, neurons.layer, dataset.examples, seed=self.seed) for dataset in (items, other)
+        )
+        total = len(MODES) * ((1 + self.controls) * len(items) + len(other))
         modes = []
-        with events.progress("ablating neurons", total=len(MODES) * (2 + self.controls), unit="sets") as job:
+        with events.progress("ablating neurons", total=total, unit="items") as job:
             for mode in MODES:
-
-                def margins(examples: Sequence[Example], ids: list[int], mode: str = mode) -> Margins:
-                    job.advance()
-                    return self._margins(examples, [self._edit(mode, neurons.layer, ids, examples)])
-
-                ablated = margins(items.examples, neurons.ids)
-                damages = [float((whole - margins(items.examples, ids)).mean()) for ids in controls]
-                damage = mean(whole - ablated, seed=self.seed)
+                ablated, *random_ablated = runs.margins(mode, [neurons.ids, *controls], job)
+                (elsewhere,) = other_runs.margins(mode, [neurons.ids], job)
+                damage = mean(runs.whole - ablated, seed=self.seed)
+                damages = [float((runs.whole - margins).mean()) for margins in random_ablated]
                 modes.append(
                     ModeResult(
                         mode=mode,
@@ -147,7 +139,7 @@ class NeuronAblator:
                         damage=damage,
                         random_damage=damages,
                         p_value=(1 + sum(value >= damage.value for value in damages)) / (1 + len(damages)),
-                        off_target_damage=mean(whole_other - margins(other.examples, neurons.ids), seed=self.seed),
+                        off_target_damage=mean(other_runs.whole - elsewhere, seed=self.seed),
                     )
                 )
         return AblationResults(
@@ -156,8 +148,8 @@ class NeuronAblator:
             neurons=neurons.ids,
             task=items.task or items.name,
             off_target=other.task or other.name,
-            baseline=mean(whole, seed=self.seed),
-            baseline_accuracy=wilson(int((whole > 0).sum()), len(whole)),
+            baseline=mean(runs.whole, seed=self.seed),
+            baseline_accuracy=wilson(int((runs.whole > 0).sum()), len(runs.whole)),
             modes=modes,
             provenance=provenance(self._model, items.task, self.seed, items=len(items), controls=self.controls),
             _neurons=neurons,
@@ -186,52 +178,6 @@ class NeuronAblator:
         raise DatasetError(
             f"None of {', '.join(names)} fits the tokenizer of {self._model.name}.", remedy="Give a dataset as offTarget:."
         )
-
-    def _margins(self, examples: Sequence[Example], edits: Sequence[Edit]) -> Margins:
-        """logit(answer) − logit(wrong) of each item (items,)."""
-        engine, found = self._model.engine, []
-        for first in range(0, len(examples), _BATCH):
-            part = examples[first : first + _BATCH]
-            batch = self._model.encode([example.clean for example in part])
-            tokens = np.array([[self._model.token(str(e.answer)), self._model.token(str(e.wrong))] for e in part])
-            run = engine.forward(batch, edits=edits, logits=LogitRequest.last(batch, tokens))
-            logits = engine.ops.to_numpy(run.logits).astype(np.float64)
-            found.append(logits[:, 0] - logits[:, 1])
-        return np.concatenate(found)
-
-    def _edit(self, mode: str, layer: int, ids: list[int], examples: Sequence[Example]) -> Edit:
-        engine, site = self._model.engine, Site(layer, Component.MLP)
-        columns = engine.ops.asarray(np.array(ids, dtype=np.int64))
-        instead = self._instead(mode, site, ids, examples)
-
-        def apply(value: Array, _: EditScope) -> Array:
-            value = engine.ops.copy(value)
-            value[:, :, columns] = engine.ops.asarray(instead(value.shape[0], value.shape[1]))
-            return value
-
-        return Edit(site, apply)
-
-    def _instead(
-        self, mode: str, site: Site, ids: list[int], examples: Sequence[Example]
-    ) -> Callable[[int, int], NDArray[Any]]:
-        """Makes the values (rows, positions, neurons) that stand in."""
-        if mode == "zero":
-            return lambda rows, positions: np.zeros((rows, positions, len(ids)), dtype=np.float32)
-        pool = self._pool(site, ids, examples)
-        if mode == "mean":
-            return lambda rows, positions: np.broadcast_to(pool.mean(0), (rows, positions, len(ids))).copy()
-        random = np.random.default_rng(self.seed)
-        return lambda rows, positions: pool[random.integers(0, len(pool), (rows, positions))]
-
-    def _pool(self, site: Site, ids: list[int], examples: Sequence[Example]) -> NDArray[np.float32]:
-        """The neurons' activations at every token of the examples (tokens, neurons)."""
-        found = []
-        for first in range(0, len(examples), _BATCH):
-            batch = self._model.encode([example.clean for example in examples[first : first + _BATCH]])
-            assert site.layer is not None
-            run = self._model.engine.forward(batch, capture=[site], logits=None, stop=site.layer + 1)
-            found.append(self._model.engine.ops.to_numpy(run[site])[batch.real][:, ids])
-        return np.concatenate(found)
 
     def print_string(self) -> str:
         return f"a NeuronAblator for {self._model.name}"

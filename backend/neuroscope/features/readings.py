@@ -26,8 +26,11 @@ def read_texts(
     at_end: bool,
     name: str = "reading",
 ) -> Readings:
-    """(layers, texts, width): each text's last token, or the mean over its tokens. For a mixture of experts neurons are
-    expert · width + neuron, zero where the expert was not routed.
+    """(layers, texts, width): each text's last token, or the mean over its tokens but the first. For a mixture of experts
+    neurons are expert · width + neuron, zero where the expert was not routed.
+
+    The first token is left out because attention parks there (Xiao et al. 2023): its activations are so large, whatever the
+    token is, that a mean with it would tell long texts from short ones.
     """
     sites = [Site(layer, component) for layer in layers]
     found: list[Readings] = []
@@ -43,5 +46,6 @@ def read_texts(
 def _pooled(values: NDArray[np.float32], batch: TokenBatch, at_end: bool) -> Readings:
     if at_end:
         return values[np.arange(batch.rows), batch.column(-1)]
-    real = batch.real[..., None]
-    return (values * real).sum(1) / real.sum(1)
+    counted = batch.real.copy()
+    counted[np.arange(batch.rows), batch.offsets] = batch.lengths == 1
+    return (values * counted[..., None]).sum(1) / counted.sum(1)[:, None]

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.events import Job
+from neuroscope.features.ablated import AblatedRuns
 from neuroscope.features.ablation import MODES, AblationResults, NeuronAblator
 from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
 from neuroscope.models.engines.protocol import TokenBatch
@@ -50,6 +52,26 @@ def test_zeroing_equals_a_model_without_the_neurons_weights(results: AblationRes
         logits = model.engine.forward(TokenBatch.of(model.encode(example.clean).ids.tolist())).logits[0, -1]
         margins.append(float(logits[ANSWER] - logits[WRONG]))
     assert results.modes[0].ablated.value == pytest.approx(float(np.mean(margins)), abs=1e-4)
+
+
+def test_the_layers_before_the_ablated_one_run_once(neurons: NeuronSet) -> None:
+    engine = neurons.model.engine
+    before = engine.block_calls
+    NeuronAblator(neurons.model, n=40, controls=9).test_ablation(neurons, dataset(0), off_target=dataset(1))
+    batches, layers = 2, engine.anatomy.layers
+    whole = 2 * batches * layers  # of both datasets
+    ablated = 2 * batches * len(MODES) * (layers - LAYER)  # ten sets fit into one pass
+    assert engine.block_calls - before == whole + ablated
+
+
+def test_sets_beside_one_another_give_what_each_gives_alone(neurons: NeuronSet) -> None:
+    sets = [[NEURON, 3], [5, 9], [1, 2]]
+    runs = AblatedRuns(neurons.model, LAYER, dataset(0).examples, seed=3)
+    for mode in MODES:
+        together = runs.margins(mode, sets, Job("", None, ""))
+        alone = np.concatenate([runs.margins(mode, [ids], Job("", None, "")) for ids in sets])
+        assert np.allclose(together, alone, atol=1e-5)
+        assert not np.allclose(together, runs.whole, atol=1e-2)
 
 
 def test_what_was_measured_is_told(results: AblationResults) -> None:

@@ -1,0 +1,111 @@
+"""Runs of one dataset with neurons of one layer replaced.
+
+The model runs whole once; what it left there serves every ablation: the stream that enters the layer, from which all of
+them begin, and the layer's activations, from which their replacements come. Neuron sets run beside one another as rows of
+a batch, so k sets cost the layers behind the ablated one for k times the rows, and nothing before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.events import Job
+from neuroscope.models.engines.protocol import Array, Edit, EditScope, IntArray, LogitRequest, TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.tasks.dataset import Example
+
+_BATCH = 32
+
+Margins = NDArray[np.float64]
+Pool = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some of the items: answer and wrong answer (rows, 2), and the stream that enters the layer (rows, positions, d_model)."""
+
+    batch: TokenBatch
+    tokens: IntArray
+    residual: Array
+
+
+class AblatedRuns:
+    """Ablations of neurons of `layer` on `examples`.
+
+    whole: the margins, logit(answer) − logit(wrong), of the model as it is (items,).
+    """
+
+    def __init__(self, model: TransformerModel, layer: int, examples: Sequence[Example], *, seed: int = 0) -> None:
+        self._model = model
+        self._layer = layer
+        self._site = Site(layer, Component.MLP)
+        self._seed = seed
+        entry = Site(layer, Component.RESIDUAL_PRE)
+        ops = model.engine.ops
+        self._parts: list[_Part] = []
+        pool: list[Pool] = []
+        whole: list[Margins] = []
+        for first in range(0, len(examples), _BATCH):
+            part = examples[first : first + _BATCH]
+            batch = model.encode([example.clean for example in part])
+            tokens = np.array([[model.token(str(e.answer)), model.token(str(e.wrong))] for e in part])
+            run = model.engine.forward(batch, capture=[entry, self._site], logits=LogitRequest.last(batch, tokens))
+            self._parts.append(_Part(batch, tokens, run[entry]))
+            pool.append(ops.to_numpy(run[self._site])[batch.real])
+            whole.append(_margins(ops.to_numpy(run.logits)))
+        self._pool = np.concatenate(pool)
+        self.whole: Margins = np.concatenate(whole)
+
+    def margins(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Margins:
+        """The margins (sets, items) with each set of neurons replaced; `job` advances by sets · items."""
+        random = np.random.default_rng(self._seed)
+        found = []
+        for part in self._parts:
+            # One draw for all sets, so that they differ in their neurons only.
+            drawn = random.integers(0, len(self._pool), (part.batch.rows, part.batch.positions))
+            together = max(1, self._model.engine.rows_that_fit(part.batch.positions) // part.batch.rows)
+            rows = []
+            for first in range(0, len(sets), together):
+                chosen = [np.array(ids, dtype=np.int64) for ids in sets[first : first + together]]
+                rows.append(self._run(part, [(ids, self._instead(mode, ids, drawn)) for ids in chosen]))
+                job.advance(len(chosen) * part.batch.rows)
+            found.append(np.concatenate(rows))
+        return np.concatenate(found, axis=1)
+
+    def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]]) -> Margins:
+        """One pass over the layer and what follows it, the part's rows once for each set: margins (sets, rows)."""
+        engine, rows, times = self._model.engine, part.batch.rows, len(replaced)
+
+        def apply(value: Array, _: EditScope) -> Array:
+            value = engine.ops.copy(value)
+            for at, (ids, instead) in enumerate(replaced):
+                value[at * rows : (at + 1) * rows, :, engine.ops.asarray(ids)] = engine.ops.asarray(instead)
+            return value
+
+        batch = part.batch.repeat(times)
+        run = engine.forward(
+            batch,
+            edits=[Edit(self._site, apply)],
+            start=self._layer,
+            residual=engine.ops.repeat(part.residual, times),
+            logits=LogitRequest.last(batch, np.tile(part.tokens, (times, 1))),
+        )
+        return _margins(engine.ops.to_numpy(run.logits)).reshape(times, rows)
+
+    def _instead(self, mode: str, ids: IntArray, drawn: IntArray) -> Pool:
+        """What stands in for the neurons (rows, positions, neurons); drawn: a token of the pool for each cell."""
+        if mode == "zero":
+            return np.zeros((*drawn.shape, len(ids)), dtype=np.float32)
+        if mode == "mean":
+            return np.broadcast_to(self._pool[:, ids].mean(0), (*drawn.shape, len(ids))).copy()
+        return self._pool[drawn][..., ids]
+
+
+def _margins(logits: NDArray[np.float32]) -> Margins:
+    values = logits.astype(np.float64)
+    return np.asarray(values[:, 0] - values[:, 1])
