@@ -111,7 +111,7 @@ def main() -> None:
 
     bare, port = started(echo, size)
     web, web_port = started(json_over_http, size)
-    serve = [sys.executable, "-m", "neuroscope_bridge", "serve", "--quiet", "--zmq", "tcp://127.0.0.1:*"]
+    serve = [sys.executable, "-m", "neuroscope_bridge", "serve", "--quiet", "--http", "off", "--zmq", "tcp://127.0.0.1:*"]
     server = subprocess.Popen(serve, stdout=subprocess.PIPE, text=True)
     try:
         assert server.stdout is not None

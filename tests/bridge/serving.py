@@ -31,6 +31,8 @@ def serving(*options: str, log: Path | None = None) -> Iterator[tuple[subprocess
     command = [sys.executable, "-m", "neuroscope_bridge", "serve", *options]
     if "--zmq" not in options:
         command += ["--zmq", "tcp://127.0.0.1:*"]
+    if "--http" not in options:
+        command += ["--http", "off"]
     errors = subprocess.DEVNULL if log is None else log.open("w")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=ENVIRONMENT)
     try:

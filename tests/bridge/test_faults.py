@@ -327,7 +327,7 @@ def test_signals_end_it_cleanly_even_while_it_computes(number: signal.Signals, t
 
 
 def test_an_address_in_use_is_a_clear_error(server: str) -> None:
-    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--zmq", server]
+    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--http", "off", "--zmq", server]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == 1
     assert "Choose another port" in done.stderr
@@ -336,7 +336,7 @@ def test_an_address_in_use_is_a_clear_error(server: str) -> None:
 @pytest.mark.parametrize("address", ["tcp://0.0.0.0:5555", "tcp://*:5555", "tcp://192.168.1.2:5555", "tcp://eth0:1"])
 def test_beyond_this_machine_keys_are_needed(address: str) -> None:
     assert not is_loopback(address)
-    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--zmq", address]
+    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--http", "off", "--zmq", address]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=60, check=False)
     assert done.returncode == 1
     assert "neuroscope keys" in done.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -202,16 +202,17 @@ class TransformerModel:
     @python_only
     def stream(
         self,
-        prompt: str,
+        prompt: str | TokenBatch,
         settings: GenerationSettings,
         sites: Sequence[Site | str] = (),
         *,
         task_type: str | None = None,
-    ) -> Iterator[Step]:
+    ) -> Generator[Step]:
         """Generate step by step with the model's hooks, capturing `sites` at every step."""
-        batch = self.encode(prompt, side="left")
+        batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
+        text = prompt if isinstance(prompt, str) else None
         parsed = [Site.parse(site) for site in sites]
-        with self._hook_manager.edits(prompt=prompt, task_type=task_type or self.task_type) as edits:
+        with self._hook_manager.edits(prompt=text, task_type=task_type or self.task_type) as edits:
             yield from self._engine.generate(batch, settings, capture=parsed, edits=edits)
 
     def generate(

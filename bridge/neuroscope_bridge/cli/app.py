@@ -238,8 +238,26 @@ def serve(
         Path | None,
         typer.Option("--keys", metavar="FOLDER", help="Keys made by `neuroscope keys`; needed beyond this machine."),
     ] = None,
+    http: Annotated[
+        str,
+        typer.Option(
+            "--http", metavar="HOST:PORT", help="Where to serve HTTP and the Lens page; port 0: a free one; off: not."
+        ),
+    ] = "127.0.0.1:50111",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="The bearer token of HTTP (or NEUROSCOPE_TOKEN); needed beyond this machine."
+        ),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option("--cors", metavar="ORIGIN", help="Let pages of this origin ask over HTTP. May be repeated."),
+    ] = None,
+    max_answer: Annotated[int, typer.Option(metavar="MIB", help="Most activations in one HTTP answer.", min=1)] = 256,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Load a model now and bind it to each session's `model`.")
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Load a model now; sessions have it as `model`, HTTP by default."),
     ] = None,
     alias: Alias = None,
     engine: Engine = None,
@@ -253,15 +271,26 @@ def serve(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Serve images and notebooks over ZeroMQ until interrupted."""
-    from neuroscope_bridge.cli.serve import ServeOptions
+    """Serve images and notebooks over ZeroMQ, and programs and browsers over HTTP, until interrupted."""
+    from neuroscope_bridge.cli.serve import ServeOptions, token_from
     from neuroscope_bridge.cli.serve import serve as serve_until_stopped
     from neuroscope_bridge.host import HostOptions
     from neuroscope_bridge.host.limits import Limits
 
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
     options = HostOptions(model, alias or [], embedded, engine, seed, limits)
-    serve_until_stopped(ServeOptions(zmq, keys, options, quiet))
+    serve_until_stopped(
+        ServeOptions(
+            zmq=zmq,
+            keys=keys,
+            http=None if http == "off" else http,
+            token=token_from(token_file),
+            origins=cors or [],
+            answer=max_answer << 20,
+            host=options,
+            quiet=quiet,
+        )
+    )
 
 
 @app.command()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from neuroscope_bridge.cli import show
+from neuroscope_bridge.files import FileError
 from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.keys import make_keys
 from neuroscope_bridge.server import ZmqDoor
+
+if TYPE_CHECKING:
+    from neuroscope_bridge.rest.door import HttpDoor
 
 log = logging.getLogger("neuroscope.bridge")
 
@@ -24,6 +30,10 @@ class ServeOptions:
 
     zmq: str
     keys: Path | None
+    http: str | None
+    token: str | None
+    origins: list[str]
+    answer: int
     host: HostOptions
     quiet: bool = False
 
@@ -45,18 +55,47 @@ def serve(options: ServeOptions) -> None:
     with show.progress_shown(options.quiet):
         host = Host(options.host)
     door = ZmqDoor(host, options.zmq, options.keys)
+    web = _web(host, options)
+    url = None if web is None else web.open()
     address = door.open()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     door.start()
+    if web is not None:
+        web.start()
+        print(f"NeuroScope serves {url}", flush=True)
     print(f"NeuroScope listens on {address}", flush=True)
     try:
         while not asked.wait(1.0):
             pass
     finally:
+        if web is not None:
+            web.close()
         door.close()
         host.close()
         log.info("stopped")
+
+
+def _web(host: Host, options: ServeOptions) -> HttpDoor | None:
+    if options.http is None:
+        return None
+    from neuroscope_bridge.rest.application import HttpOptions
+    from neuroscope_bridge.rest.door import HttpDoor
+
+    return HttpDoor(host, options.http, HttpOptions(token=options.token, origins=tuple(options.origins), answer=options.answer))
+
+
+def token_from(path: Path | None) -> str | None:
+    """The secret in a file, or in NEUROSCOPE_TOKEN; `FileError` for a file that has none."""
+    if path is None:
+        return os.environ.get("NEUROSCOPE_TOKEN") or None
+    try:
+        found = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path} cannot be read: {error}", remedy="A file with the secret as its only line.") from error
+    if not found or not found.isascii() or not found.isprintable() or " " in found:
+        raise FileError(f"{path} holds no token.", remedy="One line of printable ASCII without spaces.")
+    return found
 
 
 def keys(folder: Path, client: str) -> None:

@@ -1,0 +1,109 @@
+"""Who may ask: a bearer token beyond this machine, no foreign origins, no foreign names, no endless bodies.
+
+A page of another site can make a browser send requests to 127.0.0.1, by a plain form or by pointing its own name there.
+So a request that names an origin must name this server's or one that was allowed, and on a loopback address the header
+Host must be a loopback name.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from neuroscope.errors import NeuroScopeError
+from neuroscope_bridge.keys import is_loopback
+from neuroscope_bridge.rest import errors
+from neuroscope_bridge.rest.encoding import dumps
+
+#: Bytes of a request at most.
+LONGEST = 32 << 20
+
+#: What is served without a token: whether the server is alive, and the page's own files, which hold no secret.
+OPEN = ("/health", "/", "/page/")
+
+
+class Guard:
+    """ASGI middleware around everything else."""
+
+    def __init__(self, app: ASGIApp, *, loopback: bool, token: str | None, origins: Sequence[str]) -> None:
+        self._app = app
+        self._loopback = loopback
+        self._token = token
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._check(scope)
+        except NeuroScopeError as error:
+            await refuse(send, error)
+            return
+        await self._app(scope, _counted(receive), send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self._loopback and not _is_loopback_name(host):
+            raise errors.ForbiddenError(f"This server is not {host!r}.", remedy="Ask it as 127.0.0.1 or localhost.")
+        origin = headers.get("origin")
+        if origin is not None and origin not in self._origins and "*" not in self._origins and _authority(origin) != host:
+            raise errors.ForbiddenError(
+                f"Pages of {origin} may not ask this server.", remedy="Allow them with `neuroscope serve --cors ORIGIN`."
+            )
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > LONGEST:
+            raise errors.TooLargeError(f"A request takes {LONGEST >> 20} MiB at most.", remedy="Send less at a time.")
+        if self._token is not None and scope["method"] != "OPTIONS" and not _is_open(scope["path"]):
+            given = headers.get("authorization", "")
+            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
+                raise errors.UnauthorizedError(
+                    "The bearer token is missing or wrong.", remedy="Send the header `Authorization: Bearer TOKEN`."
+                )
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN[:2] or path.startswith(OPEN[2])
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+def _is_loopback_name(host: str) -> bool:
+    try:
+        return is_loopback(f"http://{host}")
+    except ValueError:
+        return False
+
+
+def _counted(receive: Receive) -> Receive:
+    """A body that does not say how long it is ends as an error when it is too long."""
+    taken = 0
+
+    async def counting() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > LONGEST:
+            raise errors.TooLargeError(f"A request takes {LONGEST >> 20} MiB at most.", remedy="Send less at a time.")
+        return message
+
+    return counting
+
+
+async def refuse(send: Send, error: NeuroScopeError) -> None:
+    status, document = errors.body(error)
+    headers = [(b"content-type", b"application/json")]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": dumps(document)})

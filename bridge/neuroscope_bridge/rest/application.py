@@ -1,0 +1,454 @@
+"""The HTTP application: every route, its errors and its OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+import neuroscope
+from neuroscope.errors import ArgumentError, CancelledError, NeuroScopeError
+from neuroscope_bridge.host import Host
+from neuroscope_bridge.rest import errors, schemas
+from neuroscope_bridge.rest.access import Guard
+from neuroscope_bridge.rest.capture import Captured, Gatherer, check_size
+from neuroscope_bridge.rest.encoding import JSON, dumps, encoded, encoding_for, values
+from neuroscope_bridge.rest.generation import Ask, Piece, ask, chat_tokens, pieces, text_tokens, token_text
+from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan, site_of
+from neuroscope_bridge.rest.openai import Answer, ChatAnswer, TextAnswer
+from neuroscope_bridge.rest.shelf import Pull, Shelf, Shelved
+from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
+
+#: OpenAI's default for completions.
+_COMPLETION_TOKENS = 16
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """`answer` in bytes of activations one answer may carry; `generations` that may run at a time; `stall` in seconds."""
+
+    token: str | None = None
+    loopback: bool = True
+    origins: Sequence[str] = field(default_factory=tuple)
+    answer: int = 256 << 20
+    generations: int = 128
+    stall: float = STALL
+
+
+class Json(Response):
+    """JSON by the fast encoder."""
+
+    media_type = JSON
+
+    def render(self, content: Any) -> bytes:
+        return dumps(content)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A generation that is ready to be pulled."""
+
+    model: Any
+    asked: Ask
+    plan: Plan
+    pull: Pull[Piece]
+
+
+class _Server:
+    """What the routes share."""
+
+    def __init__(self, host: Host, options: HttpOptions) -> None:
+        self.options = options
+        self.shelf = Shelf(host, options.generations)
+        self.hooks = HookRegistry()
+
+    async def job(
+        self,
+        name: str | None,
+        tokens: Callable[[Any], list[int]],
+        request: schemas.Generate,
+        hooks: Sequence[str | schemas.HookSpec] | None,
+        *,
+        max_tokens: int | None,
+        logprobs: int | None,
+        encoding: str | None,
+    ) -> _Job:
+        """Check everything, then make the generation ready. Nothing is computed for a request that cannot be answered."""
+        shelved = await self.shelf.find(name)
+        specs = self.hooks.resolve(hooks)
+
+        def prepare() -> tuple[Any, Ask, Plan]:
+            model = shelved.fresh()
+            asked = ask(
+                model,
+                tokens(model),
+                max_tokens=max_tokens,
+                temperature=1.0 if request.temperature is None else request.temperature,
+                top_p=1.0 if request.top_p is None else request.top_p,
+                seed=request.seed,
+                stop=request.stop or (),
+                logprobs=logprobs,
+            )
+            made = plan(specs, model)
+            if made.captures and encoding is None:
+                raise ArgumentError(
+                    f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not answer.",
+                    remedy="Send it to /v1/chat/completions/with_activations.",
+                )
+            check_size(
+                model, made.captures, len(asked.prompt_ids), asked.settings.max_tokens, encoding or "", self.options.answer
+            )
+            made.install(model)
+            return model, asked, made
+
+        model, asked, made = await shelved.worker.run(prepare)
+        pull = self.shelf.pull(shelved.worker, pieces(model, asked, made.sites))
+        return _Job(model, asked, made, pull)
+
+    async def answer(self, request: Request, job: _Job, answer: Answer) -> dict[str, Any]:
+        """A whole answer; a client that leaves ends it."""
+        try:
+            while found := await job.pull.some():
+                for piece in found:
+                    answer.take(piece)
+                if await request.is_disconnected():
+                    raise CancelledError("The client left.")
+        finally:
+            job.pull.close()
+        return answer.whole()
+
+    async def stream(
+        self, job: _Job, answer: Answer, usage: bool, chunk: Callable[[Piece], dict[str, Any]] | None = None
+    ) -> EventStream:
+        """An answer as events, one per token. What fails before the first token is an error with its own status."""
+        try:
+            first = await job.pull.one()
+        except BaseException:
+            job.pull.close()
+            raise
+        made = chunk or answer.chunk
+
+        async def events() -> AsyncGenerator[bytes]:
+            for opening in answer.opening():
+                yield event(dumps(opening))
+            piece, count = first, 0
+            try:
+                while piece is not None:
+                    count += 1
+                    yield event(dumps(made(piece)))
+                    piece = await job.pull.one()
+                if usage:
+                    yield event(dumps(answer.closing(count)))
+            except Exception as error:
+                yield event(dumps(errors.body(error)[1]))
+            yield DONE
+
+        return EventStream(events(), job.pull.close, self.options.stall)
+
+
+def application(host: Host, options: HttpOptions) -> Any:
+    """The ASGI application that serves `host`'s models."""
+    server = _Server(host, options)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        await server.shelf.start()
+        yield
+        server.shelf.close()
+
+    app = FastAPI(
+        title="NeuroScope",
+        version=neuroscope.__version__,
+        summary="OpenAI-compatible generation that also answers activations.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        default_response_class=Json,
+        responses=_REFUSALS,
+    )
+    _handle_errors(app)
+    _models(app, server)
+    _completions(app, server)
+    _hooks(app, server)
+    _describe(app)
+    _page(app)
+    wrapped: Any = Guard(app, loopback=options.loopback, token=options.token, origins=options.origins)
+    if options.origins:
+        wrapped = CORSMiddleware(wrapped, allow_origins=list(options.origins), allow_methods=["*"], allow_headers=["*"])
+    return wrapped
+
+
+def _handle_errors(app: FastAPI) -> None:
+    def deliberate(_: Request, error: Exception) -> Response:
+        status, document = errors.body(error)
+        return Json(document, status)
+
+    def malformed(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return Json(errors.validation(error.errors()), 400)
+
+    def refused(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        codes = {404: "not-found", 405: "method-not-allowed"}
+        fields = {
+            "code": codes.get(error.status_code, "invalid"),
+            "message": f"{request.method} {request.url.path}: {error.detail}.",
+            "remedy": "/openapi.json describes every request.",
+        }
+        return Json(errors.envelope(fields), error.status_code, headers=dict(error.headers or {}))
+
+    app.add_exception_handler(NeuroScopeError, deliberate)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(HTTPException, refused)
+    app.add_exception_handler(Exception, deliberate)
+
+
+def _models(app: FastAPI, server: _Server) -> None:
+    def card(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": server.shelf.created(name), "owned_by": "neuroscope"}
+
+    def described(shelved: Shelved) -> dict[str, Any]:
+        model = shelved.model
+        return {
+            **card(model.name),
+            **model.as_dictionary(),
+            "tokenizer": {"chat_template": model.has_chat_template},
+            "context": model.architecture.context,
+        }
+
+    @app.get("/health", tags=["server"])
+    async def health() -> Any:
+        """Whether the server answers, its version, and which model serves requests that name none."""
+        return Json(
+            {
+                "status": "ok",
+                "version": neuroscope.__version__,
+                "model": server.shelf.default,
+                "models": server.shelf.names(),
+                "generations": server.shelf.running,
+            }
+        )
+
+    @app.get("/v1/models", tags=["models"])
+    async def models() -> Any:
+        """The loaded models."""
+        return Json({"object": "list", "data": [card(name) for name in server.shelf.names()]})
+
+    @app.post("/v1/models/load", tags=["models"])
+    async def load(request: schemas.Load) -> Any:
+        """Load a model by name, folder or GGUF file; it then serves requests that name none. Answers its sizes."""
+        return Json(described(await server.shelf.load(request.model)))
+
+    @app.get("/v1/models/{name:path}", tags=["models"])
+    async def model(name: str) -> Any:
+        """One loaded model, with its sizes."""
+        return Json(described(await server.shelf.find(name)))
+
+    @app.post("/v1/tokenize", tags=["models"])
+    async def tokenize(request: schemas.Tokenize) -> Any:
+        """Token ids and each token's text."""
+        shelved = await server.shelf.find(request.model)
+
+        def work() -> dict[str, Any]:
+            model = shelved.model
+            if request.messages is not None:
+                ids = chat_tokens(model, [{"role": one.role, "content": one.text} for one in request.messages])
+            else:
+                assert request.text is not None
+                ids = text_tokens(model, request.text, special=request.add_special_tokens)
+            texts = [token_text(model, id_) for id_ in ids]
+            return {"object": "tokens", "model": model.name, "ids": ids, "tokens": texts, "count": len(ids)}
+
+        return Json(await shelved.worker.run(work))
+
+
+def _completions(app: FastAPI, server: _Server) -> None:
+    @app.post("/v1/chat/completions", tags=["generation"], responses=_STREAMED)
+    async def chat(request: Request, body: schemas.Chat) -> Any:
+        """OpenAI's chat completions, in the chat template of the model itself. `hooks` may steer, ablate and scale."""
+        if body.max_tokens is not None and body.max_completion_tokens is not None:
+            raise ArgumentError("max_tokens and max_completion_tokens name the same thing.", remedy="Give one.")
+        job = await server.job(
+            body.model,
+            lambda model: chat_tokens(model, [{"role": one.role, "content": one.text} for one in body.messages]),
+            body,
+            body.hooks,
+            max_tokens=body.max_tokens or body.max_completion_tokens,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            encoding=None,
+        )
+        return await finished(request, body, job, ChatAnswer(job.model, job.asked))
+
+    @app.post("/v1/completions", tags=["generation"], responses=_STREAMED)
+    async def completion(request: Request, body: schemas.Completion) -> Any:
+        """OpenAI's completions: plain text goes on. `hooks` may steer, ablate and scale."""
+        job = await server.job(
+            body.model,
+            lambda model: _prompt_tokens(model, body.prompt),
+            body,
+            body.hooks,
+            max_tokens=body.max_tokens or _COMPLETION_TOKENS,
+            logprobs=body.logprobs,
+            encoding=None,
+        )
+        return await finished(request, body, job, TextAnswer(job.model, job.asked))
+
+    async def finished(request: Request, body: schemas.Generate, job: _Job, answer: Answer) -> Response:
+        if body.stream:
+            options = body.stream_options
+            return await server.stream(job, answer, options is not None and options.include_usage)
+        return Json(await server.answer(request, job, answer))
+
+    @app.post("/v1/chat/completions/with_activations", tags=["activations"], responses=_STREAMED_ACTIVATIONS)
+    async def with_activations(request: Request, body: schemas.WithActivations) -> Any:
+        """Generate, and answer what the hooks saw.
+
+        The header `Accept: application/msgpack` or `application/safetensors` answers binary. A stream has one event per
+        token, with what was seen in the step that chose it: the first one at the prompt's tokens, each later one at the
+        token before.
+        """
+        encoding = encoding_for(request.headers.get("accept", ""), body.encoding)
+        if body.stream and encoding not in ("json", "npy"):
+            raise ArgumentError("A stream is text.", remedy='Accept text/event-stream, with encoding "json" or "npy".')
+
+        def tokens(model: Any) -> list[int]:
+            if body.messages is not None:
+                return chat_tokens(model, [{"role": one.role, "content": one.text} for one in body.messages])
+            assert body.prompt is not None
+            return _prompt_tokens(model, body.prompt)
+
+        job = await server.job(
+            body.model,
+            tokens,
+            body,
+            body.activation_hooks if body.hooks is None else body.hooks,
+            max_tokens=body.max_tokens,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            encoding=encoding,
+        )
+        answer = ChatAnswer(job.model, job.asked)
+        try:
+            gatherers = [Gatherer(capture, job.model, len(job.asked.prompt_ids)) for capture in job.plan.captures]
+        except NeuroScopeError:
+            job.pull.close()
+            raise
+        if body.stream:
+
+            def chunk(piece: Piece) -> dict[str, Any]:
+                found = [gatherer.add(piece.step) for gatherer in gatherers]
+                shown = {one.capture.id: values(one, encoding) for one in found if one is not None}
+                token = {"index": piece.step.index, "id": piece.id}
+                return {**answer.chunk(piece), "token": token, "activations": shown}
+
+            options = body.stream_options
+            return await server.stream(job, answer, options is not None and options.include_usage, chunk)
+
+        try:
+            while found := await job.pull.some():
+                for piece in found:
+                    answer.take(piece)
+                    for gatherer in gatherers:
+                        gatherer.keep(gatherer.add(piece.step))
+                if await request.is_disconnected():
+                    raise CancelledError("The client left.")
+        finally:
+            job.pull.close()
+
+        def finish() -> tuple[bytes, str]:
+            ids = [*job.asked.prompt_ids, *(piece.id for piece in answer.pieces)]
+            seen: list[Captured] = [gatherer.whole() for gatherer in gatherers]
+            document = {**answer.whole(), "token_ids": ids, "tokens": [token_text(job.model, id_) for id_ in ids]}
+            return encoded(document, seen, encoding)
+
+        content, media = await job.pull.worker.run(finish)
+        return Response(content, media_type=media)
+
+
+def _hooks(app: FastAPI, server: _Server) -> None:
+    @app.get("/v1/activations/hooks", tags=["activations"])
+    async def hooks() -> Any:
+        """The registered hooks."""
+        shown = [spec.model_dump(exclude_unset=True) | {"hook_id": name} for name, spec in server.hooks.all().items()]
+        return Json({"object": "list", "data": shown})
+
+    @app.post("/v1/activations/hooks", tags=["activations"])
+    async def register(request: schemas.RegisterHooks) -> Any:
+        """Keep hooks under their ids. They act in the requests that name them, and in no other."""
+        if server.shelf.default is not None:
+            shelved = await server.shelf.find(None)
+            for spec in request.hooks:
+                site_of(spec, shelved.model)
+        return Json({"object": "list", "registered": server.hooks.add(request.hooks)})
+
+    @app.delete("/v1/activations/hooks", tags=["activations"])
+    async def clear() -> Any:
+        """Forget every registered hook."""
+        return Json({"object": "list", "removed": server.hooks.remove(None)})
+
+    @app.delete("/v1/activations/hooks/{hook_id:path}", tags=["activations"])
+    async def remove(hook_id: str) -> Any:
+        """Forget one hook."""
+        return Json({"object": "list", "removed": server.hooks.remove(hook_id)})
+
+
+def _page(app: FastAPI) -> None:
+    folder = files("neuroscope_bridge.rest").joinpath("page")
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Any:
+        return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=_PAGE_HEADERS)
+
+    app.mount("/page", StaticFiles(directory=str(folder)))
+
+
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def _prompt_tokens(model: Any, prompt: str | list[int]) -> list[int]:
+    return text_tokens(model, prompt) if isinstance(prompt, str) else prompt
+
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": errors.ErrorBody, "description": "The request cannot be answered; says why, and what to do."},
+    "5XX": {"model": errors.ErrorBody, "description": "503: as many generations run as may. 500: a fault of the server."},
+}
+_STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer; with `stream: true` its chunks as events.", "content": {"text/event-stream": {}}}
+}
+_STREAMED_ACTIVATIONS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer with `activations` by hook id; with `stream: true` one event per token.",
+        "content": {"text/event-stream": {}, "application/msgpack": {}, "application/safetensors": {}},
+    }
+}
+
+
+def _describe(app: FastAPI) -> None:
+    """The OpenAPI document says 400 where FastAPI would say 422."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            made = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+            for path in made["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                made["components"]["schemas"].pop(name, None)
+            app.openapi_schema = made
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]

@@ -1,0 +1,101 @@
+"""The HTTP door: `neuroscope serve --http`. The application in a uvicorn server, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import uvicorn
+
+from neuroscope.errors import ArgumentError, NeuroScopeError
+from neuroscope_bridge.host import Host
+from neuroscope_bridge.keys import is_loopback
+from neuroscope_bridge.rest.application import HttpOptions, application
+from neuroscope_bridge.wire.errors import DeniedError
+
+log = logging.getLogger("neuroscope.bridge")
+
+#: Seconds that answers have to end when the server stops.
+_GRACE = 2
+
+#: Seconds that the server's thread may take to begin and to end.
+_PATIENCE = 10.0
+
+
+class HttpDoor:
+    """Serves a `Host` at HOST:PORT. `open` binds, `start` serves in a thread of its own, `close` ends cleanly."""
+
+    def __init__(self, host: Host, address: str, options: HttpOptions) -> None:
+        """`DeniedError` for an address beyond this machine without a token."""
+        self._name, self._port = _parsed(address)
+        loopback = is_loopback(f"http://{_bracketed(self._name)}")
+        if not loopback and not options.token:
+            raise DeniedError(
+                f"{address} can be reached from other machines, and nothing would protect it.",
+                remedy="Give a secret with --token-file FILE (or NEUROSCOPE_TOKEN), or listen on 127.0.0.1.",
+            )
+        self._host = host
+        self._options = replace(options, loopback=loopback)
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def open(self) -> str:
+        """Bind; answers the URL with the port in use. `ArgumentError` when that cannot be."""
+        family = socket.AF_INET6 if ":" in self._name else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._socket.bind((self._name, self._port))
+            self._socket.listen(1024)
+        except OSError as error:
+            self._socket.close()
+            raise ArgumentError(
+                f"{self._name}:{self._port} cannot be listened on: {error.strerror or error}.",
+                remedy="Choose another port (--http 127.0.0.1:0 takes a free one), --http off, or end the server that has it.",
+            ) from error
+        return f"http://{_bracketed(self._name)}:{self._socket.getsockname()[1]}"
+
+    def start(self) -> None:
+        """Serve; raises what a model's loading raised."""
+        config = uvicorn.Config(
+            application(self._host, self._options),
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=_GRACE,
+            timeout_keep_alive=75,
+            server_header=False,
+        )
+        self._server = server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=server.run, kwargs={"sockets": [self._socket]}, name="http", daemon=True)
+        self._thread.start()
+        end = time.monotonic() + _PATIENCE
+        while not server.started:
+            if not self._thread.is_alive() or time.monotonic() > end:
+                raise NeuroScopeError("The HTTP server did not start.", remedy="Its log says why.")
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """End answers that still run, and leave."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(_PATIENCE)
+        if self._thread.is_alive():
+            log.warning("an HTTP request did not stop within %g seconds", _PATIENCE)
+        self._socket.close()
+
+
+def _parsed(address: str) -> tuple[str, int]:
+    name, colon, port = address.removeprefix("http://").rpartition(":")
+    name = name.strip("[]")
+    if not colon or not port.isdecimal() or int(port) > 65535 or not name:
+        raise ArgumentError(f"{address!r} is no HOST:PORT.", remedy="For example 127.0.0.1:50111, or [::1]:50111.")
+    return ("0.0.0.0" if name == "*" else name), int(port)
+
+
+def _bracketed(name: str) -> str:
+    return f"[{name}]" if ":" in name else name

@@ -1,0 +1,126 @@
+"""Errors over HTTP: OpenAI's shape, with NeuroScope's code, site and remedy beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from neuroscope.errors import NeuroScopeError
+from neuroscope_bridge.host.faults import error_fields
+
+
+class TooLargeError(NeuroScopeError):
+    """An answer or a request is larger than the server allows; the remedy names a smaller one."""
+
+    code = "too-large"
+
+
+class BusyError(NeuroScopeError):
+    """As many generations run as the server allows."""
+
+    code = "busy"
+
+
+class HookNotFoundError(NeuroScopeError):
+    """No hook is registered under this id."""
+
+    code = "hook-not-found"
+
+
+class UnauthorizedError(NeuroScopeError):
+    """The bearer token is missing or wrong."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(NeuroScopeError):
+    """A page of another origin, or a name that is not this server's, asked."""
+
+    code = "forbidden"
+
+
+class ErrorFields(BaseModel):
+    """What went wrong; `remedy` says what to do next."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+    site: str | None = None
+    remedy: str | None = None
+
+
+class ErrorBody(BaseModel):
+    """The body of every refusal."""
+
+    error: ErrorFields
+
+
+_STATUS = {
+    "model-not-found": 404,
+    "hook-not-found": 404,
+    "not-found": 404,
+    "too-large": 413,
+    "busy": 503,
+    "cancelled": 503,
+    "unauthorized": 401,
+    "forbidden": 403,
+    "method-not-allowed": 405,
+    "internal": 500,
+}
+
+_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    500: "server_error",
+    503: "server_error",
+}
+
+
+def status_of(fields: dict[str, Any]) -> int:
+    """The HTTP status of an error; what a request itself can mend is a 400."""
+    return _STATUS.get(str(fields.get("code")), 400)
+
+
+def body(error: BaseException, param: str | None = None) -> tuple[int, dict[str, Any]]:
+    """Status and JSON body. A fault of the server itself is logged with its traceback."""
+    fields = error_fields(error)
+    return status_of(fields), envelope(fields, param)
+
+
+def envelope(fields: dict[str, Any], param: str | None = None) -> dict[str, Any]:
+    """`{"error": …}` as OpenAI's clients read it."""
+    status = status_of(fields)
+    remedy = fields.get("remedy")
+    message = fields["message"] if remedy is None else f"{fields['message']} {remedy}"
+    return {
+        "error": {
+            "message": _clean(message),
+            "type": _TYPES.get(status, "invalid_request_error"),
+            "param": param,
+            "code": str(fields["code"]).replace("-", "_"),
+            "site": fields.get("site"),
+            "remedy": None if remedy is None else _clean(remedy),
+        }
+    }
+
+
+def validation(errors: Sequence[Any]) -> dict[str, Any]:
+    """The body for a request that is not of the form that the OpenAPI document describes; names the first place."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+    more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
+    fields = {
+        "code": "invalid",
+        "message": f"{place}: {first['msg']}.{more}",
+        "remedy": "/openapi.json describes every request.",
+    }
+    return envelope(fields, param=place)
+
+
+def _clean(text: str) -> str:
+    """Text that JSON can carry: lone surrogates become question marks."""
+    return str(text).encode("utf-8", "replace").decode("utf-8")

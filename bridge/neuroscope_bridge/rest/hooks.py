@@ -1,0 +1,203 @@
+"""Hooks of HTTP requests: what to capture, and interventions as hooks of the model."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope.errors import ArgumentError, SiteError, did_you_mean
+from neuroscope.hooks.hook import ActivationHook
+from neuroscope.models.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
+from neuroscope_bridge.rest.errors import HookNotFoundError
+from neuroscope_bridge.rest.schemas import Contrast, HookSpec
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+_LAYER = re.compile(r"(?:(?:transformer|model|gpt_neox|decoder)\.)*(?:(?:h|layers?|blocks)\.)?(\d{1,6})")
+_OUTSIDE = {
+    **dict.fromkeys(("embedding", "transformer.wte", "model.embed_tokens", "gpt_neox.embed_in"), Component.EMBEDDING),
+    **dict.fromkeys(("logits", "lm_head", "embed_out"), Component.LOGITS),
+}
+
+
+def site_of(spec: HookSpec, model: TransformerModel) -> Site:
+    """The place that a hook names, checked against the model; `SiteError` says what would be right."""
+    name = None if spec.layer_name is None else str(spec.layer_name).strip()
+    component = Component.parse(spec.component)
+    if name in _OUTSIDE:
+        given = "component" in spec.model_fields_set
+        component = component if given and component in GLOBAL else _OUTSIDE[name]
+        layer = None
+    elif name is None or component in GLOBAL:
+        layer = None
+        if component not in GLOBAL:
+            raise SiteError(f"{component} needs a layer_name.", remedy="transformer.h.5, model.layers.5 or 5.")
+    else:
+        match = _LAYER.fullmatch(name)
+        if match is None:
+            raise SiteError(
+                f"{name!r} names no layer.",
+                site=name,
+                remedy="Write transformer.h.5, model.layers.5 or 5, and the part of the layer as component.",
+            )
+        layer = int(match[1])
+    return Site(layer, component, spec.head, spec.neuron).checked(model.architecture)
+
+
+@dataclass(frozen=True)
+class Capture:
+    """A hook that reads."""
+
+    id: str
+    site: Site
+    spec: HookSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request's hooks, for one model."""
+
+    captures: tuple[Capture, ...]
+    interventions: tuple[ActivationHook, ...]
+
+    @property
+    def sites(self) -> list[Site]:
+        return list({capture.site: None for capture in self.captures})
+
+    def install(self, model: TransformerModel) -> None:
+        for hook in self.interventions:
+            model.hook_manager.add_hook(hook)
+
+
+def plan(specs: Sequence[HookSpec], model: TransformerModel) -> Plan:
+    """Hooks for a request. Raises `SiteError` and `ArgumentError` for what the model cannot do. May run the model."""
+    captures: dict[str, Capture] = {}
+    interventions: dict[str, ActivationHook] = {}
+    for spec in specs:
+        site = site_of(spec, model)
+        name = spec.hook_id or (str(site) if spec.action == "capture" else f"{spec.action} {site}")
+        if name in captures or name in interventions:
+            raise ArgumentError(f"Two hooks are called {name!r}.", remedy="Give each a hook_id of its own.")
+        if spec.action == "capture":
+            captures[name] = Capture(name, site, spec)
+        else:
+            interventions[name] = _intervention(name, site, spec, model)
+    return Plan(tuple(captures.values()), tuple(interventions.values()))
+
+
+def _intervention(name: str, site: Site, spec: HookSpec, model: TransformerModel) -> ActivationHook:
+    """The hook that steers, ablates or scales. It works on the whole array, at every position."""
+    change = _change(site, spec, model)
+    if site.neuron is None:
+        return ActivationHook(site.layer, site.component, change, head=site.head, name=name)
+    neuron = site.neuron
+
+    def on_neuron(activations: Any) -> Any:
+        activations[neuron] = change(activations[neuron])
+        return activations
+
+    return ActivationHook(site.layer, site.component, on_neuron, name=name)
+
+
+def _change(site: Site, spec: HookSpec, model: TransformerModel) -> Callable[[Any], Any]:
+    if spec.action == "ablate":
+        return lambda activations: activations * 0.0
+    if spec.action == "scale":
+        assert spec.factor is not None
+        factor = spec.factor
+        return lambda activations: activations * factor
+    if site.component in ATTENTION_MATRICES or site.neuron is not None:
+        raise ArgumentError(
+            f"{site} has no direction to steer in.", remedy="Steer residual, attention, mlp or a head's output."
+        )
+    if spec.contrast is not None:
+        direction = contrast_vector(model, site, spec.contrast)
+    else:
+        direction = np.asarray(spec.vector, dtype=np.float32)
+    width = vector_width(site, model)
+    if len(direction) != width:
+        raise ArgumentError(f"The vector for {site} has {len(direction)} numbers, and the site is {width} wide.")
+    step = direction * spec.strength
+    return lambda activations: activations + step
+
+
+def vector_width(site: Site, model: TransformerModel) -> int:
+    """Size of the last axis of a site's array."""
+    width = model.architecture.width(site.component)
+    return model.architecture.d_head if width is None else width
+
+
+def contrast_vector(model: TransformerModel, site: Site, contrast: Contrast) -> Any:
+    """Mean difference of the site's activations at the texts' last tokens (Rimsky et al. 2024, CAA)."""
+    from neuroscope.models.engines.protocol import TokenBatch
+
+    means = []
+    for texts in (contrast.more, contrast.less):
+        rows = []
+        for text in texts:
+            ids = [int(token) for token in model.tokenizer(text)["input_ids"]]
+            if not ids:
+                raise ArgumentError("A text of the contrast has no tokens.", remedy="Give at least one token.")
+            run = model.engine.forward(TokenBatch.of([ids]), capture=[site], logits=None)
+            rows.append(model.engine.ops.to_numpy(run[site])[0, -1])
+        means.append(np.mean(rows, axis=0))
+    return (means[0] - means[1]).astype(np.float32)
+
+
+class HookRegistry:
+    """Registered hooks by id. They act only in requests that name them. Safe for threads."""
+
+    _MOST = 10_000
+
+    def __init__(self) -> None:
+        self._hooks: dict[str, HookSpec] = {}
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+
+    def add(self, specs: Sequence[HookSpec]) -> list[str]:
+        """Keep hooks, all or none; answers their ids. `ArgumentError` for an id in use."""
+        with self._lock:
+            names = [spec.hook_id or f"hook-{next(self._numbers)}" for spec in specs]
+            taken = [name for at, name in enumerate(names) if name in self._hooks or name in names[:at]]
+            if taken:
+                raise ArgumentError(f"A hook {taken[0]!r} is there already.", remedy="DELETE it first, or choose another id.")
+            if len(self._hooks) + len(names) > self._MOST:
+                raise ArgumentError(f"More than {self._MOST} hooks cannot be registered.", remedy="DELETE some.")
+            for name, spec in zip(names, specs, strict=True):
+                self._hooks[name] = spec.model_copy(update={"hook_id": name})
+            return names
+
+    def remove(self, name: str | None) -> list[str]:
+        """Forget one hook, or all for None; answers the ids."""
+        with self._lock:
+            gone = list(self._hooks) if name is None else [name]
+            for one in gone:
+                if self._hooks.pop(one, None) is None:
+                    raise HookNotFoundError(
+                        f"No hook {one!r} is registered.", remedy=did_you_mean(one, self._hooks, listing="Registered")
+                    )
+            return gone
+
+    def all(self) -> Mapping[str, HookSpec]:
+        with self._lock:
+            return dict(self._hooks)
+
+    def resolve(self, hooks: Sequence[str | HookSpec] | None) -> list[HookSpec]:
+        """A request's hooks, registered ones by their ids."""
+        known = self.all()
+        found = []
+        for hook in hooks or ():
+            spec = known.get(hook) if isinstance(hook, str) else hook
+            if spec is None:
+                raise HookNotFoundError(
+                    f"No hook {hook!r} is registered.", remedy=did_you_mean(str(hook), known, listing="Registered")
+                )
+            found.append(spec)
+        return found

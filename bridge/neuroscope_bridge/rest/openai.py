@@ -1,0 +1,144 @@
+"""Answers in the shapes of OpenAI's API."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from neuroscope_bridge.rest.generation import Ask, Chance, Piece
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+
+@dataclass
+class Answer:
+    """One generation's answer as it comes. Subclasses know the endpoint's shapes."""
+
+    model: TransformerModel
+    asked: Ask
+    id: str = field(default_factory=lambda: f"{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    pieces: list[Piece] = field(default_factory=list)
+
+    kind = ""
+    chunk_kind = ""
+    prefix = ""
+
+    def take(self, piece: Piece) -> None:
+        """Remember a piece for the whole answer; not its arrays."""
+        self.pieces.append(piece)
+
+    @property
+    def text(self) -> str:
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def finish(self) -> str | None:
+        return self.pieces[-1].finish if self.pieces else None
+
+    def usage(self, new: int | None = None) -> dict[str, int]:
+        prompt, new = len(self.asked.prompt_ids), len(self.pieces) if new is None else new
+        return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {
+            "id": f"{self.prefix}-{self.id}",
+            "object": kind,
+            "created": self.created,
+            "model": self.model.name,
+            "system_fingerprint": self.model.weights_hash[:16],
+            "seed": self.asked.settings.seed,
+        }
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one."""
+        choice = {"index": 0, **self._content(), "logprobs": self._logprobs(self.pieces), "finish_reason": self.finish}
+        return {**self._head(self.kind), "choices": [choice], "usage": self.usage()}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Chunks before the first token."""
+        return []
+
+    def chunk(self, piece: Piece) -> dict[str, Any]:
+        """One token."""
+        choice = {
+            "index": 0,
+            **self._delta(piece),
+            "logprobs": self._logprobs([piece]),
+            "finish_reason": piece.finish,
+        }
+        return {**self._head(self.chunk_kind), "choices": [choice]}
+
+    def closing(self, new: int) -> dict[str, Any]:
+        """The chunk with the usage alone."""
+        return {**self._head(self.chunk_kind), "choices": [], "usage": self.usage(new)}
+
+    def _content(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> Any:
+        raise NotImplementedError
+
+
+class ChatAnswer(Answer):
+    kind, chunk_kind, prefix = "chat.completion", "chat.completion.chunk", "chatcmpl"
+
+    def opening(self) -> list[dict[str, Any]]:
+        choice = {"index": 0, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        return [{**self._head(self.chunk_kind), "choices": [choice]}]
+
+    def _content(self) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": self.text, "refusal": None}}
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        return {"delta": {"content": piece.text}}
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> Any:
+        if self.asked.logprobs is None:
+            return None
+        content = []
+        for piece in pieces:
+            assert piece.token is not None
+            content.append({**_chance(piece.token), "top_logprobs": [_chance(one) for one in piece.top]})
+        return {"content": content, "refusal": None}
+
+
+class TextAnswer(Answer):
+    kind, chunk_kind, prefix = "text_completion", "text_completion", "cmpl"
+
+    def _content(self) -> dict[str, Any]:
+        return {"text": self.text}
+
+    def _delta(self, piece: Piece) -> dict[str, Any]:
+        return {"text": piece.text}
+
+    def _logprobs(self, pieces: Sequence[Piece]) -> Any:
+        if self.asked.logprobs is None:
+            return None
+        offsets, at = [], 0
+        for piece in pieces:
+            offsets.append(at)
+            at += len(piece.text)
+        tokens = [piece.token for piece in pieces if piece.token is not None]
+        return {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.logprob for token in tokens],
+            "top_logprobs": [{one.text: one.logprob for one in piece.top} for piece in pieces] if self.asked.logprobs else None,
+            "text_offset": offsets,
+        }
+
+
+def _chance(chance: Chance) -> dict[str, Any]:
+    whole = "\N{REPLACEMENT CHARACTER}" not in chance.text
+    return {
+        "token": chance.text,
+        "logprob": chance.logprob,
+        "bytes": list(chance.text.encode("utf-8")) if whole else None,
+    }

@@ -1,0 +1,302 @@
+"""What requests look like: the source of the OpenAPI document.
+
+OpenAI's fields mean what they mean there. Those that this server does not serve are refused by name when they ask for
+something, rather than read and forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+
+from neuroscope.errors import did_you_mean
+
+_LARGEST = 2**63 - 1
+
+Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Index = Annotated[StrictInt, Field(ge=0, le=_LARGEST)]
+
+
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Texts = Annotated[list[StrictStr], BeforeValidator(_one_or_many, json_schema_input_type=StrictStr | list[StrictStr])]
+
+
+class Request(BaseModel):
+    """Refuses fields it does not know, and names the nearest that it does."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            fields = [field.alias or name for name, field in cls.model_fields.items()]
+            for name in value:
+                if name not in fields and name not in cls.model_fields:
+                    raise ValueError(f"there is no field {name!r}. {did_you_mean(str(name), fields, listing='Fields')}")
+        return value
+
+
+# --- hooks --------------------------------------------------------------------------------------------------------------
+
+
+class Contrast(Request):
+    """Texts whose mean difference in the residual stream is a direction (Rimsky et al. 2024, CAA)."""
+
+    more: Annotated[list[StrictStr], Field(min_length=1, max_length=64, description="Texts with more of what is wanted.")]
+    less: Annotated[list[StrictStr], Field(min_length=1, max_length=64, description="The same without, one for each.")]
+
+
+class HookSpec(Request):
+    """What to read at a place in the model, or how to change it there.
+
+    `layer_name` takes `transformer.h.5`, `model.layers.5` or `5`; also `embedding` and `logits`. Heads, neurons, layers
+    and positions count from zero.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"layer_name": "transformer.h.5", "component": "residual", "hook_id": "layer_5_residual"},
+                {"layer_name": "5", "component": "attentionPattern", "head": 3},
+                {"layer_name": "3", "component": "mlp", "neuron": 17, "action": "ablate"},
+                {
+                    "layer_name": "4",
+                    "action": "steer",
+                    "contrast": {"more": ["I love it"], "less": ["I hate it"]},
+                    "strength": 4,
+                },
+            ]
+        },
+    )
+
+    layer_name: Annotated[
+        StrictStr | Index | None, Field(description="Which layer; may be left out for `embedding` and `logits`.")
+    ] = None
+    component: Annotated[StrictStr, Field(description="residual, attention, mlp, headOutput, attentionPattern, …")] = "residual"
+    hook_id: Annotated[
+        StrictStr | None, Field(min_length=1, max_length=200, description="Its name in answers; by default the site.")
+    ] = None
+    action: Annotated[
+        Literal["capture", "steer", "ablate", "scale"],
+        Field(description="capture reads; steer adds strength · vector; ablate sets to zero; scale multiplies by factor."),
+    ] = "capture"
+    head: Annotated[Index | None, Field(description="One head of a per-head component.")] = None
+    neuron: Annotated[Index | None, Field(description="One unit of a component that has a width.")] = None
+    # reading
+    positions: Annotated[
+        Literal["all", "prompt", "generated", "last"] | list[Index | None],
+        Field(description="all, prompt, generated, last (of the prompt), or [from, to) as [start, stop]; stop may be null."),
+    ] = "all"
+    features: Annotated[
+        list[Index] | None, Field(min_length=1, max_length=1_000_000, description="Only these units of the last axis.")
+    ] = None
+    dtype: Literal["float32", "float16"] = "float32"
+    statistics_only: Annotated[StrictBool, Field(description="Only shape, mean, standard deviation, extremes and norms.")] = (
+        False
+    )
+    # changing
+    strength: Annotated[Number, Field(ge=-1e6, le=1e6, description="steer: how much of the vector to add.")] = 1.0
+    vector: Annotated[
+        list[Number] | None, Field(min_length=1, max_length=1_000_000, description="steer: as wide as the component.")
+    ] = None
+    contrast: Annotated[Contrast | None, Field(description="steer: the vector as a difference between texts.")] = None
+    factor: Annotated[Number | None, Field(ge=-1e6, le=1e6, description="scale: what to multiply by.")] = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> HookSpec:
+        if isinstance(self.positions, list):
+            start, stop = [*self.positions, None, None][:2]
+            if len(self.positions) != 2 or start is None or (stop is not None and stop <= start):
+                raise ValueError("positions as a list is [start, stop] with start below stop, or [start, null]")
+        given = {name for name in ("vector", "contrast") if getattr(self, name) is not None}
+        if self.action == "steer":
+            if len(given) != 1:
+                raise ValueError("steer needs a vector, or contrast texts, and not both")
+        elif given or "strength" in self.model_fields_set:
+            raise ValueError("vector, contrast and strength belong to the action steer")
+        if (self.action == "scale") != (self.factor is not None):
+            raise ValueError("the action scale needs a factor, and no other action takes one")
+        if self.contrast is not None and len(self.contrast.more) != len(self.contrast.less):
+            raise ValueError("contrast has as many texts in `more` as in `less`")
+        if self.action != "capture":
+            reading = {"positions", "features", "dtype", "statistics_only"} & self.model_fields_set
+            if reading:
+                raise ValueError(f"{min(reading)} belongs to the action capture")
+        return self
+
+
+Hooks = Annotated[
+    list[StrictStr | HookSpec],
+    Field(max_length=1000, description="Hooks as objects, or ids of registered ones (/v1/activations/hooks)."),
+]
+
+
+class RegisterHooks(Request):
+    """Hooks to keep under their ids, so that requests can name them."""
+
+    hooks: Annotated[list[HookSpec], Field(min_length=1, max_length=1000)]
+
+
+# --- generation -----------------------------------------------------------------------------------------------------------
+
+
+class StreamOptions(Request):
+    include_usage: StrictBool = False
+    include_obfuscation: Annotated[StrictBool, Field(description="Never done here; false says nothing new.")] = False
+
+
+class Generate(Request):
+    """What every kind of generation takes."""
+
+    model: Annotated[StrictStr | None, Field(description="A loaded model; by default the one loaded last.")] = None
+    max_tokens: Annotated[StrictInt | None, Field(ge=1, le=2**31, description="Most tokens to generate.")] = None
+    temperature: Annotated[Number | None, Field(ge=0, le=100, description="0 is greedy, and so is anything below 0.001.")] = 1.0
+    top_p: Annotated[Number | None, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[
+        StrictInt | None, Field(ge=-(2**63), le=_LARGEST, description="Without one a seed is drawn; the answer names it.")
+    ] = None
+    stop: Annotated[Texts | None, Field(max_length=16, description="Texts that end the generation; not part of it.")] = None
+    stream: StrictBool | None = False
+    stream_options: StreamOptions | None = None
+    n: Annotated[Literal[1] | None, Field(description="One choice.")] = 1
+    presence_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
+    frequency_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
+    user: Annotated[StrictStr | None, Field(description="Whose request it is; not kept.")] = None
+    hooks: Annotated[
+        Hooks | None,
+        Field(description="NeuroScope: what to read or change while generating; reading needs /with_activations."),
+    ] = None
+
+    @model_validator(mode="after")
+    def _stops(self) -> Generate:
+        if any(not text for text in self.stop or ()):
+            raise ValueError("stop: an empty text would stop at once")
+        return self
+
+
+class Part(Request):
+    type: Literal["text"]
+    text: StrictStr
+
+
+class Message(Request):
+    role: Annotated[StrictStr, Field(min_length=1, max_length=64)]
+    content: StrictStr | list[Part]
+    name: StrictStr | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+Messages = Annotated[list[Message], Field(min_length=1, max_length=10_000)]
+
+_CHAT: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "max_tokens": 12,
+    "temperature": 0,
+}
+
+
+class Chat(Generate):
+    """As OpenAI's chat completions."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_CHAT]})
+
+    messages: Messages
+    max_completion_tokens: Annotated[StrictInt | None, Field(ge=1, le=2**31, description="The same as max_tokens.")] = None
+    logprobs: StrictBool | None = False
+    top_logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Chat:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+
+class Completion(Generate):
+    """As OpenAI's completions, for one prompt."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}]},
+    )
+
+    prompt: Annotated[StrictStr | list[Index], Field(description="A text, or token ids.")]
+    logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
+
+
+class WithActivations(Generate):
+    """A generation and what the hooks saw. Give `messages`, or `prompt` as plain text or token ids.
+
+    `hooks` and `activation_hooks` name the same thing.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    **_CHAT,
+                    "activation_hooks": [
+                        {"layer_name": "transformer.h.5", "component": "residual", "hook_id": "layer_5_residual"}
+                    ],
+                }
+            ]
+        },
+    )
+
+    messages: Messages | None = None
+    prompt: StrictStr | list[Index] | None = None
+    activation_hooks: Hooks | None = None
+    encoding: Annotated[
+        Literal["json", "npy"],
+        Field(description="Arrays in a JSON answer: nested lists, or base64 of an .npy file. See also the header Accept."),
+    ] = "json"
+    logprobs: StrictBool | None = False
+    top_logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> WithActivations:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("give messages or prompt, and not both")
+        if self.hooks is not None and self.activation_hooks is not None:
+            raise ValueError("hooks and activation_hooks name the same thing; give one")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
+
+
+# --- models, tokens ---------------------------------------------------------------------------------------------------------
+
+
+class Load(Request):
+    """A model's name, as `TransformerModel fromHuggingFace:` takes it."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"model": "bundled:gpt2-medium"}]})
+
+    model: Annotated[StrictStr, Field(min_length=1, max_length=4096)]
+
+
+class Tokenize(Request):
+    """A text's tokens; with `messages`, those of the chat template."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "The cat sat"}]})
+
+    model: StrictStr | None = None
+    text: StrictStr | None = None
+    messages: Messages | None = None
+    add_special_tokens: StrictBool = True
+
+    @model_validator(mode="after")
+    def _one(self) -> Tokenize:
+        if (self.text is None) == (self.messages is None):
+            raise ValueError("give text or messages, and not both")
+        return self

@@ -1,0 +1,184 @@
+"""The models that HTTP requests can name, each with its one compute worker.
+
+A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on the worker of its
+model. So requests take turns fairly, a reader that takes nothing is asked for nothing, and no thread waits for anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from neuroscope.errors import ModelNotFoundError, did_you_mean
+from neuroscope_bridge.host import Host
+from neuroscope_bridge.rest.errors import BusyError
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: Seconds that a generation whose pieces nobody waits for one by one may hold the worker.
+SLICE = 0.03
+
+
+class Worker:
+    """One thread in which a model computes, with the host's context."""
+
+    def __init__(self, name: str, context: contextvars.Context) -> None:
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix=f"neuroscope http {name}")
+        self._context = context
+
+    async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Compute in the worker's thread, in turn."""
+        context = self._context.copy()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments, **named))
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Have something done in the worker's thread, after what it does now."""
+        self._threads.submit(self._context.copy().run, function)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Shelved:
+    """A loaded model, when it was loaded (seconds since 1970), and its worker."""
+
+    model: TransformerModel
+    created: int
+    worker: Worker
+
+    def fresh(self) -> TransformerModel:
+        """The same weights with hooks of its own, for one request."""
+        from neuroscope.models.model import TransformerModel
+
+        model = self.model
+        return TransformerModel(model.engine, model.tokenizer, model.name, model.weights_hash)
+
+
+class Shelf:
+    """Loaded models by name; the one loaded last serves requests that name none."""
+
+    def __init__(self, host: Host, most: int) -> None:
+        self._host = host
+        self._context = host.context(None)
+        self._lock = threading.Lock()
+        self._models: dict[str, Shelved] = {}
+        self._workers: dict[int, Worker] = {}
+        self._default: str | None = None
+        self._loader = Worker("loader", self._context)
+        self._most = most
+        self._running = 0
+
+    async def start(self) -> None:
+        """Take over what the host has loaded."""
+        if self._host.options.model is not None:
+            await self.load(self._host.options.model)
+
+    async def load(self, name: str) -> Shelved:
+        """The model of that name, loaded now if it is not; from now on the default. Raises what loading raises."""
+        shelved = self._models.get(name)
+        if shelved is None:
+            shelved = await self._loader.run(self._load, name)
+        self._default = name
+        return shelved
+
+    def _load(self, name: str) -> Shelved:
+        from neuroscope.models.model import TransformerModel
+
+        model = TransformerModel.from_hugging_face(name)
+        with self._lock:
+            worker = self._workers.get(id(model.engine))
+            if worker is None:
+                worker = self._workers[id(model.engine)] = Worker(name, self._context)
+            return self._models.setdefault(name, Shelved(model, int(time.time()), worker))
+
+    async def find(self, name: str | None) -> Shelved:
+        """The loaded model of that name, or the default for None; `ModelNotFoundError` says how to load it."""
+        if name is None:
+            if self._default is None:
+                raise ModelNotFoundError("No model is loaded.", remedy='POST /v1/models/load {"model": "…"}.')
+            return self._models[self._default]
+        found = self._models.get(name)
+        if found is not None:
+            return found
+        if name in self._host.models.names():  # a session loaded it over ZeroMQ
+            return await self._loader.run(self._load, name)
+        remedy = f'POST /v1/models/load {{"model": …}} loads it. {did_you_mean(name, self.names(), listing="Loaded")}'
+        raise ModelNotFoundError(f"No model {name!r} is loaded.", remedy=remedy)
+
+    def names(self) -> list[str]:
+        return sorted({*self._models, *self._host.models.names()})
+
+    def created(self, name: str) -> int:
+        found = self._models.get(name)
+        return 0 if found is None else found.created
+
+    @property
+    def default(self) -> str | None:
+        return self._default
+
+    @property
+    def running(self) -> int:
+        """Generations that run now."""
+        return self._running
+
+    def pull(self, worker: Worker, pieces: Iterator[T]) -> Pull[T]:
+        """A generation in the worker's turns; `BusyError` when as many run as may."""
+        if self._running >= self._most:
+            raise BusyError(f"{self._running} generations run, which is the limit.", remedy="Try again in a moment.")
+        self._running += 1
+        return Pull(self, worker, pieces)
+
+    def ended(self) -> None:
+        self._running -= 1
+
+    def close(self) -> None:
+        for worker in (self._loader, *self._workers.values()):
+            worker.close()
+
+
+class Pull(Generic[T]):
+    """An iterator whose steps are computed by a worker when they are asked for. Close it, come what may."""
+
+    def __init__(self, shelf: Shelf, worker: Worker, pieces: Iterator[T]) -> None:
+        self.worker = worker
+        self._shelf, self._pieces = shelf, pieces
+        self._closed = False
+
+    async def one(self) -> T | None:
+        """The next piece; None at the end."""
+        return await self.worker.run(next, self._pieces, None)
+
+    async def some(self) -> list[T]:
+        """The pieces that come within a short time, one at least; empty at the end."""
+        return await self.worker.run(_some, self._pieces)
+
+    def close(self) -> None:
+        """End the generation, also one that is at work: it stops before its next step."""
+        if not self._closed:
+            self._closed = True
+            self._shelf.ended()
+            close: Any = getattr(self._pieces, "close", None)
+            if close is not None:
+                self.worker.later(close)
+
+
+def _some(pieces: Iterator[T]) -> list[T]:
+    end = time.monotonic() + SLICE
+    found: list[T] = []
+    for piece in pieces:
+        found.append(piece)
+        if time.monotonic() > end:
+            break
+    return found
