@@ -4,12 +4,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: demo peers test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
 	@echo "make test      install, then lint, types, import contracts and the whole test suite"
 	@echo "make test-smalltalk   the image's side, on GNU Smalltalk"
+	@echo "make peers     the tools that benchmarks/ compares with, in environments of their own"
 	@echo "make check     lint, types and import contracts only"
 	@echo "make format    let ruff rewrite the sources"
 
@@ -21,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/neuroscope run --alias gpt-oss-20b=HuggingFaceTB/SmolLM2-135M-Instruct --figures demo examples/01_causal_tracing_for_known_phenomena.st
+	$(BIN)/neuroscope run --embedded --figures demo examples/01_causal_tracing_for_known_phenomena.st
 
 test: check
 	$(BIN)/python -m pytest
@@ -29,6 +30,16 @@ test: check
 test-smalltalk: $(STAMP)
 	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }
 	$(BIN)/python -m pytest tests/pharo
+
+# TransformerLens 4 with nnsight, and circuitkit with TransformerLens 3, do not go together.
+peers: .venv-lens/.installed .venv-circuitkit/.installed
+
+.venv-lens/.installed: PEERS = transformer-lens==4.3.0 nnsight==0.8.1
+.venv-circuitkit/.installed: PEERS = circuitkit==0.2.0
+.venv-%/.installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 $(PEERS)
+	@touch $@
 
 check: lint types contracts
 
@@ -47,4 +58,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix
 
 clean:
-	rm -rf $(VENV) build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .venv-lens .venv-circuitkit build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -7,6 +7,7 @@ the peers' environments too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -79,10 +80,8 @@ def main(prepare: Callable[[Work], Mapping[str, Mapping[str, Job]]]) -> None:
 
 def _forget_peak() -> None:
     """Begin the kernel's record of this process's peak memory anew (Linux); elsewhere the peak includes loading."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def _peak() -> float:

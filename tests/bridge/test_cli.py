@@ -227,8 +227,22 @@ def test_a_tokenizer_that_knows_no_words_is_told_for_each_task(model: Path) -> N
     assert "fit the tokenizer" in scores[0]["note"]
 
 
+def test_a_model_is_evaluated_on_the_tasks_asked_for() -> None:
+    done = succeeding("evaluate", "gpt2-medium", "--embedded", "--task", "capitals", "--task", "ioi", "-n", "40", "--json")
+    scores = {score["task"]: score for score in json.loads(done.stdout)["scores"]}
+    assert scores.keys() == {"capital_of_country", "indirect_object_identification"}
+    assert scores["capital_of_country"]["accuracy"]["n"] == 40
+    assert scores["capital_of_country"]["accuracy"]["value"] > 0.9
+
+
+def test_the_library_is_listed_shown_and_measured_again() -> None:
+    listed = json.loads(succeeding("library", "list", "--json").stdout)
+    assert {entry["name"] for entry in listed} >= {"subject_verb_agreement", "sentiment_polarity", "tokenization"}
+    assert "held out" in succeeding("library", "show", "entityRecognition").stdout
+    assert "agrees" in succeeding("library", "verify", "relation_extraction").stdout
+
+
 def test_a_circuit_that_the_library_has_not_is_told() -> None:
-    assert json.loads(succeeding("library", "list", "--json").stdout) == []
-    failed = neuroscope("library", "show", "tokenization")
+    failed = neuroscope("library", "show", "relation_extractor")
     assert failed.returncode == 1
-    assert "neuroscope library build" in failed.stderr
+    assert "relation_extraction" in failed.stderr

@@ -1,0 +1,104 @@
+"""Documented scripts, unchanged, on the bundled models, through the command line: what they find beats its controls."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = pytest.mark.slow
+
+Ran = Callable[..., tuple[dict[str, Any], str, str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """Run scripts with --embedded: the variables they leave, and what they print on either stream."""
+
+    def ran(*scripts: str) -> tuple[dict[str, Any], str, str]:
+        folder = tmp_path_factory.mktemp("embedded")
+        command = [sys.executable, "-m", "neuroscope_bridge", "run", "--embedded", "--json", str(folder / "out.json")]
+        command += [str(EXAMPLES / script) for script in scripts]
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NEUROSCOPE_LIBRARY": str(folder / "library")}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads((folder / "out.json").read_text())["variables"], done.stdout, done.stderr
+
+    return ran
+
+
+def test_script_1_finds_a_small_circuit(run: Ran) -> None:
+    variables, printed, told = run("01_causal_tracing_for_known_phenomena.st")
+    results = variables["results"]
+    assert told.count("stands in for gpt-oss-20b") == 1
+    assert results["faithfulness"]["value"] >= 0.85
+    assert results["heldOutFaithfulness"]["low"] > results["randomCircuitFaithfulness"]["high"]
+    assert results["fractionOfEdges"] <= 0.10
+    strong = [c for c in results["components"] if c["recovered"]["low"] > 0.1 or c["damage"]["low"] > 0.1]
+    assert len(strong) >= 3
+    assert max(abs(c["recovered"]["value"]) for c in results["controls"]) < max(c["recovered"]["value"] for c in strong)
+    assert "faithfulness" in printed
+
+
+def test_script_4_compares_circuits_across_architectures(run: Ran) -> None:
+    variables, printed, _ = run("04_circuit_growth_with_scale.st")
+    analysis = variables["scaleAnalysis"]
+    for side in (analysis["small"], analysis["large"]):
+        assert side["effect"]["low"] > 0
+        assert side["heldOutFaithfulness"]["low"] > side["randomCircuitFaithfulness"]["high"]
+        assert side["reuse"]["low"] > side["chanceReuse"]
+        assert side["specialization"] == pytest.approx(1 - side["reuse"]["value"])
+        assert side["curve"]
+    assert analysis["growth"].keys() == {"heads", "mlps", "edges", "fraction_of_model"}
+    assert "edges for 80 %" in printed
+
+
+def test_script_10_loads_the_library(run: Ran) -> None:
+    variables, printed, _ = run("10_circuit_library_development.st", "10_call.st")
+    assert variables["agreement"]["task"] == "subject_verb_agreement"
+    assert variables["agreement"]["heldOutFaithfulness"]["low"] > variables["agreement"]["randomCircuitFaithfulness"]["high"]
+    assert "agrees" in printed
+
+
+def test_script_11_discovers_circuits_that_pass_their_test(run: Ran) -> None:
+    variables, _, _ = run("11_automated_circuit_discovery.st", "11_call.st")
+    found = variables["validatedCircuits"]
+    assert found
+    for circuit in found:
+        assert circuit["heldOutFaithfulness"]["value"] >= 0.85
+        assert circuit["heldOutFaithfulness"]["low"] > circuit["randomCircuitFaithfulness"]["high"]
+    assert found[0]["fractionOfEdges"] < 0.2
+
+
+def test_script_12_composes_a_sentiment_analyzer(run: Ran) -> None:
+    variables, _, _ = run("12_circuit_composition_framework.st", "12_call.st")
+    report = variables["report"]
+    assert report["fractionOfEdges"] < 0.1
+    for task in ("sentiment_analysis", "emotion_detection"):
+        composite, full, random = (
+            next(score for score in report[kind] if score["task"] == task)["preference"]
+            for kind in ("composite", "full", "random")
+        )
+        assert composite["low"] > random["high"]
+        assert composite["value"] > 0.8
+        assert full["value"] > 0.95
+
+
+def test_script_13_reports_four_scores(run: Ran) -> None:
+    variables, printed, _ = run("13_quality_assurance_and_validation.st", "13_call.st")
+    report = variables["report"]
+    scores = [report[aspect]["score"] for aspect in ("functional", "performance", "interpretability", "safety")]
+    assert all(0 <= score <= 1 for score in scores)
+    assert report["overallScore"] == pytest.approx(sum(scores) / 4)
+    assert report["functional"]["score"] > 0.7
+    evidence = report["interpretability"]["evidence"]
+    assert evidence["overlap of nodes under other seeds"] > evidence["overlap by chance"]
+    assert "overall" in printed
