@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
@@ -31,16 +32,27 @@ EXPORTS: dict[str, str] = {
     "TransformerModel": "neuroscope.models.model",
 }
 
+#: Further classes, announced by the other rooms of the house as entry points of this group: nothing here may import them.
+ANNOUNCED = "neuroscope.vocabulary"
+
 __all__ = ["EXPORTS", "__version__", "connect", *sorted(EXPORTS)]
 
 
 def __getattr__(name: str) -> Any:
     if name == "connect":
         return _connect()
-    module = EXPORTS.get(name)
+    module = EXPORTS.get(name) or (None if name.startswith("_") else announced().get(name))
     if module is None:
         raise AttributeError(f"module 'neuroscope' has no attribute {name!r}")
     return getattr(importlib.import_module(module), name)
+
+
+@functools.cache
+def announced() -> dict[str, str]:
+    """Class name → module of the announced classes."""
+    from importlib.metadata import entry_points
+
+    return {point.name: point.module for point in entry_points(group=ANNOUNCED)}
 
 
 def _connect() -> Any:

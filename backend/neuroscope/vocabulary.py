@@ -114,16 +114,16 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
 
 def names() -> list[str]:
     """Every class name that a script may use, sorted. Imports nothing."""
-    from neuroscope import EXPORTS
+    from neuroscope import EXPORTS, announced
 
-    return sorted(EXPORTS)
+    return sorted({*EXPORTS, *announced()})
 
 
 def find(name: str) -> type | None:
     """The vocabulary class called `name` exactly, importing its module on first use; None when there is none."""
-    from neuroscope import EXPORTS
+    from neuroscope import EXPORTS, announced
 
-    module = EXPORTS.get(name)
+    module = EXPORTS.get(name) or announced().get(name)
     if module is None:
         return None
     cls = getattr(importlib.import_module(module), name)

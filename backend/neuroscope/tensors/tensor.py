@@ -41,6 +41,10 @@ class ActivationTensor:
         """A numpy copy (bfloat16 becomes float32)."""
         return self._ops.to_numpy(self._array)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """What `numpy.asarray` makes of it."""
+        return self.numpy() if dtype is None else self.numpy().astype(dtype)
+
     def tolist(self) -> Any:
         """Nested lists of numbers."""
         return self.numpy().tolist()

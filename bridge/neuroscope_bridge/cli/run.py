@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from neuroscope import settings
+from neuroscope import events, settings
 from neuroscope.errors import ArgumentError
 from neuroscope.results import Result, plain
 from neuroscope_bridge.cli import show
@@ -63,11 +63,38 @@ def prepared(options: RunOptions) -> Iterator[Workspace]:
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
         settings.defaults(seed=options.seed, engine=options.engine),
+        _server_on_demand(options),
     ):
         workspace = Workspace(transcript=_transcript, limits=Limits(time=options.time_limit), seed=settings.seed())
         with show.progress_shown(options.quiet):
             bind(workspace, options)
         yield workspace
+
+
+@contextlib.contextmanager
+def _server_on_demand(options: RunOptions) -> Iterator[None]:
+    """Let a script's HTTP client have a server when none is up: started when it is first needed, ended with the run."""
+    from neuroscope_bridge.rest.substitute import DEFAULT_URL, served_by
+
+    with contextlib.ExitStack() as ends:
+
+        def start() -> str:
+            from neuroscope_bridge.host import Host, HostOptions
+            from neuroscope_bridge.rest.application import HttpOptions
+            from neuroscope_bridge.rest.door import HttpDoor
+
+            given = HostOptions(None, options.aliases, options.embedded, options.engine, options.seed)
+            host = Host(given)
+            ends.callback(host.close)
+            door = HttpDoor(host, "127.0.0.1:0", HttpOptions())
+            url = door.open()
+            door.start()
+            ends.callback(door.close)
+            events.notice(f"No server answers at {DEFAULT_URL}; one was started for this run at {url}.")
+            return url
+
+        with served_by(start):
+            yield
 
 
 def bind(workspace: Workspace, options: RunOptions) -> None:

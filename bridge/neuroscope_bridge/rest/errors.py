@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,7 +96,9 @@ def envelope(fields: dict[str, Any], param: str | None = None) -> dict[str, Any]
     """`{"error": …}` as OpenAI's clients read it."""
     status = status_of(fields)
     remedy = fields.get("remedy")
-    message = fields["message"] if remedy is None else f"{fields['message']} {remedy}"
+    message = str(fields["message"])
+    if remedy is not None:
+        message = f"{message}{'' if message.endswith(('.', '?')) else '.'} {remedy}"
     return {
         "error": {
             "message": _clean(message),
@@ -109,16 +112,19 @@ def envelope(fields: dict[str, Any], param: str | None = None) -> dict[str, Any]
 
 
 def validation(errors: Sequence[Any]) -> dict[str, Any]:
-    """The body for a request that is not of the form that the OpenAPI document describes; names the first place."""
-    first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
-    more = f" ({len(errors) - 1} more)" if len(errors) > 1 else ""
-    fields = {
-        "code": "invalid",
-        "message": f"{place}: {first['msg']}.{more}",
-        "remedy": "/openapi.json describes every request.",
-    }
+    """The body for a request that is not of the form that the OpenAPI document describes; names one place.
+
+    Where several forms are possible each has its complaints: the one that came furthest into the request tells most.
+    """
+    told = max(errors, key=lambda error: (error["type"] == "value_error", len(error["loc"])))
+    place = ".".join(str(part) for part in told["loc"] if not _FORM.fullmatch(str(part))) or "body"
+    message = str(told["msg"]).removeprefix("Value error, ")
+    fields = {"code": "invalid", "message": f"{place}: {message}", "remedy": "/openapi.json describes every request."}
     return envelope(fields, param=place)
+
+
+#: Parts of a validator's path that name a form rather than a field.
+_FORM = re.compile(r"body|str|int|constrained-\w+|literal.*|list\[.*|function-.*|nullable.*|[A-Z]\w*", re.DOTALL)
 
 
 def _clean(text: str) -> str:

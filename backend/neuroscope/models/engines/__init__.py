@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from neuroscope.errors import ArgumentError, ModelLoadError, did_you_mean
 
 if TYPE_CHECKING:
+    from neuroscope.models.engines.protocol import ArrayOps
     from neuroscope.models.model import TransformerModel
     from neuroscope.models.resolve import ModelSource
 
@@ -32,6 +33,15 @@ def load_engine(
 
     loaded = loading.load(source, dtype=dtype, device=device or _usual_device(), allow_pickle=allow_pickle, revision=revision)
     return TransformerModel(TorchEngine(loaded.model), _checked(loaded.tokenizer), name, loaded.weights_hash)
+
+
+def host_ops() -> ArrayOps:
+    """Operations on arrays in this machine's memory that belong to no model, in single precision."""
+    import torch
+
+    from neuroscope.models.engines.torch_ops import TorchOps
+
+    return TorchOps(torch.device("cpu"), torch.float32)
 
 
 def _usual_device() -> str:

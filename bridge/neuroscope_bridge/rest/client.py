@@ -1,0 +1,464 @@
+"""Clients of the HTTP server, under the names of the documented scripts.
+
+client = LMStudioRESTClient.default()
+client.load_model("bundled:gpt2-medium")
+hooks = client.create_circuit_analysis_hooks(13)
+result = client.generate_with_activations([{"role": "user", "content": "What is the capital of France?"}], hooks=hooks)
+cache = client.convert_activations_for_neuroscope(result["activations"])
+cache["5.residual"].numpy()
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgpack
+import numpy as np
+
+from neuroscope import events
+from neuroscope.errors import ArgumentError
+from neuroscope.models import aliases
+from neuroscope.models.engines import host_ops
+from neuroscope.models.sites import Site
+from neuroscope.results import plain
+from neuroscope.tensors.cache import ActivationCache
+from neuroscope.tensors.tensor import ActivationTensor
+from neuroscope.vocabulary import public
+from neuroscope_bridge.rest.substitute import DEFAULT_URL, substitute
+from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
+
+_WITH_ACTIVATIONS = "/v1/chat/completions/with_activations"
+_PLACEHOLDER = "/path/to/"
+
+#: Seconds to connect, and of silence; a load or a long generation may say nothing for a while.
+_CONNECT, _SILENCE = 5.0, 600.0
+
+
+class GenerationResult(dict[str, Any]):
+    """A server's answer as a dictionary. As plain data it leaves the activations' values out, since they may be huge."""
+
+    def as_dictionary(self) -> dict[str, Any]:
+        activations = {
+            name: {key: value for key, value in one.items() if key != "data"}
+            for name, one in self.get("activations", {}).items()
+        }
+        return {**self, "activations": activations}
+
+
+class _Messages:
+    """What both clients say and read: requests as plain data, answers as objects."""
+
+    @staticmethod
+    def generation(messages: Any, hooks: Any, activation_hooks: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+        if hooks is not None and activation_hooks is not None:
+            raise ArgumentError("hooks and activation_hooks name the same thing.", remedy="Give one of them.")
+        asked = plain(messages)
+        prompt = {"prompt": asked} if isinstance(asked, str) else {"messages": asked}
+        given = {name: plain(value) for name, value in options.items() if value is not None}
+        return {**prompt, "activation_hooks": plain(activation_hooks if hooks is None else hooks) or [], **given}
+
+    @staticmethod
+    def target(name: str, url: str) -> str:
+        """What a model's name means here: through the aliases in force, and a path as this process sees it."""
+        target = aliases.follow(str(name))
+        local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+        looks_like_path = target.startswith((".", "~")) or "/" in target
+        return str(Path(target).expanduser().resolve()) if local and looks_like_path and Path(target).exists() else target
+
+    @staticmethod
+    def result(document: dict[str, Any]) -> GenerationResult:
+        for one in document.get("activations", {}).values():
+            if isinstance(one.get("data"), bytes):
+                array = np.frombuffer(one["data"], np.dtype(one["dtype"]).newbyteorder("<")).reshape(one["shape"])
+                one["data"] = _tensor(array)
+        return GenerationResult(document)
+
+    @staticmethod
+    def event(line: str) -> GenerationResult | None:
+        """One line of a stream: an event, or None for what is none. Raises the error that a server sent instead."""
+        if not line.startswith("data: ") or line == "data: [DONE]":
+            return None
+        document = json.loads(line.removeprefix("data: "))
+        if "error" in document:
+            raise RemoteError(_details(document["error"]))
+        for one in document.get("activations", {}).values():
+            if one.get("encoding") == "npy":
+                file = io.BytesIO(base64.b64decode(one["data"]))
+                one["data"] = _tensor(np.load(file, allow_pickle=False))
+                del one["encoding"]
+        choices = document.get("choices") or [{}]
+        document["text"] = choices[0].get("delta", {}).get("content") or ""
+        return GenerationResult(document)
+
+    @staticmethod
+    def failure(response: httpx.Response, asked: Mapping[str, Any] | None) -> RemoteError:
+        try:
+            details = _details(response.json()["error"])
+        except (ValueError, KeyError, TypeError):
+            details = {
+                "code": "http",
+                "message": f"{response.request.url} answered {response.status_code}.",
+                "remedy": "Is it a NeuroScope server? `neuroscope serve` starts one.",
+            }
+        name = str((asked or {}).get("model", ""))
+        if details["code"] == "model-not-found" and name.startswith(_PLACEHOLDER):
+            details["remedy"] = (
+                f"{name} in the script stands for a model of yours: write its name there, or run with "
+                f"`--alias {name}=NAME` (for example bundled:gpt2-medium)."
+            )
+        return RemoteError(details)
+
+    @staticmethod
+    def gone(url: str, error: Exception) -> ServerGoneError:
+        return ServerGoneError(
+            f"No server answers at {url}: {error or type(error).__name__}.",
+            remedy="`neuroscope serve` starts one; LMStudioRESTClient url: names another address.",
+        )
+
+
+def _details(error: Mapping[str, Any]) -> dict[str, Any]:
+    """An error's body as the rest of NeuroScope knows errors: the message without the remedy."""
+    remedy = error.get("remedy")
+    message = str(error["message"])
+    if remedy and message.endswith(str(remedy)):
+        message = message[: -len(str(remedy))].rstrip()
+    return {
+        "code": str(error.get("code", "remote")).replace("_", "-"),
+        "message": message,
+        "site": error.get("site"),
+        "remedy": remedy,
+    }
+
+
+def _tensor(array: Any) -> ActivationTensor:
+    ops = host_ops()
+    return ActivationTensor(ops.asarray(np.array(array)), ops)
+
+
+def circuit_analysis_hooks(layers: int) -> list[dict[str, Any]]:
+    """Hooks on what each of the first `layers` layers writes: residual stream, attention, MLP; and on the embedding."""
+    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
+        raise ArgumentError(f"The number of layers is a whole number above zero, not {layers!r}.")
+    hooks: list[dict[str, Any]] = [{"layer_name": "transformer.wte", "component": "embedding", "hook_id": "embedding"}]
+    for layer in range(layers):
+        for component, name in (("residual", "residual"), ("attention", "attention"), ("mlpOutput", "mlp")):
+            hooks.append({"layer_name": f"transformer.h.{layer}", "component": component, "hook_id": f"layer_{layer}_{name}"})
+    return hooks
+
+
+def converted(activations: Mapping[str, Any], tokens: Sequence[str] = ()) -> ActivationCache:
+    """Activations of an answer as a cache by site, one row, as `runWithCaching:` answers it."""
+    ops = host_ops()
+    found: dict[Site, Any] = {}
+    for name, one in activations.items():
+        data = one.get("data")
+        if data is None:
+            raise ArgumentError(f"{name} has statistics alone, no values.", remedy="Ask for it again without statistics_only.")
+        array = np.asarray(data, dtype=np.float32)
+        site = Site.parse(str(one["site"]))
+        if site in found:
+            raise ArgumentError(f"{name} and another hook hold {site}.", remedy="Convert them one at a time.")
+        found[site] = ops.asarray(array[None])
+    return ActivationCache(found, ops, [list(tokens)])
+
+
+@public
+class LMStudioRESTClient:
+    """A client of a NeuroScope server over HTTP.
+
+    Every operation raises `RemoteError` with what the server answered, or `ServerGoneError` when none answers.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
+        self._url = str(url).rstrip("/")
+        self._token = token
+        self._http: httpx.Client | None = None
+        self._replaceable = False
+        self._layers: int | None = None
+        self._model: str | None = None
+
+    @classmethod
+    def default(cls) -> LMStudioRESTClient:
+        """The server on this machine, at 127.0.0.1:50111. In `neuroscope run` one is started when none is up."""
+        client = cls()
+        client._replaceable = True
+        return client
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    # --- the server and its models --------------------------------------------------------------------------------------
+
+    def health(self) -> dict[str, Any]:
+        """Whether the server answers, its version, and its models."""
+        return self._json("GET", "/health")
+
+    def models(self) -> list[str]:
+        """The names of the loaded models."""
+        return [one["id"] for one in self._json("GET", "/v1/models")["data"]]
+
+    def load_model(self, name: str) -> dict[str, Any]:
+        """Load a model by name or path; it serves what this client asks from now on. Answers its sizes."""
+        self._connected()
+        loaded = self._json("POST", "/v1/models/load", {"model": _Messages.target(name, self._url)}, named=str(name))
+        self._model, self._layers = loaded["id"], loaded["architecture"]["layers"]
+        return loaded
+
+    def tokenize(self, text: str) -> dict[str, Any]:
+        """Ids and texts of a text's tokens."""
+        return self._json("POST", "/v1/tokenize", self._with_model({"text": str(text)}))
+
+    # --- hooks ------------------------------------------------------------------------------------------------------------
+
+    def create_circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
+        """Hooks on what each of the first `layers` layers writes; of a loaded model with fewer layers, on all it has."""
+        layers = int(layers)
+        if self._layers is not None and layers > self._layers:
+            events.notice(f"{self._model} has {self._layers} layers: hooks for those, not for {layers}.")
+            layers = self._layers
+        return circuit_analysis_hooks(layers)
+
+    def register_hooks(self, hooks: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Keep hooks on the server under their ids; requests may then name them. Answers the ids."""
+        found: list[str] = self._json("POST", "/v1/activations/hooks", {"hooks": plain(hooks)})["registered"]
+        return found
+
+    def hooks(self) -> list[dict[str, Any]]:
+        """The registered hooks."""
+        found: list[dict[str, Any]] = self._json("GET", "/v1/activations/hooks")["data"]
+        return found
+
+    def remove_hooks(self, name: str | None = None) -> list[str]:
+        """Forget a registered hook, or all of them. Answers the ids."""
+        path = "/v1/activations/hooks" if name is None else f"/v1/activations/hooks/{name}"
+        found: list[str] = self._json("DELETE", path)["removed"]
+        return found
+
+    # --- generation ---------------------------------------------------------------------------------------------------------
+
+    def chat(self, messages: Any, max_tokens: int = 100, temperature: float = 0.0, seed: int | None = None) -> str:
+        """The model's reply as text."""
+        body = {"messages": plain(messages), "max_tokens": max_tokens, "temperature": temperature}
+        if seed is not None:
+            body["seed"] = seed
+        answer = self._json("POST", "/v1/chat/completions", self._with_model(body))
+        return str(answer["choices"][0]["message"]["content"])
+
+    def generate_with_activations(
+        self,
+        messages: Any,
+        hooks: Any = None,
+        activation_hooks: Any = None,
+        max_tokens: int = 100,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Any = None,
+        stream: bool = False,
+    ) -> Any:
+        """Generate, and answer what the hooks saw: a dictionary with `choices`, `usage`, `tokens` and `activations`.
+
+        `messages` is a list of role and content, or a plain text that goes on. `hooks` and `activation_hooks` name the same
+        thing. Each entry of `activations` has `site`, `axes`, `shape` and `data`, an ActivationTensor. With `stream` the
+        answer is an iterator of events, one for each token as it is made, with `text`, `token` and `activations`.
+        """
+        options = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "stop": stop,
+        }
+        body = self._with_model(_Messages.generation(messages, hooks, activation_hooks, options))
+        if stream:
+            return self._events({**body, "stream": True, "encoding": "npy"})
+        answer = self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
+        return _Messages.result(msgpack.unpackb(answer.content))
+
+    def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
+        """The activations of an answer as an ActivationCache, by site."""
+        return converted(activations)
+
+    def analyze(self, name: str, **options: Any) -> dict[str, Any]:
+        """A named analysis of the model: mathematical_reasoning, factual_recall, creative_writing, …"""
+        return self._json("POST", f"/v1/analyze/{name}", self._with_model(plain(options)))
+
+    # --- the connection -----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def __enter__(self) -> LMStudioRESTClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def print_string(self) -> str:
+        return f"a LMStudioRESTClient({self._url})"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+    def _with_model(self, body: dict[str, Any]) -> dict[str, Any]:
+        return body if self._model is None else {"model": self._model, **body}
+
+    def _connected(self) -> httpx.Client:
+        if self._http is None:
+            if self._replaceable:
+                self._replaceable = False
+                start = substitute()
+                if start is not None and not _answers(self._url):
+                    self._url = start()
+            self._http = httpx.Client(
+                base_url=self._url, headers=_headers(self._token), timeout=httpx.Timeout(_SILENCE, connect=_CONNECT)
+            )
+        return self._http
+
+    def _json(self, method: str, path: str, body: dict[str, Any] | None = None, named: str | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = self._request(method, path, body, named=named).json()
+        return found
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+        *,
+        accept: str = "application/json",
+        named: str | None = None,
+    ) -> httpx.Response:
+        try:
+            response = self._connected().request(method, path, json=body, headers={"Accept": accept})
+        except httpx.TransportError as error:
+            raise _Messages.gone(self._url, error) from error
+        if response.is_error:
+            raise _Messages.failure(response, body if named is None else {"model": named})
+        return response
+
+    def _events(self, body: dict[str, Any]) -> Iterator[GenerationResult]:
+        try:
+            with self._connected().stream("POST", _WITH_ACTIVATIONS, json=body) as response:
+                if response.is_error:
+                    response.read()
+                    raise _Messages.failure(response, body)
+                for line in response.iter_lines():
+                    event = _Messages.event(line)
+                    if event is not None and "token" in event:
+                        yield event
+        except httpx.TransportError as error:
+            raise _Messages.gone(self._url, error) from error
+
+
+class AsyncLMStudioRESTClient:
+    """The same for asyncio: `await client.generate_with_activations(…)`, and with `stream=True` an asynchronous iterator."""
+
+    def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
+        self._url = url.rstrip("/")
+        self._http = httpx.AsyncClient(
+            base_url=self._url, headers=_headers(token), timeout=httpx.Timeout(_SILENCE, connect=_CONNECT)
+        )
+        self._model: str | None = None
+
+    async def health(self) -> dict[str, Any]:
+        """Whether the server answers, its version, and its models."""
+        return await self._json("GET", "/health")
+
+    async def models(self) -> list[str]:
+        """The names of the loaded models."""
+        return [one["id"] for one in (await self._json("GET", "/v1/models"))["data"]]
+
+    async def load_model(self, name: str) -> dict[str, Any]:
+        """See `LMStudioRESTClient.load_model`."""
+        loaded = await self._json("POST", "/v1/models/load", {"model": _Messages.target(name, self._url)})
+        self._model = loaded["id"]
+        return loaded
+
+    def create_circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
+        """See `circuit_analysis_hooks`."""
+        return circuit_analysis_hooks(layers)
+
+    async def generate_with_activations(
+        self,
+        messages: Any,
+        hooks: Any = None,
+        activation_hooks: Any = None,
+        max_tokens: int = 100,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Any = None,
+        stream: bool = False,
+    ) -> Any:
+        """See `LMStudioRESTClient.generate_with_activations`."""
+        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop}
+        body = _Messages.generation(messages, hooks, activation_hooks, options)
+        if self._model is not None:
+            body["model"] = self._model
+        if stream:
+            return self._events({**body, "stream": True, "encoding": "npy"})
+        answer = await self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
+        return _Messages.result(msgpack.unpackb(answer.content))
+
+    def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
+        """See `LMStudioRESTClient.convert_activations_for_neuroscope`."""
+        return converted(activations)
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> AsyncLMStudioRESTClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = (await self._request(method, path, body)).json()
+        return found
+
+    async def _request(
+        self, method: str, path: str, body: dict[str, Any] | None = None, *, accept: str = "application/json"
+    ) -> httpx.Response:
+        try:
+            response = await self._http.request(method, path, json=body, headers={"Accept": accept})
+        except httpx.TransportError as error:
+            raise _Messages.gone(self._url, error) from error
+        if response.is_error:
+            raise _Messages.failure(response, body)
+        return response
+
+    async def _events(self, body: dict[str, Any]) -> AsyncIterator[GenerationResult]:
+        try:
+            async with self._http.stream("POST", _WITH_ACTIVATIONS, json=body) as response:
+                if response.is_error:
+                    await response.aread()
+                    raise _Messages.failure(response, body)
+                async for line in response.aiter_lines():
+                    event = _Messages.event(line)
+                    if event is not None and "token" in event:
+                        yield event
+        except httpx.TransportError as error:
+            raise _Messages.gone(self._url, error) from error
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", timeout=1.0).is_success
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,130 @@
+"""The Python clients, and the same class from a script."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import numpy as np
+import pytest
+
+import neuroscope
+from neuroscope import events
+from neuroscope.errors import ArgumentError
+from neuroscope.models.model import TransformerModel
+from neuroscope_bridge.rest.client import AsyncLMStudioRESTClient, LMStudioRESTClient, circuit_analysis_hooks
+from neuroscope_bridge.rest.substitute import served_by
+from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
+from neuroscope_dsl.workspace import Workspace
+
+MESSAGES = [{"role": "user", "content": "w5 w6 w7"}]
+
+
+@pytest.fixture
+def client(url: str) -> LMStudioRESTClient:
+    return LMStudioRESTClient(url)
+
+
+def test_it_is_part_of_neuroscope() -> None:
+    assert neuroscope.LMStudioRESTClient is LMStudioRESTClient
+    assert "LMStudioRESTClient" in neuroscope.vocabulary.names()
+    assert LMStudioRESTClient.default().url == "http://127.0.0.1:50111"
+
+
+def test_models_hooks_and_chat(client: LMStudioRESTClient) -> None:
+    assert client.health()["status"] == "ok"
+    assert client.load_model("chatty")["architecture"]["layers"] == 3
+    assert client.models() == ["chatty"]
+    assert client.tokenize("w5 w6")["ids"] == [5, 6]
+    assert client.register_hooks([{"layer_name": "1", "hook_id": "kept"}]) == ["kept"]
+    assert client.hooks() == [{"layer_name": "1", "hook_id": "kept"}]
+    assert client.remove_hooks() == ["kept"]
+    assert client.chat(MESSAGES, max_tokens=5) == client.chat(MESSAGES, max_tokens=5)
+
+
+def test_activations_become_a_cache(client: LMStudioRESTClient, direct: TransformerModel) -> None:
+    client.load_model("chatty")
+    told: list[Any] = []
+    with events.listen(told.append):
+        hooks = client.create_circuit_analysis_hooks(24)
+    assert [event.message for event in told] == ["chatty has 3 layers: hooks for those, not for 24."]
+    assert len(hooks) == 10
+    result = client.generate_with_activations(MESSAGES, hooks=hooks, max_tokens=5)
+    cache = client.convert_activations_for_neuroscope(result["activations"])
+    wanted = direct.run_with_caching(" ".join(result["tokens"][:-1]), cache.sites)
+    for site in cache.sites:
+        np.testing.assert_allclose(cache[site], wanted[site], rtol=1e-4, atol=1e-5)
+    assert "data" not in result.as_dictionary()["activations"]["layer_0_mlp"]
+
+
+def test_both_names_of_hooks_and_not_both_at_once(client: LMStudioRESTClient) -> None:
+    hooks = [{"layer_name": "1"}]
+    one = client.generate_with_activations(MESSAGES, hooks=hooks, max_tokens=2)
+    two = client.generate_with_activations("w5 w6 w7 w3", activation_hooks=hooks, max_tokens=2)
+    np.testing.assert_array_equal(one["activations"]["1.residual"]["data"], two["activations"]["1.residual"]["data"])
+    with pytest.raises(ArgumentError):
+        client.generate_with_activations(MESSAGES, hooks=hooks, activation_hooks=hooks)
+    with pytest.raises(ArgumentError):
+        circuit_analysis_hooks(0)
+
+
+def test_a_stream_iterates_events(client: LMStudioRESTClient) -> None:
+    found = list(client.generate_with_activations(MESSAGES, hooks=[{"layer_name": "1"}], max_tokens=5, stream=True))
+    assert [event["token"]["index"] for event in found] == [0, 1, 2, 3, 4]
+    assert found[0]["activations"]["1.residual"]["data"].shape == (4, 32)
+    whole = client.generate_with_activations(MESSAGES, max_tokens=5)
+    assert "".join(event["text"] for event in found) == whole["choices"][0]["message"]["content"]
+
+
+def test_errors_say_what_the_server_said(client: LMStudioRESTClient) -> None:
+    with pytest.raises(RemoteError, match="Layers run from 0 to 2") as caught:
+        client.generate_with_activations(MESSAGES, hooks=[{"layer_name": "7"}])
+    assert caught.value.code == "site"
+    with pytest.raises(RemoteError, match="Layers run"):
+        list(client.generate_with_activations(MESSAGES, hooks=[{"layer_name": "7"}], stream=True))
+    with pytest.raises(RemoteError, match="--alias /path/to/model="):
+        client.load_model("/path/to/model")
+    with pytest.raises(ServerGoneError, match="neuroscope serve"):
+        LMStudioRESTClient("http://127.0.0.1:9").models()
+
+
+def test_without_a_server_default_takes_the_one_that_is_offered(url: str) -> None:
+    with served_by(lambda: url):
+        client = LMStudioRESTClient.default()
+        assert "chatty" in client.models()
+        assert client.url == url
+        with pytest.raises(ServerGoneError):  # one that was named is meant
+            LMStudioRESTClient("http://127.0.0.1:9").models()
+
+
+def test_a_script_speaks_the_same_class(url: str) -> None:
+    with served_by(lambda: url):
+        texts = Workspace().run(
+            "client := LMStudioRESTClient default. client loadModel: 'chatty'.\n"
+            "messages := Array with: (Dictionary new at: #role put: 'user'; at: #content put: 'w5 w6 w7'; yourself).\n"
+            "hooks := Array with: (Dictionary new at: #layer_name put: '1'; yourself).\n"
+            "all := OrderedCollection new.\n"
+            "(client generateWithActivations: messages hooks: hooks maxTokens: 4 stream: true) do: [:event |\n"
+            "    all add: (((event at: #activations) at: '1.residual') at: #data) shape].\n"
+            "all"
+        )
+    assert list(texts) == [(4, 32), (1, 32), (1, 32), (1, 32)]
+
+
+def test_asyncio(url: str) -> None:
+    async def work() -> tuple[Any, list[Any]]:
+        async with AsyncLMStudioRESTClient(url) as client:
+            assert (await client.health())["status"] == "ok"
+            await client.load_model("chatty")
+            assert await client.models() == ["chatty"]
+            hooks = client.create_circuit_analysis_hooks(1)
+            whole = await client.generate_with_activations(MESSAGES, hooks=hooks, max_tokens=5)
+            stream = await client.generate_with_activations(MESSAGES, hooks=hooks, max_tokens=5, stream=True)
+            found = [event async for event in stream]
+            with pytest.raises(RemoteError):
+                await client.generate_with_activations(MESSAGES, hooks=["nobody"])
+            return whole, found
+
+    whole, found = asyncio.run(work())
+    parts = np.concatenate([event["activations"]["layer_0_mlp"]["data"] for event in found])
+    np.testing.assert_allclose(parts, whole["activations"]["layer_0_mlp"]["data"], rtol=1e-4, atol=1e-6)
