@@ -50,7 +50,7 @@ _THRESHOLDS = (0.2, 0.1, 0.05, 0.02)
 _BATCH = 32
 _CONTROLS = 5
 #: The smallest share of the effect that a node may have and still be no noise.
-_LEAST_EFFECT = 0.01
+_LEAST_EFFECT = 0.005
 
 
 @public
