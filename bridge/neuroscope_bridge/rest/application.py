@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 
 import neuroscope
 from neuroscope.errors import ArgumentError, CancelledError, NeuroScopeError
+from neuroscope.models.sites import Site
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
 from neuroscope_bridge.rest.access import Guard
@@ -25,8 +26,9 @@ from neuroscope_bridge.rest.capture import Captured, Gatherer, check_size
 from neuroscope_bridge.rest.encoding import JSON, dumps, encoded, encoding_for, values
 from neuroscope_bridge.rest.generation import Ask, Piece, ask, chat_tokens, pieces, text_tokens, token_text
 from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan, site_of
+from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import Answer, ChatAnswer, TextAnswer
-from neuroscope_bridge.rest.shelf import Pull, Shelf, Shelved
+from neuroscope_bridge.rest.shelf import Pull, Shelf, Shelved, Worker
 from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 
 #: OpenAI's default for completions.
@@ -56,12 +58,12 @@ class Json(Response):
 
 @dataclass(frozen=True)
 class _Job:
-    """A generation that is ready to be pulled."""
+    """A generation that can begin: everything about it is checked."""
 
     model: Any
     asked: Ask
     plan: Plan
-    pull: Pull[Piece]
+    worker: Worker
 
 
 class _Server:
@@ -83,7 +85,7 @@ class _Server:
         logprobs: int | None,
         encoding: str | None,
     ) -> _Job:
-        """Check everything, then make the generation ready. Nothing is computed for a request that cannot be answered."""
+        """Check everything. Nothing is generated for a request that cannot be answered."""
         shelved = await self.shelf.find(name)
         specs = self.hooks.resolve(hooks)
 
@@ -111,49 +113,53 @@ class _Server:
             made.install(model)
             return model, asked, made
 
-        model, asked, made = await shelved.worker.run(prepare)
-        pull = self.shelf.pull(shelved.worker, pieces(model, asked, made.sites))
-        return _Job(model, asked, made, pull)
+        return _Job(*await shelved.worker.run(prepare), shelved.worker)
 
-    async def answer(self, request: Request, job: _Job, answer: Answer) -> dict[str, Any]:
-        """A whole answer; a client that leaves ends it."""
+    def begin(self, job: _Job, sites: Sequence[Site]) -> Pull[Piece]:
+        return self.shelf.pull(job.worker, pieces(job.model, job.asked, sites))
+
+    async def collect(self, request: Request, job: _Job, take: Callable[[Piece], None]) -> None:
+        """Generate to the end, handing each piece to `take` in the worker's thread; a client that leaves ends it."""
+        pull = self.begin(job, job.plan.sites)
         try:
-            while found := await job.pull.some():
-                for piece in found:
-                    answer.take(piece)
+            while await pull.some(take):
                 if await request.is_disconnected():
                     raise CancelledError("The client left.")
         finally:
-            job.pull.close()
-        return answer.whole()
+            pull.close()
 
     async def stream(
-        self, job: _Job, answer: Answer, usage: bool, chunk: Callable[[Piece], dict[str, Any]] | None = None
+        self,
+        job: _Job,
+        sites: Sequence[Site],
+        opening: Sequence[dict[str, Any]],
+        chunk: Callable[[Piece], dict[str, Any]],
+        closing: Callable[[int], dict[str, Any]] | None = None,
     ) -> EventStream:
-        """An answer as events, one per token. What fails before the first token is an error with its own status."""
+        """A generation as events, one per token. What fails before the first token is an error with its own status."""
+        pull = self.begin(job, sites)
         try:
-            first = await job.pull.one()
+            first = await pull.one(chunk)
         except BaseException:
-            job.pull.close()
+            pull.close()
             raise
-        made = chunk or answer.chunk
 
         async def events() -> AsyncGenerator[bytes]:
-            for opening in answer.opening():
-                yield event(dumps(opening))
-            piece, count = first, 0
+            for document in opening:
+                yield event(dumps(document))
+            told, count = first, 0
             try:
-                while piece is not None:
+                while told is not None:
                     count += 1
-                    yield event(dumps(made(piece)))
-                    piece = await job.pull.one()
-                if usage:
-                    yield event(dumps(answer.closing(count)))
+                    yield event(dumps(told))
+                    told = await pull.one(chunk)
+                if closing is not None:
+                    yield event(dumps(closing(count)))
             except Exception as error:
                 yield event(dumps(errors.body(error)[1]))
             yield DONE
 
-        return EventStream(events(), job.pull.close, self.options.stall)
+        return EventStream(events(), pull.close, self.options.stall)
 
 
 def application(host: Host, options: HttpOptions) -> Any:
@@ -179,6 +185,7 @@ def application(host: Host, options: HttpOptions) -> Any:
     _handle_errors(app)
     _models(app, server)
     _completions(app, server)
+    _lens(app, server)
     _hooks(app, server)
     _describe(app)
     _page(app)
@@ -261,11 +268,10 @@ def _models(app: FastAPI, server: _Server) -> None:
 
         def work() -> dict[str, Any]:
             model = shelved.model
-            if request.messages is not None:
-                ids = chat_tokens(model, [{"role": one.role, "content": one.text} for one in request.messages])
-            else:
-                assert request.text is not None
+            if request.text is not None:
                 ids = text_tokens(model, request.text, special=request.add_special_tokens)
+            else:
+                ids = _tokens(model, request.messages, None)
             texts = [token_text(model, id_) for id_ in ids]
             return {"object": "tokens", "model": model.name, "ids": ids, "tokens": texts, "count": len(ids)}
 
@@ -280,7 +286,7 @@ def _completions(app: FastAPI, server: _Server) -> None:
             raise ArgumentError("max_tokens and max_completion_tokens name the same thing.", remedy="Give one.")
         job = await server.job(
             body.model,
-            lambda model: chat_tokens(model, [{"role": one.role, "content": one.text} for one in body.messages]),
+            lambda model: _tokens(model, body.messages, None),
             body,
             body.hooks,
             max_tokens=body.max_tokens or body.max_completion_tokens,
@@ -294,7 +300,7 @@ def _completions(app: FastAPI, server: _Server) -> None:
         """OpenAI's completions: plain text goes on. `hooks` may steer, ablate and scale."""
         job = await server.job(
             body.model,
-            lambda model: _prompt_tokens(model, body.prompt),
+            lambda model: _tokens(model, None, body.prompt),
             body,
             body.hooks,
             max_tokens=body.max_tokens or _COMPLETION_TOKENS,
@@ -305,9 +311,9 @@ def _completions(app: FastAPI, server: _Server) -> None:
 
     async def finished(request: Request, body: schemas.Generate, job: _Job, answer: Answer) -> Response:
         if body.stream:
-            options = body.stream_options
-            return await server.stream(job, answer, options is not None and options.include_usage)
-        return Json(await server.answer(request, job, answer))
+            return await server.stream(job, (), answer.opening(), answer.chunk, _usage(body, answer))
+        await server.collect(request, job, answer.take)
+        return Json(answer.whole())
 
     @app.post("/v1/chat/completions/with_activations", tags=["activations"], responses=_STREAMED_ACTIVATIONS)
     async def with_activations(request: Request, body: schemas.WithActivations) -> Any:
@@ -321,15 +327,9 @@ def _completions(app: FastAPI, server: _Server) -> None:
         if body.stream and encoding not in ("json", "npy"):
             raise ArgumentError("A stream is text.", remedy='Accept text/event-stream, with encoding "json" or "npy".')
 
-        def tokens(model: Any) -> list[int]:
-            if body.messages is not None:
-                return chat_tokens(model, [{"role": one.role, "content": one.text} for one in body.messages])
-            assert body.prompt is not None
-            return _prompt_tokens(model, body.prompt)
-
         job = await server.job(
             body.model,
-            tokens,
+            lambda model: _tokens(model, body.messages, body.prompt),
             body,
             body.activation_hooks if body.hooks is None else body.hooks,
             max_tokens=body.max_tokens,
@@ -337,11 +337,7 @@ def _completions(app: FastAPI, server: _Server) -> None:
             encoding=encoding,
         )
         answer = ChatAnswer(job.model, job.asked)
-        try:
-            gatherers = [Gatherer(capture, job.model, len(job.asked.prompt_ids)) for capture in job.plan.captures]
-        except NeuroScopeError:
-            job.pull.close()
-            raise
+        gatherers = [Gatherer(capture, job.model, len(job.asked.prompt_ids)) for capture in job.plan.captures]
         if body.stream:
 
             def chunk(piece: Piece) -> dict[str, Any]:
@@ -350,19 +346,14 @@ def _completions(app: FastAPI, server: _Server) -> None:
                 token = {"index": piece.step.index, "id": piece.id}
                 return {**answer.chunk(piece), "token": token, "activations": shown}
 
-            options = body.stream_options
-            return await server.stream(job, answer, options is not None and options.include_usage, chunk)
+            return await server.stream(job, job.plan.sites, answer.opening(), chunk, _usage(body, answer))
 
-        try:
-            while found := await job.pull.some():
-                for piece in found:
-                    answer.take(piece)
-                    for gatherer in gatherers:
-                        gatherer.keep(gatherer.add(piece.step))
-                if await request.is_disconnected():
-                    raise CancelledError("The client left.")
-        finally:
-            job.pull.close()
+        def take(piece: Piece) -> None:
+            answer.take(piece)
+            for gatherer in gatherers:
+                gatherer.keep(gatherer.add(piece.step))
+
+        await server.collect(request, job, take)
 
         def finish() -> tuple[bytes, str]:
             ids = [*job.asked.prompt_ids, *(piece.id for piece in answer.pieces)]
@@ -370,8 +361,27 @@ def _completions(app: FastAPI, server: _Server) -> None:
             document = {**answer.whole(), "token_ids": ids, "tokens": [token_text(job.model, id_) for id_ in ids]}
             return encoded(document, seen, encoding)
 
-        content, media = await job.pull.worker.run(finish)
+        content, media = await job.worker.run(finish)
         return Response(content, media_type=media)
+
+
+def _lens(app: FastAPI, server: _Server) -> None:
+    @app.post("/v1/lens", tags=["activations"], responses=_STREAMED)
+    async def lens(body: schemas.LensRequest) -> Any:
+        """What the Lens page shows, as events: the first describes model and prompt, then one for each token with the
+        logit lens and the residual stream's norm by layer, every head's attention, and the strongest neurons.
+        """
+        job = await server.job(
+            body.model,
+            lambda model: _tokens(model, body.messages, body.prompt),
+            body,
+            body.hooks,
+            max_tokens=body.max_tokens,
+            logprobs=body.top,
+            encoding=None,
+        )
+        shown = Lens(job.model, job.asked, body.top, body.neurons)
+        return await server.stream(job, shown.sites, [shown.opening()], shown.event)
 
 
 def _hooks(app: FastAPI, server: _Server) -> None:
@@ -418,7 +428,17 @@ _PAGE_HEADERS = {
 }
 
 
-def _prompt_tokens(model: Any, prompt: str | list[int]) -> list[int]:
+def _usage(body: schemas.Generate, answer: Answer) -> Callable[[int], dict[str, Any]] | None:
+    """The closing chunk, if it was asked for."""
+    options = body.stream_options
+    return answer.closing if options is not None and options.include_usage else None
+
+
+def _tokens(model: Any, messages: Sequence[schemas.Message] | None, prompt: str | list[int] | None) -> list[int]:
+    """The prompt's tokens: messages in the model's template, or a text, or the tokens themselves."""
+    if messages is not None:
+        return chat_tokens(model, [{"role": one.role, "content": one.text} for one in messages])
+    assert prompt is not None
     return text_tokens(model, prompt) if isinstance(prompt, str) else prompt
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +49,10 @@ class Piece:
     top: tuple[Chance, ...]
     step: Step
     finish: str | None
+
+    def without_arrays(self) -> Piece:
+        """The same without what was captured, to be kept."""
+        return replace(self, step=Step(self.step.index, self.step.tokens, None))
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ class Answer:
     prefix = ""
 
     def take(self, piece: Piece) -> None:
-        """Remember a piece for the whole answer; not its arrays."""
-        self.pieces.append(piece)
+        """Remember a piece for the whole answer."""
+        self.pieces.append(piece.without_arrays())
 
     @property
     def text(self) -> str:

@@ -274,6 +274,25 @@ class WithActivations(Generate):
         return self
 
 
+class LensRequest(Generate):
+    """A generation to look into, for the Lens page. `hooks` may steer, ablate and scale."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 4}]}
+    )
+
+    messages: Messages | None = None
+    prompt: StrictStr | list[Index] | None = None
+    top: Annotated[StrictInt, Field(ge=1, le=20, description="Tokens of each layer's logit lens.")] = 5
+    neurons: Annotated[StrictInt, Field(ge=1, le=50, description="Neurons of each layer.")] = 8
+
+    @model_validator(mode="after")
+    def _one(self) -> LensRequest:
+        if (self.messages is None) == (self.prompt is None):
+            raise ValueError("give messages or prompt, and not both")
+        return self
+
+
 # --- models, tokens ---------------------------------------------------------------------------------------------------------
 
 

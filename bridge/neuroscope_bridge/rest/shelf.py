@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 #: Seconds that a generation whose pieces nobody waits for one by one may hold the worker.
 SLICE = 0.03
@@ -152,17 +153,16 @@ class Pull(Generic[T]):
     """An iterator whose steps are computed by a worker when they are asked for. Close it, come what may."""
 
     def __init__(self, shelf: Shelf, worker: Worker, pieces: Iterator[T]) -> None:
-        self.worker = worker
-        self._shelf, self._pieces = shelf, pieces
+        self._shelf, self._worker, self._pieces = shelf, worker, pieces
         self._closed = False
 
-    async def one(self) -> T | None:
-        """The next piece; None at the end."""
-        return await self.worker.run(next, self._pieces, None)
+    async def one(self, make: Callable[[T], R]) -> R | None:
+        """What `make` makes of the next piece, in the worker's thread; None at the end."""
+        return await self._worker.run(_one, self._pieces, make)
 
-    async def some(self) -> list[T]:
-        """The pieces that come within a short time, one at least; empty at the end."""
-        return await self.worker.run(_some, self._pieces)
+    async def some(self, take: Callable[[T], None]) -> bool:
+        """Hand the pieces of a short time to `take`, in the worker's thread; false at the end."""
+        return await self._worker.run(_some, self._pieces, take)
 
     def close(self) -> None:
         """End the generation, also one that is at work: it stops before its next step."""
@@ -171,14 +171,19 @@ class Pull(Generic[T]):
             self._shelf.ended()
             close: Any = getattr(self._pieces, "close", None)
             if close is not None:
-                self.worker.later(close)
+                self._worker.later(close)
 
 
-def _some(pieces: Iterator[T]) -> list[T]:
-    end = time.monotonic() + SLICE
-    found: list[T] = []
+def _one(pieces: Iterator[T], make: Callable[[T], R]) -> R | None:
     for piece in pieces:
-        found.append(piece)
+        return make(piece)
+    return None
+
+
+def _some(pieces: Iterator[T], take: Callable[[T], None]) -> bool:
+    end = time.monotonic() + SLICE
+    for piece in pieces:
+        take(piece)
         if time.monotonic() > end:
-            break
-    return found
+            return True
+    return False
