@@ -106,7 +106,7 @@ class Lens:
             chances = np.exp(np.take_along_axis(logs, best, -1))
             for position in range(shape[1]):
                 told.append([self._named(best[row, position], chances[row, position]) for row in range(depth)])
-        return told, np.round(norms.T, 3)
+        return told, np.ascontiguousarray(np.round(norms.T, 3))
 
     def _named(self, ids: Any, chances: Any) -> list[list[Any]]:
         return [[self._text(int(id_)), round(float(p), 4)] for id_, p in zip(ids, chances, strict=True)]
