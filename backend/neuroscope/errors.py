@@ -89,6 +89,12 @@ class TaskNotFoundError(DatasetError):
     code = "task-not-found"
 
 
+class AnalysisNotFoundError(NeuroScopeError):
+    """No analysis has this name; the message lists the nearest."""
+
+    code = "analysis-not-found"
+
+
 class CircuitError(NeuroScopeError):
     """A circuit cannot be found, measured or used as asked."""
 

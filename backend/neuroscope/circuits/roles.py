@@ -43,7 +43,7 @@ class Role:
 def head_roles(engine: Engine, pairs: PairBatch, heads: list[Site], *, seed: int = 0) -> list[Role]:
     """Roles of the given heads (sites of headOutput), in the heads' order."""
     layers = sorted({site.layer for site in heads if site.layer is not None})
-    scores = {**_on_repeats(engine, layers, seed), **_on_task(engine, pairs, layers)}
+    scores = {**repeat_scores(engine, layers, seed), **_on_task(engine, pairs, layers)}
     found = []
     for site in heads:
         assert site.layer is not None
@@ -53,9 +53,10 @@ def head_roles(engine: Engine, pairs: PairBatch, heads: list[Site], *, seed: int
     return found
 
 
-def _on_repeats(engine: Engine, layers: list[int], seed: int) -> dict[str, dict[int, NDArray[np.float64]]]:
+def repeat_scores(engine: Engine, layers: list[int], seed: int) -> dict[str, dict[int, NDArray[np.float64]]]:
+    """Mean attention (heads,) of every layer that speaks for previous-token, duplicate-token and induction heads."""
     random = np.random.default_rng(seed)
-    length = min(_LENGTH, (engine.anatomy.context or 2 * _LENGTH) // 2)
+    length = _length(engine)
     once = random.integers(0, engine.anatomy.vocabulary, (_ROWS, length))
     batch = TokenBatch.of(np.concatenate([once, once], axis=1).tolist())
     sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
@@ -69,6 +70,16 @@ def _on_repeats(engine: Engine, layers: list[int], seed: int) -> dict[str, dict[
             queries = np.arange(length, 2 * length)
             found[name][layer] = pattern[:, :, queries, queries - offset].mean((0, 2))
     return found
+
+
+def uniform_score(engine: Engine) -> float:
+    """What a head that looks at all tokens alike scores on repeats."""
+    length = _length(engine)
+    return float((1 / np.arange(length + 1, 2 * length + 1)).mean())
+
+
+def _length(engine: Engine) -> int:
+    return min(_LENGTH, (engine.anatomy.context or 2 * _LENGTH) // 2)
 
 
 def _on_task(engine: Engine, pairs: PairBatch, layers: list[int]) -> dict[str, dict[int, NDArray[np.float64]]]:

@@ -27,6 +27,7 @@ from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:
     from neuroscope.models.verify import VerificationReport
+    from neuroscope.results import Result
 
 
 @public
@@ -266,6 +267,18 @@ class TransformerModel:
         """Token ids that end a generation."""
         end = self._tokenizer.eos_token_id
         return () if end is None else (int(end),)
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    def analyze(self, analysis: str, on: Any = None) -> Result:
+        """Run an analysis by name: `model analyze: #factualRecall on: 'The capital of France is'`.
+
+        `on` is a text or, for some, a task, a `Dataset` or examples; without it the analysis takes its own. Raises
+        `AnalysisNotFoundError` (names the nearest) and what `neuroscope.analyses.registry.analyze` does.
+        """
+        from neuroscope.analyses import registry
+
+        return registry.analyze(self, str(analysis), on)
 
     def verify(self) -> VerificationReport:
         """Prove that what runs here is what the bare model runs; `ParityError` names every check that fails."""

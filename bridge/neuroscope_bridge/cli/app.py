@@ -168,6 +168,42 @@ def evaluate(
     evaluate_model(model, task, n, options, as_json)
 
 
+@app.command()
+def analyses(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the analyses: what each asks, and what it works on."""
+    from neuroscope_bridge.cli.analyses import list_analyses
+
+    list_analyses(as_json)
+
+
+@app.command()
+def analyze(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An analysis; `neuroscope analyses` lists them.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
+    on: Annotated[str | None, typer.Option("--on", metavar="TEXT", help="A text, a prompt or a task's name.")] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", metavar="FILE", help="Your own examples, JSONL or CSV, in place of --on.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Write the figures as one HTML page.")] = None,
+    alias: Alias = None,
+    embedded: Embedded = False,
+    engine: Engine = None,
+    seed: Seed = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run an analysis on a model."""
+    from neuroscope_bridge.cli.analyses import run_analysis
+    from neuroscope_bridge.cli.run import RunOptions
+
+    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, seed=seed, quiet=quiet)
+    run_analysis(name, model, on, file, page, options, as_json)
+
+
 library = typer.Typer(name="library", help="Circuits by name, kept as .circuit files.", no_args_is_help=True)
 app.add_typer(library)
 

@@ -1,0 +1,157 @@
+"""What an analysis may be run on: a text, or pairs of prompts.
+
+A text is anything with at least two tokens. Pairs are a task's name, a `Dataset`, an `Example` or a list of either (as
+dictionaries, too). From a single prompt, pairs are made by putting another country, city or number of the same token length
+into it; what the model itself predicts is then the answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError
+from neuroscope.models.engines.protocol import LogitRequest
+from neuroscope.models.model import TransformerModel
+from neuroscope.tasks import registry as tasks
+from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.lexicon import CITIES, COUNTRIES, NAMES
+
+_LEAST_TOKENS = 2
+_MOST_SWAPS = 16
+_KINDS: tuple[tuple[str, ...], ...] = (
+    tuple(country.name for country in COUNTRIES),
+    (*(country.capital for country in COUNTRIES), *CITIES),
+    tuple(dict.fromkeys(country.language for country in COUNTRIES)),
+    tuple(NAMES),
+)
+_WORD = re.compile(r"[A-Za-z]+")
+_NUMBER = re.compile(r"(?<![A-Za-z\d])\d+")
+
+
+def text_of(model: TransformerModel, on: Any, default: str, *, most: int | None = None) -> str:
+    """The text to analyse. Raises `ArgumentError` for what is no text, too short, or longer than `most` tokens."""
+    if on is None:
+        on = default
+    if isinstance(on, Example):
+        on = on.clean
+    if not isinstance(on, str):
+        raise ArgumentError(
+            f"This analysis works on a text, not {_named(on)}.", remedy="analyze: #… on: 'The capital of France is'"
+        )
+    if not on.strip():
+        raise ArgumentError("The text is empty.", remedy=f"Give at least {_LEAST_TOKENS} tokens, for example {default!r}.")
+    count = model.encode(on).positions
+    if count < _LEAST_TOKENS:
+        raise ArgumentError(
+            f"The text {on!r} is too short: {count} token for {model.name}.",
+            remedy=f"Give at least {_LEAST_TOKENS} tokens, for example {default!r}.",
+        )
+    most = min(most or model.architecture.context or count, model.architecture.context or count)
+    if count > most:
+        raise ArgumentError(
+            f"The text has {count} tokens for {model.name}; this analysis takes at most {most}.", remedy="Give a part of it."
+        )
+    return on
+
+
+def pairs_of(model: TransformerModel, on: Any, task: str, n: int) -> Dataset:
+    """The pairs to analyse, fitted to the model's tokenizer; at most `n`.
+
+    Raises `ArgumentError` for what makes no pairs and `DatasetError` when fewer than two fit the model.
+    """
+    if on is None:
+        return tasks.get(task).dataset(4 * n).for_model(model, n)
+    if isinstance(on, str):
+        return _of_name(model, on, n)
+    if isinstance(on, (Example, Mapping)):
+        on = [on]
+    if isinstance(on, Dataset):
+        return on.for_model(model, n)
+    if isinstance(on, Sequence) and on and all(isinstance(item, Example) for item in on):
+        return _fitted(model, Dataset(on, name="own examples"), n)
+    if isinstance(on, Sequence) and on and all(isinstance(item, Mapping) for item in on):
+        return _fitted(model, Dataset.from_examples(on), n)
+    raise ArgumentError(
+        f"This analysis works on a prompt, a task, a Dataset or examples, not {_named(on)}.",
+        remedy="on: 'The capital of France is', on: #capitalOfCountry, or on: (Dataset fromFile: 'mine.jsonl')",
+    )
+
+
+def _fitted(model: TransformerModel, dataset: Dataset, n: int) -> Dataset:
+    if len(dataset) > 1:
+        return dataset.for_model(model, n)
+    # A dataset wants two examples; one pair is enough to look at.
+    example = dataset[0]
+    return Dataset(list(Dataset([example, example], name=dataset.name).for_model(model))[:1], name=dataset.name)
+
+
+def _of_name(model: TransformerModel, text: str, n: int) -> Dataset:
+    try:
+        task = tasks.get(text)
+    except TaskNotFoundError as error:
+        if " " not in text.strip() and not _NUMBER.search(text):
+            raise ArgumentError(
+                f"{text!r} is neither a task nor a prompt.", remedy=f"{error.remedy} A prompt has several words."
+            ) from error
+        return swapped(model, text_of(model, text, text))
+    if not task.paired:
+        raise ArgumentError(
+            f"The task {task.name} has no pairs of prompts.", remedy="Choose one of `neuroscope tasks` that has."
+        )
+    return task.dataset(4 * n).for_model(model, n)
+
+
+def swapped(model: TransformerModel, prompt: str) -> Dataset:
+    """Pairs of a prompt and the same with another word of a known kind, where the model's prediction changes.
+
+    Raises `DatasetError` when the prompt has no such word, or none changes what the model predicts.
+    """
+    length = model.encode(prompt).positions
+    others = [other for other in _others(prompt) if model.encode(other).positions == length]
+    if not others:
+        raise DatasetError(
+            f"{prompt!r} has no country, city, language, name or number that could be exchanged for one of the same length.",
+            remedy="Give the pair yourself: an Example with clean, corrupt, answer and wrong.",
+        )
+    batch = model.encode([prompt, *others])
+    logits = model.engine.forward(batch, logits=LogitRequest.last(batch)).logits
+    found = model.engine.ops.to_numpy(logits).argmax(-1)
+    answer = model.tokenizer.decode([int(found[0])])
+    examples = [
+        Example(prompt, corrupt=other, answer=answer, wrong=model.tokenizer.decode([int(token)]))
+        for other, token in zip(others, found[1:], strict=True)
+        if token != found[0]
+    ]
+    if not examples:
+        raise DatasetError(
+            f"Whatever stands in its place, {model.name} continues {prompt!r} with {answer!r}, so there is nothing to trace.",
+            remedy="Give the pair yourself: an Example with clean, corrupt, answer and wrong.",
+        )
+    return _fitted(model, Dataset(examples[:_MOST_SWAPS], name=f"{prompt!r} with another word"), _MOST_SWAPS)
+
+
+def _others(prompt: str) -> Iterator[str]:
+    """The prompt with its last exchangeable word or number exchanged; a word goes before a number."""
+    random = np.random.default_rng(0)
+    for match in reversed(list(_WORD.finditer(prompt))):
+        for kind in _KINDS:
+            if match[0] in kind:
+                for word in random.permutation([other for other in kind if other != match[0]])[: 4 * _MOST_SWAPS]:
+                    yield prompt[: match.start()] + str(word) + prompt[match.end() :]
+                return
+    for match in reversed(list(_NUMBER.finditer(prompt))):
+        low, high = (10 ** (len(match[0]) - 1) if len(match[0]) > 1 else 0), 10 ** len(match[0])
+        numbers = random.permutation(np.arange(low, min(high, low + 9000)))[: 4 * _MOST_SWAPS]
+        for number in numbers:
+            if str(number) != match[0]:
+                yield prompt[: match.start()] + str(number) + prompt[match.end() :]
+        return
+
+
+def _named(value: object) -> str:
+    printed = getattr(value, "print_string", None)
+    return str(printed()) if callable(printed) else repr(value)[:80]

@@ -1,0 +1,46 @@
+"""The lenses as analyses: each given a text or a prompt of its own where none is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from neuroscope.analyses.inputs import pairs_of, text_of
+from neuroscope.circuits.pairs import make_pairs
+from neuroscope.lenses.attention import MOST_TOKENS, AttentionPatterns, attention_patterns
+from neuroscope.lenses.attribution import LogitAttribution, attribute_logits
+from neuroscope.lenses.logit_lens import LogitLens, logit_lens
+from neuroscope.models.engines.protocol import LogitRequest
+from neuroscope.models.model import TransformerModel
+
+#: A sentence with a name said twice: duplicate-token, induction and name-mover heads have something to look at.
+STORY = "When Mary and John went to the store, John gave a drink to Mary. Then John went to the park."
+PROMPT = "When Mary and John went to the store, John gave a drink to"
+_PAIRS = 24
+
+
+def attention(model: TransformerModel, on: Any, seed: int) -> AttentionPatterns:
+    """Patterns and head roles on a text."""
+    return attention_patterns(model, text_of(model, on, STORY, most=MOST_TOKENS), seed=seed)
+
+
+def lens(model: TransformerModel, on: Any, seed: int) -> LogitLens:
+    """The logit lens on a text."""
+    return logit_lens(model, text_of(model, on, PROMPT, most=4 * MOST_TOKENS))
+
+
+def attribution(model: TransformerModel, on: Any, seed: int) -> LogitAttribution:
+    """On a text, the likeliest next token against the runner-up; otherwise each pair's answer against its wrong one."""
+    if isinstance(on, str) and " " in on.strip():
+        text = text_of(model, on, PROMPT)
+        batch = model.encode(text)
+        logits = model.engine.forward(batch, logits=LogitRequest.last(batch)).logits
+        best = np.argsort(-model.engine.ops.to_numpy(logits), axis=-1)[:, :2].astype(np.int64)
+        return attribute_logits(model, [text], best[:, 0], best[:, 1], seed=seed)
+    dataset = pairs_of(model, on, "indirect_object_identification", _PAIRS)
+    pairs = make_pairs(model, dataset.examples)
+    prompts = [example.clean for example in dataset]
+    return attribute_logits(
+        model, prompts, pairs.metric.answers, pairs.metric.wrongs, batch=pairs.clean, task=dataset.task, seed=seed
+    )

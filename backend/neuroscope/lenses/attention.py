@@ -1,0 +1,129 @@
+"""Where every head looks in a text, and what kind of head each is.
+
+Roles are measured on random sequences repeated once, not on the text itself (`circuits.roles`): previous-token, duplicate-token
+and induction heads (Olsson et al. 2022). On the text: how much a head parks on the first token (Xiao et al. 2023, "attention
+sinks"), the entropy of its rows in bits, and how far back it looks on average. As a control stands what a head that looks
+everywhere alike would score.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import settings
+from neuroscope.circuits.roles import THRESHOLD, repeat_scores, uniform_score
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.vocabulary import public, python_only
+
+#: The longest text whose patterns are kept: they grow with its square, times every head.
+MOST_TOKENS = 64
+_SINK = "first-token"
+#: A head counts as parked when it gives the first token this share of its attention.
+_PARKED = 0.5
+
+
+@public
+@dataclass(frozen=True)
+class HeadPattern(Result):
+    """One head: its roles, strongest first; what it scores for each; on the text its mean entropy (bits) and distance (tokens)."""
+
+    layer: int
+    head: int
+    roles: list[str]
+    scores: dict[str, float]
+    entropy: float
+    distance: float
+
+    @property
+    def site(self) -> str:
+        return str(Site(self.layer, Component.HEAD_OUTPUT, head=self.head))
+
+    def print_string(self) -> str:
+        return f"a HeadPattern({self.layer}.{self.head}: {', '.join(self.roles) or 'no known role'})"
+
+
+@public
+@dataclass(frozen=True)
+class AttentionPatterns(Result):
+    """The attention of every head on a text. uniform_score: what a head that looks everywhere alike scores on repeats."""
+
+    text: str
+    tokens: list[str]
+    heads: list[HeadPattern]
+    uniform_score: float
+    provenance: Provenance
+    _patterns: NDArray[np.float32] = field(repr=False)
+
+    @property
+    @python_only
+    def patterns(self) -> NDArray[np.float32]:
+        """(layers, heads, queries, keys): each row sums to one, or to less where a model has attention sinks."""
+        return self._patterns
+
+    def pattern(self, layer: int, head: int) -> list[list[float]]:
+        """One head's attention, a row for each token that looks."""
+        found: list[list[float]] = self._patterns[layer, head].tolist()
+        return found
+
+    def with_role(self, role: str) -> list[HeadPattern]:
+        """The heads that have a role, strongest first."""
+        return sorted((head for head in self.heads if role in head.roles), key=lambda head: -head.scores[role])
+
+    def print_string(self) -> str:
+        named = sum(bool(head.roles) for head in self.heads)
+        return f"an AttentionPatterns({len(self.tokens)} tokens, {len(self.heads)} heads, {named} with a role)"
+
+    def summary(self) -> str:
+        lines = [f"Attention of {self.provenance.model} on {self.text!r}"]
+        for role in ("previous-token", "duplicate-token", "induction", _SINK):
+            found = self.with_role(role)
+            named = ", ".join(f"{head.layer}.{head.head} ({head.scores[role]:.2f})" for head in found[:8])
+            lines.append(f"  {role:<16} {len(found):>3} heads  {named}{', …' if len(found) > 8 else ''}")
+        lines.append(f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {THRESHOLD}")
+        return "\n".join(lines)
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """The fields, and every pattern to four digits."""
+        return {**super().as_dictionary(), "patterns": np.round(self._patterns.astype(np.float64), 4).tolist()}
+
+
+def attention_patterns(model: TransformerModel, text: str, *, seed: int | None = None) -> AttentionPatterns:
+    """Capture every head's attention on a text, and give heads their roles; hooks are not included."""
+    engine, batch, seed = model.engine, model.encode(text), settings.seed(seed)
+    layers = list(range(engine.anatomy.layers))
+    sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
+    run = engine.forward(batch, capture=sites, logits=None)
+    patterns = np.stack([engine.ops.to_numpy(run[site])[0] for site in sites]).astype(np.float32)
+    scores = repeat_scores(engine, layers, seed)
+    # The first query can look nowhere but at the first token.
+    parked = patterns[:, :, 1:, 0].mean(2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bits = np.where(patterns > 0, -patterns * np.log2(patterns), 0.0).sum(-1)
+    back = np.maximum(np.subtract.outer(np.arange(batch.positions), np.arange(batch.positions)), 0)
+    distance = (patterns * back).sum(-1)
+    heads = []
+    for layer, head in itertools.product(layers, range(engine.anatomy.heads)):
+        mine = {name: float(found[layer][head]) for name, found in scores.items()}
+        roles = sorted((name for name, score in mine.items() if score >= THRESHOLD), key=lambda name: -mine[name])
+        mine[_SINK] = float(parked[layer, head])
+        if mine[_SINK] >= _PARKED:
+            roles.append(_SINK)
+        heads.append(
+            HeadPattern(layer, head, roles, mine, float(bits[layer, head, 1:].mean()), float(distance[layer, head, 1:].mean()))
+        )
+    return AttentionPatterns(
+        text=text,
+        tokens=model.tokens(text),
+        heads=heads,
+        uniform_score=uniform_score(engine),
+        provenance=provenance(model, None, seed, tokens=batch.positions),
+        _patterns=patterns,
+    )

@@ -1,0 +1,213 @@
+"""Direct logit attribution: how much of the answer's lead each component writes itself.
+
+The stream at the last token is a sum: embedding + Σ heads + Σ attention biases + Σ MLPs. With the scale of the final norm held
+at what it was, the lead logit(answer) − logit(wrong) is linear in the stream, so it is the sum of one term a component and a
+constant (the norm's own bias, unembedded):
+
+    lead = constant + Σ_c  f · c          f: the lead's direction in the stream
+
+f is found without reaching into the framework. With x the stream (centred, where the norm centres), the true gradient g of the
+lead lacks f's part along x, since a norm does not feel its input's length; and the whole lead is known:
+
+1. g = ∂ lead / ∂ x at the run, and lead(x) from the run itself;
+2. constant = lead(0);
+3. f = g + κ x with κ such that f · x = lead − constant.
+
+What a component does through others is not in its term: see circuits for that. Behind a soft cap on the logits (Gemma 2)
+the terms are those of a linear model through the same two points.
+
+Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Wang et al. 2022 (direct effects).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import events
+from neuroscope.circuits.estimates import mean
+from neuroscope.errors import ArgumentError
+from neuroscope.models.engines.protocol import Engine, IntArray, TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.vocabulary import public
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """Every component's term for each row of a batch, in logits.
+
+    lead, embedding, constant: (rows,). heads: (rows, layers, heads). biases, mlps: (rows, layers).
+    """
+
+    lead: Numbers
+    embedding: Numbers
+    constant: Numbers
+    heads: Numbers
+    biases: Numbers
+    mlps: Numbers
+
+    @property
+    def total(self) -> Numbers:
+        """The sum of all terms (rows,): the lead, up to rounding."""
+        return self.embedding + self.constant + self.heads.sum((1, 2)) + self.biases.sum(1) + self.mlps.sum(1)
+
+
+@public
+@dataclass(frozen=True)
+class Contribution(Result):
+    """One component's direct contribution to the answer's lead, in logits, with its interval over prompts."""
+
+    site: str
+    value: Estimate
+
+    def print_string(self) -> str:
+        return f"a Contribution({self.site}: {self.value})"
+
+
+@public
+@dataclass(frozen=True)
+class LogitAttribution(Result):
+    """Who writes the answer's lead.
+
+    lead: logit(answer) − logit(wrong). components: the largest terms by size, largest first. heads: (layers, heads);
+    attention_biases, mlps: (layers,); all means over prompts. gap: the largest |lead − sum of terms| of any prompt.
+    """
+
+    prompts: list[str]
+    answers: list[str]
+    wrongs: list[str]
+    lead: Estimate
+    embedding: float
+    constant: float
+    heads: list[list[float]]
+    attention_biases: list[float]
+    mlps: list[float]
+    components: list[Contribution]
+    gap: float
+    provenance: Provenance
+    _contributions: Contributions = field(repr=False)
+
+    def print_string(self) -> str:
+        return f"a LogitAttribution({len(self.prompts)} prompts, lead {self.lead})"
+
+    def summary(self) -> str:
+        first = f"{self.prompts[0]!r}: {self.answers[0]!r} over {self.wrongs[0]!r}"
+        more = f" and {len(self.prompts) - 1} more" if len(self.prompts) > 1 else ""
+        heads, biases, mlps = np.array(self.heads), np.array(self.attention_biases), np.array(self.mlps)
+        lines = [
+            f"Direct logit attribution in {self.provenance.model}",
+            f"  {first}{more}",
+            f"  lead             {self.lead} logits",
+            f"  all heads        {heads.sum():+.3f}, attention biases {biases.sum():+.3f}, all MLPs {mlps.sum():+.3f}",
+            f"  embedding        {self.embedding:+.3f}, constant {self.constant:+.3f}; the terms miss the lead by {self.gap:.1g}",
+        ]
+        lines += [
+            f"    {part.site:<18} {part.value.value:+.3f} [{part.value.low:+.3f}, {part.value.high:+.3f}]"
+            for part in self.components[:12]
+        ]
+        return "\n".join(lines)
+
+
+def contributions(engine: Engine, batch: TokenBatch, answers: IntArray, wrongs: IntArray) -> Contributions:
+    """Every component's term for each row, read at its last token; answers and wrongs: token ids (rows,)."""
+    layers = range(engine.anatomy.layers)
+    rows, last = np.arange(batch.rows), batch.column(-1)
+    kinds = (Component.HEAD_OUTPUT, Component.ATTENTION, Component.MLP_OUTPUT)
+    embedding = Site(None, Component.EMBEDDING)
+    top = Site(len(layers) - 1, Component.RESIDUAL)
+    run = engine.forward(batch, capture=[embedding, top, *(Site(at, kind) for at in layers for kind in kinds)], logits=None)
+
+    def at_end(site: Site) -> Numbers:
+        found: Numbers = engine.ops.to_numpy(run[site])[rows, last].astype(np.float64)
+        return found
+
+    metric = PromptMetric("logit_difference", answers, wrongs)
+    lead, constant, direction = _direction(engine, batch, metric, run[top])
+    heads, biases, mlps = [], [], []
+    for layer in layers:
+        outputs = engine.ops.asarray(engine.ops.to_numpy(run[Site(layer, Component.HEAD_OUTPUT)])[rows, last][:, None])
+        writes = engine.ops.to_numpy(engine.head_writes(layer, outputs))[:, 0].astype(np.float64)
+        heads.append(np.einsum("rhd,rd->rh", writes, direction))
+        rest = at_end(Site(layer, Component.ATTENTION)) - writes.sum(1)
+        biases.append((rest * direction).sum(1))
+        mlps.append((at_end(Site(layer, Component.MLP_OUTPUT)) * direction).sum(1))
+    return Contributions(
+        lead,
+        (at_end(embedding) * direction).sum(1),
+        constant,
+        np.stack(heads, axis=1),
+        np.stack(biases, axis=1),
+        np.stack(mlps, axis=1),
+    )
+
+
+def _direction(engine: Engine, batch: TokenBatch, metric: PromptMetric, stream: object) -> tuple[Numbers, Numbers, Numbers]:
+    """Lead (rows,), constant (rows,) and the lead's direction in the stream (rows, d_model): steps 1 to 3."""
+    layers, rows, last = engine.anatomy.layers, np.arange(batch.rows), batch.column(-1)
+    compute, request = metric.compute(engine), metric.request(batch)
+    site = Site(layers - 1, Component.RESIDUAL)
+    found = engine.gradients(batch, compute, [site], logits=request)
+    gradient = engine.ops.to_numpy(found.gradients[site])[rows, last].astype(np.float64)
+    lead = engine.ops.to_numpy(found.metric).astype(np.float64)
+    values = engine.ops.to_numpy(stream)
+    nothing = engine.ops.asarray(np.zeros_like(values))
+    silent = engine.forward(batch, start=layers, residual=nothing, logits=request).logits
+    constant = engine.ops.to_numpy(compute(silent)).astype(np.float64)
+    x = values[rows, last].astype(np.float64)
+    # A gradient behind a centring norm sums to nothing.
+    if np.abs(gradient.sum(1)).max() <= 1e-3 * np.abs(gradient).sum(1).min():
+        x = x - x.mean(1, keepdims=True)
+    share = (lead - constant - (gradient * x).sum(1)) / np.maximum((x * x).sum(1), 1e-30)
+    return lead, constant, gradient + share[:, None] * x
+
+
+def attribute_logits(
+    model: TransformerModel,
+    prompts: list[str],
+    answers: IntArray,
+    wrongs: IntArray,
+    *,
+    batch: TokenBatch | None = None,
+    task: str | None = None,
+    seed: int = 0,
+) -> LogitAttribution:
+    """The attribution of answers (token ids, one a prompt) over wrong ones, averaged over prompts; hooks are not included."""
+    if np.array_equal(answers, wrongs):
+        raise ArgumentError("Answer and wrong answer are the same, so there is no lead to explain.")
+    engine = model.engine
+    batch = model.encode(prompts) if batch is None else batch
+    with events.progress("attributing logits", total=batch.rows, unit="prompts") as job:
+        found = contributions(engine, batch, answers, wrongs)
+        job.advance(batch.rows)
+    parts = [Contribution("embedding", mean(found.embedding, seed=seed))]
+    for layer in range(engine.anatomy.layers):
+        parts += [
+            Contribution(str(Site(layer, Component.HEAD_OUTPUT, head=head)), mean(found.heads[:, layer, head], seed=seed))
+            for head in range(engine.anatomy.heads)
+        ]
+        parts.append(Contribution(str(Site(layer, Component.MLP_OUTPUT)), mean(found.mlps[:, layer], seed=seed)))
+    parts.sort(key=lambda part: -abs(part.value.value))
+    return LogitAttribution(
+        prompts=list(prompts),
+        answers=[model.tokenizer.decode([int(token)]) for token in answers],
+        wrongs=[model.tokenizer.decode([int(token)]) for token in wrongs],
+        lead=mean(found.lead, seed=seed),
+        embedding=float(found.embedding.mean()),
+        constant=float(found.constant.mean()),
+        heads=found.heads.mean(0).tolist(),
+        attention_biases=found.biases.mean(0).tolist(),
+        mlps=found.mlps.mean(0).tolist(),
+        components=parts[:40],
+        gap=float(np.abs(found.lead - found.total).max()),
+        provenance=provenance(model, task, seed, prompts=batch.rows),
+        _contributions=found,
+    )

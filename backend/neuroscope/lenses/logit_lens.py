@@ -1,0 +1,137 @@
+"""The logit lens: what the model would predict if it stopped after each layer.
+
+The residual stream after layer l is given to the model's own final norm and unembedding. Row 0 is the embedding, before any
+layer; the last row is the model's own prediction. Beside the likeliest token stands the Kullback–Leibler divergence from the
+model's final prediction, in nats, which falls to zero at the top; and for each token the layer from which on the final
+prediction stays the likeliest.
+
+Sources: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023 (divergence as its measure).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import events
+from neuroscope.models.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.vocabulary import public
+
+Numbers = NDArray[np.float64]
+
+
+@public
+@dataclass(frozen=True)
+class LogitLens(Result):
+    """What each layer would predict, token by token.
+
+    layers: "embedding", then each layer's number. top, probability, final_probability, kl: (layers + 1, tokens): the likeliest
+    next token there, its probability, that of the token the model predicts in the end, and the divergence from its final
+    prediction. decided: for each token the first row from which on the final prediction stays the likeliest.
+    """
+
+    text: str
+    tokens: list[str]
+    layers: list[str]
+    top: list[list[str]]
+    probability: list[list[float]]
+    final_probability: list[list[float]]
+    kl: list[list[float]]
+    decided: list[int]
+    provenance: Provenance
+
+    @property
+    def predictions(self) -> list[str]:
+        """What the model predicts after each token."""
+        return self.top[-1]
+
+    def print_string(self) -> str:
+        return f"a LogitLens({len(self.tokens)} tokens × {len(self.layers)} layers)"
+
+    def summary(self) -> str:
+        lines = [
+            f"Logit lens of {self.provenance.model} on {self.text!r}",
+            f"  {'read after':<10}  {'would predict':<18} {'p':>6}  {'p of ' + repr(self.top[-1][-1]):>16}  KL to final",
+        ]
+        for row, layer in enumerate(self.layers):
+            name = layer if layer == "embedding" else f"layer {layer}"
+            lines.append(
+                f"  {name:<10}  {self.top[row][-1]!r:<18} {self.probability[row][-1]:>6.3f}  "
+                f"{self.final_probability[row][-1]:>16.3f}  {self.kl[row][-1]:>11.3f}"
+            )
+        decided = self.layers[self.decided[-1]]
+        lines.append(f"  decided from {decided if decided == 'embedding' else f'layer {decided}'} on")
+        return "\n".join(lines)
+
+
+def logit_lens(model: TransformerModel, text: str) -> LogitLens:
+    """Read every layer's prediction for every token of a text; hooks are not included."""
+    engine, batch = model.engine, model.encode(text)
+    layers = engine.anatomy.layers
+    tops, probabilities, finals, divergences = [], [], [], []
+    streams = read_streams(engine, batch)
+    final = _logs(engine, batch, streams[layers])
+    decided_tokens = final.argmax(-1)
+    positions = np.arange(batch.positions)
+    with events.progress("logit lens", total=layers + 1, unit="layers") as job:
+        for stream in streams:
+            logs = _logs(engine, batch, stream)
+            best = logs.argmax(-1)
+            tops.append(best)
+            probabilities.append(np.exp(logs[positions, best]))
+            finals.append(np.exp(logs[positions, decided_tokens]))
+            divergences.append((np.exp(final) * (final - logs)).sum(-1))
+            job.advance()
+    table = np.stack(tops)
+    return LogitLens(
+        text=text,
+        tokens=model.tokens(text),
+        layers=["embedding", *map(str, range(layers))],
+        top=[[model.tokenizer.decode([int(token)]) for token in row] for row in table],
+        probability=np.stack(probabilities).tolist(),
+        final_probability=np.stack(finals).tolist(),
+        kl=np.maximum(np.stack(divergences), 0.0).tolist(),
+        decided=decided_from(table).tolist(),
+        provenance=provenance(model, None, 0, tokens=batch.positions),
+    )
+
+
+def read_streams(engine: Engine, batch: TokenBatch) -> list[Array]:
+    """The residual stream (rows, positions, d_model) before the first layer and after each: layers + 1 of them."""
+    sites = [Site(None, Component.EMBEDDING), *(Site(layer, Component.RESIDUAL) for layer in range(engine.anatomy.layers))]
+    run = engine.forward(batch, capture=sites, logits=None)
+    return [run[site] for site in sites]
+
+
+def decided_from(table: IntArray) -> IntArray:
+    """From predictions (rows, tokens) to the first row (tokens,) from which on the last row's prediction stays."""
+    same = np.logical_and.accumulate((table == table[-1])[::-1], axis=0)
+    return (len(table) - same.sum(0)).astype(np.int64)
+
+
+def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tuple[Numbers, IntArray]:
+    """Probability and rank (0 is likeliest) of each row's answer, read at its last token: both (layers + 1, rows)."""
+    rows = np.arange(batch.rows)
+    probabilities, ranks = [], []
+    for stream in read_streams(engine, batch):
+        found = engine.forward(
+            batch, start=engine.anatomy.layers, residual=stream, logits=LogitRequest.last(batch), capture=()
+        ).logits
+        logs = engine.ops.to_numpy(engine.ops.log_softmax(found)).astype(np.float64)
+        mine = logs[rows, answers]
+        probabilities.append(np.exp(mine))
+        ranks.append((logs > mine[:, None]).sum(1))
+    return np.stack(probabilities), np.stack(ranks).astype(np.int64)
+
+
+def _logs(engine: Engine, batch: TokenBatch, stream: Array) -> Numbers:
+    """Log-probabilities (positions, vocabulary) of a stream of one row read at the top."""
+    found = engine.forward(batch, start=engine.anatomy.layers, residual=stream).logits
+    logs: Numbers = engine.ops.to_numpy(engine.ops.log_softmax(found))[0].astype(np.float64)
+    return logs

@@ -1,0 +1,61 @@
+"""`neuroscope analyses` and `neuroscope analyze`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from neuroscope.errors import ArgumentError
+from neuroscope_bridge.cli import show
+from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_bridge.files import FileError
+
+
+def list_analyses(as_json: bool) -> None:
+    """Every analysis with its question."""
+    from neuroscope.analyses.registry import ANALYSES
+
+    if as_json:
+        print(json.dumps([analysis.as_dictionary() for analysis in ANALYSES], indent=2, ensure_ascii=False))
+        return
+    table = Table("analysis", "works on", "asks", box=None, pad_edge=False)
+    for analysis in ANALYSES:
+        table.add_row(analysis.name, analysis.works_on, analysis.asks)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 240  # what reads a pipe wants whole lines
+    console.print(table)
+
+
+def run_analysis(
+    name: str, model: str, on: str | None, file: Path | None, page: Path | None, options: RunOptions, as_json: bool
+) -> None:
+    """Load a model, run an analysis on it, print what it found and write its page where asked for."""
+    from neuroscope.analyses import registry
+    from neuroscope.models.model import TransformerModel
+    from neuroscope.tasks.dataset import Dataset
+
+    analysis = registry.get(name)  # a wrong name is told before a model is loaded
+    if on is not None and file is not None:
+        raise ArgumentError("--on and --file both say what to look at.", remedy="Give one of them.")
+    if page is not None:
+        _check_writable(page)
+    material: Any = Dataset.from_file(str(file)) if file is not None else on
+    with prepared(options), show.progress_shown(options.quiet):
+        result = registry.analyze(TransformerModel.from_hugging_face(model), analysis.name, material)
+    print(json.dumps(result.as_dictionary(), indent=2, ensure_ascii=False) if as_json else result.summary())
+    if page is not None:
+        print(f"page: {result.save_page(str(page))}", file=sys.stderr)
+
+
+def _check_writable(page: Path) -> None:
+    """Fail before the work, not after."""
+    folder = page.resolve().parent
+    if page.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise FileError(f"{page} cannot be written: it is a folder, its folder is missing, or there is no permission.")

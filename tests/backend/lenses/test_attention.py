@@ -1,0 +1,41 @@
+"""Attention patterns and head roles, on the induction circuit set by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neuroscope.lenses.attention import attention_patterns
+from tests import tiny
+from tests.backend.circuits.examples import handmade
+
+
+def test_the_heads_set_by_hand_have_their_roles() -> None:
+    model = handmade()
+    found = attention_patterns(model, model.decode([1, 2, 3, 4, 1]))
+    assert [(head.layer, head.head) for head in found.with_role("previous-token")] == [(0, 0)]
+    assert [(head.layer, head.head) for head in found.with_role("induction")] == [(1, 0)]
+    assert found.heads[-1].scores["induction"] == pytest.approx(found.uniform_score, abs=1e-3)
+    assert found.uniform_score < 0.25
+    assert "induction" in found.summary()
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "gpt_oss", "gemma2"])
+def test_patterns_are_the_models_own(architecture: str) -> None:
+    model = tiny.model(architecture)
+    found = attention_patterns(model, "w5 w6 w7 w8")
+    assert found.patterns.shape == (tiny.LAYERS, 4, 4, 4)
+    sums = found.patterns.sum(-1)
+    assert sums.max() <= 1 + 1e-5
+    assert architecture == "gpt_oss" or sums == pytest.approx(np.ones_like(sums), abs=1e-5)
+    assert np.triu(found.patterns, 1).max() == 0
+    assert len(found.heads) == tiny.LAYERS * 4
+    assert np.array(found.as_dictionary()["patterns"])[1, 2] == pytest.approx(np.array(found.pattern(1, 2)), abs=1e-4)
+    assert all(0 <= head.entropy <= 2 for head in found.heads)
+
+
+def test_a_head_that_looks_nowhere_in_particular_has_no_role() -> None:
+    found = attention_patterns(tiny.model("gpt2", scale=0.0001), "w5 w6 w7 w8")
+    assert all(not {"previous-token", "duplicate-token", "induction"} & set(head.roles) for head in found.heads)
+    previous = [head.scores["previous-token"] for head in found.heads]
+    assert previous == pytest.approx([found.uniform_score] * len(previous), abs=1e-3)
