@@ -24,6 +24,7 @@ from tests.backend.circuits.pairs import random_pairs
 @pytest.fixture(autouse=True)
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NEUROSCOPE_LIBRARY", str(tmp_path / "library"))
+    monkeypatch.setattr("neuroscope.circuits.library.SHIPPED", tmp_path / "nothing-ships")
     return tmp_path / "library"
 
 
