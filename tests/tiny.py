@@ -1,10 +1,15 @@
-"""Tiny random models of every supported architecture, and a tokenizer of plain words."""
+"""Tiny random models of every supported architecture on every engine, and a tokenizer of plain words."""
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 import warnings
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
@@ -22,6 +27,7 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
+from neuroscope.models.engines.protocol import Engine
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 
@@ -54,12 +60,19 @@ CONFIGS: dict[str, Any] = {
     "qwen2": lambda: Qwen2Config(**_GROUPED),
     "qwen3": lambda: Qwen3Config(**_GROUPED, head_dim=16),
     "gemma2": lambda: Gemma2Config(**_GROUPED, head_dim=8, sliding_window=5),
-    "gemma3": lambda: Gemma3TextConfig(**_GROUPED, head_dim=8, sliding_window=5),
+    "gemma3": lambda: Gemma3TextConfig(
+        **_GROUPED, head_dim=8, sliding_window=5, layer_types=["sliding_attention", "sliding_attention", "full_attention"]
+    ),
     "gpt_oss": lambda: GptOssConfig(
         **_GROUPED, head_dim=8, num_local_experts=4, num_experts_per_tok=2, sliding_window=5, rope_parameters=_ROPE
     ),
 }
 ARCHITECTURES = tuple(CONFIGS)
+
+HAVE_MLX = all(importlib.util.find_spec(package) for package in ("mlx", "mlx_lm"))
+needs_mlx = pytest.mark.skipif(not HAVE_MLX, reason="needs MLX: pip install 'neuroscope-interp[mlx]'")
+#: Every engine, for `pytest.mark.parametrize` and fixtures.
+ENGINES = ("torch", pytest.param("mlx", marks=needs_mlx))
 
 
 def hf_model(architecture: str, *, seed: int = 0, scale: float = 0.2) -> Any:
@@ -82,6 +95,27 @@ def engine(architecture: str, *, seed: int = 0, scale: float = 0.2) -> TorchEngi
     return TorchEngine(hf_model(architecture, seed=seed, scale=scale))
 
 
+def engine_on(name: str, architecture: str, *, seed: int = 0, scale: float = 0.2) -> Engine:
+    """The same random model on the engine of that name."""
+    if name == "torch":
+        return engine(architecture, seed=seed, scale=scale)
+    return TransformerModel.from_hugging_face(str(saved(architecture, seed, scale)), engine=name).engine
+
+
+@cache
+def saved(architecture: str, seed: int = 0, scale: float = 0.2) -> Path:
+    """A folder with such a model and its tokenizer, as `save_pretrained` writes them."""
+    folder = Path(_folders().name) / f"{architecture}-{seed}-{scale}".replace(" ", "-")
+    hf_model(architecture, seed=seed, scale=scale).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    return folder
+
+
+@cache
+def _folders() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="neuroscope-tiny-")
+
+
 def tokenizer() -> PreTrainedTokenizerFast:
     """Words `w3` … `w96` (and a few special ones), one token each, separated by spaces."""
     words = {"<pad>": 0, "<s>": 1, "</s>": 2, **{f"w{index}": index for index in range(3, VOCABULARY)}}
@@ -90,5 +124,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
-def model(architecture: str = "gpt2", *, seed: int = 0, scale: float = 0.2) -> TransformerModel:
-    return TransformerModel(engine(architecture, seed=seed, scale=scale), tokenizer(), f"tiny {architecture}", f"hash-{seed}")
+def model(architecture: str = "gpt2", *, seed: int = 0, scale: float = 0.2, on: str = "torch") -> TransformerModel:
+    found = engine_on(on, architecture, seed=seed, scale=scale)
+    return TransformerModel(found, tokenizer(), f"tiny {architecture}", f"hash-{seed}")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from neuroscope.models.engines import usual_engine
+
 _seed: ContextVar[int] = ContextVar("neuroscope_seed", default=0)
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
 
@@ -19,8 +21,8 @@ def seed(given: int | None = None) -> int:
 
 
 def engine(given: str | None = None) -> str:
-    """`given`, or the context's engine, or torch."""
-    return given or _engine.get() or "torch"
+    """`given`, or the context's engine, or the usual one of this machine."""
+    return given or _engine.get() or usual_engine()
 
 
 @contextmanager

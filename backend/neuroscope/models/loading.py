@@ -6,57 +6,73 @@ checkpoint that does not fill every parameter is refused: random numbers in a la
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.util
-import io
 import json
-from collections.abc import Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from neuroscope import events
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError, did_you_mean
 from neuroscope.models.cache import file_hash, stored
+from neuroscope.models.engines.protocol import Engine
 from neuroscope.models.resolve import ModelSource, not_found
 from neuroscope.models.resolve_files import safetensors_files
 
-_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's folder, its configuration as written there, and the files of its weights."""
+
+    folder: Path
+    config: dict[str, Any]
+    weights: list[Path]
+
+
+class Loader(Protocol):
+    """How an engine makes a model of a checkpoint."""
+
+    @property
+    def dtypes(self) -> Collection[str]: ...
+    @property
+    def architectures(self) -> Collection[str]: ...
+    def tokenizer(self, folder: Path) -> Any: ...
+    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> Engine: ...
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A Hugging Face model in evaluation mode, its tokenizer, and what identifies its weights."""
+    """A model on its engine, its tokenizer, and what identifies its weights."""
 
-    model: Any
+    engine: Engine
     tokenizer: Any
-    source: ModelSource
     weights_hash: str
 
 
 def load(
     source: ModelSource,
+    loader: Loader,
     *,
     dtype: str = "float32",
-    device: str = "cpu",
+    device: str | None = None,
     allow_pickle: bool = False,
     revision: str | None = None,
 ) -> LoadedModel:
     """Load a source. Raises `ModelNotFoundError`, `ModelLoadError`, `UnsupportedArchitectureError`, `MissingExtraError`."""
-    if dtype not in _DTYPES:
-        raise ArgumentError(f"There is no type {dtype!r}.", remedy=did_you_mean(dtype, _DTYPES, listing="Types"))
+    if dtype not in loader.dtypes:
+        raise ArgumentError(f"There is no type {dtype!r}.", remedy=did_you_mean(dtype, loader.dtypes, listing="Types"))
     folder = _folder(source, revision)
-    _check_config(folder)
-    weights = _weight_files(folder, allow_pickle)
-    with events.progress(f"loading {source.name}", total=3, unit="steps") as job, _quietly():
-        tokenizer = _tokenizer(folder)
+    checkpoint = Checkpoint(folder, _config(folder, loader.architectures), _weight_files(folder, allow_pickle))
+    with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
+        tokenizer = loader.tokenizer(folder)
         job.advance()
-        model = _model(folder, dtype, device, allow_pickle)
+        engine = loader.engine(checkpoint, dtype, device)
         job.advance()
-        digest = hashlib.sha256("".join(file_hash(path) for path in weights).encode()).hexdigest()
+        digest = hashlib.sha256("".join(file_hash(path) for path in checkpoint.weights).encode()).hexdigest()
         job.advance()
-    return LoadedModel(model, tokenizer, source, digest)
+    return LoadedModel(engine, tokenizer, digest)
 
 
 def _folder(source: ModelSource, revision: str | None) -> Path:
@@ -78,20 +94,19 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
         raise not_found(source, f"the hub could not be reached ({type(error).__name__}).") from error
 
 
-def _check_config(folder: Path) -> None:
-    from neuroscope.models.engines.torch_families import FAMILIES
-
+def _config(folder: Path, architectures: Collection[str]) -> dict[str, Any]:
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         kind = config["model_type"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelLoadError(f"{path} is no model configuration: {error}", remedy="Save the model again.") from error
-    if kind not in FAMILIES:
+    if kind not in architectures:
         raise UnsupportedArchitectureError(
             f"{folder.name} is of the architecture {kind!r}, which no anatomy describes.",
-            remedy=f"Supported: {', '.join(sorted(FAMILIES))}.",
+            remedy=f"Supported: {', '.join(sorted(architectures))}.",
         )
+    return config
 
 
 def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
@@ -109,91 +124,30 @@ def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
     raise ModelLoadError(f"{folder} has no weights.", remedy="A model folder holds *.safetensors beside config.json.")
 
 
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-        raise ModelLoadError(
-            f"{folder} has no tokenizer that loads: {str(error).splitlines()[0]}",
-            remedy="Save the tokenizer beside the weights.",
-        ) from error
+def unfilled(folder: Path, names: Collection[str]) -> ModelLoadError:
+    """The error for a checkpoint that leaves parameters to chance."""
+    return ModelLoadError(
+        f"The weights in {folder} leave {len(names)} parameters unfilled, the first {next(iter(names))}.",
+        remedy="The checkpoint and its config.json do not belong together.",
+    )
 
 
-def _model(folder: Path, dtype: str, device: str, allow_pickle: bool) -> Any:
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=getattr(torch, dtype),
-            trust_remote_code=False,
-            use_safetensors=None if allow_pickle else True,
-            output_loading_info=True,
-        )
-    except SafetensorError as error:
-        raise ModelLoadError(f"The weights in {folder} are damaged: {error}", remedy="Download or copy them again.") from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelLoadError(f"{folder} does not load: {str(error).splitlines()[0]}") from error
-    unfilled = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
-    if unfilled:
-        raise ModelLoadError(
-            f"The weights in {folder} leave {len(unfilled)} parameters unfilled, the first {unfilled[0]}.",
-            remedy="The checkpoint and its config.json do not belong together.",
-        )
-    try:
-        return model.eval().to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+def damaged(folder: Path, error: Exception) -> ModelLoadError:
+    """The error for weights that cannot be read."""
+    return ModelLoadError(f"The weights in {folder} are damaged: {error}", remedy="Download or copy them again.")
 
 
 def converted(gguf: Path) -> Path:
-    """A GGUF file as a folder of safetensors in the user's cache, converted on first use."""
+    """A GGUF file as a folder of safetensors in the user's cache, converted on first use (by transformers, with torch)."""
     for package in ("gguf", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(
                 f"Reading {gguf.name} needs the package {package}.", remedy="pip install 'neuroscope-interp[gguf]'"
             )
-    return stored(f"gguf/{gguf.stem}-{file_hash(gguf)[:16]}", lambda folder: _convert(gguf, folder))
 
+    def convert(folder: Path) -> None:
+        from neuroscope.models.engines.torch_loading import convert_gguf
 
-def _convert(gguf: Path, folder: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+        convert_gguf(gguf, folder)
 
-    # The reader's bar obeys no setting of transformers, so it draws into nothing.
-    silent = contextlib.redirect_stderr(io.StringIO())
-    with events.progress(f"converting {gguf.name}", total=2, unit="steps") as job, _quietly(), silent:
-        try:
-            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
-            raise ModelLoadError(f"{gguf} cannot be read: {str(error).splitlines()[0]}") from error
-        job.advance()
-        # transformers takes a GGUF for a quantised model and refuses to save it, though its weights are plain by now.
-        model.hf_quantizer = None
-        model.is_quantized = False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        job.advance()
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep transformers' own bars and warnings off the terminal; its settings are as before afterwards."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    return stored(f"gguf/{gguf.stem}-{file_hash(gguf)[:16]}", convert)

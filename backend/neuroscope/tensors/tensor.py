@@ -92,6 +92,7 @@ class ActivationTensor:
 
     def __setitem__(self, index: int, value: Any) -> None:
         self._array[..., self._checked(index)] = _unwrap(value)
+        self._ops.settled(self._array)
 
     def _checked(self, index: int) -> int:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self):
@@ -99,7 +100,7 @@ class ActivationTensor:
         return index
 
     def _wrap(self, array: Array) -> ActivationTensor:
-        return ActivationTensor(array, self._ops)
+        return ActivationTensor(self._ops.settled(array), self._ops)
 
     def _operand(self, other: Any) -> Any:
         """The other side of an operation as array or number; None when it is neither."""
@@ -109,7 +110,9 @@ class ActivationTensor:
             return self._ops.asarray(np.asarray(other, dtype=np.float64))
         if isinstance(other, np.ndarray):
             return self._ops.asarray(other)
-        return _unwrap(other) if isinstance(other, ActivationTensor) else None
+        if isinstance(other, ActivationTensor):
+            return other.array if other._ops is self._ops else self._ops.asarray(other.numpy())
+        return None
 
     def _binary(self, other: Any, operation: Any) -> Any:
         operand = self._operand(other)

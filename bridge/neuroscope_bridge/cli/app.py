@@ -30,7 +30,9 @@ Alias = Annotated[
 Embedded = Annotated[
     bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
 ]
-Engine = Annotated[str | None, typer.Option("--engine", help="Tensor engine: torch.")]
+Engine = Annotated[
+    str | None, typer.Option("--engine", help="Tensor engine: torch or mlx. By default mlx on Apple silicon, else torch.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything drawn at random (default 0).")]
 Bind = Annotated[
     list[str] | None,

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib.util
+import platform
+from typing import TYPE_CHECKING
 
-from neuroscope.errors import ArgumentError, ModelLoadError, did_you_mean
+from neuroscope.errors import ArgumentError, did_you_mean
 
 if TYPE_CHECKING:
     from neuroscope.models.engines.protocol import ArrayOps
+    from neuroscope.models.loading import Loader
     from neuroscope.models.model import TransformerModel
     from neuroscope.models.resolve import ModelSource
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "mlx")
+
+
+def usual_engine() -> str:
+    """The engine where none is named: mlx on Apple silicon where it is installed, else torch (on CUDA or the CPU)."""
+    apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+    installed = all(importlib.util.find_spec(package) is not None for package in ("mlx", "mlx_lm"))
+    return "mlx" if apple and installed else "torch"
 
 
 def load_engine(
@@ -25,32 +35,31 @@ def load_engine(
     revision: str | None,
 ) -> TransformerModel:
     """Load what a name resolved to onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
-    if engine not in ENGINES:
-        raise ArgumentError(f"There is no engine {engine!r}.", remedy=did_you_mean(engine, ENGINES, listing="Engines"))
     from neuroscope.models import loading
-    from neuroscope.models.engines.torch_engine import TorchEngine
     from neuroscope.models.model import TransformerModel
 
-    loaded = loading.load(source, dtype=dtype, device=device or _usual_device(), allow_pickle=allow_pickle, revision=revision)
-    return TransformerModel(TorchEngine(loaded.model), _checked(loaded.tokenizer), name, loaded.weights_hash)
+    loaded = loading.load(source, _loader(engine), dtype=dtype, device=device, allow_pickle=allow_pickle, revision=revision)
+    return TransformerModel(loaded.engine, loaded.tokenizer, name, loaded.weights_hash)
 
 
 def host_ops() -> ArrayOps:
     """Operations on arrays in this machine's memory that belong to no model, in single precision."""
-    import torch
+    from neuroscope.models.engines.numpy_ops import NumpyOps
 
-    from neuroscope.models.engines.torch_ops import TorchOps
-
-    return TorchOps(torch.device("cpu"), torch.float32)
+    return NumpyOps()
 
 
-def _usual_device() -> str:
-    import torch
+def _loader(engine: str) -> Loader:
+    """Imports the engine's framework, and no other."""
+    if engine == "torch":
+        from neuroscope.models.engines.torch_loading import TorchLoader
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+        return TorchLoader()
+    if engine == "mlx":
+        from neuroscope.models.engines import mlx_library
 
+        mlx_library.require()
+        from neuroscope.models.engines.mlx_loading import MlxLoader
 
-def _checked(tokenizer: Any) -> Any:
-    if tokenizer is None:
-        raise ModelLoadError("The model comes without a tokenizer.", remedy="Save its tokenizer beside the weights.")
-    return tokenizer
+        return MlxLoader()
+    raise ArgumentError(f"There is no engine {engine!r}.", remedy=did_you_mean(engine, ENGINES, listing="Engines"))

@@ -1,18 +1,9 @@
-"""The torch engine: Hugging Face decoders, run layer by layer.
-
-The engine drives a model's own decoder layers itself, rather than through the model's `forward`. That is what lets a
-run begin at any layer from a cached residual stream, end at any layer, and unembed only what is asked for. Masks are
-boolean and built only where causality alone does not say enough: left padding, or a sliding window shorter than the
-prompt. `bare_logits` runs the untouched Hugging Face model, and `model.verify()` holds the two against each other.
-"""
+"""The torch engine: Hugging Face decoders, run layer by layer."""
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,53 +11,26 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError
 from neuroscope.models.engines import torch_attention
+from neuroscope.models.engines.decoder import Decoder
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
     ArrayOps,
     Edit,
-    GenerationSettings,
     Gradients,
     LogitRequest,
     Metric,
-    Phase,
     Port,
     Prefix,
-    Run,
-    Step,
     TokenBatch,
 )
+from neuroscope.models.engines.spans import Span
 from neuroscope.models.engines.torch_families import CallState, anatomy_of, family_of, get_module, output_by_input
 from neuroscope.models.engines.torch_norms import norm_gradient, rms_scale
 from neuroscope.models.engines.torch_ops import TorchOps
-from neuroscope.models.engines.torch_sampling import choose
-from neuroscope.models.engines.torch_taps import Taps
-from neuroscope.models.sites import Component, Site
-
-#: Tokens per pass beyond which a CPU gains nothing from larger batches.
-_CPU_TOKENS_PER_PASS = 4096
-
-
-@dataclass(frozen=True)
-class Span:
-    """The columns of a batch that one run computes: `chunk`, which begins at column `first` of the `whole`."""
-
-    whole: TokenBatch
-    chunk: TokenBatch
-    first: int
-    cache: Any
-
-    @classmethod
-    def of(cls, batch: TokenBatch, prefix: Prefix | None) -> Span:
-        if prefix is None:
-            return cls(batch, batch, 0, None)
-        first = prefix.columns
-        return cls(batch, TokenBatch(batch.ids[:, first:], batch.real[:, first:]), first, prefix)
-
-    @property
-    def columns(self) -> int:
-        return self.chunk.positions
+from neuroscope.models.engines.torch_taps import TorchTaps
+from neuroscope.models.sites import Site
 
 
 class TorchPrefix:
@@ -87,12 +51,13 @@ class TorchPrefix:
         return torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
 
 
-class TorchEngine:
+class TorchEngine(Decoder[TorchTaps]):
     """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode."""
 
     name = "torch"
 
     def __init__(self, model: Any) -> None:
+        super().__init__()
         self.model = model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -104,9 +69,7 @@ class TorchEngine:
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
-        self.block_calls = 0
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
-        self._lock = threading.RLock()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -121,37 +84,6 @@ class TorchEngine:
                 config._attn_implementation = before
 
     # --- runs ---------------------------------------------------------------------------------------------------
-
-    def forward(
-        self,
-        batch: TokenBatch,
-        *,
-        capture: Sequence[Site] = (),
-        edits: Sequence[Edit] = (),
-        start: int = 0,
-        residual: Tensor | None = None,
-        stop: int | None = None,
-        logits: LogitRequest | None = ALL_LOGITS,
-        prefix: Prefix | None = None,
-    ) -> Run:
-        """See `Engine.forward`."""
-        with self.exclusive(), torch.no_grad():
-            span = Span.of(batch, prefix)
-            taps = Taps(self.anatomy, batch, capture, edits, first_column=span.first, columns=span.columns)
-            return self._run(span, taps, start, residual, stop, logits)
-
-    def prefix(self, batch: TokenBatch, columns: int) -> TorchPrefix | None:
-        """See `Engine.prefix`."""
-        if columns == 0:
-            return None
-        if not 0 < columns < int(batch.lengths.min()) or _left_padded(batch):
-            raise ArgumentError(f"A prefix of {columns} columns is not shared by all rows of the batch.")
-        with self.exclusive(), torch.no_grad():
-            head = TokenBatch(batch.ids[:, :columns], batch.real[:, :columns])
-            cache = DynamicCache()
-            taps = Taps(self.anatomy, head, (), ())
-            self._run(Span(head, head, 0, cache), taps, 0, None, None, None)
-            return TorchPrefix([(layer.keys, layer.values) for layer in cache.layers], columns)
 
     def gradients(
         self,
@@ -168,11 +100,11 @@ class TorchEngine:
         """See `Engine.gradients`."""
         span = Span.of(batch, prefix)
         with self.exclusive(), torch.enable_grad():
-            entry = self._embed(span.chunk, self._positions(span)) if residual is None else residual
+            entry = self._embed(span) if residual is None else residual
             entry = entry.detach().clone().requires_grad_(True)
             checked = [site.checked(self.anatomy) for site in sites]
             wholes = list({site.whole: None for site in checked})
-            taps = Taps(self.anatomy, batch, wholes, edits, first_column=span.first, columns=span.columns)
+            taps = self._taps(batch, wholes, edits, first_column=span.first, columns=span.columns)
             run = self._run(span, taps, start, entry, None, logits)
             values = metric(run.logits)
             if values.ndim != 1 or len(values) != batch.rows:
@@ -180,7 +112,9 @@ class TorchEngine:
             if not torch.isfinite(values).all():
                 raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
             leaves = [run.activations[site] for site in wholes]
-            found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
+            found: dict[Site, Tensor | None] = dict.fromkeys(wholes)
+            if values.requires_grad:  # else edits cut the metric off from every site
+                found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
         for site, gradient in found.items():
             if gradient is None:
                 raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
@@ -191,134 +125,39 @@ class TorchEngine:
             {asked: taps.narrowed(site, found[site.whole]) for asked, site in pairs},
         )
 
-    def generate(
-        self,
-        batch: TokenBatch,
-        settings: GenerationSettings,
-        *,
-        capture: Sequence[Site] = (),
-        edits: Sequence[Edit] = (),
-    ) -> Iterator[Step]:
-        """Tokens one by one with a key-value cache. Rows that met an end token go on as -1. Edits run at every step."""
-        if batch.padded and not bool(batch.real[:, -1].all()):
-            raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")
-        if self.anatomy.context and batch.positions + settings.max_tokens > self.anatomy.context:
-            raise ArgumentError(
-                f"{batch.positions} prompt tokens and {settings.max_tokens} new ones exceed "
-                f"the model's context of {self.anatomy.context}.",
-                remedy=f"Ask for at most {max(self.anatomy.context - batch.positions, 0)} new tokens.",
-            )
-        random = torch.Generator(device="cpu").manual_seed(settings.seed)
-        cache = DynamicCache()
-        done = np.zeros(batch.rows, dtype=np.bool_)
-        tokens = batch.ids
-        for index in range(settings.max_tokens):
-            first = 0 if index == 0 else batch.positions + index - 1
-            phase = Phase.PREFILL if index == 0 else Phase.DECODE
-            with self.exclusive(), torch.no_grad():
-                taps = Taps(self.anatomy, batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1])
-                chunk = TokenBatch(tokens, batch.real if index == 0 else np.ones_like(tokens, dtype=np.bool_))
-                request = LogitRequest(np.full(batch.rows, first + tokens.shape[1] - 1))
-                run = self._run(Span(batch, chunk, first, cache), taps, 0, None, None, request)
-            assert run.logits is not None
-            chosen = choose(run.logits, settings, random)
-            emitted = np.where(done, -1, chosen)
-            yield Step(index, emitted, run.logits, run.activations)
-            done |= np.isin(chosen, settings.end_tokens)
-            if done.all():
-                return
-            tokens = chosen[:, None]
+    def _without_gradients(self) -> AbstractContextManager[Any]:
+        return torch.no_grad()
 
-    def _run(
-        self,
-        span: Span,
-        taps: Taps,
-        start: int,
-        residual: Tensor | None,
-        stop: int | None,
-        logits: LogitRequest | None,
-    ) -> Run:
-        total = self.anatomy.layers
-        stop = total if stop is None else stop
-        if not 0 <= start <= stop <= total:
-            raise SiteError(f"Layers {start} … {stop} are not within 0 … {total}.")
-        if start and residual is None:
-            raise ArgumentError(f"A run that starts at layer {start} needs the residual stream there.")
-        outside = sorted(layer for layer in taps.layers() if not start <= layer < stop)
-        if outside:
-            raise SiteError(f"Layer {outside[0]} is captured or edited, but only layers {start} … {stop - 1} run.")
-        self._check_tokens(span)
-        positions = self._positions(span)
-        x = self._embed(span.chunk, positions) if residual is None else residual
-        if start == 0:
-            x = taps.touch(None, Component.EMBEDDING, x)
-        state = CallState(positions, self._masks(span), self._rotation(x, positions), span.cache)
-        calls = 0
+    def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> TorchTaps:
+        return TorchTaps(self.anatomy, batch, capture, edits, **where)
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache()
+
+    def _as_prefix(self, cache: DynamicCache, columns: int) -> TorchPrefix:
+        return TorchPrefix([(layer.keys, layer.values) for layer in cache.layers], columns)
+
+    @contextmanager
+    def _layers(
+        self, span: Span, taps: TorchTaps, x: Tensor, masks: Sequence[Tensor | None]
+    ) -> Iterator[Callable[[int, Tensor], Tensor]]:
+        positions = torch.as_tensor(span.positions(), device=self.device)
+        state = CallState(positions, masks, self._rotation(x, positions), span.cache)
         with taps.installed(self.layers, self.family, self.slots) as attention_taps:
             extra = {"neuroscope_taps": attention_taps} if attention_taps else {}
-            for index in range(start, stop):
-                x = taps.touch(index, Component.RESIDUAL_PRE, x)
+
+            def layer(index: int, x: Tensor) -> Tensor:
                 out = self.family.call(self.layers[index], index, x, state, extra)
-                x = out[0] if isinstance(out, tuple) else out
-                x = taps.touch(index, Component.RESIDUAL, x)
-                calls += 1
-        self.block_calls += calls
-        if stop < total or logits is None:
-            return Run(taps.values, None, x, calls)
-        found = self._unembed(x, logits, span.first)
-        if logits.tokens is None:
-            found = taps.touch(None, Component.LOGITS, found)
-        return Run(taps.values, found, x, calls)
+                return out[0] if isinstance(out, tuple) else out
 
-    def _check_tokens(self, span: Span) -> None:
-        ids = span.chunk.ids
-        if int(ids.max()) >= self.anatomy.vocabulary or int(ids.min()) < 0:
-            worst = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
-            raise ArgumentError(f"Token id {worst} is outside the vocabulary of {self.anatomy.vocabulary}.")
-        if self.anatomy.context and span.first + span.columns > self.anatomy.context:
-            raise ArgumentError(
-                f"{span.first + span.columns} tokens exceed the model's context of {self.anatomy.context}.",
-                remedy="Shorten the prompt.",
-            )
+            yield layer
 
-    def _embed(self, batch: TokenBatch, positions: Tensor) -> Tensor:
-        ids = torch.as_tensor(batch.ids, device=self.device)
-        x: Tensor = get_module(self.model, self.family.embedding)(ids)
+    def _embed(self, span: Span) -> Tensor:
+        x: Tensor = get_module(self.model, self.family.embedding)(torch.as_tensor(span.chunk.ids, device=self.device))
         if self.family.position_embedding is not None:
+            positions = torch.as_tensor(span.positions(), device=self.device)
             x = x + get_module(self.model, self.family.position_embedding)(positions)
         return x
-
-    def _positions(self, span: Span) -> Tensor:
-        first, columns = span.first, span.columns
-        if not _left_padded(span.whole):
-            return torch.arange(first, first + columns, device=self.device)[None]
-        if first:
-            return torch.as_tensor(first - span.whole.offsets[:, None] + np.arange(columns), device=self.device)
-        return torch.as_tensor(np.maximum(span.whole.real.cumsum(1) - 1, 0), device=self.device)
-
-    def _masks(self, span: Span) -> dict[int | None, Tensor | None]:
-        """For each layer which keys each query may see (rows or 1, 1, queries, keys); None where causality says it all."""
-        first, keys = span.first, span.first + span.columns
-        query = torch.arange(first, keys, device=self.device)[:, None]
-        key = torch.arange(keys, device=self.device)[None]
-        visible: Tensor | None = None
-        if _left_padded(span.whole):
-            known = span.whole.positions
-            real = torch.ones(span.whole.rows, keys, dtype=torch.bool, device=self.device)
-            real[:, :known] = torch.as_tensor(span.whole.real, device=self.device)[:, :keys]
-            # A padding query sees itself, so that its softmax is defined; nothing real ever reads it.
-            visible = real[:, None, None, :] | (query == key)
-        # Fused attention knows only the square causal mask and the single query that sees every key.
-        plain = first == 0 or span.columns == 1
-        by_window: dict[int | None, Tensor | None] = {}
-        for window in set(self.anatomy.sliding_windows) or {None}:
-            limited = window is not None and window < keys
-            if visible is None and not limited and plain:
-                by_window[window] = None
-                continue
-            mask = (key <= query)[None, None] if visible is None else visible & (key <= query)
-            by_window[window] = mask & (key > query - window) if limited and window is not None else mask
-        return {index: by_window[window] for index, window in enumerate(self.anatomy.sliding_windows)}
 
     def _rotation(self, x: Tensor, positions: Tensor) -> Any:
         if self.family.rotary is None:
@@ -330,23 +169,16 @@ class TorchEngine:
         by_type = {kind: rotary(x, positions, kind) for kind in set(types)}
         return {index: by_type[kind] for index, kind in enumerate(types)}
 
-    def _unembed(self, x: Tensor, request: LogitRequest, first: int) -> Tensor:
-        if request.columns is not None:
-            columns = torch.as_tensor(request.columns - first, device=self.device)
-            x = x[torch.arange(x.shape[0], device=self.device), columns]
+    def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
         head = self.model.get_output_embeddings()
-        if request.tokens is None:
-            logits: Tensor = head(x)
-        else:
-            rows = head.weight[torch.as_tensor(request.tokens, device=self.device)]
-            logits = torch.einsum("r...d,rkd->r...k", x, rows)
+        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", x, head.weight[tokens])
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the Hugging Face model itself, with its own attention."""
         with self._lock, torch.no_grad():
-            positions = self._positions(Span.of(batch, None)).expand(batch.rows, -1)
+            positions = torch.as_tensor(Span.of(batch, None).positions(), device=self.device).expand(batch.rows, -1)
             out = self.model(
                 input_ids=torch.as_tensor(batch.ids, device=self.device),
                 attention_mask=torch.as_tensor(batch.real.astype(np.int64), device=self.device),
@@ -418,16 +250,5 @@ class TorchEngine:
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""
-        a = self.anatomy
-        active = a.d_mlp * max(a.experts_per_token, 1)
-        floats = positions * (12 * a.d_model + 4 * active + 4 * a.heads * a.d_head + 2 * a.heads * positions)
-        item = torch.finfo(self.dtype).bits // 8
-        if self.device.type == "cuda":
-            budget = torch.cuda.mem_get_info(self.device)[0] // 2
-            return max(1, int(budget // (floats * item)))
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return max(1, min(int(free // 4 // (floats * item)), _CPU_TOKENS_PER_PASS // positions))
-
-
-def _left_padded(batch: TokenBatch) -> bool:
-    return not bool(batch.real[:, 0].all())
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
+        return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, free)

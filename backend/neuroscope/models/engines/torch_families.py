@@ -6,7 +6,7 @@ new architecture, add an entry to `FAMILIES` (most only need the Llama layout) a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ class CallState:
     """What every layer of one run is given beside the residual stream."""
 
     position_ids: Tensor
-    masks: dict[int | None, Tensor | None]
+    masks: Sequence[Tensor | None]
     rotation: Any
     cache: Any
 

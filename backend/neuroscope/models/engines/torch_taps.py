@@ -1,129 +1,39 @@
-"""Reading and rewriting sites while torch modules run.
+"""Sites as the inputs and outputs of torch modules, reached through their hooks.
 
-A `Taps` object holds what one run captures and edits. Sites that are a module's input or output are reached through
-that module's forward hooks, installed for the run and removed after it, so a run without taps is the bare model.
+The hooks are installed for the run and removed after it, so a run without taps is the bare model.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuroscope.errors import SiteError
-from neuroscope.models.anatomy import Anatomy
-from neuroscope.models.engines.protocol import Edit, EditScope, Phase, TokenBatch
+from neuroscope.models.engines.protocol import IntArray
+from neuroscope.models.engines.taps import Taps
 from neuroscope.models.engines.torch_attention import AttentionTaps
 from neuroscope.models.engines.torch_experts import dense_router, run_experts, sparse_router
 from neuroscope.models.engines.torch_families import Family, HeadSlot, get_module
-from neuroscope.models.sites import ATTENTION_MATRICES, Component, Site
-
-Key = tuple[int | None, Component]
+from neuroscope.models.sites import Component
 
 
-class Taps:
-    """The captures and edits of one run, by layer and component."""
+class TorchTaps(Taps):
+    """`Taps` for torch modules."""
 
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        batch: TokenBatch,
-        capture: Sequence[Site],
-        edits: Sequence[Edit],
-        *,
-        phase: Phase = Phase.FORWARD,
-        first_column: int = 0,
-        columns: int | None = None,
-    ) -> None:
-        self.batch = batch
-        self.phase = phase
-        self.first_column = first_column
-        self.columns = batch.positions if columns is None else columns
-        self.values: dict[Site, Tensor] = {}
-        self._captures: dict[Key, list[tuple[Site, Site]]] = defaultdict(list)
-        self._edits: dict[Key, list[tuple[Site, Edit]]] = defaultdict(list)
-        for asked in capture:
-            site = asked.checked(anatomy)
-            self._captures[site.layer, site.component].append((asked, site))
-        for edit in edits:
-            site = edit.site.checked(anatomy)
-            self._edits[site.layer, site.component].append((site, edit))
+    def _as_index(self, ids: IntArray, value: Tensor) -> Tensor:
+        return torch.as_tensor(ids, device=value.device)
 
-    def wants(self, layer: int | None, component: Component) -> bool:
-        return (layer, component) in self._captures or (layer, component) in self._edits
-
-    def layers(self) -> set[int]:
-        """Layers with a capture or an edit."""
-        return {layer for layer, _ in (*self._captures, *self._edits) if layer is not None}
-
-    def touch(self, layer: int | None, component: Component, value: Tensor) -> Tensor:
-        """Pass a component's array through its edits, then hand it to its captures."""
-        for site, edit in self._edits.get((layer, component), ()):
-            value = self._edited(site, edit, value)
-        for asked, site in self._captures.get((layer, component), ()):
-            where = self._index(site, value)
-            if where is not None:
-                self.values[asked] = value if where == () else value[where]
-        return value
-
-    def narrowed(self, site: Site, value: Tensor) -> Tensor:
-        """The cells of a (checked) site in its component's array."""
-        where = self._index(site, value)
-        assert where is not None
-        return value if where == () else value[where]
-
-    def _edited(self, site: Site, edit: Edit, value: Tensor) -> Tensor:
-        where = self._index(site, value, edit.rows)
-        if where is None:
-            return value
-        scope = EditScope(site, self.batch, self.first_column, self.phase)
-        if where == ():
-            return _like(edit.apply(value, scope), value)
-        new = _like(edit.apply(value[where], scope), value)
+    def _replaced(self, value: Tensor, where: tuple[Any, ...], new: Tensor) -> Tensor:
         value = value.clone()
         value[where] = new
         return value
 
-    def _index(self, site: Site, value: Tensor, rows: Any = None) -> tuple[Any, ...] | None:
-        """Index of the site's cells in its component's array; () for all, None when this run has no such position."""
-        component = site.component
-        matrix = component in ATTENTION_MATRICES
-        index: list[Any] = [slice(None)] * value.ndim
-        if rows is not None:
-            index[0] = rows if isinstance(rows, slice) else torch.as_tensor(np.asarray(rows), device=value.device)
-        if site.head is not None:
-            index[1 if matrix else 2] = site.head
-        if site.neuron is not None:
-            index[-1] = site.neuron
-        if site.position is not None:
-            columns = self._columns(site.position)
-            if columns is None:
-                return None
-            row_ids = np.arange(self.batch.rows)
-            if rows is not None:
-                row_ids, columns = row_ids[rows], columns[rows]
-            index[0] = torch.as_tensor(row_ids, device=value.device)
-            index[2 if matrix else 1] = torch.as_tensor(columns, device=value.device)
-        return () if all(isinstance(i, slice) and i == slice(None) for i in index) else tuple(index)
-
-    def _columns(self, position: int) -> np.ndarray[Any, Any] | None:
-        """Column of the token number `position` of each row within this run's array."""
-        if self.phase is Phase.PREFILL and position >= int(self.batch.lengths.min()):
-            return None  # a later step of the generation may come to it
-        if self.phase is not Phase.DECODE:
-            columns = self.batch.column(position) - self.first_column
-            if bool((columns < 0).any()):
-                raise SiteError(f"Token {position} lies in the prefix, which does not run again.")
-            return columns
-        # One column per decoding step: it holds token number first_column - offset of each row.
-        current = self.first_column - self.batch.offsets
-        hit = current == position if position >= 0 else np.full(self.batch.rows, position == -1)
-        return np.zeros(self.batch.rows, dtype=np.int64) if bool(hit.all()) else None
+    def _like(self, new: Any, old: Tensor) -> Tensor:
+        tensor = new if isinstance(new, Tensor) else torch.as_tensor(new)
+        return tensor.to(old.device, old.dtype)
 
     @contextmanager
     def installed(
@@ -236,8 +146,3 @@ class Taps:
             return (logits, *sparse_router(new.flatten(0, 1), scores.shape[-1]))
 
         return hook
-
-
-def _like(new: Any, old: Tensor) -> Tensor:
-    tensor = new if isinstance(new, Tensor) else torch.as_tensor(new)
-    return tensor.to(old.device, old.dtype)

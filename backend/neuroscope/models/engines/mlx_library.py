@@ -1,0 +1,44 @@
+"""mlx-lm's model modules, without the rest of mlx-lm.
+
+Importing `mlx_lm` the usual way imports transformers, and with it torch wherever that is installed. Its model modules
+need neither, so they are imported from an empty package of that name, which is taken away again afterwards: who
+imports `mlx_lm` for its own sake gets all of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import threading
+from types import ModuleType
+
+from neuroscope.errors import MissingExtraError
+
+_PACKAGE = "mlx_lm"
+_lock = threading.Lock()
+
+
+def require() -> None:
+    """Raises `MissingExtraError` where MLX or mlx-lm is not installed."""
+    for package in ("mlx", _PACKAGE):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtraError(
+                f"The engine mlx needs the package {package.replace('_', '-')}.",
+                remedy="pip install 'neuroscope-interp[mlx]'",
+            )
+
+
+def models_module(name: str) -> ModuleType:
+    """`mlx_lm.models.<name>`."""
+    with _lock:
+        if _PACKAGE in sys.modules:
+            return importlib.import_module(f"{_PACKAGE}.models.{name}")
+        spec = importlib.util.find_spec(_PACKAGE)
+        assert spec is not None
+        hollow = importlib.util.module_from_spec(spec)
+        sys.modules[_PACKAGE] = hollow
+        try:
+            return importlib.import_module(f"{_PACKAGE}.models.{name}")
+        finally:
+            del sys.modules[_PACKAGE]

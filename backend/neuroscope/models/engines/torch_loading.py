@@ -1,0 +1,100 @@
+"""Checkpoints on torch, by transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from neuroscope import events
+from neuroscope.errors import ArgumentError, ModelLoadError
+from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.models.engines.torch_families import FAMILIES
+from neuroscope.models.loading import Checkpoint, damaged, unfilled
+
+
+class TorchLoader:
+    """`Loader` for torch: Hugging Face models and tokenizers."""
+
+    dtypes = ("float32", "bfloat16", "float16", "float64")
+    architectures = FAMILIES.keys()
+
+    def tokenizer(self, folder: Path) -> Any:
+        try:
+            with _quietly():
+                return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise ModelLoadError(
+                f"{folder} has no tokenizer that loads: {str(error).splitlines()[0]}",
+                remedy="Save the tokenizer beside the weights.",
+            ) from error
+
+    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with _quietly():
+            return TorchEngine(_model(checkpoint, dtype, device))
+
+
+def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
+    folder = checkpoint.folder
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise damaged(folder, error) from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelLoadError(f"{folder} does not load: {str(error).splitlines()[0]}") from error
+    missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
+    if missing:
+        raise unfilled(folder, missing)
+    try:
+        return model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer into a folder, as safetensors."""
+    # The reader's bar obeys no setting of transformers, so it draws into nothing.
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with events.progress(f"converting {gguf.name}", total=2, unit="steps") as job, _quietly(), silent:
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+            raise ModelLoadError(f"{gguf} cannot be read: {str(error).splitlines()[0]}") from error
+        job.advance()
+        # transformers takes a GGUF for a quantised model and refuses to save it, though its weights are plain by now.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        job.advance()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers' own bars and warnings off the terminal; its settings are as before afterwards."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
