@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,9 +30,7 @@ def _pairs(clean: torch.Tensor, corrupt: torch.Tensor, answers: torch.Tensor) ->
 def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
     model = TransformerModel.from_hugging_face(str(work.weights))
     engine = model.engine
-    bare = transformers_model(work)
-    for parameter in bare.parameters():
-        parameter.requires_grad_(False)
+    bare: Any = engine.model  # the plain transformers model; the engine drives its layers
     layers, heads = model.architecture.layers, model.architecture.heads
     pair = _pairs(work.sweep_clean, work.sweep_corrupt, work.sweep_answers)
     pairs = _pairs(work.pairs_clean, work.pairs_corrupt, work.pairs_answers)
@@ -60,9 +59,13 @@ def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
     wanted = [
         Site(layer, kind) for layer in range(layers) for kind in (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
     ]
-    short = transformers_model(work).base_model
-    name = "h" if hasattr(short, "h") else "layers"
-    setattr(short, name, getattr(short, name)[: EARLY + 1])
+
+    @functools.cache
+    def short() -> Any:
+        model = transformers_model(work).base_model
+        name = "h" if hasattr(model, "h") else "layers"
+        setattr(model, name, getattr(model, name)[: EARLY + 1])
+        return model
 
     def plain() -> Mapping[str, Any]:
         with torch.inference_mode():
@@ -71,7 +74,7 @@ def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
 
     def needed() -> Mapping[str, Any]:
         with torch.inference_mode():
-            short(input_ids=work.capture)
+            short()(input_ids=work.capture)
         return {}
 
     def captured() -> Mapping[str, Any]:
