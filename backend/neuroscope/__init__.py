@@ -32,6 +32,8 @@ EXPORTS: dict[str, str] = {
     "NeuronAblator": "neuroscope.features.ablation",
     "NeuronAnalyzer": "neuroscope.features.neurons",
     "QualityReport": "neuroscope.circuits.quality",
+    "SteeringExperiment": "neuroscope.steering.experiment",
+    "SteeringVectors": "neuroscope.steering.vectors",
     "TransformerModel": "neuroscope.models.model",
 }
 

@@ -15,6 +15,8 @@ class NeuroScopeError(Exception):
     """Base of all deliberate errors."""
 
     code: ClassVar[str] = "error"
+    #: Whether it ends the whole job whatever it passes through: somebody asked to stop, or a limit was reached.
+    stops: ClassVar[bool] = False
 
     def __init__(self, message: str, *, site: object | None = None, remedy: str | None = None) -> None:
         super().__init__(message)
@@ -24,6 +26,11 @@ class NeuroScopeError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  {self.remedy}"
+
+    @property
+    def brief(self) -> str:
+        """What happened, without what to do next."""
+        return self.message
 
     def as_dictionary(self) -> dict[str, Any]:
         """The error as plain data, for JSON and for the wire."""
@@ -111,6 +118,7 @@ class CancelledError(NeuroScopeError):
     """The caller asked a long job to stop."""
 
     code = "cancelled"
+    stops = True
 
 
 class MissingExtraError(NeuroScopeError):

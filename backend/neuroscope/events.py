@@ -54,6 +54,16 @@ def listen(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def quietly() -> Iterator[None]:
+    """Tell nobody of what a block does: small work inside a job that reports its own progress."""
+    token = _listeners.set(())
+    try:
+        yield
+    finally:
+        _listeners.reset(token)
+
+
+@contextmanager
 def cancellable(asked_to_stop: Callable[[], bool]) -> Iterator[None]:
     """Let jobs of this context stop with `CancelledError` as soon as `asked_to_stop()`, or a caller's own, answers true."""
     outer = _cancelled.get()

@@ -33,6 +33,10 @@ class SmalltalkError(NeuroScopeError):
         """The first line of the display: what happened."""
         return self.message
 
+    @property
+    def brief(self) -> str:
+        return self.title if self.position is None else f"{self.title} ({self.position})"
+
     def render(self) -> str:
         """The error for a person: what, where (line and caret), how it got there, and what to do next."""
         lines = [self.title]
@@ -75,6 +79,7 @@ class ScriptStopped(SmalltalkError):
     """The script was stopped from outside; no handler in it can catch this, but `ensure:` blocks run."""
 
     code = "stopped"
+    stops = True
 
 
 class ScriptInterrupted(ScriptStopped):

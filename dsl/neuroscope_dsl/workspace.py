@@ -370,6 +370,11 @@ class Workspace:
         return True
 
 
+def compiled_block(text: str, captured: Mapping[str, Any] | None = None) -> Block:
+    """A block from its text, in a workspace of its own: for hooks that were saved with a model."""
+    return Workspace().block(text, captured)
+
+
 class _Names:
     """The names of the vocabulary, asked for only when an error needs them."""
 

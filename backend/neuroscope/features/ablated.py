@@ -21,7 +21,7 @@ from neuroscope.tasks.dataset import Example
 
 _BATCH = 32
 
-Margins = NDArray[np.float64]
+Scores = NDArray[np.float64]
 Pool = NDArray[np.float32]
 
 
@@ -37,7 +37,8 @@ class _Part:
 class AblatedRuns:
     """Ablations of neurons of `layer` on `examples`.
 
-    whole: the margins, logit(answer) − logit(wrong), of the model as it is (items,).
+    A run's scores are (…, items, 2): log P(answer) in nats, and the margin over the wrong answer, log P(answer) − log P(wrong).
+    whole: the scores of the model as it is (items, 2).
     """
 
     def __init__(self, model: TransformerModel, layer: int, examples: Sequence[Example], *, seed: int = 0) -> None:
@@ -49,20 +50,20 @@ class AblatedRuns:
         ops = model.engine.ops
         self._parts: list[_Part] = []
         pool: list[Pool] = []
-        whole: list[Margins] = []
+        whole: list[Scores] = []
         for first in range(0, len(examples), _BATCH):
             part = examples[first : first + _BATCH]
             batch = model.encode([example.clean for example in part])
             tokens = np.array([[model.token(str(e.answer)), model.token(str(e.wrong))] for e in part])
-            run = model.engine.forward(batch, capture=[entry, self._site], logits=LogitRequest.last(batch, tokens))
+            run = model.engine.forward(batch, capture=[entry, self._site], logits=LogitRequest.last(batch))
             self._parts.append(_Part(batch, tokens, run[entry]))
             pool.append(ops.to_numpy(run[self._site])[batch.real])
-            whole.append(_margins(ops.to_numpy(run.logits)))
+            whole.append(self._scores(run.logits, tokens))
         self._pool = np.concatenate(pool)
-        self.whole: Margins = np.concatenate(whole)
+        self.whole: Scores = np.concatenate(whole)
 
-    def margins(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Margins:
-        """The margins (sets, items) with each set of neurons replaced; `job` advances by sets · items."""
+    def scores(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Scores:
+        """The scores (sets, items, 2) with each set of neurons replaced; `job` advances by sets · items."""
         random = np.random.default_rng(self._seed)
         found = []
         for part in self._parts:
@@ -77,8 +78,8 @@ class AblatedRuns:
             found.append(np.concatenate(rows))
         return np.concatenate(found, axis=1)
 
-    def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]]) -> Margins:
-        """One pass over the layer and what follows it, the part's rows once for each set: margins (sets, rows)."""
+    def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]]) -> Scores:
+        """One pass over the layer and what follows it, the part's rows once for each set: scores (sets, rows, 2)."""
         engine, rows, times = self._model.engine, part.batch.rows, len(replaced)
 
         def apply(value: Array, _: EditScope) -> Array:
@@ -93,9 +94,14 @@ class AblatedRuns:
             edits=[Edit(self._site, apply)],
             start=self._layer,
             residual=engine.ops.repeat(part.residual, times),
-            logits=LogitRequest.last(batch, np.tile(part.tokens, (times, 1))),
+            logits=LogitRequest.last(batch),
         )
-        return _margins(engine.ops.to_numpy(run.logits)).reshape(times, rows)
+        return self._scores(run.logits, np.tile(part.tokens, (times, 1))).reshape(times, rows, 2)
+
+    def _scores(self, logits: Array, tokens: IntArray) -> Scores:
+        ops = self._model.engine.ops
+        logs = np.take_along_axis(ops.to_numpy(ops.log_softmax(logits)), tokens, axis=1).astype(np.float64)
+        return np.stack([logs[:, 0], logs[:, 0] - logs[:, 1]], axis=1)
 
     def _instead(self, mode: str, ids: IntArray, drawn: IntArray) -> Pool:
         """What stands in for the neurons (rows, positions, neurons); drawn: a token of the pool for each cell."""
@@ -104,8 +110,3 @@ class AblatedRuns:
         if mode == "mean":
             return np.broadcast_to(self._pool[:, ids].mean(0), (*drawn.shape, len(ids))).copy()
         return self._pool[drawn][..., ids]
-
-
-def _margins(logits: NDArray[np.float32]) -> Margins:
-    values = logits.astype(np.float64)
-    return np.asarray(values[:, 0] - values[:, 1])

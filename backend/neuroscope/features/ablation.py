@@ -4,7 +4,8 @@
 `mean`      they have their mean over the dataset's tokens (the gentlest: what they are on average stays)
 `resample`  at each token they have what they had at a random token of the dataset (what they say is lost, not how loud)
 
-Damage is the fall of the margin, logit(answer) − logit(wrong), per item; its interval comes from resampling items.
+Damage is the fall of log P(answer) per item, in nats; its interval comes from resampling items. (The margin over a wrong answer
+of the same kind would not do: neurons for countries raise every capital alike.)
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from neuroscope import events, settings
 from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.features.ablated import AblatedRuns
+from neuroscope.features.ablated import AblatedRuns, Scores
 from neuroscope.features.neurons import NeuronSet
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -33,7 +34,9 @@ _OFF_TARGET = ("subject_verb_agreement", "greater_than", "indirect_object_identi
 @public
 @dataclass(frozen=True)
 class ModeResult(Result):
-    """One way of ablating. damage: fall of the margin on the dataset; random_damage: of random sets, one figure each.
+    """One way of ablating. damage: fall of log P(answer) on the dataset, in nats; random_damage: of random sets, one figure each.
+
+    accuracy: share of items whose answer stays likelier than the wrong one.
 
     p_value: how often a random set does at least as much damage, counting the set itself.
     """
@@ -53,7 +56,7 @@ class ModeResult(Result):
 @public
 @dataclass(frozen=True)
 class AblationResults(Result):
-    """What ablating a neuron set does. baseline, and every mode's `ablated`: the mean margin."""
+    """What ablating a neuron set does. baseline, and every mode's `ablated`: the mean log P(answer) in nats."""
 
     concept: str
     layer: int
@@ -72,7 +75,7 @@ class AblationResults(Result):
     def summary(self) -> str:
         lines = [
             f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.model}, on {self.task}",
-            f"  whole model       margin {self.baseline}, right above wrong {self.baseline_accuracy}",
+            f"  whole model       log P {self.baseline}, right above wrong {self.baseline_accuracy}",
             f"  {'ablated by':<18}{'damage':<26}{'random sets':<14}{'p':<8}{'right above wrong':<26}damage to {self.off_target}",
         ]
         for mode in self.modes:
@@ -82,6 +85,10 @@ class AblationResults(Result):
                 f"{mode.off_target_damage}"
             )
         return "\n".join(lines)
+
+
+def _right(scores: Scores) -> Estimate:
+    return wilson(int((scores[:, 1] > 0).sum()), len(scores))
 
 
 @public
@@ -127,19 +134,20 @@ class NeuronAblator:
         modes = []
         with events.progress("ablating neurons", total=total, unit="items") as job:
             for mode in MODES:
-                ablated, *random_ablated = runs.margins(mode, [neurons.ids, *controls], job)
-                (elsewhere,) = other_runs.margins(mode, [neurons.ids], job)
-                damage = mean(runs.whole - ablated, seed=self.seed)
-                damages = [float((runs.whole - margins).mean()) for margins in random_ablated]
+                scores = runs.scores(mode, [neurons.ids, *controls], job)
+                (elsewhere,) = other_runs.scores(mode, [neurons.ids], job)
+                fallen = (runs.whole - scores)[..., 0]
+                damage = mean(fallen[0], seed=self.seed)
+                damages = fallen[1:].mean(1).tolist()
                 modes.append(
                     ModeResult(
                         mode=mode,
-                        ablated=mean(ablated, seed=self.seed),
-                        accuracy=wilson(int((ablated > 0).sum()), len(ablated)),
+                        ablated=mean(scores[0, :, 0], seed=self.seed),
+                        accuracy=_right(scores[0]),
                         damage=damage,
                         random_damage=damages,
                         p_value=(1 + sum(value >= damage.value for value in damages)) / (1 + len(damages)),
-                        off_target_damage=mean(other_runs.whole - elsewhere, seed=self.seed),
+                        off_target_damage=mean((other_runs.whole - elsewhere)[:, 0], seed=self.seed),
                     )
                 )
         return AblationResults(
@@ -148,8 +156,8 @@ class NeuronAblator:
             neurons=neurons.ids,
             task=items.task or items.name,
             off_target=other.task or other.name,
-            baseline=mean(runs.whole, seed=self.seed),
-            baseline_accuracy=wilson(int((runs.whole > 0).sum()), len(runs.whole)),
+            baseline=mean(runs.whole[:, 0], seed=self.seed),
+            baseline_accuracy=_right(runs.whole),
             modes=modes,
             provenance=provenance(self._model, items.task, self.seed, items=len(items), controls=self.controls),
             _neurons=neurons,
@@ -160,7 +168,7 @@ class NeuronAblator:
             raise ArgumentError(f"An ablation is tested on a Dataset, not on {dataset!r}.", remedy="Dataset loadGeographyTest")
         fitted = dataset.for_model(self._model, n=min(self.n, len(dataset)))
         if any(example.answer is None or example.wrong is None for example in fitted):
-            raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer, which the margin needs.")
+            raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer to tell it from.")
         return fitted
 
     def _off_target(self, on: Dataset, given: Dataset | str | None) -> Dataset:

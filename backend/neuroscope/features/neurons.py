@@ -10,7 +10,7 @@ Sources: Bau et al. 2018 (selective units); Gurnee et al. 2023, "Finding Neurons
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,14 +20,15 @@ from scipy import stats
 
 from neuroscope import settings
 from neuroscope.errors import ArgumentError
-from neuroscope.features.concepts import ConceptTexts, concept_texts
+from neuroscope.features.concepts import concept_texts
 from neuroscope.features.readings import Readings, read_texts
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component
+from neuroscope.naming import snake_case
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate, wilson
-from neuroscope.vocabulary import public
+from neuroscope.vocabulary import public, python_only
 
 _CHOSEN = 20
 _PERMUTATIONS = 2000
@@ -55,8 +56,8 @@ class NeuronSet(Result):
     """The neurons of one layer that respond to a concept: iterating gives their ids, strongest first.
 
     auroc: the mean of theirs. probe_accuracy: of a logistic probe on the whole layer, on the judging texts.
-    pca: share of variance of the layer's first principal components, and each one's AUROC. by_layer: mean AUROC of the
-    chosen neurons of every layer.
+    pca: share of variance of the layer's first principal components, and each one's AUROC. by_layer: mean AUROC of every
+    layer's chosen neurons, those that the correction dismisses counted as chance.
     """
 
     concept: str
@@ -68,6 +69,25 @@ class NeuronSet(Result):
     by_layer: list[float]
     provenance: Provenance
     _model: TransformerModel = field(repr=False)
+
+    @classmethod
+    @python_only
+    def from_dictionary(cls, data: Mapping[str, Any], model: TransformerModel) -> NeuronSet:
+        """A set from what its `as_dictionary` answered."""
+        return cls(
+            concept=data["concept"],
+            layer=data["layer"],
+            neurons=[
+                Neuron(each["id"], each["auroc"], each["pValue"], each["qValue"], each["topContexts"])
+                for each in data["neurons"]
+            ],
+            auroc=data["auroc"],
+            probe_accuracy=Estimate(**data["probeAccuracy"]),
+            pca=data["pca"],
+            by_layer=data["byLayer"],
+            provenance=Provenance(**{snake_case(name): value for name, value in data["provenance"].items()}),
+            _model=model,
+        )
 
     @property
     def model(self) -> TransformerModel:
@@ -138,42 +158,27 @@ class NeuronAnalyzer:
         )
         labels = np.array(choosing.labels), np.array(judging.labels)
         chosen = [np.argsort(-aurocs(first[layer], labels[0]), kind="stable")[:_CHOSEN] for layer in layers]
-        judged = [aurocs(second[layer][:, chosen[layer]], labels[1]) for layer in layers]
-        by_layer = [float(values.mean()) for values in judged]
+        judging_values = np.stack([second[layer][:, chosen[layer]] for layer in layers])
+        judged = np.stack([aurocs(values, labels[1]) for values in judging_values])
+        p_values = permutation_p_values(np.concatenate(judging_values, axis=1), labels[1], seed=self.seed)
+        q_values = stats.false_discovery_control(p_values, method="bh").reshape(judged.shape)
+        survives = (q_values <= self.level) & (judged > 0.5)
+        by_layer = np.where(survives, judged, 0.5).mean(1)
         layer = int(np.argmax(by_layer))
-        return self._set(found.name, layer, chosen, judged, by_layer, first[layer], second, labels, judging)
-
-    def _set(
-        self,
-        concept: str,
-        layer: int,
-        chosen: list[NDArray[np.int64]],
-        judged: list[NDArray[np.float64]],
-        by_layer: list[float],
-        choosing: Readings,
-        judging: Readings,
-        labels: tuple[NDArray[np.bool_], NDArray[np.bool_]],
-        texts: ConceptTexts,
-    ) -> NeuronSet:
-        every = np.concatenate([judging[at][:, chosen[at]] for at in range(len(chosen))], axis=1)
-        p_values = permutation_p_values(every, labels[1], seed=self.seed)
-        q_values = stats.false_discovery_control(p_values, method="bh")
-        start = sum(len(ids) for ids in chosen[:layer])
         neurons = []
         for index in np.argsort(-judged[layer], kind="stable"):
-            p, q = float(p_values[start + index]), float(q_values[start + index])
-            if q <= self.level and judged[layer][index] > 0.5:
-                values = judging[layer][:, chosen[layer][index]]
-                top = [texts.texts[at] for at in np.argsort(-values, kind="stable")[:5]]
-                neurons.append(Neuron(int(chosen[layer][index]), float(judged[layer][index]), p, q, top))
+            if survives[layer, index]:
+                top = [judging.texts[at] for at in np.argsort(-judging_values[layer][:, index], kind="stable")[:5]]
+                p, q = float(p_values.reshape(judged.shape)[layer, index]), float(q_values[layer, index])
+                neurons.append(Neuron(int(chosen[layer][index]), float(judged[layer, index]), p, q, top))
         return NeuronSet(
-            concept=concept,
+            concept=found.name,
             layer=layer,
             neurons=neurons,
             auroc=float(np.mean([neuron.auroc for neuron in neurons])) if neurons else 0.5,
-            probe_accuracy=probe_accuracy(choosing, labels[0], judging[layer], labels[1]),
-            pca=principal_components(choosing, judging[layer], labels[1]),
-            by_layer=by_layer,
+            probe_accuracy=probe_accuracy(first[layer], labels[0], second[layer], labels[1]),
+            pca=principal_components(first[layer], second[layer], labels[1]),
+            by_layer=by_layer.tolist(),
             provenance=provenance(self._model, None, self.seed, choosing=len(labels[0]), judging=len(labels[1])),
             _model=self._model,
         )

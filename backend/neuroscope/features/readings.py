@@ -48,4 +48,4 @@ def _pooled(values: NDArray[np.float32], batch: TokenBatch, at_end: bool) -> Rea
         return values[np.arange(batch.rows), batch.column(-1)]
     counted = batch.real.copy()
     counted[np.arange(batch.rows), batch.offsets] = batch.lengths == 1
-    return (values * counted[..., None]).sum(1) / counted.sum(1)[:, None]
+    return (values * counted[..., None]).sum(1) / counted.sum(1, dtype=np.float32)[:, None]

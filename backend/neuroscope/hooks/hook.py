@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +52,24 @@ class HookContext:
 
     def print_string(self) -> str:
         return f"a HookContext({self.phase}, task type {self.task_type})"
+
+
+_acting: ContextVar[HookContext | None] = ContextVar("neuroscope_acting_hook", default=None)
+
+
+def current_context() -> HookContext | None:
+    """The context of the hook whose action or condition is running in this thread; None outside of one."""
+    return _acting.get()
+
+
+@contextmanager
+def acting(context: HookContext) -> Iterator[None]:
+    """Let `current_context` answer `context` for the duration of a block."""
+    token = _acting.set(context)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
 
 
 def arity(function: Callable[..., Any], most: int) -> int:
@@ -120,6 +140,16 @@ class ActivationHook:
     @python_only
     def site(self) -> Site:
         return self._site
+
+    @property
+    @python_only
+    def action(self) -> Callable[..., Any]:
+        return self._action
+
+    @property
+    @python_only
+    def condition(self) -> Callable[..., Any] | None:
+        return self._condition
 
     def enable(self) -> None:
         self._enabled = True
@@ -201,11 +231,14 @@ class ActivationHook:
     def _guarded(self, part: str, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except NeuroScopeError:
-            raise
         except Exception as error:
+            if isinstance(error, NeuroScopeError) and error.stops:
+                raise
+            reason, remedy = f"{type(error).__name__}: {error}", None
+            if isinstance(error, NeuroScopeError):
+                reason, remedy = error.brief, error.remedy
             raise HookError(
-                f"The {part} of {self.name} at {self._site} failed: {type(error).__name__}: {error}", site=self._site
+                f"The {part} of {self.name} at {self._site} failed: {reason}", site=self._site, remedy=remedy
             ) from error
 
     def print_string(self) -> str:

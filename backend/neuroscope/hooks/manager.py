@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from neuroscope.errors import ArgumentError, InertHookError, did_you_mean
-from neuroscope.hooks.hook import ActivationHook, HookContext
+from neuroscope.hooks.hook import ActivationHook, HookContext, acting
 from neuroscope.models.engines.protocol import Array, Edit, EditScope
 from neuroscope.vocabulary import public, python_only
 
@@ -139,9 +139,10 @@ class _Acting:
         context = HookContext(
             self.model, self.task_type, self.prompt, hook.layer, hook.component, scope.phase.value, scope.first_position
         )
-        if not hook.acts(context):
-            return array
-        new, changed = hook.apply(array, scope, context, self.model.engine.ops)
+        with acting(context):
+            if not hook.acts(context):
+                return array
+            new, changed = hook.apply(array, scope, context, self.model.engine.ops)
         self.acted = True
         self.changed |= changed
         return new if changed else array

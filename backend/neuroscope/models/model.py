@@ -79,6 +79,28 @@ class TransformerModel:
         loaded = shared.get((chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision), load)
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.weights_hash)
 
+    @classmethod
+    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False) -> TransformerModel:
+        """A model that `save:` wrote, with its persistent hooks, its task type and its steering vectors.
+
+        Hooks that are Python functions are looked up in modules that are loaded; `allow_imports` imports what is not. Raises
+        `HookError` for a hook that cannot be restored, and what `from_hugging_face` raises.
+        """
+        from neuroscope.models import saving
+
+        model = cls.from_hugging_face(path, engine=engine)
+        saving.restore(model, path, allow_imports=allow_imports)
+        return model
+
+    def save(self, path: str) -> str:
+        """Write weights, tokenizer, persistent hooks and steering vectors into a new folder, whole or not at all; answers its path.
+
+        A hook that cannot be kept (`hooks.storage` says which) is told. `ArgumentError` when the folder is there already.
+        """
+        from neuroscope.models import saving
+
+        return str(saving.save(self, path))
+
     @property
     def name(self) -> str:
         return self._name

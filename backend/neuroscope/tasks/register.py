@@ -41,8 +41,19 @@ def sentence(random: np.random.Generator, formal: bool) -> str:
     return _filled(wording, random)
 
 
+def pair(random: np.random.Generator, content: int) -> tuple[str, str]:
+    """A content's formal and informal wording, with the same words in their slots."""
+    words = _words(random)
+    formal, informal = CONTENTS[content]
+    return formal.format(**words), informal.format(**words)
+
+
 def _filled(wording: str, random: np.random.Generator) -> str:
-    return wording.format(name=random.choice(NAMES), place=random.choice(PLACES), thing=random.choice(OBJECTS))
+    return wording.format(**_words(random))
+
+
+def _words(random: np.random.Generator) -> dict[str, str]:
+    return {"name": str(random.choice(NAMES)), "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
 
 
 def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
@@ -50,7 +61,7 @@ def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Exa
     while True:
         formal = random.random() < 0.5
         index = int(random.integers(len(CONTENTS)))
-        words = {"name": str(random.choice(NAMES)), "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
+        words = _words(random)
         wordings = [wording.format(**words) for wording in CONTENTS[index]]
         if not belongs(split, _TEMPLATE, wordings[0]):
             continue

@@ -47,11 +47,11 @@ def test_zeroing_equals_a_model_without_the_neurons_weights(results: AblationRes
     model = planted_model()
     with torch.no_grad():
         model.engine.model.transformer.h[LAYER].mlp.c_proj.weight[NEURON] = 0  # type: ignore[attr-defined]
-    margins = []
+    scores = []
     for example in dataset(0):
         logits = model.engine.forward(TokenBatch.of(model.encode(example.clean).ids.tolist())).logits[0, -1]
-        margins.append(float(logits[ANSWER] - logits[WRONG]))
-    assert results.modes[0].ablated.value == pytest.approx(float(np.mean(margins)), abs=1e-4)
+        scores.append(float(logits.log_softmax(-1)[ANSWER]))
+    assert results.modes[0].ablated.value == pytest.approx(float(np.mean(scores)), abs=1e-4)
 
 
 def test_the_layers_before_the_ablated_one_run_once(neurons: NeuronSet) -> None:
@@ -68,8 +68,8 @@ def test_sets_beside_one_another_give_what_each_gives_alone(neurons: NeuronSet) 
     sets = [[NEURON, 3], [5, 9], [1, 2]]
     runs = AblatedRuns(neurons.model, LAYER, dataset(0).examples, seed=3)
     for mode in MODES:
-        together = runs.margins(mode, sets, Job("", None, ""))
-        alone = np.concatenate([runs.margins(mode, [ids], Job("", None, "")) for ids in sets])
+        together = runs.scores(mode, sets, Job("", None, ""))
+        alone = np.concatenate([runs.scores(mode, [ids], Job("", None, "")) for ids in sets])
         assert np.allclose(together, alone, atol=1e-5)
         assert not np.allclose(together, runs.whole, atol=1e-2)
 

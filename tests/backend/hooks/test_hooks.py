@@ -152,7 +152,7 @@ def test_a_site_the_model_does_not_have_is_refused_when_the_hook_is_added(
         (lambda a: 3, HookError, "answered 3, not activations"),
         (lambda a: ActivationTensor(a.array[..., :5], a._ops), HookError, "shape (1, 5, 5) for (1, 5, 32)"),
         (lambda a: a / 0, NonFiniteActivationError, "NaN or infinite"),
-        (lambda a: a[99], ArgumentError, "units run from 0 to 31"),
+        (lambda a: a[99], HookError, "units run from 0 to 31"),
         (lambda a: {}["x"], HookError, "failed: KeyError"),
     ],
 )
@@ -164,9 +164,8 @@ def test_an_action_that_goes_wrong_names_the_hook_and_its_site(
     with pytest.raises(error) as caught:
         logits(model)
     assert says in str(caught.value)
-    if error is not ArgumentError:
-        assert "steering" in str(caught.value)
-        assert "1.residual" in str(caught.value)
+    assert "steering" in str(caught.value)
+    assert "1.residual" in str(caught.value)
     model.hook_manager.clear_hooks()
     assert np.array_equal(logits(model), before)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -302,6 +303,10 @@ class MlxEngine(Decoder[MlxTaps]):
         if block.attention_write_norm is None:
             return writes
         return writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`."""
+        raise ArgumentError("A model on MLX cannot be saved yet.", remedy="Load it with the engine torch, and save that.")
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -342,6 +343,10 @@ class Engine(Protocol):
 
     def head_writes(self, layer: int, head_output: Array) -> Array:
         """What each head adds to the stream: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write configuration and weights as a folder that loads again."""
         ...
 
     def rows_that_fit(self, positions: int) -> int: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,7 @@ class TorchEngine(Decoder[TorchTaps]):
         self.device, self.dtype = parameter.device, parameter.dtype
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        self._running: TorchTaps | None = None
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -143,7 +145,7 @@ class TorchEngine(Decoder[TorchTaps]):
     ) -> Iterator[Callable[[int, Tensor], Tensor]]:
         positions = torch.as_tensor(span.positions(), device=self.device)
         state = CallState(positions, masks, self._rotation(x, positions), span.cache)
-        with taps.installed(self.layers, self.family, self.slots) as attention_taps:
+        with self._current(taps), taps.installed(self.layers, self.family, self.slots) as attention_taps:
             extra = {"neuroscope_taps": attention_taps} if attention_taps else {}
 
             def layer(index: int, x: Tensor) -> Tensor:
@@ -151,6 +153,19 @@ class TorchEngine(Decoder[TorchTaps]):
                 return out[0] if isinstance(out, tuple) else out
 
             yield layer
+
+    @contextmanager
+    def _current(self, taps: TorchTaps) -> Iterator[None]:
+        """Pause the taps of the run from within which this one was started, if there is one."""
+        outer, self._running = self._running, taps
+        if outer is not None:
+            outer.paused = True
+        try:
+            yield
+        finally:
+            self._running = outer
+            if outer is not None:
+                outer.paused = False
 
     def _embed(self, span: Span) -> Tensor:
         x: Tensor = get_module(self.model, self.family.embedding)(torch.as_tensor(span.chunk.ids, device=self.device))
@@ -247,6 +262,11 @@ class TorchEngine(Decoder[TorchTaps]):
                 return writes
             norm = get_module(block, self.family.attention_write_norm)
             return writes * rms_scale(norm, writes.sum(2, keepdim=True))
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`."""
+        with self._lock:
+            self.model.save_pretrained(folder)
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""

@@ -21,7 +21,13 @@ from neuroscope.models.sites import Component
 
 
 class TorchTaps(Taps):
-    """`Taps` for torch modules."""
+    """`Taps` for torch modules. While `paused` the modules run for another run, started from within one of this one's edits."""
+
+    paused = False
+
+    def touch(self, layer: int | None, component: Component, value: Tensor) -> Tensor:
+        """See `Taps.touch`."""
+        return value if self.paused else super().touch(layer, component, value)
 
     def _as_index(self, ids: IntArray, value: Tensor) -> Tensor:
         return torch.as_tensor(ids, device=value.device)
@@ -94,6 +100,8 @@ class TorchTaps(Taps):
         assert isinstance(experts, nn.Module)
 
         def tap(neurons: Tensor) -> Tensor:
+            if self.paused:
+                return neurons
             shaped = neurons.unflatten(0, (self.batch.rows, self.columns))
             return self.touch(index, Component.MLP, shaped).flatten(0, 1)
 
@@ -137,6 +145,8 @@ class TorchTaps(Taps):
 
     def _router_hook(self, index: int) -> Any:
         def hook(module: nn.Module, _: Any, output: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+            if self.paused:
+                return output
             logits, scores, indices = output
             dense = dense_router(indices, scores, logits.shape[-1])
             value = dense.unflatten(0, (self.batch.rows, self.columns))

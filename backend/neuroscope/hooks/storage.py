@@ -1,0 +1,219 @@
+"""Persistent hooks in a folder beside a model's weights.
+
+`hooks.json` holds each hook's site and code; `hooks.safetensors` the tensors that blocks captured. Code is kept as text: a Smalltalk
+block as its source with the values it captured, a Python function as the path from which it can be imported. What is
+neither (a lambda, a function inside another, a block that captured an object of some other kind) cannot be kept: it is
+told when the model is saved, and again when it is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.errors import HookError, MissingExtraError
+from neuroscope.hooks.hook import ActivationHook, InterventionHook
+from neuroscope.models.sites import Site
+from neuroscope.tensors.tensor import ActivationTensor
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+HOOKS, TENSORS = "hooks.json", "hooks.safetensors"
+FORMAT = 1
+_KINDS = {kind.__name__: kind for kind in (ActivationHook, InterventionHook)}
+
+
+class _CannotKeepError(Exception):
+    """Why a piece of code cannot be kept."""
+
+
+def write(model: TransformerModel, folder: Path) -> None:
+    """Write the model's persistent hooks; a notice names each that cannot be kept, and why."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, Any] = {}
+    kept, lost = [], []
+    for hook in model.hook_manager:
+        if not model.hook_manager.is_persistent(hook):
+            continue
+        try:
+            kept.append(_hook_as_data(hook, model, tensors))
+        except _CannotKeepError as reason:
+            lost.append({"name": hook.name, "site": str(hook.site), "reason": str(reason)})
+            events.notice(f"{hook.name} at {hook.site} was not saved: {reason}", "warning")
+    document = {"format": FORMAT, "taskType": model.task_type, "hooks": kept, "lost": lost}
+    (folder / HOOKS).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if tensors:
+        save_file(tensors, folder / TENSORS)
+
+
+def read(model: TransformerModel, folder: Path, *, allow_imports: bool = False) -> None:
+    """Give a freshly loaded model the hooks that were saved with it. Raises `HookError` for what does not fit; then it has none."""
+    path = folder / HOOKS
+    if not path.is_file():
+        return
+    tensors: dict[str, Any] = {}
+    if (folder / TENSORS).is_file():
+        from safetensors.numpy import load_file
+
+        tensors = load_file(folder / TENSORS)
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != FORMAT:
+            raise HookError(f"{path} has format {document['format']!r}, and this version reads {FORMAT}.")
+        hooks = [_hook(item, model, tensors, allow_imports) for item in document["hooks"]]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise HookError(f"{path} does not describe hooks: {error!r}", remedy="Save the model again.") from error
+    for hook in hooks:
+        model.hook_manager.add_persistent_hook(hook)
+    model.task_type = document["taskType"]
+    for item in document["lost"]:
+        events.notice(f"{item['name']} at {item['site']} was not saved with the model: {item['reason']}", "warning")
+
+
+def _hook_as_data(hook: ActivationHook, model: TransformerModel, tensors: dict[str, Any]) -> dict[str, Any]:
+    added: dict[str, Any] = {}
+    condition = None if hook.condition is None else _code("condition", hook.condition, model, added, len(tensors))
+    data = {
+        "kind": type(hook).__name__,
+        "name": hook.name,
+        "site": str(hook.site),
+        "enabled": hook.enabled,
+        "action": _code("action", hook.action, model, added, len(tensors)),
+        "condition": condition,
+    }
+    if data["kind"] not in _KINDS:
+        raise _CannotKeepError(f"it is of the class {data['kind']}, which hooks.json has no word for.")
+    tensors.update(added)
+    return data
+
+
+def _code(part: str, function: Any, model: TransformerModel, tensors: dict[str, Any], first: int) -> dict[str, Any]:
+    source, captured = getattr(function, "source", None), getattr(function, "captured", None)
+    if isinstance(source, str) and isinstance(captured, dict):
+        values = {}
+        for name, value in captured.items():
+            if getattr(value, "vocabulary", False):  # a class goes by its name
+                continue
+            try:
+                values[name] = _value(value, model, tensors, first)
+            except _CannotKeepError as reason:
+                raise _CannotKeepError(f"its {part} uses {name}, {reason}") from None
+        return {"block": source, "captured": values}
+    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or _found(module, name) is not function or module == "__main__":
+        raise _CannotKeepError(
+            f"its {part} is no function that can be imported again. Define it at the top of a module, or write it as a block."
+        )
+    return {"import": f"{module}:{name}"}
+
+
+def _value(value: Any, model: TransformerModel, tensors: dict[str, Any], first: int) -> Any:
+    """A captured value as JSON: plain ones as they are, all others as {kind: …}."""
+    from neuroscope.features.neurons import NeuronSet
+
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if value is model:
+        return {"model": True}
+    if isinstance(value, (ActivationTensor, np.ndarray)):
+        key = f"tensor{first + len(tensors)}"
+        tensors[key] = np.ascontiguousarray(value.numpy() if isinstance(value, ActivationTensor) else value)
+        return {"tensor": key}
+    if isinstance(value, NeuronSet):
+        return {"neurons": value.as_dictionary()}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_value(item, model, tensors, first) for item in value]}
+    if isinstance(getattr(value, "source", None), str):
+        return {"code": _code("block", value, model, tensors, first)}
+    raise _CannotKeepError(f"{value!r}, which cannot be written down.")
+
+
+def _hook(item: dict[str, Any], model: TransformerModel, tensors: dict[str, Any], allow_imports: bool) -> ActivationHook:
+    site = Site.parse(item["site"])
+
+    def restored(code: dict[str, Any]) -> Callable[..., Any]:
+        return _callable(code, f"{item['name']} at {site}", model, tensors, allow_imports)
+
+    hook = _KINDS[item["kind"]](
+        site.layer,
+        site.component,
+        restored(item["action"]),
+        None if item["condition"] is None else restored(item["condition"]),
+        head=site.head,
+        position=site.position,
+        name=item["name"],
+    )
+    if not item["enabled"]:
+        hook.disable()
+    return hook
+
+
+def _callable(
+    code: dict[str, Any], where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: bool
+) -> Callable[..., Any]:
+    if "block" in code:
+        captured = {name: _restored(value, where, model, tensors, allow_imports) for name, value in code["captured"].items()}
+        compiled: Callable[..., Any] = _compiler()(code["block"], captured)
+        return compiled
+    module, _, name = str(code["import"]).partition(":")
+    if module not in sys.modules:
+        if not allow_imports:
+            raise HookError(
+                f"{where} runs the Python function {code['import']}, whose module is not loaded.",
+                remedy="Import it first, or, if you trust the model's folder, load with allow_imports=True.",
+            )
+        importlib.import_module(module)
+    function = _found(module, name)
+    if not callable(function):
+        raise HookError(
+            f"{where} runs {code['import']}, and there is no such function.", remedy="Define it, or add the hook anew."
+        )
+    return function
+
+
+def _restored(value: Any, where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: bool) -> Any:
+    from neuroscope.features.neurons import NeuronSet
+
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    match kind:
+        case "model":
+            return model
+        case "tensor":
+            return ActivationTensor(model.engine.ops.asarray(tensors[content]), model.engine.ops)
+        case "neurons":
+            return NeuronSet.from_dictionary(content, model)
+        case "list":
+            return [_restored(item, where, model, tensors, allow_imports) for item in content]
+        case "code":
+            return _callable(content, where, model, tensors, allow_imports)
+    raise HookError(f"{where} captured a {kind!r}, which this version cannot read.")
+
+
+def _found(module: str, name: str) -> Any:
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _compiler() -> Callable[[str, dict[str, Any]], Callable[..., Any]]:
+    """What makes a callable of a block's text: the language announces it, since nothing here may import it."""
+    found = importlib.metadata.entry_points(group="neuroscope", name="block")
+    if not found:
+        raise MissingExtraError("Blocks cannot be compiled here.", remedy="Reinstall neuroscope-interp (pip install -e .).")
+    compiler: Callable[[str, dict[str, Any]], Callable[..., Any]] = next(iter(found)).load()
+    return compiler

@@ -1,0 +1,97 @@
+"""Files of steering vectors.
+
+A safetensors file. Tensors: `0`, `1`, … (width,), one a vector. Metadata: `format` and `header` (JSON): the model with its weights' hash,
+and for each vector its name, site, method and contrast pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from neuroscope import events
+from neuroscope.errors import ArgumentError
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Site
+from neuroscope.steering.contrast import ContrastPairs
+from neuroscope.steering.vectors import SteeringVector
+
+FORMAT = "neuroscope-steering-1"
+
+
+def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str | Path) -> Path:
+    """Write vectors; the file is whole or not there. Raises `ArgumentError` when the place cannot be written."""
+    target = Path(path).expanduser()
+    target = target if target.suffix == ".safetensors" else target.with_name(target.name + ".safetensors")
+    header = {
+        "model": model.name,
+        "weightsHash": model.weights_hash,
+        "vectors": [
+            {"name": vector.name, "site": str(vector.site), "method": vector.method, "pairs": _pairs_as_data(vector.pairs)}
+            for vector in vectors
+        ],
+    }
+    tensors = {str(index): np.ascontiguousarray(vector.numpy()) for index, vector in enumerate(vectors)}
+    content = save(tensors, {"format": FORMAT, "header": json.dumps(header, ensure_ascii=False, sort_keys=True)})
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).replace(target)
+    except OSError as error:
+        raise ArgumentError(f"The vectors cannot be written to {target}: {error}", remedy="Choose another place.") from error
+    return target
+
+
+def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
+    """The vectors of a file. Raises `ArgumentError` for what is none; vectors of other weights are told."""
+    source = Path(path).expanduser()
+    if not source.is_file():
+        raise ArgumentError(f"There is no file {source}.", remedy="(SteeringVectors for: model) save: writes one.")
+    try:
+        with safe_open(source, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
+        if metadata.get("format") != FORMAT:
+            raise ArgumentError(f"{source} holds no steering vectors of a form that this version reads.")
+        header = json.loads(metadata["header"])
+        vectors = [_vector(model, item, tensors[str(index)]) for index, item in enumerate(header["vectors"])]
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"{source} is no file of steering vectors: {error}", remedy="Write it again.") from error
+    if header["weightsHash"] != model.weights_hash:
+        events.notice(f"{source.name} was computed on {header['model']}, not on {model.name}.", "warning")
+    return vectors
+
+
+def _vector(model: TransformerModel, item: dict[str, Any], values: Any) -> SteeringVector:
+    ops = model.engine.ops
+    pairs = item["pairs"]
+    return SteeringVector(
+        ops.asarray(values),
+        ops,
+        name=item["name"],
+        site=Site.parse(item["site"]),
+        method=item["method"],
+        pairs=ContrastPairs(item["name"], pairs["positive"], pairs["negative"], pairs["groups"], tuple(pairs["openings"])),
+    )
+
+
+def _pairs_as_data(pairs: ContrastPairs) -> dict[str, Any]:
+    return {
+        "positive": pairs.positive,
+        "negative": pairs.negative,
+        "groups": pairs.groups,
+        "openings": list(pairs.openings),
+    }
