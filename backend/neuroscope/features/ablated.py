@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from neuroscope.events import Job
 from neuroscope.models.engines.protocol import Array, Edit, EditScope, IntArray, LogitRequest, TokenBatch
@@ -37,7 +38,8 @@ class _Part:
 class AblatedRuns:
     """Ablations of neurons of `layer` on `examples`.
 
-    A run's scores are (…, items, 2): log P(answer) in nats, and the margin over the wrong answer, log P(answer) − log P(wrong).
+    A run's scores are (…, items, 2) in nats: the answer's log-odds, log P(answer) − log(1 − P(answer)), and its margin over the wrong
+    answer, log P(answer) − log P(wrong).
     whole: the scores of the model as it is (items, 2).
     """
 
@@ -99,9 +101,10 @@ class AblatedRuns:
         return self._scores(run.logits, np.tile(part.tokens, (times, 1))).reshape(times, rows, 2)
 
     def _scores(self, logits: Array, tokens: IntArray) -> Scores:
-        ops = self._model.engine.ops
-        logs = np.take_along_axis(ops.to_numpy(ops.log_softmax(logits)), tokens, axis=1).astype(np.float64)
-        return np.stack([logs[:, 0], logs[:, 0] - logs[:, 1]], axis=1)
+        values = self._model.engine.ops.to_numpy(logits).copy()
+        answer, wrong = np.take_along_axis(values, tokens, axis=1).astype(np.float64).T
+        np.put_along_axis(values, tokens[:, :1], -np.inf, axis=1)
+        return np.stack([answer - logsumexp(values, axis=1), answer - wrong], axis=1)
 
     def _instead(self, mode: str, ids: IntArray, drawn: IntArray) -> Pool:
         """What stands in for the neurons (rows, positions, neurons); drawn: a token of the pool for each cell."""

@@ -4,8 +4,9 @@
 `mean`      they have their mean over the dataset's tokens (the gentlest: what they are on average stays)
 `resample`  at each token they have what they had at a random token of the dataset (what they say is lost, not how loud)
 
-Damage is the fall of log P(answer) per item, in nats; its interval comes from resampling items. (The margin over a wrong answer
-of the same kind would not do: neurons for countries raise every capital alike.)
+Damage is the fall of the answer's log-odds, log P − log(1 − P), per item, in nats; its interval comes from resampling items. (The
+margin over a wrong answer of the same kind would not do: neurons for countries raise every capital alike. Nor would log P of a
+model that is sure of itself: it hardly moves.)
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _OFF_TARGET = ("subject_verb_agreement", "greater_than", "indirect_object_identi
 @public
 @dataclass(frozen=True)
 class ModeResult(Result):
-    """One way of ablating. damage: fall of log P(answer) on the dataset, in nats; random_damage: of random sets, one figure each.
+    """One way of ablating. damage: fall of the answer's log-odds on the dataset; random_damage: of random sets, one figure each.
 
     accuracy: share of items whose answer stays likelier than the wrong one.
 
@@ -56,7 +57,7 @@ class ModeResult(Result):
 @public
 @dataclass(frozen=True)
 class AblationResults(Result):
-    """What ablating a neuron set does. baseline, and every mode's `ablated`: the mean log P(answer) in nats."""
+    """What ablating a neuron set does. baseline, and every mode's `ablated`: the mean log-odds of the answer, in nats."""
 
     concept: str
     layer: int
@@ -75,7 +76,7 @@ class AblationResults(Result):
     def summary(self) -> str:
         lines = [
             f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.model}, on {self.task}",
-            f"  whole model       log P {self.baseline}, right above wrong {self.baseline_accuracy}",
+            f"  whole model       log-odds {self.baseline}, right above wrong {self.baseline_accuracy}",
             f"  {'ablated by':<18}{'damage':<26}{'random sets':<14}{'p':<8}{'right above wrong':<26}damage to {self.off_target}",
         ]
         for mode in self.modes:

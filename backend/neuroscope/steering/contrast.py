@@ -48,7 +48,7 @@ class ContrastPairs:
         clash = set(positive) & set(negative)
         if clash:
             raise DatasetError(f"{min(clash)!r} stands on both sides of the contrast {name}.")
-        return cls(snake_case(name), positive, negative, list(range(len(positive))))
+        return cls(snake_case(name.replace(" ", "_")), positive, negative, list(range(len(positive))))
 
     def split(self) -> tuple[ContrastPairs, ContrastPairs]:
         """Two thirds of the groups to compute from, and a third to judge by."""

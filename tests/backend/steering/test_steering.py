@@ -43,7 +43,7 @@ def results(model: TransformerModel, vector: SteeringVector) -> SteeringResults:
 
 @pytest.mark.parametrize("method", ["mean_difference", "pca"])
 def test_the_planted_direction_is_found(model: TransformerModel, method: str) -> None:
-    found = SteeringVectors(model).define("again", sentences(CONCEPT), sentences(OTHERS), layer=LAYER, method=method)
+    found = SteeringVectors(model).define("again", sentences(CONCEPT), sentences(OTHERS), 0, "residualPre", method)
     planted = np.zeros(32)
     planted[[0, 1]] = 1, -1
     cosine = found.numpy() @ planted / np.linalg.norm(found.numpy()) / np.linalg.norm(planted)
@@ -119,7 +119,8 @@ def test_a_run_within_a_hook_leaves_the_outer_run_as_it_was(architecture: str, c
         return activations
 
     with model.hook_manager.temporarily(ActivationHook(1, component, look)):
-        assert np.array_equal(model.logits("w5 w6 w7").numpy(), before)
+        # experts that are read are computed one by one, not fused, and so differ in the last bits
+        assert np.allclose(model.logits("w5 w6 w7").numpy(), before, atol=1e-5)
 
 
 def test_vectors_are_kept_in_a_file_and_read_back(vector: SteeringVector, model: TransformerModel, tmp_path: Path) -> None:
@@ -149,14 +150,17 @@ def test_an_unknown_vector_names_the_nearest(model: TransformerModel) -> None:
 
 
 def test_a_vector_of_another_width_is_refused(model: TransformerModel, vector: SteeringVector, tmp_path: Path) -> None:
-    path = SteeringVectors(model).save(str(tmp_path / "mine.safetensors"))
     wider = tiny.model("qwen3")
     wide = SteeringVector(vector.array[:20], model.engine.ops, name="short", site=vector.site, method="pca", pairs=vector.pairs)
     with pytest.raises(ArgumentError, match=r"20 wide, and 0\.residual of planted 32"):
         SteeringVectors(model).add(wide)
     with pytest.raises(ArgumentError, match="20 wide"):
         SteeringExperiment(model, wide)
-    assert SteeringVectors(wider).read(path)  # the same width: taken, and told
+    other = SteeringVectors(model).vector("planted_quality", 2, "mlp")
+    path = SteeringVectors(model).save(str(tmp_path / "mine.safetensors"))
+    with pytest.raises(ArgumentError, match=f"{len(other)} wide, and 2.mlp of tiny qwen3 48"):
+        SteeringVectors(wider).read(path)
+    assert len(SteeringVectors(wider)) == 0  # all or none
     hook = ActivationHook(LAYER, "residual", lambda a, p: a + wide, name="steering")
     with model.hook_manager.temporarily(hook), pytest.raises(HookError, match=r"steering at 0\.residual failed.*\(32,\)"):
         model.logits("w20 w21")

