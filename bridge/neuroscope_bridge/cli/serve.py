@@ -61,10 +61,10 @@ def serve(options: ServeOptions) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     door.start()
+    print(f"NeuroScope listens on {address}", flush=True)
     if web is not None:
         web.start()
         print(f"NeuroScope serves {url}", flush=True)
-    print(f"NeuroScope listens on {address}", flush=True)
     try:
         while not asked.wait(1.0):
             pass

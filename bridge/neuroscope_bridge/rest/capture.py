@@ -82,7 +82,8 @@ def _numbers(model: TransformerModel, capture: Capture, prompt: int, new: int) -
     spec, site = capture.spec, capture.site
     if spec.statistics_only:
         return 16
-    positions = sum(_wanted(spec.positions, position, prompt) for position in range(prompt + new - 1))
+    first, end = _span(spec.positions, prompt)
+    positions = max(0, int(min(end, prompt + new - 1)) - first)
     width = prompt + new - 1 if site.component in ATTENTION_MATRICES else vector_width(site, model)
     if spec.features is not None:
         width = len(spec.features)
@@ -94,18 +95,19 @@ def _numbers(model: TransformerModel, capture: Capture, prompt: int, new: int) -
     return positions * width * (heads if per_head else 1)
 
 
-def _wanted(positions: str | list[int | None], position: int, prompt: int) -> bool:
+def _span(positions: str | list[int | None], prompt: int) -> tuple[int, float]:
+    """The first position that is wanted, and the first after those that are."""
     match positions:
         case "all":
-            return True
+            return 0, math.inf
         case "prompt":
-            return position < prompt
+            return 0, prompt
         case "generated":
-            return position >= prompt
+            return prompt, math.inf
         case "last":
-            return position == prompt - 1
+            return prompt - 1, prompt
         case [start, stop]:
-            return position >= (start or 0) and (stop is None or position < stop)
+            return start or 0, math.inf if stop is None else stop
     raise AssertionError(positions)
 
 
@@ -116,6 +118,7 @@ class Gatherer:
         self.capture = capture
         self._ops: ArrayOps = model.engine.ops
         self._prompt = prompt
+        self._span = _span(capture.spec.positions, prompt)
         self._parts: list[Floats] = []
         self._first: int | None = None
         self._statistics = _Statistics() if capture.spec.statistics_only else None
@@ -140,11 +143,12 @@ class Gatherer:
             whole, first = whole[None], self._prompt + step.index - 1
         count = whole.shape[self._axis]
         spec = self.capture.spec
-        wanted = [at for at in range(count) if spec.positions == "all" or _wanted(spec.positions, first + at, self._prompt)]
-        if not wanted:
+        low = max(0, self._span[0] - first)
+        high = int(min(count, self._span[1] - first))
+        if low >= high:
             return None
-        if len(wanted) < count:
-            whole = whole.take(wanted, axis=self._axis)
+        if high - low < count:
+            whole = whole.take(range(low, high), axis=self._axis)
         if spec.features is not None:
             if self._matrix:
                 keys = [key for key in spec.features if key < whole.shape[-1]]
@@ -153,7 +157,7 @@ class Gatherer:
                 whole = picked
             else:
                 whole = whole[..., spec.features]
-        start = first + wanted[0]
+        start = first + low
         if self._first is None:
             self._first = start
         if self._statistics is not None:

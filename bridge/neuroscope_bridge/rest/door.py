@@ -18,6 +18,9 @@ from neuroscope_bridge.wire.errors import DeniedError
 
 log = logging.getLogger("neuroscope.bridge")
 
+#: Bytes that the system keeps for a reader that has not taken them: part of the rule for slow readers (`stream`).
+_UNREAD = 256 << 10
+
 #: Seconds that answers have to end when the server stops.
 _GRACE = 2
 
@@ -45,8 +48,10 @@ class HttpDoor:
     def open(self) -> str:
         """Bind; answers the URL with the port in use. `ArgumentError` when that cannot be."""
         family = socket.AF_INET6 if ":" in self._name else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        # Naming the protocol is what lets asyncio send small answers at once instead of waiting for more.
+        self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)  # connections inherit it
         try:
             self._socket.bind((self._name, self._port))
             self._socket.listen(1024)

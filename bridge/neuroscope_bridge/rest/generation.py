@@ -88,6 +88,11 @@ def ask(
         raise ArgumentError(
             f"The prompt's {len(ids)} tokens fill the model's context of {context}.", remedy="Shorten the prompt."
         )
+    if context and max_tokens is not None and max_tokens > room:
+        raise ArgumentError(
+            f"{len(ids)} prompt tokens and {max_tokens} new ones exceed the model's context of {context}.",
+            remedy=f"Ask for at most {room} new tokens.",
+        )
     settings = GenerationSettings(
         max_tokens=min(USUAL_TOKENS, room) if max_tokens is None else max_tokens,
         temperature=0.0 if temperature < _GREEDY_BELOW else temperature,

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from neuroscope.errors import did_you_mean
 
@@ -18,11 +28,22 @@ Number = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Index = Annotated[StrictInt, Field(ge=0, le=_LARGEST)]
 
 
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair is no text") from None
+    return text
+
+
+Text = Annotated[StrictStr, AfterValidator(_encodable)]
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Texts = Annotated[list[StrictStr], BeforeValidator(_one_or_many, json_schema_input_type=StrictStr | list[StrictStr])]
+Texts = Annotated[list[Text], BeforeValidator(_one_or_many, json_schema_input_type=Text | list[Text])]
 
 
 class Request(BaseModel):
@@ -47,8 +68,8 @@ class Request(BaseModel):
 class Contrast(Request):
     """Texts whose mean difference in the residual stream is a direction (Rimsky et al. 2024, CAA)."""
 
-    more: Annotated[list[StrictStr], Field(min_length=1, max_length=64, description="Texts with more of what is wanted.")]
-    less: Annotated[list[StrictStr], Field(min_length=1, max_length=64, description="The same without, one for each.")]
+    more: Annotated[list[Text], Field(min_length=1, max_length=64, description="Texts with more of what is wanted.")]
+    less: Annotated[list[Text], Field(min_length=1, max_length=64, description="The same without, one for each.")]
 
 
 class HookSpec(Request):
@@ -76,11 +97,11 @@ class HookSpec(Request):
     )
 
     layer_name: Annotated[
-        StrictStr | Index | None, Field(description="Which layer; may be left out for `embedding` and `logits`.")
+        Text | Index | None, Field(description="Which layer; may be left out for `embedding` and `logits`.")
     ] = None
-    component: Annotated[StrictStr, Field(description="residual, attention, mlp, headOutput, attentionPattern, …")] = "residual"
+    component: Annotated[Text, Field(description="residual, attention, mlp, headOutput, attentionPattern, …")] = "residual"
     hook_id: Annotated[
-        StrictStr | None, Field(min_length=1, max_length=200, description="Its name in answers; by default the site.")
+        Text | None, Field(min_length=1, max_length=200, description="Its name in answers; by default the site.")
     ] = None
     action: Annotated[
         Literal["capture", "steer", "ablate", "scale"],
@@ -132,7 +153,7 @@ class HookSpec(Request):
 
 
 Hooks = Annotated[
-    list[StrictStr | HookSpec],
+    list[Text | HookSpec],
     Field(max_length=1000, description="Hooks as objects, or ids of registered ones (/v1/activations/hooks)."),
 ]
 
@@ -154,7 +175,7 @@ class StreamOptions(Request):
 class Generate(Request):
     """What every kind of generation takes."""
 
-    model: Annotated[StrictStr | None, Field(description="A loaded model; by default the one loaded last.")] = None
+    model: Annotated[Text | None, Field(description="A loaded model; by default the one loaded last.")] = None
     max_tokens: Annotated[StrictInt | None, Field(ge=1, le=2**31, description="Most tokens to generate.")] = None
     temperature: Annotated[Number | None, Field(ge=0, le=100, description="0 is greedy, and so is anything below 0.001.")] = 1.0
     top_p: Annotated[Number | None, Field(gt=0, le=1)] = 1.0
@@ -167,7 +188,7 @@ class Generate(Request):
     n: Annotated[Literal[1] | None, Field(description="One choice.")] = 1
     presence_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
     frequency_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
-    user: Annotated[StrictStr | None, Field(description="Whose request it is; not kept.")] = None
+    user: Annotated[Text | None, Field(description="Whose request it is; not kept.")] = None
     hooks: Annotated[
         Hooks | None,
         Field(description="NeuroScope: what to read or change while generating; reading needs /with_activations."),
@@ -182,13 +203,13 @@ class Generate(Request):
 
 class Part(Request):
     type: Literal["text"]
-    text: StrictStr
+    text: Text
 
 
 class Message(Request):
-    role: Annotated[StrictStr, Field(min_length=1, max_length=64)]
-    content: StrictStr | list[Part]
-    name: StrictStr | None = None
+    role: Annotated[Text, Field(min_length=1, max_length=64)]
+    content: Text | list[Part]
+    name: Text | None = None
 
     @property
     def text(self) -> str:
@@ -229,7 +250,7 @@ class Completion(Generate):
         json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}]},
     )
 
-    prompt: Annotated[StrictStr | list[Index], Field(description="A text, or token ids.")]
+    prompt: Annotated[Text | list[Index], Field(description="A text, or token ids.")]
     logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
 
@@ -254,7 +275,7 @@ class WithActivations(Generate):
     )
 
     messages: Messages | None = None
-    prompt: StrictStr | list[Index] | None = None
+    prompt: Text | list[Index] | None = None
     activation_hooks: Hooks | None = None
     encoding: Annotated[
         Literal["json", "npy"],
@@ -282,7 +303,7 @@ class LensRequest(Generate):
     )
 
     messages: Messages | None = None
-    prompt: StrictStr | list[Index] | None = None
+    prompt: Text | list[Index] | None = None
     top: Annotated[StrictInt, Field(ge=1, le=20, description="Tokens of each layer's logit lens.")] = 5
     neurons: Annotated[StrictInt, Field(ge=1, le=50, description="Neurons of each layer.")] = 8
 
@@ -301,7 +322,7 @@ class Load(Request):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"model": "bundled:gpt2-medium"}]})
 
-    model: Annotated[StrictStr, Field(min_length=1, max_length=4096)]
+    model: Annotated[Text, Field(min_length=1, max_length=4096)]
 
 
 class Tokenize(Request):
@@ -309,8 +330,8 @@ class Tokenize(Request):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"text": "The cat sat"}]})
 
-    model: StrictStr | None = None
-    text: StrictStr | None = None
+    model: Text | None = None
+    text: Text | None = None
     messages: Messages | None = None
     add_special_tokens: StrictBool = True
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.rest.application import HttpOptions
@@ -40,26 +41,39 @@ def speechless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Serve = Callable[..., str]
+class Serve:
+    """Starts servers with the options of `HttpOptions`; answers their URLs."""
+
+    def __init__(self, chatty: Path, speechless: Path) -> None:
+        self._aliases = [f"chatty={chatty}", f"speechless={speechless}"]
+        self._doors: dict[str, tuple[HttpDoor, Host]] = {}
+
+    def __call__(self, address: str = "127.0.0.1:0", **options: Any) -> str:
+        host = Host(HostOptions("chatty", self._aliases))
+        door = HttpDoor(host, address, HttpOptions(**options))
+        url = door.open()
+        door.start()
+        self._doors[url] = door, host
+        return url
+
+    def engine(self, url: str) -> TorchEngine:
+        """The engine that a server computes with."""
+        host = self._doors[url][1]
+        engine = host.context(None).run(TransformerModel.from_hugging_face, "chatty").engine
+        assert isinstance(engine, TorchEngine)
+        return engine
+
+    def close(self) -> None:
+        for door, host in self._doors.values():
+            door.close()
+            host.close()
 
 
 @pytest.fixture(scope="session")
 def serve(chatty: Path, speechless: Path) -> Iterator[Serve]:
-    """Start a server with the options of `HttpOptions`; answers its URL."""
-    doors: list[tuple[HttpDoor, Host]] = []
-
-    def start(address: str = "127.0.0.1:0", **options: Any) -> str:
-        host = Host(HostOptions("chatty", [f"chatty={chatty}", f"speechless={speechless}"]))
-        door = HttpDoor(host, address, HttpOptions(**options))
-        url = door.open()
-        door.start()
-        doors.append((door, host))
-        return url
-
-    yield start
-    for door, host in doors:
-        door.close()
-        host.close()
+    serve = Serve(chatty, speechless)
+    yield serve
+    serve.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,149 @@
+"""Streams: many at once, slow readers, readers that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from tests.bridge.rest.conftest import Serve
+
+PATH = "/v1/chat/completions/with_activations"
+COMPONENTS = ("residual", "attention", "mlp", "query", "key", "value", "headOutput", "layerNorm", "mlpInput", "mlpOutput")
+HOOKS = [{"layer_name": str(layer), "component": component} for layer in range(3) for component in COMPONENTS]
+LONG = {"prompt": "w5 w6 w7", "max_tokens": 120, "temperature": 3.0, "seed": 0, "activation_hooks": HOOKS, "stream": True}
+
+
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def generations(url: str) -> int:
+    return int(httpx.get(f"{url}/health").json()["generations"])
+
+
+class Reader:
+    """A client with a tiny buffer that reads when it is told to."""
+
+    def __init__(self, url: str, body: dict[str, Any]) -> None:
+        parts = urlsplit(url)
+        self.socket = socket.socket()
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        self.socket.connect((parts.hostname, parts.port))
+        data = json.dumps(body).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+        self.socket.sendall(f"{head}Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data)
+
+    def rest(self) -> bytes:
+        found = b""
+        while part := self.socket.recv(1 << 16):
+            found += part
+        return found
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+def test_fifty_streams_finish_with_every_event_in_order(url: str) -> None:
+    async def one(client: httpx.AsyncClient, number: int) -> tuple[list[int], str]:
+        body = {**LONG, "max_tokens": 16, "seed": number, "activation_hooks": [{"layer_name": "1"}]}
+        indices, text = [], ""
+        async with client.stream("POST", PATH, json=body) as response:
+            assert response.status_code == 200
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    event = json.loads(line[6:])
+                    if "token" in event:
+                        indices.append(event["token"]["index"])
+                        text += event["choices"][0]["delta"]["content"]
+        return indices, text
+
+    async def all_of_them() -> list[tuple[list[int], str]]:
+        limits = httpx.Limits(max_connections=60)
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+            return await asyncio.gather(*(one(client, number) for number in range(50)))
+
+    for number, (indices, text) in enumerate(asyncio.run(all_of_them())):
+        assert indices == list(range(len(indices)))
+        body = {**LONG, "max_tokens": 16, "seed": number, "stream": False, "activation_hooks": []}
+        answer = httpx.post(f"{url}{PATH}", json=body).json()
+        assert len(indices) == answer["usage"]["completion_tokens"]
+        assert text == answer["choices"][0]["message"]["content"]
+    assert within(5, lambda: generations(url) == 0)
+
+
+def test_a_slow_reader_slows_its_generation_and_misses_nothing(serve: Serve) -> None:
+    url = serve()
+    engine = serve.engine(url)
+    whole = httpx.post(f"{url}{PATH}", json={**LONG, "stream": False}, timeout=60).json()
+    tokens = whole["usage"]["completion_tokens"]
+    assert tokens == 120
+    before = engine.block_calls
+    reader = Reader(url, LONG)
+    time.sleep(1.5)
+    reached = engine.block_calls - before
+    assert 0 < reached < 0.8 * tokens * 3  # it waits for its reader
+    time.sleep(0.5)
+    assert engine.block_calls - before == reached
+    others = httpx.post(f"{url}/v1/completions", json={"prompt": "w5", "max_tokens": 3}, timeout=10)
+    assert others.status_code == 200  # nobody else waits
+
+    lines = [line for line in reader.rest().decode().replace("\r", "").split("\n") if line.startswith("data: {")]
+    reader.close()
+    found = [json.loads(line[6:]) for line in lines]
+    ids = [event["token"]["id"] for event in found if "token" in event]
+    assert ids == whole["token_ids"][3:]
+
+
+def test_a_reader_that_takes_nothing_is_given_up(serve: Serve) -> None:
+    url = serve(stall=0.5)
+    reader = Reader(url, LONG)
+    assert within(5, lambda: generations(url) == 1)
+    assert within(10, lambda: generations(url) == 0)
+    reader.close()
+
+
+def test_a_gone_reader_ends_its_generation(serve: Serve) -> None:
+    url = serve()
+    engine = serve.engine(url)
+    reader = Reader(url, LONG)
+    reader.socket.recv(1000)
+    reader.close()
+    assert within(5, lambda: generations(url) == 0)
+    calls = engine.block_calls
+    time.sleep(0.3)
+    assert engine.block_calls == calls
+
+
+def test_a_client_that_leaves_ends_an_answer_in_one(serve: Serve) -> None:
+    url = serve()
+    engine = serve.engine(url)
+    with engine.exclusive():
+        reader = Reader(url, {**LONG, "stream": False})
+        assert within(5, lambda: generations(url) == 1)
+        reader.close()
+    assert within(5, lambda: generations(url) == 0)
+    assert engine.block_calls < 120 * 3
+
+
+def test_as_many_generations_as_are_allowed(serve: Serve) -> None:
+    url = serve(generations=1)
+    reader = Reader(url, LONG)
+    assert within(5, lambda: generations(url) == 1)
+    refused = httpx.post(f"{url}/v1/completions", json={"prompt": "w5", "max_tokens": 1})
+    assert refused.status_code == 503
+    assert refused.json()["error"]["code"] == "busy"
+    reader.close()
+    assert within(5, lambda: generations(url) == 0)
+    assert httpx.post(f"{url}/v1/completions", json={"prompt": "w5", "max_tokens": 1}).status_code == 200
