@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 import neuroscope
+from neuroscope import events
 from neuroscope.errors import ArgumentError, CancelledError, NeuroScopeError
 from neuroscope.models.sites import Site
 from neuroscope_bridge.host import Host
@@ -30,6 +33,9 @@ from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import Answer, ChatAnswer, TextAnswer
 from neuroscope_bridge.rest.shelf import Pull, Shelf, Shelved, Worker
 from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
+
+#: Seconds between two looks whether a client that waits for an analysis is still there.
+_LOOK = 0.2
 
 #: OpenAI's default for completions.
 _COMPLETION_TOKENS = 16
@@ -144,7 +150,7 @@ class _Server:
             pull.close()
             raise
 
-        async def events() -> AsyncGenerator[bytes]:
+        async def told_events() -> AsyncGenerator[bytes]:
             for document in opening:
                 yield event(dumps(document))
             told, count = first, 0
@@ -159,7 +165,7 @@ class _Server:
                 yield event(dumps(errors.body(error)[1]))
             yield DONE
 
-        return EventStream(events(), pull.close, self.options.stall)
+        return EventStream(told_events(), pull.close, self.options.stall)
 
 
 def application(host: Host, options: HttpOptions) -> Any:
@@ -186,6 +192,7 @@ def application(host: Host, options: HttpOptions) -> Any:
     _models(app, server)
     _completions(app, server)
     _lens(app, server)
+    _analyses(app, server)
     _hooks(app, server)
     _describe(app)
     _page(app)
@@ -382,6 +389,47 @@ def _lens(app: FastAPI, server: _Server) -> None:
         )
         shown = Lens(job.model, job.asked, body.top, body.neurons)
         return await server.stream(job, shown.sites, [shown.opening()], shown.event)
+
+
+def _analyses(app: FastAPI, server: _Server) -> None:
+    @app.get("/v1/analyze", tags=["analyses"])
+    async def analyses() -> Any:
+        """The analyses by name: what each asks, and what it works on."""
+        from neuroscope.analyses.registry import ANALYSES
+
+        return Json({"object": "list", "data": [analysis.as_dictionary() for analysis in ANALYSES]})
+
+    @app.post("/v1/analyze/{name}", tags=["analyses"])
+    async def analyze(request: Request, name: str, body: schemas.Analyze) -> Any:
+        """Run an analysis, such as mathematical_reasoning, factual_recall, creative_writing, attention_patterns or
+        residual_stream; GET /v1/analyze lists them. A client that leaves ends it.
+        """
+        from neuroscope.analyses import registry
+
+        registry.get(name)
+        shelved = await server.shelf.find(body.model)
+        gone = threading.Event()
+        on: Any = [pair.model_dump() for pair in body.on] if isinstance(body.on, list) else body.on
+
+        def work() -> dict[str, Any]:
+            with events.cancellable(gone.is_set):
+                result = registry.analyze(shelved.fresh(), name, on, seed=body.seed)
+            return {
+                "object": "analysis",
+                "name": registry.get(name).name,
+                "model": shelved.model.name,
+                "summary": result.summary(),
+                "result": result.as_dictionary(),
+            }
+
+        running = asyncio.ensure_future(server.shelf.analyst.run(work))
+        try:
+            while not (await asyncio.wait({running}, timeout=_LOOK))[0]:
+                if await request.is_disconnected():
+                    raise CancelledError("The client left.")
+            return Json(running.result())
+        finally:
+            gone.set()
 
 
 def _hooks(app: FastAPI, server: _Server) -> None:

@@ -286,9 +286,15 @@ class LMStudioRESTClient:
         """The activations of an answer as an ActivationCache, by site."""
         return converted(activations)
 
-    def analyze(self, name: str, **options: Any) -> dict[str, Any]:
-        """A named analysis of the model: mathematical_reasoning, factual_recall, creative_writing, …"""
-        return self._json("POST", f"/v1/analyze/{name}", self._with_model(plain(options)))
+    def analyses(self) -> list[dict[str, Any]]:
+        """The analyses by name: what each asks, and what it works on."""
+        found: list[dict[str, Any]] = self._json("GET", "/v1/analyze")["data"]
+        return found
+
+    def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
+        """Run an analysis by name, such as `logit_lens`: a dictionary with `summary` and `result`."""
+        given = {key: plain(value) for key, value in (("on", on), ("seed", seed)) if value is not None}
+        return self._json("POST", f"/v1/analyze/{name}", self._with_model(given))
 
     # --- the connection -----------------------------------------------------------------------------------------------------
 
@@ -409,6 +415,12 @@ class AsyncLMStudioRESTClient:
             return self._events({**body, "stream": True, "encoding": "npy"})
         answer = await self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
         return _Messages.result(msgpack.unpackb(answer.content))
+
+    async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
+        """See `LMStudioRESTClient.analyze`."""
+        body = {"model": self._model, "on": plain(on), "seed": seed}
+        given = {key: value for key, value in body.items() if value is not None}
+        return await self._json("POST", f"/v1/analyze/{name}", given)
 
     def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
         """See `LMStudioRESTClient.convert_activations_for_neuroscope`."""

@@ -62,6 +62,8 @@ class ErrorBody(BaseModel):
 _STATUS = {
     "model-not-found": 404,
     "hook-not-found": 404,
+    "analysis-not-found": 404,
+    "task-not-found": 404,
     "not-found": 404,
     "too-large": 413,
     "busy": 503,

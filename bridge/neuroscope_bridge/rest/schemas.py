@@ -325,6 +325,28 @@ class Load(Request):
     model: Annotated[Text, Field(min_length=1, max_length=4096)]
 
 
+class Pair(Request):
+    """A prompt, the same with another answer, and the two answers."""
+
+    clean: Text
+    corrupt: Text
+    answer: Text
+    wrong: Text
+
+
+class Analyze(Request):
+    """What an analysis works on. Without `on` it takes its own example."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"on": "The capital of France is"}]})
+
+    model: Text | None = None
+    on: Annotated[
+        Text | list[Pair] | None,
+        Field(description="A text; or, for an analysis that works on pairs, a task's name or the pairs themselves."),
+    ] = None
+    seed: Annotated[StrictInt | None, Field(ge=0, lt=2**32)] = None
+
+
 class Tokenize(Request):
     """A text's tokens; with `messages`, those of the chat template."""
 

@@ -78,6 +78,7 @@ class Shelf:
         self._workers: dict[int, Worker] = {}
         self._default: str | None = None
         self._loader = Worker("loader", self._context)
+        self.analyst = Worker("analyst", self._context)  # long work, which takes turns with generations at the engine
         self._most = most
         self._running = 0
 
@@ -145,7 +146,7 @@ class Shelf:
         self._running -= 1
 
     def close(self) -> None:
-        for worker in (self._loader, *self._workers.values()):
+        for worker in (self._loader, self.analyst, *self._workers.values()):
             worker.close()
 
 

@@ -85,7 +85,7 @@ def test_the_document_has_examples_that_work(http: httpx.Client) -> None:
         for example in document["components"]["schemas"][reference].get("examples", []):
             if "activation_hooks" in example:  # the tiny model has three layers
                 example["activation_hooks"][0]["layer_name"] = "transformer.h.2"
-            response = http.post(path, json=example)
+            response = http.post(path.replace("{name}", "logit_lens"), json=example)
             assert response.status_code == 200, response.text
             tried += 1
     assert tried >= 5
