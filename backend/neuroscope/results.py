@@ -64,6 +64,12 @@ class Result:
 
         return str(page.open_page(self))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from neuroscope.views import page
+
+        return page.embedded(self)
+
     def __str__(self) -> str:
         return self.print_string()
 

@@ -23,11 +23,14 @@ Ran = Callable[..., tuple[dict[str, Any], str, str]]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Ran:
     """Run scripts with --embedded: the variables they leave, and what they print on either stream."""
 
-    def ran(*scripts: str) -> tuple[dict[str, Any], str, str]:
+    def ran(*scripts: str, bound: str | None = None) -> tuple[dict[str, Any], str, str]:
         folder = tmp_path_factory.mktemp("embedded")
         command = [sys.executable, "-m", "neuroscope_bridge", "run", "--embedded", "--json", str(folder / "out.json")]
+        command += ["--model", bound] if bound else []
         command += [str(EXAMPLES / script) for script in scripts]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "NEUROSCOPE_LIBRARY": str(folder / "library")}
+        for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):  # no browser opens
+            environment.pop(name, None)
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads((folder / "out.json").read_text())["variables"], done.stdout, done.stderr
@@ -102,3 +105,22 @@ def test_script_13_reports_four_scores(run: Ran) -> None:
     evidence = report["interpretability"]["evidence"]
     assert evidence["overlap of nodes under other seeds"] > evidence["overlap by chance"]
     assert "overall" in printed
+
+
+def test_script_5_finds_entangled_units_and_writes_their_page(run: Ran) -> None:
+    variables, printed, told = run("05_cross_domain_feature_entanglement.st", bound="gpt2-medium")
+    found = variables["entangledFeatures"]
+    assert found["domains"] == ["mathematics", "programming", "literature"]
+    assert len(found["units"]) >= 10
+    assert found["shuffled"] <= 0.05 * len(found["units"])
+    for unit in found["units"]:
+        assert unit["qValue"] <= 0.05
+        assert len(unit["domains"]) >= 2
+        assert min(unit["auroc"][domain] for domain in unit["domains"]) > 0.5
+        assert {context["domain"] for context in unit["topContexts"]} == set(unit["domains"])
+    assert {unit["kind"] for unit in found["units"]} == {"neuron", "direction"}
+    # Numbers and operators stand in mathematics and in programs, and hardly in stories.
+    assert found["matrix"][0][1] > found["matrix"][0][2]
+    page = Path(printed.strip().strip("'"))
+    assert str(page) in told
+    assert "<script src=" not in page.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroscope import events, settings
-from neuroscope.analyses import texts
+from neuroscope.analyses import answers, stream, texts, writing
 from neuroscope.errors import AnalysisNotFoundError, did_you_mean
 from neuroscope.models.model import TransformerModel
 from neuroscope.naming import fold
@@ -46,8 +46,40 @@ _PAIRS = "a prompt, a task, or pairs"
 
 ANALYSES: tuple[Analysis, ...] = (
     Analysis(
+        "mathematical_reasoning",
+        "Mathematical reasoning",
+        "How does the model come to a sum: from which tokens, through which heads and MLPs, at which layer?",
+        _PAIRS,
+        answers.mathematical_reasoning,
+        ("math", "mathematics", "arithmetic"),
+    ),
+    Analysis(
+        "factual_recall",
+        "Factual recall",
+        "Where is a fact looked up, and what carries it to the answer?",
+        _PAIRS,
+        answers.factual_recall,
+        ("facts", "recall"),
+    ),
+    Analysis(
+        "creative_writing",
+        "Creative writing",
+        "What does the model write when it may choose, how free was each choice, and which parts made it?",
+        _TEXT,
+        writing.creative_writing,
+        ("writing",),
+    ),
+    Analysis(
         "attention_patterns", "Attention patterns", "Where does every head look, and what kind of head is it?", _TEXT,
         texts.attention, ("attention",),
+    ),
+    Analysis(
+        "residual_stream",
+        "Residual stream",
+        "How does information gather in the stream, layer by layer?",
+        _TEXT,
+        stream.residual_stream,
+        ("stream",),
     ),
     Analysis(
         "logit_lens", "Logit lens", "What would the model predict if it stopped after each layer?", _TEXT,

@@ -119,7 +119,7 @@ def concept_texts(
         )
     found = _CONCEPTS[name]
     random = np.random.default_rng(seed)
-    return _labelled(name, _several(found.positive, n, random), _several(found.negative, n, random), found.at_end)
+    return _labelled(name, several(found.positive, n, random), several(found.negative, n, random), found.at_end)
 
 
 def _own(texts: Sequence[str], against: Sequence[str] | None, seed: int) -> ConceptTexts:
@@ -131,10 +131,11 @@ def _own(texts: Sequence[str], against: Sequence[str] | None, seed: int) -> Conc
         return _labelled("own texts", texts, others, False)
     random = np.random.default_rng(seed)
     count = max(FEWEST, 4 * len(texts))
-    return _labelled("own words", _several(_filled(texts), count, random), _several(_filled(others), count, random), True)
+    return _labelled("own words", several(_filled(texts), count, random), several(_filled(others), count, random), True)
 
 
-def _several(make: Texts, n: int, random: np.random.Generator) -> list[str]:
+def several(make: Texts, n: int, random: np.random.Generator) -> list[str]:
+    """Up to `n` different texts."""
     found: dict[str, None] = {}
     for _ in range(20 * n):
         if len(found) == n:

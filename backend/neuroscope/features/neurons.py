@@ -32,6 +32,7 @@ from neuroscope.vocabulary import public, python_only
 
 _CHOSEN = 20
 _PERMUTATIONS = 2000
+_AT_ONCE = 4000
 _COMPONENTS = 4
 
 
@@ -205,9 +206,13 @@ def permutation_p_values(
     """One-sided p-values (units,): how often shuffled labels give as large an AUROC. The smallest is 1 / (permutations + 1)."""
     ranks = stats.rankdata(values, axis=0)
     random = np.random.default_rng(seed)
-    shuffled = np.stack([random.permutation(labels) for _ in range(permutations)]).astype(np.float64)
-    sums = shuffled @ ranks
-    return (1 + (sums >= ranks[labels].sum(0) - 1e-9).sum(0)) / (permutations + 1)
+    least = ranks[labels].sum(0) - 1e-9
+    exceeding = np.zeros(values.shape[1])
+    for first in range(0, permutations, _AT_ONCE):
+        count = min(_AT_ONCE, permutations - first)
+        shuffled = np.stack([random.permutation(labels) for _ in range(count)]).astype(np.float64)
+        exceeding += (shuffled @ ranks >= least).sum(0)
+    return np.asarray((1 + exceeding) / (permutations + 1))
 
 
 def probe_accuracy(

@@ -115,8 +115,8 @@ def decided_from(table: IntArray) -> IntArray:
     return (len(table) - same.sum(0)).astype(np.int64)
 
 
-def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tuple[Numbers, IntArray]:
-    """Probability and rank (0 is likeliest) of each row's answer, read at its last token: both (layers + 1, rows)."""
+def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tuple[Numbers, Numbers]:
+    """Probability and rank (0 is likeliest, ties counted half) of each row's answer, at its last token: both (layers + 1, rows)."""
     rows = np.arange(batch.rows)
     probabilities, ranks = [], []
     for stream in read_streams(engine, batch):
@@ -126,8 +126,8 @@ def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tu
         logs = engine.ops.to_numpy(engine.ops.log_softmax(found)).astype(np.float64)
         mine = logs[rows, answers]
         probabilities.append(np.exp(mine))
-        ranks.append((logs > mine[:, None]).sum(1))
-    return np.stack(probabilities), np.stack(ranks).astype(np.int64)
+        ranks.append((logs > mine[:, None]).sum(1) + ((logs == mine[:, None]).sum(1) - 1) / 2)
+    return np.stack(probabilities), np.stack(ranks).astype(np.float64)
 
 
 def _logs(engine: Engine, batch: TokenBatch, stream: Array) -> Numbers:

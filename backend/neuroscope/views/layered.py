@@ -152,7 +152,7 @@ def circuit_graph(circuit: Circuit, most: int = MOST_EDGES) -> Any:
         text=[node.label for node in drawn.nodes],
         hovertext=[node.title for node in drawn.nodes],
         hoverinfo="text",
-        textfont={"size": 9},
+        textfont={"size": 9, "color": "#1b2230"},
         showlegend=False,
     )
     figure.update_layout(

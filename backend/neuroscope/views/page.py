@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import importlib
+import os
+import sys
 import tempfile
 import webbrowser
 from collections.abc import Sequence
@@ -14,25 +16,22 @@ from typing import Any
 from neuroscope import events
 from neuroscope.errors import ArgumentError
 from neuroscope.results import Result
+from neuroscope.views.panels import Panel, asset, markup, scripts
 
 #: Modules that register figures for their results; imported when a page is first made.
-_DRAWERS = ("neuroscope.views.circuits",)
+_DRAWERS = (
+    "neuroscope.views.circuits",
+    "neuroscope.views.entanglement",
+    "neuroscope.views.lenses",
+    "neuroscope.views.analyses",
+)
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b2230; --paper: #ffffff; --faint: #5d6778; --rule: #dfe4ec; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e7ebf2; --paper: #12161d; --faint: #97a3b6; --rule: #2a3240; } }
-body { margin: 0 auto; max-width: 72rem; padding: 2rem 1.5rem 4rem; background: var(--paper); color: var(--ink);
-       font: 16px/1.55 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; margin: 0 0 1rem; }
-pre { font: 13px/1.5 ui-monospace, monospace; overflow-x: auto; padding: 1rem; border: 1px solid var(--rule); border-radius: 6px; }
-figure { margin: 2rem 0 0; border: 1px solid var(--rule); border-radius: 6px; padding: .5rem; background: #fff; }
-footer { margin-top: 2rem; color: var(--faint); font-size: .85rem; }
-"""
+_THEME = "theme.js"
 
 
 @singledispatch
 def figures(result: object) -> Sequence[Any]:
-    """The plotly figures that show a result; a type without any raises `ArgumentError`."""
+    """The plotly figures and panels that show a result; a type without any raises `ArgumentError`."""
     raise ArgumentError(f"{type(result).__name__} has no figure.")
 
 
@@ -44,21 +43,26 @@ def has_figures(result: object) -> bool:
 
 def page(result: Result) -> str:
     """The whole page as HTML, scripts included."""
-    import plotly.io
-
     _load_drawers()
-    drawn = [
-        plotly.io.to_html(figure, full_html=False, include_plotlyjs=index == 0, config={"displaylogo": False})
-        for index, figure in enumerate(figures(result))
-    ]
+    drawn = figures(result)
+    panels = [item for item in drawn if isinstance(item, Panel)]
+    plots = [item for item in drawn if not isinstance(item, Panel)]
+    body = "\n".join(markup(item) if isinstance(item, Panel) else _plot(item, first=item is plots[0]) for item in drawn)
     title = html.escape(result.print_string())
-    body = "\n".join(f"<figure>{figure}</figure>" for figure in drawn)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
-        f"<style>{_STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n<pre>{html.escape(result.summary())}</pre>\n{body}\n"
-        f"<footer>NeuroScope</footer></body></html>\n"
+        f"<style>{asset('page.css')}{asset('panels.css') if panels else ''}</style></head>\n"
+        f"<body>\n<h1>{title}</h1>\n<pre>{html.escape(result.summary())}</pre>\n{body}\n<footer>NeuroScope</footer>\n"
+        f"{scripts(panels)}{f'<script>{asset(_THEME)}</script>' if plots else ''}</body></html>\n"
     )
+
+
+def _plot(figure: Any, *, first: bool) -> str:
+    import plotly.io
+
+    config = {"displaylogo": False, "responsive": True}
+    return f"<figure>{plotly.io.to_html(figure, full_html=False, include_plotlyjs=first, config=config)}</figure>"
 
 
 def save_page(result: Result, path: str | Path) -> Path:
@@ -73,9 +77,23 @@ def open_page(result: Result) -> Path:
     """Write the page to a temporary file and open it; where there is no browser, say where it lies."""
     folder = Path(tempfile.mkdtemp(prefix="neuroscope-"))
     target = save_page(result, folder / f"{type(result).__name__}.html")
-    if not webbrowser.open(target.as_uri()):
+    if not (_has_display() and webbrowser.open(target.as_uri())):
         events.notice(f"No browser here; the page is {target}")
     return target
+
+
+def embedded(result: Result) -> str:
+    """A result as a notebook shows it: its page in a frame of its own, or its summary where it has no figure."""
+    if not has_figures(result):
+        return f"<pre>{html.escape(result.summary())}</pre>"
+    return f'<iframe srcdoc="{html.escape(page(result))}" style="width:100%;height:680px;border:0" title="{html.escape(result.print_string())}"></iframe>'
+
+
+def _has_display() -> bool:
+    """Whether a browser could show a window: text browsers, which Python would take instead, would seize the terminal."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _load_drawers() -> None:

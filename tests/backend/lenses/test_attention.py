@@ -12,7 +12,7 @@ from tests.backend.circuits.examples import handmade
 
 def test_the_heads_set_by_hand_have_their_roles() -> None:
     model = handmade()
-    found = attention_patterns(model, model.decode([1, 2, 3, 4, 1]))
+    found = attention_patterns(model, "w5 w6 w7 w8 w5")
     assert [(head.layer, head.head) for head in found.with_role("previous-token")] == [(0, 0)]
     assert [(head.layer, head.head) for head in found.with_role("induction")] == [(1, 0)]
     assert found.heads[-1].scores["induction"] == pytest.approx(found.uniform_score, abs=1e-3)

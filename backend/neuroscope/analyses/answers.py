@@ -1,0 +1,203 @@
+"""How a model comes to an answer: mathematical reasoning and factual recall.
+
+On pairs of prompts that differ in what the answer hangs on (an operand, a country), those that the model gets right:
+
+1. the answer's probability and rank as the stream holds it after each layer, at the last token (logit lens);
+2. denoising: the clean stream put into the corrupt run, layer by layer and token by token, and every head's and MLP's output
+   (Vig et al. 2020; Meng et al. 2022): what of the lead comes back;
+3. the terms of the lead that each component writes itself (direct logit attribution);
+4. attention from the last token to the changed tokens, beside that to an average other token, the first left out.
+
+A head that recovers much and looks at the changed tokens moves what the answer hangs on; one that recovers much and looks
+elsewhere works on what others have moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.analyses.inputs import pairs_of
+from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.pairs import PairBatch, make_pairs
+from neuroscope.circuits.patching import ActivationPatcher, ResidualMap
+from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.sweeps import sweep
+from neuroscope.errors import DatasetError
+from neuroscope.lenses.attribution import LogitAttribution, attribute_logits
+from neuroscope.lenses.logit_lens import answers_by_layer
+from neuroscope.models.engines.protocol import Engine
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.vocabulary import public
+
+_PAIRS = 10
+_LISTED = 10
+
+
+@public
+@dataclass(frozen=True)
+class AnswerComponent(Result):
+    """A head or MLP: its share of the lead that denoising it brings back, and the logits that it writes itself.
+
+    to_changed, elsewhere: a head's attention from the last token to all changed tokens, and to an average other one.
+    """
+
+    site: str
+    recovered: Estimate
+    direct: float
+    to_changed: float | None = None
+    elsewhere: float | None = None
+
+    def print_string(self) -> str:
+        return f"an AnswerComponent({self.site}: recovers {self.recovered})"
+
+
+@public
+@dataclass(frozen=True)
+class AnswerTrace(Result):
+    """How a model comes to its answers.
+
+    accuracy: share of all pairs where the answer leads; the rest is measured on those. answer_probability, answer_rank: by
+    layer, from the embedding on. heads: (layers, heads), mlps: (layers,): share of the lead that denoising each recovers.
+    components: the strongest of them.
+    """
+
+    analysis: str
+    title: str
+    task: str | None
+    prompts: list[str]
+    answers: list[str]
+    accuracy: Estimate
+    clean_lead: Estimate
+    corrupt_lead: Estimate
+    layers: list[str]
+    answer_probability: list[float]
+    answer_rank: list[float]
+    residual_map: ResidualMap
+    heads: list[list[float]]
+    mlps: list[float]
+    components: list[AnswerComponent]
+    attribution: LogitAttribution
+    provenance: Provenance
+
+    @property
+    def decided(self) -> str:
+        """The first layer from which on the answer is the likeliest token on average (mean rank below one half)."""
+        first = next((row for row in range(len(self.layers)) if all(rank < 0.5 for rank in self.answer_rank[row:])), None)
+        return "no layer" if first is None else self.layers[first]
+
+    def print_string(self) -> str:
+        return f"an AnswerTrace({self.title.lower()}: {len(self.prompts)} prompts, lead {self.clean_lead})"
+
+    def summary(self) -> str:
+        lines = [
+            f"{self.title} in {self.provenance.model}",
+            f"  {self.prompts[0]!r} → {self.answers[0]!r}"
+            + (f" and {len(self.prompts) - 1} more" if len(self.prompts) > 1 else ""),
+            f"  answer leads     {self.accuracy} of {self.accuracy.n} pairs",
+            f"  lead             clean {self.clean_lead}, corrupt {self.corrupt_lead} logits",
+            f"  decided          the answer is likeliest from {self.decided} on",
+            "  component          recovered (denoising)      writes   looks at what changed (elsewhere)",
+        ]
+        for part in self.components:
+            looks = "" if part.to_changed is None else f"{part.to_changed:.2f} ({part.elsewhere:.2f})"
+            lines.append(f"    {part.site:<16} {part.recovered!s:<26} {part.direct:+7.2f}  {looks}")
+        return "\n".join(lines)
+
+
+def mathematical_reasoning(model: TransformerModel, on: Any, seed: int) -> AnswerTrace:
+    """Sums, unless something else is given."""
+    return trace_answers(model, on, "addition", seed, "mathematical_reasoning", "Mathematical reasoning")
+
+
+def factual_recall(model: TransformerModel, on: Any, seed: int) -> AnswerTrace:
+    """Capitals of countries, unless something else is given."""
+    return trace_answers(model, on, "capital_of_country", seed, "factual_recall", "Factual recall")
+
+
+def trace_answers(model: TransformerModel, on: Any, task: str, seed: int, name: str, title: str) -> AnswerTrace:
+    """Steps 1 to 4 of this module. Raises `DatasetError` when the model gets no pair right."""
+    engine = model.engine
+    dataset = pairs_of(model, on, task, _PAIRS)
+    offered = make_pairs(model, dataset.examples)
+    right = np.flatnonzero(PairRuns(engine, offered).clean.metric > 0)
+    if not len(right):
+        raise DatasetError(
+            f"{model.name} gets none of {offered.rows} prompts right, such as {dataset[0].clean!r} → {dataset[0].answer!r}.",
+            remedy="`neuroscope evaluate` tells what the model can do; choose another task, or prompts it completes rightly.",
+        )
+    prompts = [dataset[int(row)].clean for row in right]
+    pairs = offered.take(right)
+    runs = PairRuns(engine, pairs)
+    sites = _components(engine)
+    swept = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising heads and MLPs")
+    recovered = [normalised(values, runs.corrupt.metric, runs.clean.metric, seed=seed) for values in swept]
+    probability, rank = answers_by_layer(engine, pairs.clean, pairs.metric.answers)
+    attribution = attribute_logits(
+        model, prompts, pairs.metric.answers, pairs.metric.wrongs, batch=pairs.clean, task=dataset.task, seed=seed
+    )
+    changed, elsewhere = _attention(engine, pairs)
+    heads, layers = engine.anatomy.heads, engine.anatomy.layers
+    shares = np.array([share.value for share in recovered]).reshape(layers, heads + 1)
+    order = sorted(range(len(sites)), key=lambda index: -abs(recovered[index].value))
+    components = []
+    for index in order[:_LISTED]:
+        layer, head = divmod(index, heads + 1)
+        if head == heads:
+            components.append(AnswerComponent(str(sites[index]), recovered[index], attribution.mlps[layer]))
+        else:
+            looks = float(changed[layer, head]), float(elsewhere[layer, head])
+            components.append(AnswerComponent(str(sites[index]), recovered[index], attribution.heads[layer][head], *looks))
+    return AnswerTrace(
+        analysis=name,
+        title=title,
+        task=dataset.task,
+        prompts=prompts,
+        answers=attribution.answers,
+        accuracy=wilson(len(right), offered.rows),
+        clean_lead=mean(runs.clean.metric, seed=seed),
+        corrupt_lead=mean(runs.corrupt.metric, seed=seed),
+        layers=["embedding", *(f"layer {layer}" for layer in range(layers))],
+        answer_probability=probability.mean(1).tolist(),
+        answer_rank=rank.mean(1).tolist(),
+        residual_map=ActivationPatcher(model, seed=seed).residual_map(pairs),
+        heads=shares[:, :heads].tolist(),
+        mlps=shares[:, heads].tolist(),
+        components=components,
+        attribution=attribution,
+        provenance=provenance(model, dataset.task, seed, pairs=pairs.rows),
+    )
+
+
+def _components(engine: Engine) -> list[Site]:
+    """Layer by layer its heads and then its MLP."""
+    return [
+        site
+        for layer in range(engine.anatomy.layers)
+        for site in (
+            *(Site(layer, Component.HEAD_OUTPUT, head=head) for head in range(engine.anatomy.heads)),
+            Site(layer, Component.MLP_OUTPUT),
+        )
+    ]
+
+
+def _attention(engine: Engine, pairs: PairBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """From the last token: attention (layers, heads) to all changed tokens, and to an average unchanged one but the first."""
+    batch = pairs.clean
+    changed = (batch.ids != pairs.corrupt.ids) & batch.real
+    others = batch.real & ~changed
+    others[np.arange(batch.rows), batch.offsets] = False
+    sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in range(engine.anatomy.layers)]
+    run = engine.forward(batch, capture=sites, logits=None)
+    rows, last = np.arange(batch.rows), batch.column(-1)
+    at_end = np.stack([engine.ops.to_numpy(run[site])[rows, :, last] for site in sites]).astype(np.float64)
+    to_changed = np.einsum("lrhk,rk->lh", at_end, changed) / batch.rows
+    average = others / np.maximum(others.sum(1), 1)[:, None]
+    return to_changed, np.einsum("lrhk,rk->lh", at_end, average) / batch.rows

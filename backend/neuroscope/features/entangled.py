@@ -1,0 +1,78 @@
+"""Which units respond in several domains: the statistics, on arrays.
+
+A unit responds in a domain when it is larger on the domain's texts than on background texts of none of the domains: AUROC, with
+a one-sided permutation p-value (labels shuffled). That it responds in at least two of k domains is tested by the partial
+conjunction of Benjamini & Heller (2008): of the unit's k p-values, p₍₁₎ ≤ … ≤ p₍ₖ₎, the bound (k − 1) · p₍₂₎ is a p-value for
+"at most one domain", however the domains depend on each other (they share the background). Benjamini & Hochberg (1995) over all
+units then keeps the rate of false discoveries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from neuroscope.features.neurons import aurocs, permutation_p_values
+
+_FEWEST_PERMUTATIONS = 2000
+
+
+@dataclass(frozen=True)
+class Judged:
+    """aurocs, p_values, responds: (domains, units). q_values, found: (units,). A found unit responds in two domains or more."""
+
+    aurocs: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    responds: NDArray[np.bool_]
+    q_values: NDArray[np.float64]
+    found: NDArray[np.bool_]
+
+
+def second_largest(values: NDArray[Any]) -> NDArray[Any]:
+    """From (domains, units) the second largest value of each unit (units,)."""
+    found: NDArray[Any] = np.sort(values, axis=0)[-2]
+    return found
+
+
+def responses(domains: Sequence[NDArray[Any]], background: NDArray[Any]) -> NDArray[np.float64]:
+    """AUROC (domains, units) of each domain's texts (texts, units) against the background's."""
+    return np.stack([aurocs(*_labelled(values, background)) for values in domains])
+
+
+def judge(domains: Sequence[NDArray[Any]], background: NDArray[Any], *, level: float, seed: int) -> Judged:
+    """Test every unit; all arrays are (texts, units). Permutations are as many as one lone unit needs to be found."""
+    units = background.shape[1]
+    others = len(domains) - 1
+    permutations = max(_FEWEST_PERMUTATIONS, int(np.ceil(2 * others * units / level)))
+    p_values = np.stack(
+        [
+            permutation_p_values(*_labelled(values, background), permutations=permutations, seed=seed + number)
+            for number, values in enumerate(domains)
+        ]
+    )
+    both = np.minimum(others * np.sort(p_values, axis=0)[1], 1.0)
+    q_values = np.asarray(stats.false_discovery_control(both, method="bh"))
+    found = q_values <= level
+    # The domains of a found unit are held to the bar that the units themselves had to pass.
+    bar = both[found].max() if found.any() else 0.0
+    responds = (others * p_values <= bar) & found
+    return Judged(responses(domains, background), p_values, responds, q_values, found)
+
+
+def selectivity(aurocs: NDArray[np.float64]) -> float:
+    """(μ_max − μ_rest) / (μ_max + μ_rest) of responses 2 · AUROC − 1, at least 0 (Morcos et al. 2018).
+
+    1: the unit responds in one domain only; 0: in all alike.
+    """
+    strength = np.sort(np.maximum(2 * aurocs - 1, 0.0))
+    most, rest = float(strength[-1]), float(strength[:-1].mean())
+    return (most - rest) / (most + rest) if most + rest else 0.0
+
+
+def _labelled(values: NDArray[Any], background: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    return np.concatenate([values, background]), np.arange(len(values) + len(background)) < len(values)

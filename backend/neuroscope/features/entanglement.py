@@ -1,0 +1,406 @@
+"""Features that respond in several unrelated domains: neurons, and directions of the residual stream.
+
+1. Texts of each domain, and background texts of none of them; half of each chooses, half judges.
+2. A unit's value on a text is its mean over the text's tokens but the first. Units are the MLP neurons of every layer (of every
+   expert, in a mixture) and, of the residual stream after it, the first principal components of the choosing texts, either way.
+3. In every layer the units with the largest second-best AUROC on the choosing texts go on.
+4. The judging texts test each of them for responding in at least two domains, with false discoveries kept at `level`
+   (`features.entangled`). The same with shuffled texts is the control.
+5. Contexts on judging texts, and a hypothesis from them.
+
+A response is against the background: "larger on mathematics than on geography, reviews, …". It may be to the form of the texts,
+such as their punctuation, as well as to what they are about; the contexts show which.
+
+Sources: Bau et al. 2018; Elhage et al. 2022, "Toy Models of Superposition" (polysemantic units); Benjamini & Heller 2008.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import events, settings
+from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.features.concepts import FEWEST, several
+from neuroscope.features.contexts import Context, hypothesis, strongest
+from neuroscope.features.entangled import Judged, judge, responses, second_largest, selectivity
+from neuroscope.features.readings import read_texts
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.naming import fold
+from neuroscope.provenance import provenance
+from neuroscope.results import Provenance, Result
+from neuroscope.tasks import countries, domains, register
+from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
+from neuroscope.vocabulary import public
+
+_NEURONS = 10
+_DIRECTIONS = 4
+_COMPONENTS = 8
+_BATCH = 16
+
+Texts = Callable[[np.random.Generator], str]
+
+
+def _geography(random: np.random.Generator) -> str:
+    example = next(countries.relation(str(random.choice(list(countries.RELATIONS))))(random, "test"))
+    return f"{example.clean}{example.answer}."
+
+
+def _review(random: np.random.Generator) -> str:
+    aspect, other = random.choice(ASPECTS, 2, replace=False)
+    word, second = random.choice([*GOOD, *BAD], 2, replace=False)
+    return f"The {random.choice(REVIEWED)} was {word}: the {aspect} was {second}, and so was the {other}."
+
+
+#: What can be asked for by name; those that are not asked for make the background.
+DOMAINS: Mapping[str, Texts] = {
+    **domains.DOMAINS,
+    "geography": _geography,
+    "reviews": _review,
+    "conversation": lambda random: register.sentence(random, False),
+    "formal_writing": lambda random: register.sentence(random, True),
+}
+_ALIASES = {
+    "math": "mathematics",
+    "maths": "mathematics",
+    "code": "programming",
+    "prose": "literature",
+    "fiction": "literature",
+    "stories": "literature",
+    "informal_writing": "conversation",
+}
+
+
+@public
+@dataclass(frozen=True)
+class EntangledUnit(Result):
+    """One neuron or direction that responds in several domains.
+
+    kind: "neuron" or "direction"; site: where it is. auroc: by domain, against the background, on texts that did not choose it.
+    q_value: for responding in at least two domains. selectivity: 1 in one domain only, 0 in all alike (Morcos et al. 2018).
+    """
+
+    kind: str
+    layer: int
+    unit: int
+    site: str
+    domains: list[str]
+    auroc: dict[str, float]
+    selectivity: float
+    q_value: float
+    top_contexts: list[Context]
+    hypothesis: str
+
+    @property
+    def strength(self) -> float:
+        """The second largest of its AUROCs: how well it tells the weaker of its two best domains."""
+        return sorted(self.auroc.values())[-2]
+
+    def print_string(self) -> str:
+        return f"an EntangledUnit({self.site}: {', '.join(self.domains)})"
+
+
+@public
+@dataclass(frozen=True)
+class EntangledFeatures(Result):
+    """The units that respond in two domains or more, strongest first.
+
+    matrix: (domains, domains): units that respond in both; on the diagonal, in that domain and another. candidates: how many
+    were judged. shuffled: how many are found when the texts are dealt out to domains and background at random.
+    """
+
+    domains: list[str]
+    background: list[str]
+    units: list[EntangledUnit]
+    matrix: list[list[int]]
+    candidates: int
+    shuffled: int
+    level: float
+    provenance: Provenance
+
+    @property
+    def neurons(self) -> list[EntangledUnit]:
+        return [unit for unit in self.units if unit.kind == "neuron"]
+
+    @property
+    def directions(self) -> list[EntangledUnit]:
+        return [unit for unit in self.units if unit.kind == "direction"]
+
+    def __iter__(self) -> Iterator[EntangledUnit]:
+        return iter(self.units)
+
+    def __len__(self) -> int:
+        return len(self.units)
+
+    def print_string(self) -> str:
+        return f"an EntangledFeatures({len(self.neurons)} neurons and {len(self.directions)} directions of {', '.join(self.domains)})"
+
+    def summary(self) -> str:
+        width = max(map(len, self.domains))
+        lines = [
+            f"Entanglement of {', '.join(self.domains)} in {self.provenance.model}",
+            f"  against          {', '.join(self.background)}",
+            f"  found            {len(self.neurons)} neurons and {len(self.directions)} directions of {self.candidates} judged, "
+            f"false discoveries at most {self.level:.0%}",
+            f"  shuffled texts   {self.shuffled} found",
+            "  units that respond in both",
+            *(
+                f"    {domain:<{width}}  " + "  ".join(f"{count:>4}" for count in row)
+                for domain, row in zip(self.domains, self.matrix, strict=True)
+            ),
+        ]
+        for unit in self.units[:8]:
+            scores = ", ".join(f"{domain} {value:.2f}" for domain, value in unit.auroc.items())
+            lines += [
+                f"  {unit.site}  q {unit.q_value:.2g}, selectivity {unit.selectivity:.2f}, AUROC {scores}",
+                f"    {unit.hypothesis}",
+            ]
+        return "\n".join(lines)
+
+
+@public
+class FeatureEntanglementAnalyzer:
+    """Finds entangled units of one model. texts: how many of each domain. level: the false-discovery rate that is allowed."""
+
+    def __init__(self, model: TransformerModel, *, texts: int = 120, level: float = 0.05, seed: int | None = None) -> None:
+        if not isinstance(model, TransformerModel):
+            raise ArgumentError(f"A FeatureEntanglementAnalyzer works on a TransformerModel, not {model!r}.")
+        if not 0 < level < 1:
+            raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
+        if texts < 2 * FEWEST:
+            raise ArgumentError(f"{texts} texts of a domain are too few.", remedy=f"Take at least {2 * FEWEST}.")
+        self._model = model
+        self.texts: int = texts
+        self.level: float = level
+        self.seed: int = settings.seed(seed)
+
+    @property
+    def model(self) -> TransformerModel:
+        return self._model
+
+    def find_entanglement(
+        self, domains: Sequence[str] | Mapping[str, Sequence[str]], against: Sequence[str] | None = None
+    ) -> EntangledFeatures:
+        """Units that respond in two or more of the domains: names, or your own texts by name.
+
+        against: background texts; by default those of the named domains that are not asked for. Nothing is found when no unit
+        survives the correction. Raises `ArgumentError` for an unknown domain (with the nearest) or fewer than two, and
+        `DatasetError` for too few texts.
+        """
+        texts, background = self._texts(domains, against)
+        names = list(texts)
+        choosing, judging = _halves([*texts.values(), background[1]], self.seed)
+        candidates = self._candidates(choosing, judging)
+        judged = judge(candidates.values[:-1], candidates.values[-1], level=self.level, seed=self.seed)
+        units = self._units(names, judging, candidates, judged)
+        return EntangledFeatures(
+            domains=names,
+            background=background[0],
+            units=sorted(units, key=lambda unit: (-unit.strength, unit.layer, unit.unit)),
+            matrix=(judged.responds.astype(int) @ judged.responds.astype(int).T).tolist(),
+            candidates=len(candidates.units),
+            shuffled=int(self._shuffled(candidates.values).found.sum()),
+            level=self.level,
+            provenance=provenance(
+                self._model, None, self.seed, texts=min(map(len, texts.values())), candidates=len(candidates.units)
+            ),
+        )
+
+    def _texts(
+        self, given: Sequence[str] | Mapping[str, Sequence[str]], against: Sequence[str] | None
+    ) -> tuple[dict[str, list[str]], tuple[list[str], list[str]]]:
+        """The texts of each domain, and the background's names and texts."""
+        random = np.random.default_rng(self.seed)
+        if isinstance(given, Mapping):
+            texts = {str(name): list(dict.fromkeys(map(str, own))) for name, own in given.items()}
+        else:
+            names = list(dict.fromkeys(_domain(name) for name in ([given] if isinstance(given, str) else given)))
+            texts = {name: several(DOMAINS[name], self.texts, random) for name in names}
+        if len(texts) < 2:
+            raise ArgumentError(
+                f"Entanglement is between domains, and {list(texts)} is not two.",
+                remedy=f"Name two or more: {', '.join(DOMAINS)}.",
+            )
+        others = ["own texts"] if against is not None else [name for name in DOMAINS if name not in texts]
+        if not others:
+            raise ArgumentError(
+                "Every domain is asked for, so none is left to compare with.", remedy="Give texts: against: #('…' …)."
+            )
+        if against is not None:
+            background = list(dict.fromkeys(map(str, against)))
+        else:
+            share = -(-self.texts // len(others))
+            background = [text for name in others for text in several(DOMAINS[name], share, random)]
+        for name, found in [*texts.items(), ("background", background)]:
+            if len(found) < 2 * FEWEST:
+                raise DatasetError(
+                    f"There are {len(found)} different texts of {name}, too few to find units and judge them.",
+                    remedy=f"Give at least {2 * FEWEST}.",
+                )
+        return texts, (others, background)
+
+    def _candidates(self, choosing: list[list[str]], judging: list[list[str]]) -> _Candidates:
+        layers = range(self._model.architecture.layers)
+        units: list[_Unit] = []
+        columns: list[NDArray[np.float64]] = []
+        for component in (Component.MLP, Component.RESIDUAL):
+            first, second = (
+                read_texts(self._model, [text for group in part for text in group], component, layers, at_end=False, name=name)
+                for part, name in ((choosing, "choosing by"), (judging, "judging by"))
+            )
+            for layer in layers:
+                basis = None if component is Component.MLP else _principal(first[layer])
+                chooses, judges = (values[layer] if basis is None else basis.read(values[layer]) for values in (first, second))
+                scores = second_largest(responses(*_split(chooses, choosing)))
+                for index in np.argsort(-scores, kind="stable")[: _NEURONS if basis is None else _DIRECTIONS]:
+                    units.append(_Unit(layer, int(index), basis))
+                    columns.append(judges[:, index])
+        domains, background = _split(np.stack(columns, axis=1), judging)
+        return _Candidates(units, [*domains, background])
+
+    def _shuffled(self, values: list[NDArray[np.float64]]) -> Judged:
+        """The control: the judging texts dealt out anew."""
+        random = np.random.default_rng(self.seed)
+        every = random.permutation(np.concatenate(values))
+        *dealt, rest = np.split(every, np.cumsum([len(part) for part in values])[:-1])
+        return judge(dealt, rest, level=self.level, seed=self.seed)
+
+    def _units(
+        self, names: list[str], judging: list[list[str]], candidates: _Candidates, judged: Judged
+    ) -> list[EntangledUnit]:
+        found = [int(index) for index in np.flatnonzero(judged.found)]
+        units = [candidates.units[index] for index in found]
+        contexts = self._contexts(names, judging, units)
+        answer = []
+        for index, unit, mine in zip(found, units, contexts, strict=True):
+            responding = [name for name, yes in zip(names, judged.responds[:, index], strict=True) if yes]
+            answer.append(
+                EntangledUnit(
+                    kind="neuron" if unit.basis is None else "direction",
+                    layer=unit.layer,
+                    unit=unit.index,
+                    site=unit.site,
+                    domains=responding,
+                    auroc={name: float(value) for name, value in zip(names, judged.aurocs[:, index], strict=True)},
+                    selectivity=selectivity(judged.aurocs[:, index]),
+                    q_value=float(judged.q_values[index]),
+                    top_contexts=strongest(mine, responding),
+                    hypothesis=hypothesis(mine, responding),
+                )
+            )
+        return answer
+
+    def _contexts(self, names: list[str], judging: list[list[str]], units: list[_Unit]) -> list[list[Context]]:
+        """For each unit every judging text of the domains, with its activation at every token."""
+        found: list[list[Context]] = [[] for _ in units]
+        if not units:
+            return found
+        sites = sorted({Site(unit.layer, unit.component) for unit in units}, key=str)
+        model = self._model
+        labelled = [(name, text) for name, texts in zip(names, judging, strict=False) for text in texts]
+        with events.progress("reading contexts", total=len(labelled), unit="texts") as job:
+            for first in range(0, len(labelled), _BATCH):
+                part = labelled[first : first + _BATCH]
+                batch = model.encode([text for _, text in part])
+                run = model.engine.forward(batch, capture=sites, logits=None, stop=max(unit.layer for unit in units) + 1)
+                values = {site: model.engine.ops.to_numpy(run[site]) for site in sites}
+                tokens = [
+                    [model.tokenizer.decode([int(token)]) for token in ids[real]]
+                    for ids, real in zip(batch.ids, batch.real, strict=True)
+                ]
+                for unit, mine in zip(units, found, strict=True):
+                    read = unit.read(values[Site(unit.layer, unit.component)])
+                    for row, (name, _) in enumerate(part):
+                        activations = [float(value) for value in read[row][batch.real[row]]]
+                        # Attention parks at the first token; what a unit does there is not about the text.
+                        peak = int(np.argmax(activations[1:])) + 1 if len(activations) > 1 else 0
+                        mine.append(Context(name, tokens[row], activations, peak))
+                job.advance(len(part))
+        return found
+
+    def print_string(self) -> str:
+        return f"a FeatureEntanglementAnalyzer for {self._model.name}"
+
+    def __repr__(self) -> str:
+        return self.print_string()
+
+
+@dataclass(frozen=True)
+class _Basis:
+    """Principal components of a layer's readings, each way: unit 2 i is component i, unit 2 i + 1 its opposite."""
+
+    mean: NDArray[np.float64]
+    axes: NDArray[np.float64]  # (components, d_model)
+
+    def read(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """(…, d_model) → (…, 2 · components)."""
+        along = (values - self.mean) @ self.axes.T
+        return np.stack([along, -along], axis=-1).reshape(*along.shape[:-1], -1)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A neuron (no basis) or a direction."""
+
+    layer: int
+    index: int
+    basis: _Basis | None = field(repr=False)
+
+    @property
+    def component(self) -> Component:
+        return Component.MLP if self.basis is None else Component.RESIDUAL
+
+    @property
+    def site(self) -> str:
+        if self.basis is None:
+            return str(Site(self.layer, Component.MLP, neuron=self.index))
+        sign = "−" if self.index % 2 else "+"
+        return f"{Site(self.layer, Component.RESIDUAL)} {sign}PC{self.index // 2 + 1}"
+
+    def read(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The unit's own value from its component's: (…, width) → (…)."""
+        if self.basis is None:
+            return values[..., self.index].astype(np.float64)
+        along = (values - self.basis.mean) @ self.basis.axes[self.index // 2]
+        return -along if self.index % 2 else along
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The chosen units with their values on the judging texts: (texts, units) for each domain and, last, the background."""
+
+    units: list[_Unit]
+    values: list[NDArray[np.float64]]
+
+
+def _domain(name: object) -> str:
+    folded = {fold(known): known for known in DOMAINS} | {fold(alias): known for alias, known in _ALIASES.items()}
+    found = folded.get(fold(str(name)))
+    if found is None:
+        raise ArgumentError(
+            f"There is no domain {str(name)!r}.",
+            remedy=did_you_mean(str(name), DOMAINS, listing="Domains") + " Or give your own texts by name, as a dictionary.",
+        )
+    return found
+
+
+def _halves(groups: list[list[str]], seed: int) -> tuple[list[list[str]], list[list[str]]]:
+    random = np.random.default_rng(seed)
+    mixed = [[str(text) for text in random.permutation(np.array(group, dtype=object))] for group in groups]
+    return [group[: len(group) // 2] for group in mixed], [group[len(group) // 2 :] for group in mixed]
+
+
+def _split(values: NDArray[np.float64], groups: list[list[str]]) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    *domains, background = np.split(values, np.cumsum([len(group) for group in groups])[:-1])
+    return domains, background
+
+
+def _principal(values: NDArray[np.float32]) -> _Basis:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(n_components=min(_COMPONENTS, *values.shape), svd_solver="full").fit(values.astype(np.float64))
+    return _Basis(pca.mean_, pca.components_)

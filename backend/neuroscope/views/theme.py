@@ -1,0 +1,47 @@
+"""Colours and layout that read well on light and on dark paper."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BLUE, ORANGE, GREEN, VIOLET, GREY = "#3f7fe8", "#e0803a", "#2fa37a", "#9067d8", "#8b95a7"
+#: One colour a category, in order.
+PALETTE = (BLUE, ORANGE, GREEN, VIOLET, "#d05a7e", "#b59a2c", "#4aa8c0")
+#: From nothing, which is the paper, to the full colour.
+AMOUNT = [[0.0, "rgba(63,127,232,0)"], [1.0, "rgba(63,127,232,1)"]]
+#: From against (orange) over nothing to towards (blue).
+TOWARDS = [[0.0, "rgba(224,128,58,1)"], [0.5, "rgba(139,149,167,0.06)"], [1.0, "rgba(63,127,232,1)"]]
+
+
+#: A legend below, for figures whose panels have titles of their own above.
+BELOW = {"orientation": "h", "yanchor": "top", "y": -0.2, "xanchor": "left", "x": 0}
+
+
+def dressed(figure: Any, title: str, *, x: str = "", y: str = "", height: int = 440, **layout: Any) -> Any:
+    """The figure with its title, axis titles and the house's layout."""
+    figure.update_layout(
+        title={"text": title, "x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 16}},
+        template="plotly_white",
+        height=height,
+        margin={"l": 70, "r": 24, "t": 56, "b": 60},
+        font={"family": "system-ui, sans-serif"},
+        hoverlabel={"align": "left"},
+        legend={"orientation": "h", "yanchor": "bottom", "y": 1.0, "xanchor": "right", "x": 1},
+    )
+    figure.update_xaxes(title=x, automargin=True)
+    figure.update_yaxes(title=y, automargin=True)
+    if any(trace.type == "heatmap" for trace in figure.data):
+        figure.update_xaxes(showgrid=False, zeroline=False)
+        figure.update_yaxes(showgrid=False, zeroline=False)
+    figure.update_layout(**layout)
+    return figure
+
+
+def labels(tokens: list[str]) -> list[str]:
+    """Tokens as axis labels: numbered, so that equal ones stay apart, with line breaks made visible."""
+    return [f"{index} {visible(token)}" for index, token in enumerate(tokens)]
+
+
+def visible(token: str) -> str:
+    """A token's text with line breaks and tabs shown as signs; plotly would read < as the start of a tag."""
+    return token.replace("\n", "⏎").replace("\t", "⇥").replace("&", "&amp;").replace("<", "&lt;")
