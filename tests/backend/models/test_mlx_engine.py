@@ -171,6 +171,7 @@ def changed(architecture: str, tmp_path: Path, change: Callable[[dict[str, Any]]
         ("llama", {"model_type": "mamba"}, UnsupportedArchitectureError, "Supported: gemma2, gemma3_text, gpt2"),
         ("llama", {"hidden_act": "relu"}, UnsupportedArchitectureError, "the nonlinearity 'relu', not 'silu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, UnsupportedArchitectureError, "scale_attn_by_inverse_layer_idx"),
+        ("gpt2", {"tie_word_embeddings": False}, UnsupportedArchitectureError, "an unembedding of its own"),
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}}, UnsupportedArchitectureError, "'dynamic'"),
         ("gemma3", {"layer_types": ["full_attention", "full_attention", "sliding_attention"]}, UnsupportedArchitectureError, "no regular distance"),
         ("llama", {"attention_bias": True}, ModelLoadError, "unfilled, the first model.layers.0.self_attn.k_proj.bias"),

@@ -81,6 +81,8 @@ def _refuse(config: _Config, family: Family) -> None:
             wrong.append(name)
     if config.get("scale_attn_weights") is False:
         wrong.append("attention scores that are not scaled")
+    if config["model_type"] in ("gpt2", "gemma2") and config.get("tie_word_embeddings") is False:
+        wrong.append("an unembedding of its own")
     if config["model_type"] == "gemma3_text":
         config["sliding_window_pattern"] = _period(config["layer_types"], wrong)
         wrong.extend(name for name in ("attn_logit_softcapping", "final_logit_softcapping") if config.get(name))

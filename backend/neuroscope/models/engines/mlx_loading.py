@@ -71,6 +71,11 @@ def _read(checkpoint: Checkpoint) -> _Weights:
         try:
             found = mx.load(str(path))
         except (RuntimeError, ValueError) as error:
+            if "unsupported dtype" in str(error):
+                raise ModelLoadError(
+                    f"The weights in {checkpoint.folder} have a type that MLX does not read: {error}",
+                    remedy="Save the model in float32 or bfloat16, or use the engine torch.",
+                ) from error
             raise damaged(checkpoint.folder, error) from error
         assert isinstance(found, dict)
         weights.update(found)
