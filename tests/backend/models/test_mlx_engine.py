@@ -248,6 +248,27 @@ def test_a_quantised_model_is_captured_and_its_activations_edited(quantised: Tra
     assert difference(b, np.array(engine.forward(batch, edits=[doubled]).logits)[batch.real]) > 1e-3
 
 
+def test_a_quantised_model_has_gradients(quantised: TransformerModel) -> None:
+    engine, batch, site = quantised.engine, TokenBatch.of([PROMPTS[0]]), Site(0, Component.RESIDUAL)
+    request = LogitRequest.last(batch, np.array([[3, 8]]))
+    found = engine.gradients(batch, lambda logits: logits[:, 0] - logits[:, 1], [site], logits=request)
+    gradient = np.array(found.gradients[site])
+    direction = gradient / np.linalg.norm(gradient)
+
+    def metric(step: float) -> float:
+        edit = Edit(site, lambda value, _: value + engine.ops.asarray(step * direction))
+        first, second = np.array(engine.forward(batch, edits=[edit], logits=request).logits)[0]
+        return float(first - second)
+
+    assert (metric(0.02) - metric(-0.02)) / 0.04 == pytest.approx(float((gradient * direction).sum()), rel=0.02)
+
+
+def test_foreign_packings_are_refused_by_name(tmp_path: Path) -> None:
+    folder = changed("llama", tmp_path, lambda config: config.update(quantization_config={"quant_method": "gptq", "bits": 4}))
+    with pytest.raises(UnsupportedArchitectureError, match="'gptq'"):
+        TransformerModel.from_hugging_face(str(folder), engine="mlx")
+
+
 # --- threads and processes -------------------------------------------------------------------------------------------
 
 

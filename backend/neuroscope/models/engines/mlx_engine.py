@@ -143,13 +143,8 @@ class MlxEngine(Decoder[MlxTaps]):
 
         with self.exclusive():
             shifts = [mx.zeros(self._shape(site, span, logits), dtype=self.dtype) for site in wholes]
-            try:
-                (_, metrics, values), found = mx.value_and_grad(run)(shifts)
-                mx.eval(metrics, values, found)
-            except ValueError as error:
-                if isinstance(error, ArgumentError) or "vjp" not in str(error).lower():
-                    raise
-                raise self._no_gradient(error) from error
+            (_, metrics, values), found = mx.value_and_grad(run)(shifts)
+            mx.eval(metrics, values, found)
             if not self.ops.is_finite(metrics):
                 raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
             for index, site in enumerate(wholes):
@@ -178,11 +173,6 @@ class MlxEngine(Decoder[MlxTaps]):
         if site.component is Component.LOGITS and logits.columns is not None:
             return rows, self.anatomy.vocabulary
         return shape_of(site.component, self.anatomy, rows, span.columns, keys)
-
-    def _no_gradient(self, error: ValueError) -> ArgumentError:
-        packed = any("scales" in module for module in self.model.modules())
-        what = "The model is quantised, and MLX passes no gradient through these weights" if packed else "MLX has no gradient"
-        return ArgumentError(f"{what}: {error}", remedy="Load the model unquantised, or use the engine torch.")
 
     def _without_gradients(self) -> AbstractContextManager[Any]:
         return nullcontext()
