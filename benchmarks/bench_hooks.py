@@ -3,17 +3,17 @@
     python benchmarks/bench_hooks.py [--model bundled:gpt2-medium] [--repeats 15] [--tokens 100]
 
 The three kinds of run (no hook, Python, block) take turns, so that whatever else the machine does falls on all alike; times
-are the process's own CPU time. Prints medians, and the median over the turns of block / Python.
+are the process's own CPU time, the least of all turns, which others' load can only lengthen. Beside them, what one call of
+the action costs alone, as generation calls it for each token.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 
-from neuroscope.hooks.hook import ActivationHook, HookContext
+from neuroscope.hooks.hook import ActivationHook, HookContext, acting, arity
 from neuroscope.models.model import TransformerModel
 from neuroscope.steering.vectors import SteeringVectors
 from neuroscope.tensors.tensor import ActivationTensor
@@ -69,31 +69,46 @@ def main() -> None:
     workspace.bind("model", model)
     workspace.bind("neurons", NEURONS)
 
-    def generation(hook: ActivationHook | None) -> Callable[[], float]:
-        def run() -> float:
-            hooks = [] if hook is None else [hook]
-            with model.hook_manager.temporarily(*hooks):
-                start = time.process_time()
-                model.generate(PROMPT, max_tokens=options.tokens, task_type="formalWriting")
-                return time.process_time() - start
-
-        return run
+    def generation(hook: ActivationHook | None) -> float:
+        with model.hook_manager.temporarily(*([] if hook is None else [hook])):
+            return timed(lambda: model.generate(PROMPT, max_tokens=options.tokens, task_type="formalWriting"))
 
     pairs = {
         "steering, per position (script 3)": (ActivationHook(layer, "residual", steering), STEERING),
         "20 neurons, conditional (script 7)": (ActivationHook(layer, "mlp", neuron_wise, formal), NEURON_WISE),
     }
-    print(f"{options.tokens} tokens from {options.model}, medians of {options.repeats} turns, ms of CPU time")
-    print(f"{'hook':<36}{'none':>10}{'Python':>10}{'block':>10}{'block / Python':>16}")
+    print(f"{options.tokens} tokens from {options.model}, least of {options.repeats} turns, CPU time")
+    print(f"{'':<36}{'generation, ms':^46}{'one call, µs':^20}")
+    print(f"{'hook':<36}{'none':>8}{'Python':>10}{'block':>10}{'block / Python':>16}{'Python':>12}{'block':>8}")
     for name, (python, text) in pairs.items():
         block = workspace.run(text.replace("LAYER", str(layer)))
-        kinds = [generation(None), generation(python), generation(block)]
-        for run in kinds:
-            run()
-        turns = [[run() for run in kinds] for _ in range(options.repeats)]
-        none, own, theirs = (statistics.median(column) * 1e3 for column in zip(*turns, strict=True))
-        ratio = statistics.median(turn[2] / turn[1] for turn in turns)
-        print(f"{name:<36}{none:>10.1f}{own:>10.1f}{theirs:>10.1f}{ratio:>16.3f}")
+        kinds = [None, python, block]
+        turns = [[generation(hook) for hook in kinds] for _ in range(options.repeats + 1)][1:]
+        none, own, theirs = (min(column) * 1e3 for column in zip(*turns, strict=True))
+        calls = [one_call(model, hook) for hook in (python, block)]
+        print(f"{name:<36}{none:>8.1f}{own:>10.1f}{theirs:>10.1f}{theirs / own:>16.3f}{calls[0]:>12.1f}{calls[1]:>8.1f}")
+
+
+def timed(action: Callable[[], object]) -> float:
+    start = time.process_time()
+    action()
+    return time.process_time() - start
+
+
+def one_call(model: TransformerModel, hook: ActivationHook, *, calls: int = 200, turns: int = 7) -> float:
+    """Microseconds of CPU time that one call of a hook's action takes on one token's activations."""
+    ops, width = model.engine.ops, model.architecture.width(hook.site.component)
+    assert width is not None
+    activations = ActivationTensor(ops.zeros((1, 1, width) if hook.component == "mlp" else (width,)), ops)
+    arguments = [activations, 9][: arity(hook.action, 2)]
+    context = HookContext(model, "formalWriting", None, hook.layer, hook.component, "decode", 9)
+
+    def several() -> None:
+        for _ in range(calls):
+            hook.action(*arguments)
+
+    with acting(context):
+        return min(timed(several) for _ in range(turns)) / calls * 1e6
 
 
 if __name__ == "__main__":
