@@ -12,11 +12,10 @@ from neuroscope.circuits.comparison import GrowthAnalysis
 from neuroscope.circuits.curve import SIZES, FaithfulnessCurve
 from neuroscope.circuits.patching import CausalTestResults, NodeEffect, ResidualMap
 from neuroscope.circuits.quality import ASPECTS, QualityReport
-from neuroscope.tasks.statistics import Estimate
 from neuroscope.views.layered import circuit_graph
 from neuroscope.views.page import figures
+from neuroscope.views.theme import BLUE, GREY, ORANGE, TOWARDS, error_bars
 
-_BLUE, _ORANGE, _GREY = "#2f6fde", "#d9772b", "#9aa3b2"
 _MOST_NODES = 40
 
 
@@ -38,7 +37,7 @@ def _(result: GrowthAnalysis) -> Sequence[Any]:
 
 @figures.register
 def _(result: QualityReport) -> Sequence[Any]:
-    return [quality_bars(result)]
+    return [qualityerror_bars(result)]
 
 
 @figures.register
@@ -54,17 +53,17 @@ def _(result: ResidualMap) -> Sequence[Any]:
 def curve_figure(curve: FaithfulnessCurve) -> Any:
     """Faithfulness from 0.1 to 100 % of the edges, in both orders."""
     figure = go.Figure()
-    for name, points, colour in (("by |score|", curve.points, _BLUE), ("by score", curve.signed_points, _ORANGE)):
+    for name, points, colour in (("by |score|", curve.points, BLUE), ("by score", curve.signed_points, ORANGE)):
         values = [point.faithfulness for point in points]
         figure.add_scatter(
             x=[100 * share for share in SIZES],
             y=[value.value for value in values],
-            error_y=_bars(values),
+            error_y=error_bars(values),
             mode="lines+markers",
             name=name,
             line_color=colour,
         )
-    figure.add_hline(y=1, line_dash="dot", line_color=_GREY)
+    figure.add_hline(y=1, line_dash="dot", line_color=GREY)
     figure.update_layout(
         title=f"{curve.task}, {curve.method}: CPR {curve.cpr:.3f}, CMD {curve.cmd:.3f}",
         xaxis={"title": "edges kept (% of the graph)", "type": "log"},
@@ -77,13 +76,13 @@ def curve_figure(curve: FaithfulnessCurve) -> Any:
 def growth_curves(analysis: GrowthAnalysis) -> Any:
     """Faithfulness against circuit size in both models."""
     figure = go.Figure()
-    for side, colour in ((analysis.small, _BLUE), (analysis.large, _ORANGE)):
+    for side, colour in ((analysis.small, BLUE), (analysis.large, ORANGE)):
         points = sorted(side.curve, key=lambda point: point.fraction)
         values = [point.faithfulness for point in points]
         figure.add_scatter(
             x=[100 * point.fraction for point in points],
             y=[value.value for value in values],
-            error_y=_bars(values),
+            error_y=error_bars(values),
             mode="lines+markers",
             name=side.model if points else f"{side.model}: does not do the task",
             line_color=colour,
@@ -97,13 +96,13 @@ def growth_curves(analysis: GrowthAnalysis) -> Any:
     return figure
 
 
-def quality_bars(report: QualityReport) -> Any:
+def qualityerror_bars(report: QualityReport) -> Any:
     """The scores of a quality report."""
     found = [(name, getattr(report, name)) for name in ASPECTS if getattr(report, name) is not None]
     labels, scores = [name for name, _ in found], [part.score for _, part in found]
     if report.overall_score is not None:
         labels, scores = [*labels, "overall"], [*scores, report.overall_score]
-    figure = go.Figure(go.Bar(x=labels, y=scores, marker_color=_BLUE, text=[f"{score:.2f}" for score in scores]))
+    figure = go.Figure(go.Bar(x=labels, y=scores, marker_color=BLUE, text=[f"{score:.2f}" for score in scores]))
     figure.update_layout(title="Quality of the circuit", yaxis={"range": [0, 1]}, template="plotly_white")
     return figure
 
@@ -116,26 +115,26 @@ def faithfulness_curve(circuit: Circuit) -> Any:
     figure.add_scatter(
         x=[100 * point.fraction for point in points],
         y=[value.value for value in values],
-        error_y=_bars(values),
+        error_y=error_bars(values),
         mode="lines+markers",
         name="best-scored edges",
-        line_color=_BLUE,
+        line_color=BLUE,
     )
     share = 100 * circuit.fraction_of_edges
     figure.add_scatter(
         x=[share],
         y=[circuit.held_out_faithfulness.value],
-        error_y=_bars([circuit.held_out_faithfulness]),
+        error_y=error_bars([circuit.held_out_faithfulness]),
         mode="markers",
         name="the circuit, held-out pairs",
-        marker={"color": _ORANGE, "size": 12, "symbol": "diamond"},
+        marker={"color": ORANGE, "size": 12, "symbol": "diamond"},
     )
     figure.add_scatter(
         x=[share],
         y=[circuit.random_circuit_faithfulness.value],
         mode="markers",
         name="random circuits of that size",
-        marker={"color": _GREY, "size": 11, "symbol": "x"},
+        marker={"color": GREY, "size": 11, "symbol": "x"},
     )
     figure.update_layout(
         title=f"Faithfulness against size: {circuit.task}",
@@ -151,10 +150,10 @@ def node_effects(results: CausalTestResults) -> Any:
     strongest = sorted(results.components, key=lambda e: -max(abs(e.recovered.value), abs(e.damage.value)))[:_MOST_NODES]
     shown = sorted(strongest, key=lambda effect: (effect.site.layer or 0, str(effect.site)))
     figure = go.Figure()
-    for name, colour, which in (("recovered (denoising)", _BLUE, "recovered"), ("damage (noising)", _ORANGE, "damage")):
+    for name, colour, which in (("recovered (denoising)", BLUE, "recovered"), ("damage (noising)", ORANGE, "damage")):
         found = [getattr(effect, which) for effect in shown]
         labels = [str(effect.site) for effect in shown]
-        figure.add_bar(x=labels, y=[e.value for e in found], error_y=_bars(found), name=name, marker_color=colour)
+        figure.add_bar(x=labels, y=[e.value for e in found], error_y=error_bars(found), name=name, marker_color=colour)
     if results.controls:
         figure.add_hline(y=_largest(results.controls), line_dash="dot", annotation_text="largest among random others")
     figure.update_layout(
@@ -172,9 +171,7 @@ def residual_heatmap(residual: ResidualMap) -> Any:
     """Recovery from denoising the residual stream, layer × token."""
     tokens = [f"{index} {token!r}" for index, token in enumerate(residual.tokens)]
     figure = go.Figure(
-        go.Heatmap(
-            z=residual.values, x=tokens, zmin=-1, zmax=1, colorscale="RdBu", reversescale=True, colorbar={"title": "recovered"}
-        )
+        go.Heatmap(z=residual.values, x=tokens, zmin=-1, zmax=1, colorscale=TOWARDS, colorbar={"title": "recovered"})
     )
     figure.update_layout(
         title=f"Denoising the residual stream ({residual.n} pairs)",
@@ -184,16 +181,6 @@ def residual_heatmap(residual: ResidualMap) -> Any:
         height=620,
     )
     return figure
-
-
-def _bars(values: Sequence[Estimate]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [max(value.high - value.value, 0.0) for value in values],
-        "arrayminus": [max(value.value - value.low, 0.0) for value in values],
-        "thickness": 1,
-    }
 
 
 def _largest(effects: Sequence[NodeEffect]) -> float:

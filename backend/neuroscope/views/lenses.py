@@ -14,7 +14,7 @@ from neuroscope.lenses.attribution import LogitAttribution
 from neuroscope.lenses.logit_lens import LogitLens
 from neuroscope.views.page import figures
 from neuroscope.views.panels import Panel
-from neuroscope.views.theme import AMOUNT, BLUE, GREY, ORANGE, TOWARDS, VIOLET, dressed, labels, visible
+from neuroscope.views.theme import AMOUNT, BLUE, GREY, ORANGE, TOWARDS, VIOLET, dressed, error_bars, labels, visible
 
 _BARS = 24
 
@@ -89,14 +89,7 @@ def contribution_bars(result: LogitAttribution) -> Any:
             y=[part.site for part in parts],
             orientation="h",
             marker_color=[BLUE if value > 0 else ORANGE for value in values],
-            error_x={
-                "type": "data",
-                "symmetric": False,
-                "array": [max(part.value.high - part.value.value, 0) for part in parts],
-                "arrayminus": [max(part.value.value - part.value.low, 0) for part in parts],
-                "thickness": 1,
-                "color": GREY,
-            },
+            error_x={**error_bars([part.value for part in parts]), "color": GREY},
             hovertemplate="%{y}: %{x:+.3f} logits<extra></extra>",
         )
     )

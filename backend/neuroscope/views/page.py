@@ -19,12 +19,7 @@ from neuroscope.results import Result
 from neuroscope.views.panels import Panel, asset, markup, scripts
 
 #: Modules that register figures for their results; imported when a page is first made.
-_DRAWERS = (
-    "neuroscope.views.circuits",
-    "neuroscope.views.entanglement",
-    "neuroscope.views.lenses",
-    "neuroscope.views.analyses",
-)
+_DRAWERS = tuple(f"neuroscope.views.{room}" for room in ("analyses", "circuits", "entanglement", "features", "lenses"))
 
 _THEME = "theme.js"
 

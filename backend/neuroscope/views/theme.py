@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from neuroscope.tasks.statistics import Estimate
 
 BLUE, ORANGE, GREEN, VIOLET, GREY = "#3f7fe8", "#e0803a", "#2fa37a", "#9067d8", "#8b95a7"
 #: One colour a category, in order.
@@ -35,6 +38,17 @@ def dressed(figure: Any, title: str, *, x: str = "", y: str = "", height: int = 
         figure.update_yaxes(showgrid=False, zeroline=False)
     figure.update_layout(**layout)
     return figure
+
+
+def error_bars(values: Sequence[Estimate]) -> dict[str, Any]:
+    """Intervals as plotly's error bars."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [max(value.high - value.value, 0.0) for value in values],
+        "arrayminus": [max(value.value - value.low, 0.0) for value in values],
+        "thickness": 1,
+    }
 
 
 def labels(tokens: list[str]) -> list[str]:

@@ -12,17 +12,22 @@ from neuroscope import events
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.errors import ArgumentError
+from neuroscope.features.ablation import NeuronAblator
 from neuroscope.features.entanglement import EntangledFeatures, FeatureEntanglementAnalyzer
+from neuroscope.features.neurons import NeuronAnalyzer
 from neuroscope.lenses.attention import attention_patterns
-from neuroscope.results import Result
+from neuroscope.results import Provenance, Result
+from neuroscope.steering.experiment import PositionDensity, SteeringResults
 from neuroscope.tasks.evaluate import Evaluation
+from neuroscope.tasks.statistics import Estimate
 from neuroscope.views import page as pages
 from neuroscope.views.entanglement import EntanglementVisualizer
 from neuroscope.views.panels import Panel, markup
 from tests import browser as browsers
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples
-from tests.backend.features.planted import planted_model
+from tests.backend.features.planted import planted_model, texts
+from tests.backend.features.test_ablation import dataset
 from tests.backend.features.test_entanglement import planted_domains
 
 TEXT = "w5 w6 w7 w8 w5 w6"
@@ -42,6 +47,7 @@ def entangled() -> EntangledFeatures:
 @pytest.fixture(scope="module")
 def results(entangled: EntangledFeatures) -> dict[str, Result]:
     tiny_model, known = tiny.model("gpt2", scale=0.05), handmade()
+    neurons = NeuronAnalyzer(planted_model()).find_neurons_for(*texts(60))
     circuit = CircuitFinder(known, target=0.95).find_circuit("induction", induction_examples(36))
     return {
         "entangled": entangled,
@@ -51,12 +57,50 @@ def results(entangled: EntangledFeatures) -> dict[str, Result]:
         "attribution": known.analyze("logit_attribution", induction_examples(4)),
         "lens": tiny_model.analyze("logit_lens", TEXT),
         "stream": tiny_model.analyze("residual_stream", TEXT),
+        "neurons": neurons,
+        "ablation": NeuronAblator(neurons.model, n=20).test_ablation(neurons, dataset(0), off_target=dataset(1)),
+        "steering": steering(),
         "writing": tiny_model.analyze("creative_writing", TEXT),
     }
 
 
+def steering() -> SteeringResults:
+    """Figures as a steering experiment gives them, set by hand."""
+    doses = {str(strength): Estimate(strength / 4, strength / 4 - 0.1, strength / 4 + 0.1, 8) for strength in (-2.0, 0.0, 2.0)}
+    fluency = {strength: Estimate(9.0, 8.0, 11.0, 8) for strength in doses}
+    modes = ("one_token", "all_tokens", "growing", "random_direction")
+    return SteeringResults(
+        vector="formal_style",
+        layer=5,
+        component="residual",
+        method="mean_difference",
+        probe_auroc=0.9,
+        strengths=[-2.0, 0.0, 2.0],
+        effect=dict.fromkeys(modes, doses),
+        fluency=dict.fromkeys(modes, fluency),
+        preference=dict.fromkeys(modes, doses),
+        dose_response=dict.fromkeys(modes, 0.9),
+        effect_response=dict.fromkeys(modes, 0.9),
+        density=[PositionDensity(at, Estimate(0.5, 0.4, 0.6, 8)) for at in range(4)],
+        written={"all_tokens": dict.fromkeys(doses, "a text")},
+        provenance=Provenance("tiny", "hash", "torch", None, 0),
+    )
+
+
 #: How many plotly figures each page has.
-FIGURES = {"entangled": 2, "circuit": 2, "patching": 3, "answers": 6, "attribution": 3, "lens": 2, "stream": 5, "writing": 5}
+FIGURES = {
+    "entangled": 2,
+    "circuit": 2,
+    "patching": 3,
+    "answers": 6,
+    "attribution": 3,
+    "lens": 2,
+    "stream": 5,
+    "writing": 5,
+    "neurons": 2,
+    "ablation": 1,
+    "steering": 2,
+}
 
 
 @pytest.mark.slow

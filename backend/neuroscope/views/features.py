@@ -1,0 +1,127 @@
+"""Figures of neurons, of ablating them, and of steering."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from neuroscope.features.ablation import AblationResults
+from neuroscope.features.neurons import NeuronSet
+from neuroscope.steering.experiment import SteeringResults
+from neuroscope.tasks.statistics import Estimate
+from neuroscope.views.page import figures
+from neuroscope.views.theme import BELOW, BLUE, GREEN, GREY, ORANGE, PALETTE, VIOLET, dressed, error_bars
+
+_MOST_NEURONS = 30
+_MODE_COLOURS = {"one_token": ORANGE, "all_tokens": BLUE, "growing": GREEN, "random_direction": GREY}
+
+
+@figures.register
+def _(result: NeuronSet) -> Sequence[Any]:
+    return [by_layer(result), *([neuron_bars(result)] if result.neurons else [])]
+
+
+@figures.register
+def _(result: AblationResults) -> Sequence[Any]:
+    return [damage(result)]
+
+
+@figures.register
+def _(result: SteeringResults) -> Sequence[Any]:
+    return [doses(result), density(result)]
+
+
+def by_layer(result: NeuronSet) -> Any:
+    """How well each layer's chosen neurons tell the concept on texts that did not choose them."""
+    layers = list(range(len(result.by_layer)))
+    colours = [ORANGE if layer == result.layer else BLUE for layer in layers]
+    figure = go.Figure(go.Bar(x=layers, y=result.by_layer, marker_color=colours))
+    figure.add_hline(y=0.5, line_dash="dot", line_color=GREY, annotation_text="chance")
+    title = f"{result.concept}: the chosen neurons of each layer (best: {result.layer})"
+    return dressed(figure, title, x="layer", y="mean AUROC, held out", height=340, yaxis_range=[0.4, 1.02])
+
+
+def neuron_bars(result: NeuronSet) -> Any:
+    """The set's strongest neurons."""
+    shown = result.neurons[:_MOST_NEURONS]
+    figure = go.Figure(
+        go.Bar(
+            x=[str(neuron.id) for neuron in shown],
+            y=[neuron.auroc for neuron in shown],
+            marker_color=VIOLET,
+            text=[neuron.top_contexts[0] for neuron in shown],
+            textposition="none",
+            hovertemplate="neuron %{x}: AUROC %{y:.3f}<br>strongest at %{text}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(type="category")
+    return dressed(
+        figure, f"Neurons of layer {result.layer}", x="neuron", y="AUROC, held out", height=340, yaxis_range=[0.4, 1.02]
+    )
+
+
+def damage(result: AblationResults) -> Any:
+    """Damage by mode on the task, of random sets, and on another task."""
+    modes = [mode.mode for mode in result.modes]
+    figure = go.Figure()
+    for name, colour, estimates in (
+        (f"on {result.task}", BLUE, [mode.damage for mode in result.modes]),
+        (f"on {result.off_target}", ORANGE, [mode.off_target_damage for mode in result.modes]),
+    ):
+        figure.add_bar(
+            x=modes, y=[each.value for each in estimates], error_y=error_bars(estimates), name=name, marker_color=colour
+        )
+    figure.add_scatter(
+        x=[mode.mode for mode in result.modes for _ in mode.random_damage],
+        y=[value for mode in result.modes for value in mode.random_damage],
+        mode="markers",
+        marker={"color": GREY, "size": 6, "opacity": 0.7},
+        name="random sets of the layer",
+    )
+    title = f"Ablating {len(result.neurons)} neurons of {result.concept} in layer {result.layer}"
+    return dressed(figure, title, x="ablated by", y="damage (nats)", barmode="group", legend=BELOW)
+
+
+def doses(result: SteeringResults) -> Any:
+    """Effect, preference and fluency by strength and mode."""
+    figure = make_subplots(
+        rows=1,
+        cols=3,
+        subplot_titles=("effect (probe score)", "preference (nats a token)", "perplexity of the output"),
+        horizontal_spacing=0.08,
+    )
+    for column, measured in enumerate((result.effect, result.preference, result.fluency), 1):
+        for number, (mode, by_strength) in enumerate(measured.items()):
+            estimates: list[Estimate] = list(by_strength.values())
+            figure.add_scatter(
+                x=[float(strength) for strength in by_strength],
+                y=[each.value for each in estimates],
+                error_y=error_bars(estimates),
+                mode="lines+markers",
+                name=mode.replace("_", " "),
+                legendgroup=mode,
+                showlegend=column == 1,
+                line_color=_MODE_COLOURS.get(mode, PALETTE[number % len(PALETTE)]),
+                row=1,
+                col=column,
+            )
+    figure.update_yaxes(type="log", row=1, col=3)
+    return dressed(figure, f"{result.vector} at {result.layer}.{result.component}", x="strength", legend=BELOW)
+
+
+def density(result: SteeringResults) -> Any:
+    """Where in a text the quality is densest."""
+    scores = [each.score for each in result.density]
+    figure = go.Figure(
+        go.Scatter(
+            x=[each.position for each in result.density],
+            y=[score.value for score in scores],
+            error_y=error_bars(scores),
+            mode="lines+markers",
+            line_color=VIOLET,
+        )
+    )
+    return dressed(figure, "Where in a text it is densest", x="token position", y="probe score", height=340)
