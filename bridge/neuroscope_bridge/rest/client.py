@@ -10,162 +10,23 @@ cache["5.residual"].numpy()
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgpack
-import numpy as np
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError
-from neuroscope.models import aliases
-from neuroscope.models.engines import host_ops
-from neuroscope.models.sites import Site
 from neuroscope.results import plain
 from neuroscope.tensors.cache import ActivationCache
-from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public
+from neuroscope_bridge.rest import exchange
 from neuroscope_bridge.rest.substitute import DEFAULT_URL, substitute
-from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
 
 _WITH_ACTIVATIONS = "/v1/chat/completions/with_activations"
-_PLACEHOLDER = "/path/to/"
 
 #: Seconds to connect, and of silence; a load or a long generation may say nothing for a while.
 _CONNECT, _SILENCE = 5.0, 600.0
-
-
-class GenerationResult(dict[str, Any]):
-    """A server's answer as a dictionary. As plain data it leaves the activations' values out, since they may be huge."""
-
-    def as_dictionary(self) -> dict[str, Any]:
-        activations = {
-            name: {key: value for key, value in one.items() if key != "data"}
-            for name, one in self.get("activations", {}).items()
-        }
-        return {**self, "activations": activations}
-
-
-class _Messages:
-    """What both clients say and read: requests as plain data, answers as objects."""
-
-    @staticmethod
-    def generation(messages: Any, hooks: Any, activation_hooks: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-        if hooks is not None and activation_hooks is not None:
-            raise ArgumentError("hooks and activation_hooks name the same thing.", remedy="Give one of them.")
-        asked = plain(messages)
-        prompt = {"prompt": asked} if isinstance(asked, str) else {"messages": asked}
-        given = {name: plain(value) for name, value in options.items() if value is not None}
-        return {**prompt, "activation_hooks": plain(activation_hooks if hooks is None else hooks) or [], **given}
-
-    @staticmethod
-    def target(name: str, url: str) -> str:
-        """What a model's name means here: through the aliases in force, and a path as this process sees it."""
-        target = aliases.follow(str(name))
-        local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-        looks_like_path = target.startswith((".", "~")) or "/" in target
-        return str(Path(target).expanduser().resolve()) if local and looks_like_path and Path(target).exists() else target
-
-    @staticmethod
-    def result(document: dict[str, Any]) -> GenerationResult:
-        for one in document.get("activations", {}).values():
-            if isinstance(one.get("data"), bytes):
-                array = np.frombuffer(one["data"], np.dtype(one["dtype"]).newbyteorder("<")).reshape(one["shape"])
-                one["data"] = _tensor(array)
-        return GenerationResult(document)
-
-    @staticmethod
-    def event(line: str) -> GenerationResult | None:
-        """One line of a stream: an event, or None for what is none. Raises the error that a server sent instead."""
-        if not line.startswith("data: ") or line == "data: [DONE]":
-            return None
-        document = json.loads(line.removeprefix("data: "))
-        if "error" in document:
-            raise RemoteError(_details(document["error"]))
-        for one in document.get("activations", {}).values():
-            if one.get("encoding") == "npy":
-                file = io.BytesIO(base64.b64decode(one["data"]))
-                one["data"] = _tensor(np.load(file, allow_pickle=False))
-                del one["encoding"]
-        choices = document.get("choices") or [{}]
-        document["text"] = choices[0].get("delta", {}).get("content") or ""
-        return GenerationResult(document)
-
-    @staticmethod
-    def failure(response: httpx.Response, asked: Mapping[str, Any] | None) -> RemoteError:
-        try:
-            details = _details(response.json()["error"])
-        except (ValueError, KeyError, TypeError):
-            details = {
-                "code": "http",
-                "message": f"{response.request.url} answered {response.status_code}.",
-                "remedy": "Is it a NeuroScope server? `neuroscope serve` starts one.",
-            }
-        name = str((asked or {}).get("model", ""))
-        if details["code"] == "model-not-found" and name.startswith(_PLACEHOLDER):
-            details["remedy"] = (
-                f"{name} in the script stands for a model of yours: write its name there, or run with "
-                f"`--alias {name}=NAME` (for example bundled:gpt2-medium)."
-            )
-        return RemoteError(details)
-
-    @staticmethod
-    def gone(url: str, error: Exception) -> ServerGoneError:
-        return ServerGoneError(
-            f"No server answers at {url}: {error or type(error).__name__}.",
-            remedy="`neuroscope serve` starts one; LMStudioRESTClient url: names another address.",
-        )
-
-
-def _details(error: Mapping[str, Any]) -> dict[str, Any]:
-    """An error's body as the rest of NeuroScope knows errors: the message without the remedy."""
-    remedy = error.get("remedy")
-    message = str(error["message"])
-    if remedy and message.endswith(str(remedy)):
-        message = message[: -len(str(remedy))].rstrip()
-    return {
-        "code": str(error.get("code", "remote")).replace("_", "-"),
-        "message": message,
-        "site": error.get("site"),
-        "remedy": remedy,
-    }
-
-
-def _tensor(array: Any) -> ActivationTensor:
-    ops = host_ops()
-    return ActivationTensor(ops.asarray(np.array(array)), ops)
-
-
-def circuit_analysis_hooks(layers: int) -> list[dict[str, Any]]:
-    """Hooks on what each of the first `layers` layers writes: residual stream, attention, MLP; and on the embedding."""
-    if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-        raise ArgumentError(f"The number of layers is a whole number above zero, not {layers!r}.")
-    hooks: list[dict[str, Any]] = [{"layer_name": "transformer.wte", "component": "embedding", "hook_id": "embedding"}]
-    for layer in range(layers):
-        for component, name in (("residual", "residual"), ("attention", "attention"), ("mlpOutput", "mlp")):
-            hooks.append({"layer_name": f"transformer.h.{layer}", "component": component, "hook_id": f"layer_{layer}_{name}"})
-    return hooks
-
-
-def converted(activations: Mapping[str, Any], tokens: Sequence[str] = ()) -> ActivationCache:
-    """Activations of an answer as a cache by site, one row, as `runWithCaching:` answers it."""
-    ops = host_ops()
-    found: dict[Site, Any] = {}
-    for name, one in activations.items():
-        data = one.get("data")
-        if data is None:
-            raise ArgumentError(f"{name} has statistics alone, no values.", remedy="Ask for it again without statistics_only.")
-        array = np.asarray(data, dtype=np.float32)
-        site = Site.parse(str(one["site"]))
-        if site in found:
-            raise ArgumentError(f"{name} and another hook hold {site}.", remedy="Convert them one at a time.")
-        found[site] = ops.asarray(array[None])
-    return ActivationCache(found, ops, [list(tokens)])
 
 
 @public
@@ -207,7 +68,7 @@ class LMStudioRESTClient:
     def load_model(self, name: str) -> dict[str, Any]:
         """Load a model by name or path; it serves what this client asks from now on. Answers its sizes."""
         self._connected()
-        loaded = self._json("POST", "/v1/models/load", {"model": _Messages.target(name, self._url)}, named=str(name))
+        loaded = self._json("POST", "/v1/models/load", {"model": exchange.target(name, self._url)}, named=str(name))
         self._model, self._layers = loaded["id"], loaded["architecture"]["layers"]
         return loaded
 
@@ -223,7 +84,7 @@ class LMStudioRESTClient:
         if self._layers is not None and layers > self._layers:
             events.notice(f"{self._model} has {self._layers} layers: hooks for those, not for {layers}.")
             layers = self._layers
-        return circuit_analysis_hooks(layers)
+        return exchange.circuit_analysis_hooks(layers)
 
     def register_hooks(self, hooks: Sequence[Mapping[str, Any]]) -> list[str]:
         """Keep hooks on the server under their ids; requests may then name them. Answers the ids."""
@@ -276,15 +137,15 @@ class LMStudioRESTClient:
             "seed": seed,
             "stop": stop,
         }
-        body = self._with_model(_Messages.generation(messages, hooks, activation_hooks, options))
+        body = self._with_model(exchange.generation(messages, hooks, activation_hooks, options))
         if stream:
             return self._events({**body, "stream": True, "encoding": "npy"})
         answer = self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
-        return _Messages.result(msgpack.unpackb(answer.content))
+        return exchange.result(msgpack.unpackb(answer.content))
 
     def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
         """The activations of an answer as an ActivationCache, by site."""
-        return converted(activations)
+        return exchange.converted(activations)
 
     def analyses(self) -> list[dict[str, Any]]:
         """The analyses by name: what each asks, and what it works on."""
@@ -347,23 +208,23 @@ class LMStudioRESTClient:
         try:
             response = self._connected().request(method, path, json=body, headers={"Accept": accept})
         except httpx.TransportError as error:
-            raise _Messages.gone(self._url, error) from error
+            raise exchange.gone(self._url, error) from error
         if response.is_error:
-            raise _Messages.failure(response, body if named is None else {"model": named})
+            raise exchange.failure(response, body if named is None else {"model": named})
         return response
 
-    def _events(self, body: dict[str, Any]) -> Iterator[GenerationResult]:
+    def _events(self, body: dict[str, Any]) -> Iterator[exchange.GenerationResult]:
         try:
             with self._connected().stream("POST", _WITH_ACTIVATIONS, json=body) as response:
                 if response.is_error:
                     response.read()
-                    raise _Messages.failure(response, body)
+                    raise exchange.failure(response, body)
                 for line in response.iter_lines():
-                    event = _Messages.event(line)
+                    event = exchange.event(line)
                     if event is not None and "token" in event:
                         yield event
         except httpx.TransportError as error:
-            raise _Messages.gone(self._url, error) from error
+            raise exchange.gone(self._url, error) from error
 
 
 class AsyncLMStudioRESTClient:
@@ -386,13 +247,13 @@ class AsyncLMStudioRESTClient:
 
     async def load_model(self, name: str) -> dict[str, Any]:
         """See `LMStudioRESTClient.load_model`."""
-        loaded = await self._json("POST", "/v1/models/load", {"model": _Messages.target(name, self._url)})
+        loaded = await self._json("POST", "/v1/models/load", {"model": exchange.target(name, self._url)})
         self._model = loaded["id"]
         return loaded
 
     def create_circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
-        """See `circuit_analysis_hooks`."""
-        return circuit_analysis_hooks(layers)
+        """See `exchange.circuit_analysis_hooks`."""
+        return exchange.circuit_analysis_hooks(layers)
 
     async def generate_with_activations(
         self,
@@ -408,13 +269,13 @@ class AsyncLMStudioRESTClient:
     ) -> Any:
         """See `LMStudioRESTClient.generate_with_activations`."""
         options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop}
-        body = _Messages.generation(messages, hooks, activation_hooks, options)
+        body = exchange.generation(messages, hooks, activation_hooks, options)
         if self._model is not None:
             body["model"] = self._model
         if stream:
             return self._events({**body, "stream": True, "encoding": "npy"})
         answer = await self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
-        return _Messages.result(msgpack.unpackb(answer.content))
+        return exchange.result(msgpack.unpackb(answer.content))
 
     async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         """See `LMStudioRESTClient.analyze`."""
@@ -424,7 +285,7 @@ class AsyncLMStudioRESTClient:
 
     def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
         """See `LMStudioRESTClient.convert_activations_for_neuroscope`."""
-        return converted(activations)
+        return exchange.converted(activations)
 
     async def close(self) -> None:
         """End the connection."""
@@ -446,23 +307,23 @@ class AsyncLMStudioRESTClient:
         try:
             response = await self._http.request(method, path, json=body, headers={"Accept": accept})
         except httpx.TransportError as error:
-            raise _Messages.gone(self._url, error) from error
+            raise exchange.gone(self._url, error) from error
         if response.is_error:
-            raise _Messages.failure(response, body)
+            raise exchange.failure(response, body)
         return response
 
-    async def _events(self, body: dict[str, Any]) -> AsyncIterator[GenerationResult]:
+    async def _events(self, body: dict[str, Any]) -> AsyncIterator[exchange.GenerationResult]:
         try:
             async with self._http.stream("POST", _WITH_ACTIVATIONS, json=body) as response:
                 if response.is_error:
                     await response.aread()
-                    raise _Messages.failure(response, body)
+                    raise exchange.failure(response, body)
                 async for line in response.aiter_lines():
-                    event = _Messages.event(line)
+                    event = exchange.event(line)
                     if event is not None and "token" in event:
                         yield event
         except httpx.TransportError as error:
-            raise _Messages.gone(self._url, error) from error
+            raise exchange.gone(self._url, error) from error
 
 
 def _headers(token: str | None) -> dict[str, str]:

@@ -12,7 +12,8 @@ import neuroscope
 from neuroscope import events
 from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
-from neuroscope_bridge.rest.client import AsyncLMStudioRESTClient, LMStudioRESTClient, circuit_analysis_hooks
+from neuroscope_bridge.rest.client import AsyncLMStudioRESTClient, LMStudioRESTClient
+from neuroscope_bridge.rest.exchange import circuit_analysis_hooks
 from neuroscope_bridge.rest.substitute import served_by
 from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
 from neuroscope_dsl.workspace import Workspace

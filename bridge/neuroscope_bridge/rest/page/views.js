@@ -116,7 +116,7 @@ export function drawDetail(box, named, selection) {
 export function drawHeads(grid, run, selection, choose, cut) {
   if (grid.run !== run) {
     grid.run = run;
-    grid.style.gridTemplateColumns = `auto repeat(${run.heads}, minmax(1.9rem, 3.4rem))`;
+    grid.style.gridTemplateColumns = `auto repeat(${run.heads}, minmax(1.4rem, 3.4rem))`;
     const cells = [element("span", { className: "top" })];
     for (let head = 0; head < run.heads; head++) cells.push(element("span", { className: "top", textContent: head }));
     grid.cells = [];

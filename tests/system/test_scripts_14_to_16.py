@@ -1,4 +1,4 @@
-"""Documented scripts 14 and 16, unchanged: Smalltalk through the command line, Python against a live server."""
+"""Documented scripts 14 and 16, unchanged: Smalltalk through the command line, Python against a live server. And 15 over HTTP."""
 
 from __future__ import annotations
 
@@ -90,3 +90,13 @@ def test_the_python_of_script_16(client: LMStudioRESTClient) -> None:
     for site in ("5.residual", "10.attention"):
         parts = np.concatenate([event["activations"][site]["data"] for event in events])
         np.testing.assert_allclose(parts, whole["activations"][site]["data"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["mathematical_reasoning", "factual_recall", "creative_writing", "attention_patterns", "residual_stream"]
+)
+def test_the_analyses_of_script_15_over_http(client: LMStudioRESTClient, name: str) -> None:
+    found = client.analyze(name)
+    assert (found["name"], found["model"]) == (name, MODEL)
+    assert len(found["summary"].splitlines()) > 2
+    assert found["result"]
