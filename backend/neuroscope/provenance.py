@@ -11,7 +11,7 @@ from neuroscope.results import Provenance
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
-_PACKAGES = ("torch", "transformers", "mlx", "numpy")
+_PACKAGES = ("torch", "transformers", "mlx", "mlx-lm", "numpy")
 
 
 def provenance(model: TransformerModel, task: str | None, seed: int, **sizes: int) -> Provenance:

@@ -7,6 +7,7 @@ tokens and may hold the chat template. What these files leave to a class of tran
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 
 from neuroscope.errors import ModelLoadError
 
+_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -40,6 +42,7 @@ class FileTokenizer:
     """What NeuroScope asks of a tokenizer, named as transformers names it."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -73,6 +76,12 @@ class FileTokenizer:
 
     def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
         return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Copy the tokenizer's files into a folder."""
+        for name in _FILES:
+            if (self._folder / name).is_file():
+                shutil.copyfile(self._folder / name, Path(folder) / name)
 
     def apply_chat_template(
         self, messages: list[dict[str, str]], tokenize: bool = False, add_generation_prompt: bool = False

@@ -88,7 +88,8 @@ class ActivationTensor:
 
     def __getitem__(self, index: int) -> ActivationTensor | float:
         value = self._array[..., self._checked(index)]
-        return float(value) if value.ndim == 0 else self._wrap(value)
+        # A value, not a view: writing into this tensor later does not change what was read before.
+        return float(value) if value.ndim == 0 else self._wrap(self._ops.copy(value))
 
     def __setitem__(self, index: int, value: Any) -> None:
         self._array[..., self._checked(index)] = _unwrap(value)

@@ -16,10 +16,10 @@ import pytest
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
-from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError
-from neuroscope.models import engines
+from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, ParityError, UnsupportedArchitectureError
+from neuroscope.models import engines, saving
 from neuroscope.models.engines import mlx_library, usual_engine
-from neuroscope.models.engines.protocol import Edit, Engine, GenerationSettings, LogitRequest, TokenBatch
+from neuroscope.models.engines.protocol import Edit, Engine, GenerationSettings, LogitRequest, Port, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import SMOLLM2, smollm2_file
 from neuroscope.models.sites import Component, Site
@@ -95,7 +95,7 @@ def test_the_parts_of_circuits_equal_those_of_torch(architecture: str) -> None:
             return ops.asarray(random.standard_normal(shape))
 
         answers = []
-        for port in engines_ports():
+        for port in Port:
             stream, gradient = drawn(2, 4, a.d_model), drawn(2, 4, 3, a.d_model)
             answers += [engine.normalise(1, port, stream), engine.normalise_gradient(1, port, stream, gradient)]
         for component, heads in (
@@ -112,10 +112,22 @@ def test_the_parts_of_circuits_equal_those_of_torch(architecture: str) -> None:
         assert difference(theirs, ours) < TOLERANCE
 
 
-def engines_ports() -> list[Any]:
-    from neuroscope.models.engines.protocol import Port
+def test_verify_finds_a_model_that_does_not_run_as_it_does_bare() -> None:
+    model = tiny.model("llama", on="mlx")
+    engine: Any = model.engine
+    bare = engine.model
+    engine.model = lambda ids: bare(ids) * 1.01
+    with pytest.raises(ParityError, match="logits equal the bare model's"):
+        model.verify()
 
-    return list(Port)
+
+@pytest.mark.parametrize(("saved_on", "loaded_on"), [("mlx", "torch"), ("mlx", "mlx"), ("torch", "mlx")])
+def test_a_saved_model_loads_on_either_engine(saved_on: str, loaded_on: str, tmp_path: Path) -> None:
+    model = TransformerModel.from_hugging_face(str(tiny.saved("gpt_oss")), engine=saved_on)
+    saving.save(model, tmp_path / "kept")
+    again = TransformerModel.from_hugging_face(str(tmp_path / "kept"), engine=loaded_on)
+    prompt = "w5 w17 w40 w8"
+    assert difference(model.logits(prompt).numpy(), again.logits(prompt).numpy()) < TOLERANCE
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
@@ -202,6 +214,15 @@ def test_without_mlx_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(mlx_library.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"neuroscope-interp\[mlx\]"):
         TransformerModel.from_hugging_face(str(tiny.saved("gpt2")), engine="mlx")
+
+
+def test_an_mlx_that_does_not_load_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> Any:
+        raise ImportError("libmlx.so: cannot open shared object file")
+
+    monkeypatch.setattr(mlx_library.importlib, "import_module", broken)
+    with pytest.raises(MissingExtraError, match=r"libmlx\.so"):
+        mlx_library.require()
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class Block:
         self.output_projection = part(family.output_projection)
         self.slots = slots
         self.projections = {slot.module: get_module(layer, slot.module) for slot in slots.values()}
-        self.scale = anatomy_scale(self.attention)
+        self.scale = score_scale(self.attention)
         self.softcap = getattr(self.attention, "attn_logit_softcapping", None)
         self.sinks = self.attention.get("sinks")
         self.activation = ACTIVATIONS[activation]
@@ -174,7 +174,7 @@ def largest(values: mx.array, k: int) -> mx.array:
     return mx.stop_gradient(mx.argpartition(-values, kth=k - 1, axis=-1)[..., :k])
 
 
-def anatomy_scale(attention: nn.Module) -> float:
+def score_scale(attention: nn.Module) -> float:
     """What an attention module multiplies its scores by."""
     return float(attention.sm_scale if hasattr(attention, "sm_scale") else attention.scale)
 

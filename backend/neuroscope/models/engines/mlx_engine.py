@@ -6,6 +6,7 @@ a model may be loaded in one thread, run in a second and read in a third.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
+from neuroscope.errors import ArgumentError, InertHookError, ModelLoadError, NonFiniteActivationError, SiteError
 from neuroscope.models.engines.decoder import Decoder
 from neuroscope.models.engines.mlx_blocks import Block, KeyValues, LayerCall, Pass
 from neuroscope.models.engines.mlx_config import activation_of, anatomy_of
@@ -71,15 +72,18 @@ class GrowingCache:
 
 
 class MlxEngine(Decoder[MlxTaps]):
-    """`Engine` for a model of mlx-lm, with its configuration as `mlx_config` translated it."""
+    """`Engine` for a model of mlx-lm, with its configuration as `mlx_config` translated it, and the files it came from."""
 
     name = "mlx"
 
-    def __init__(self, model: nn.Module, config: dict[str, Any], family: Family, device: mx.Device) -> None:
+    def __init__(
+        self, model: nn.Module, config: dict[str, Any], family: Family, device: mx.Device, files: Sequence[Path]
+    ) -> None:
         super().__init__()
         self.model = model
         self.family = family
         self.device = device
+        self._files = files
         self.anatomy = anatomy_of(config, family)
         self.slots = family.slots(self.anatomy)
         activation = activation_of(config, family)
@@ -295,8 +299,12 @@ class MlxEngine(Decoder[MlxTaps]):
         return writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
 
     def save(self, folder: Path) -> None:
-        """See `Engine.save`."""
-        raise ArgumentError("A model on MLX cannot be saved yet.", remedy="Load it with the engine torch, and save that.")
+        """See `Engine.save`. Writes the files that the model came from, since its weights are as they were there."""
+        try:
+            for path in self._files:
+                shutil.copyfile(path, folder / path.name)
+        except OSError as error:
+            raise ModelLoadError(f"The model's own files cannot be read any more: {error}", remedy="Load it again.") from error
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""

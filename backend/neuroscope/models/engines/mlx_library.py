@@ -20,13 +20,15 @@ _lock = threading.Lock()
 
 
 def require() -> None:
-    """Raises `MissingExtraError` where MLX or mlx-lm is not installed."""
+    """Raises `MissingExtraError` where MLX or mlx-lm is not installed, or MLX lacks the library that runs it here."""
+    remedy = "pip install 'neuroscope-interp[mlx]'"
     for package in ("mlx", _PACKAGE):
         if importlib.util.find_spec(package) is None:
-            raise MissingExtraError(
-                f"The engine mlx needs the package {package.replace('_', '-')}.",
-                remedy="pip install 'neuroscope-interp[mlx]'",
-            )
+            raise MissingExtraError(f"The engine mlx needs the package {package.replace('_', '-')}.", remedy=remedy)
+    try:
+        importlib.import_module("mlx.core")
+    except ImportError as error:  # on Linux its CPU and CUDA libraries are packages of their own
+        raise MissingExtraError(f"MLX is installed, but does not load: {error}", remedy=remedy) from error
 
 
 def models_module(name: str) -> ModuleType:

@@ -47,7 +47,9 @@ class MlxLoader:
             model = _model(config, family, weights, checkpoint.folder)
             model.set_dtype(getattr(mx, dtype))
             mx.eval(model.parameters())
-        return MlxEngine(model, config, family, device_of(device))
+        folder = checkpoint.folder
+        files = [folder / "config.json", *folder.glob("generation_config.json"), *folder.glob("*.safetensors.index.json")]
+        return MlxEngine(model, config, family, device_of(device), [*files, *checkpoint.weights])
 
 
 def device_of(name: str | None) -> mx.Device:

@@ -1,0 +1,53 @@
+"""Documented scripts, unchanged, on the bundled model: what they measure on MLX they measure on torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tiny
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = [pytest.mark.slow, tiny.needs_mlx]
+
+
+def ran(engine: str, folder: Path, *scripts: str) -> dict[str, Any]:
+    """The variables that scripts leave."""
+    command = [sys.executable, "-m", "neuroscope_bridge", "run", "--embedded", "--model", "gpt2-medium", "--quiet"]
+    command += ["--engine", engine, "--json", str(folder / f"{engine}.json"), *(str(EXAMPLES / script) for script in scripts)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads((folder / f"{engine}.json").read_text())["variables"]
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every number and text of a result with the path to it, but for what says which engine it was."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key not in ("engine", "versions"):
+                yield from leaves(inner, f"{path}/{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from leaves(inner, f"{path}[{index}]")
+    else:
+        yield path, value
+
+
+def test_script_2_measures_the_same(tmp_path: Path) -> None:
+    theirs, ours = (ran(engine, tmp_path, "02_feature_localization_ablation.st", "02_call.st") for engine in ("torch", "mlx"))
+    assert ours["results"]["provenance"]["engine"] == "mlx"
+    expected, found = dict(leaves(theirs)), dict(leaves(ours))
+    assert found.keys() == expected.keys()
+    for path, value in expected.items():
+        if isinstance(value, float):
+            assert found[path] == pytest.approx(value, rel=1e-3, abs=1e-4), path
+        else:
+            assert found[path] == value, path
