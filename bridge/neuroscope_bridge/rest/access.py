@@ -59,12 +59,16 @@ class Guard:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > LONGEST:
             raise errors.TooLargeError(f"A request takes {LONGEST >> 20} MiB at most.", remedy="Send less at a time.")
-        if self._token is not None and scope["method"] != "OPTIONS" and not _is_open(scope["path"]):
-            given = headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
-                raise errors.UnauthorizedError(
-                    "The bearer token is missing or wrong.", remedy="Send the header `Authorization: Bearer TOKEN`."
-                )
+        if scope["method"] != "OPTIONS" and not _is_open(scope["path"]) and not allowed(headers, self._token):
+            raise errors.UnauthorizedError(
+                "The bearer token is missing or wrong.", remedy="Send the header `Authorization: Bearer TOKEN`."
+            )
+
+
+def allowed(headers: Headers, token: str | None) -> bool:
+    """Whether a request carries the token, where there is one."""
+    given = headers.get("authorization", "")
+    return token is None or hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
 
 
 def _is_open(path: str) -> bool:

@@ -24,7 +24,7 @@ from neuroscope.errors import ArgumentError, CancelledError, NeuroScopeError
 from neuroscope.models.sites import Site
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
-from neuroscope_bridge.rest.access import Guard
+from neuroscope_bridge.rest.access import Guard, allowed
 from neuroscope_bridge.rest.capture import Captured, Gatherer, check_size
 from neuroscope_bridge.rest.encoding import JSON, dumps, encoded, encoding_for, values
 from neuroscope_bridge.rest.generation import Ask, Piece, ask, chat_tokens, pieces, text_tokens, token_text
@@ -144,28 +144,32 @@ class _Server:
     ) -> EventStream:
         """A generation as events, one per token. What fails before the first token is an error with its own status."""
         pull = self.begin(job, sites)
+
+        def told(piece: Piece) -> bytes:  # in the worker's thread, so that the loop only hands bytes on
+            return event(dumps(chunk(piece)))
+
         try:
-            first = await pull.one(chunk)
+            first = await pull.one(told)
         except BaseException:
             pull.close()
             raise
 
-        async def told_events() -> AsyncGenerator[bytes]:
+        async def all_of_it() -> AsyncGenerator[bytes]:
             for document in opening:
                 yield event(dumps(document))
-            told, count = first, 0
+            sent, count = first, 0
             try:
-                while told is not None:
+                while sent is not None:
                     count += 1
-                    yield event(dumps(told))
-                    told = await pull.one(chunk)
+                    yield sent
+                    sent = await pull.one(told)
                 if closing is not None:
                     yield event(dumps(closing(count)))
             except Exception as error:
                 yield event(dumps(errors.body(error)[1]))
             yield DONE
 
-        return EventStream(told_events(), pull.close, self.options.stall)
+        return EventStream(all_of_it(), pull.close, self.options.stall)
 
 
 def application(host: Host, options: HttpOptions) -> Any:
@@ -241,17 +245,13 @@ def _models(app: FastAPI, server: _Server) -> None:
         }
 
     @app.get("/health", tags=["server"])
-    async def health() -> Any:
-        """Whether the server answers, its version, and which model serves requests that name none."""
-        return Json(
-            {
-                "status": "ok",
-                "version": neuroscope.__version__,
-                "model": server.shelf.default,
-                "models": server.shelf.names(),
-                "generations": server.shelf.running,
-            }
-        )
+    async def health(request: Request) -> Any:
+        """Whether the server answers, and its version; to who may ask more, also its models and what runs."""
+        found: dict[str, Any] = {"status": "ok", "version": neuroscope.__version__}
+        if allowed(request.headers, server.options.token):
+            shelf = server.shelf
+            found |= {"model": shelf.default, "models": shelf.names(), "generations": shelf.running}
+        return Json(found)
 
     @app.get("/v1/models", tags=["models"])
     async def models() -> Any:

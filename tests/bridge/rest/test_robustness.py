@@ -165,7 +165,8 @@ def test_beyond_this_machine_it_wants_a_token(chatty: Path, serve: Serve) -> Non
     with pytest.raises(DeniedError, match="--token-file"):
         HttpDoor(host, "0.0.0.0:0", HttpOptions())
     url = serve("0.0.0.0:0", token="secret").replace("0.0.0.0", "127.0.0.1")
-    assert httpx.get(f"{url}/health").status_code == 200
+    assert httpx.get(f"{url}/health").json().keys() == {"status", "version"}
+    assert "models" in httpx.get(f"{url}/health", headers={"Authorization": "Bearer secret"}).json()
     assert httpx.get(f"{url}/").status_code == 200  # the page asks for the token itself
     refused = httpx.get(f"{url}/v1/models")
     assert refused.status_code == 401

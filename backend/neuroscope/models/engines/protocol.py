@@ -208,6 +208,8 @@ class GenerationSettings:
             raise ArgumentError(f"temperature must be zero or more, not {self.temperature}.")
         if not 0 < self.top_p <= 1:
             raise ArgumentError(f"top_p must be above 0 and at most 1, not {self.top_p}.")
+        if self.seed < 0:
+            raise ArgumentError(f"seed must be zero or more, not {self.seed}.")
 
 
 @dataclass
