@@ -8,7 +8,6 @@ const $ = (id) => document.getElementById(id);
 const runs = { original: null, changed: null };
 const selection = { position: 0, row: 0, head: { layer: 0, head: 0 } };
 const cursor = { query: 0, key: 0 };
-let model = null; // what the server says of the model
 let changes = []; // hooks to send with the changed run, each with a label
 let asked = null; // the request that the original run answered, as text
 let neuron = null;
@@ -337,7 +336,7 @@ async function models(chosen) {
 }
 
 async function describe() {
-  model = await get(`/v1/models/${$("model").value.split("/").map(encodeURIComponent).join("/")}`);
+  const model = await get(`/v1/models/${$("model").value.split("/").map(encodeURIComponent).join("/")}`);
   const { layers, heads } = model.architecture;
   $("model-facts").textContent = `${layers} layers × ${heads} heads`;
   $("steer-layer").max = layers - 1;

@@ -5,14 +5,12 @@ const bytes = (text) => Uint8Array.from(atob(text), (character) => character.cha
 export class Run {
   constructor(opening) {
     Object.assign(this, { model: opening.model, layers: opening.layers, heads: opening.heads });
-    this.seed = opening.seed;
     this.tokens = opening.prompt.map((one) => ({ ...one, prompt: true }));
     this.promptLength = this.tokens.length;
     this.lens = []; // by position: for each stream [[text, p], …]
     this.norms = []; // by position: for each stream a number
     this.neurons = []; // by position: for each layer [[unit, value], …]
     this.attention = []; // by position: bytes by layer, head and key
-    this.text = "";
   }
 
   take(event) {
@@ -29,7 +27,6 @@ export class Run {
       this.attention.push({ keys, rows });
     }
     this.tokens.push({ id: event.token.id, text: event.token.text, p: event.token.p, top: event.token.top });
-    this.text += event.text;
   }
 
   /** Positions that ran: all tokens but the last. */
