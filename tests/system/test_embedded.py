@@ -107,8 +107,9 @@ def test_script_13_reports_four_scores(run: Ran) -> None:
     assert "overall" in printed
 
 
-def test_script_5_finds_entangled_units_and_writes_their_page(run: Ran) -> None:
-    variables, printed, told = run("05_cross_domain_feature_entanglement.st", bound="gpt2-medium")
+@pytest.mark.parametrize("name", ["gpt2-medium", "gpt-oss-20b"])
+def test_script_5_finds_entangled_units_and_writes_their_page(run: Ran, name: str) -> None:
+    variables, printed, told = run("05_cross_domain_feature_entanglement.st", bound=name)
     found = variables["entangledFeatures"]
     assert found["domains"] == ["mathematics", "programming", "literature"]
     assert len(found["units"]) >= 10

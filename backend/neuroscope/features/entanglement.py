@@ -110,7 +110,8 @@ class EntangledFeatures(Result):
     """The units that respond in two domains or more, strongest first.
 
     matrix: (domains, domains): units that respond in both; on the diagonal, in that domain and another. candidates: how many
-    were judged. shuffled: how many are found when the texts are dealt out to domains and background at random.
+    were judged, the likeliest of each layer. shuffled: how many are found when the texts are dealt out to domains and
+    background at random.
     """
 
     domains: list[str]
@@ -144,7 +145,7 @@ class EntangledFeatures(Result):
         lines = [
             f"Entanglement of {', '.join(self.domains)} in {self.provenance.model}",
             f"  against          {', '.join(self.background)}",
-            f"  found            {len(self.neurons)} neurons and {len(self.directions)} directions of {self.candidates} judged, "
+            f"  found            {len(self.neurons)} neurons and {len(self.directions)} directions of the {self.candidates} likeliest, "
             f"false discoveries at most {self.level:.0%}",
             f"  shuffled texts   {self.shuffled} found",
             "  units that respond in both",
