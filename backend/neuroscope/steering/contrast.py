@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.errors import DatasetError
 from neuroscope.naming import fold, snake_case
 from neuroscope.tasks import register
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
@@ -115,14 +115,3 @@ def named(name: str, *, n: int = _SETS, seed: int = 0) -> ContrastPairs | None:
         if len(found) == n:
             break
     return ContrastPairs(known, [p for p, _ in found], [q for _, q in found], list(found.values()), openings)
-
-
-def checked_method(name: str) -> str:
-    """`mean_difference` or `pca` by any spelling."""
-    found = {fold(method): method for method in METHODS}.get(fold(str(name)))
-    if found is None:
-        raise ArgumentError(f"There is no method {name!r} to compute a vector.", remedy=f"Methods: {', '.join(METHODS)}.")
-    return found
-
-
-METHODS = ("mean_difference", "pca")

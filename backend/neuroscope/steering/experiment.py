@@ -261,13 +261,16 @@ class SteeringExperiment:
         )
 
     def measure_hooks(self, task_types: Sequence[str | None] = (None,)) -> HookComparison:
-        """Write with the model's own hooks under each task type, and without any; the vector itself is not added."""
+        """Write with the model's own hooks under each task type (None: the model's), and without any.
+
+        The vector itself is not added.
+        """
         probe, batch = self._measure(), self._batch()
         bare = self._write(batch, [])
         scores, losses = self._read(batch, bare.rows, probe)
         runs = []
         for task_type in task_types:
-            with self._model.hook_manager.edits(task_type=task_type) as edits:
+            with self._model.hook_manager.edits(task_type=task_type or self._model.task_type) as edits:
                 hooked = self._write(batch, edits)
             own_scores, own_losses = self._read(batch, hooked.rows, probe)
             runs.append(

@@ -29,9 +29,11 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import GLOBAL, Component, Site
 from neuroscope.naming import fold, snake_case
 from neuroscope.steering import contrast
-from neuroscope.steering.contrast import ContrastPairs, checked_method
+from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
+
+METHODS = ("mean_difference", "pca")
 
 Vector = NDArray[np.float32]
 
@@ -248,6 +250,14 @@ class SteeringVectors:
         ops = self._model.engine.ops
         array = ops.asarray(direction(differences, method))
         return SteeringVector(array, ops, name=pairs.name, site=site, method=method, pairs=pairs)
+
+
+def checked_method(name: str) -> str:
+    """`mean_difference` or `pca` by any spelling."""
+    found = {fold(method): method for method in METHODS}.get(fold(str(name)))
+    if found is None:
+        raise ArgumentError(f"There is no method {name!r} to compute a vector.", remedy=f"Methods: {', '.join(METHODS)}.")
+    return found
 
 
 def direction(differences: Vector, method: str) -> Vector:
