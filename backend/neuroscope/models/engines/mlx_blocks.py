@@ -19,6 +19,9 @@ from neuroscope.models.engines.mlx_families import ACTIVATIONS, Family, HeadSlot
 from neuroscope.models.engines.mlx_taps import MlxTaps
 from neuroscope.models.sites import Component
 
+#: Runs layer `index` on a residual stream.
+LayerCall = Callable[[int, mx.array], mx.array]
+
 
 class KeyValues(Protocol):
     """Keys and values of earlier columns, (rows, key-value heads, columns, d_head) each."""
@@ -182,7 +185,3 @@ def score_scale(attention: nn.Module) -> float:
 def _routed(indices: mx.array, count: int, dtype: mx.Dtype) -> mx.array:
     """One where an expert was chosen: (…, k, experts)."""
     return (indices[..., None] == mx.arange(count)).astype(dtype)
-
-
-#: Runs layer `index` on a residual stream.
-LayerCall = Callable[[int, mx.array], mx.array]

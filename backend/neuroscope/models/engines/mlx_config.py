@@ -34,6 +34,8 @@ def translated(config: _Config, family: Family) -> _Config:
     found["num_key_value_heads"] = found["num_key_value_heads"] or found["num_attention_heads"]
     found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
     found["layer_types"] = _layer_types(found)
+    if found["model_type"] == "gemma3_text":
+        found["sliding_window_pattern"] = _period(found["layer_types"])
     _refuse(found, family)
     _rotation(found)
     return found
@@ -84,7 +86,8 @@ def _refuse(config: _Config, family: Family) -> None:
     if config["model_type"] in ("gpt2", "gemma2") and config.get("tie_word_embeddings") is False:
         wrong.append("an unembedding of its own")
     if config["model_type"] == "gemma3_text":
-        config["sliding_window_pattern"] = _period(config["layer_types"], wrong)
+        if config["sliding_window_pattern"] is None:
+            wrong.append("layers of full attention at no regular distance")
         wrong.extend(name for name in ("attn_logit_softcapping", "final_logit_softcapping") if config.get(name))
     if wrong:
         raise UnsupportedArchitectureError(
@@ -93,13 +96,11 @@ def _refuse(config: _Config, family: Family) -> None:
         )
 
 
-def _period(types: list[str], wrong: list[str]) -> int:
-    """After how many layers of Gemma 3 one has full attention."""
+def _period(types: list[str]) -> int | None:
+    """After how many layers of Gemma 3 one has full attention; None where that is irregular."""
     full = [layer for layer, kind in enumerate(types) if kind == "full_attention"]
     period = full[0] + 1 if full else len(types)
-    if full != list(range(period - 1, len(types), period)):
-        wrong.append("layers of full attention at no regular distance")
-    return period
+    return period if full == list(range(period - 1, len(types), period)) else None
 
 
 def _rotation(config: _Config) -> None:

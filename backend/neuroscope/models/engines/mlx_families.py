@@ -13,7 +13,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from neuroscope.errors import UnsupportedArchitectureError
 from neuroscope.models.anatomy import Anatomy
 from neuroscope.models.sites import Component
 
@@ -220,14 +219,3 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_new": nn.gelu_approx,
     "gelu_pytorch_tanh": nn.gelu_approx,
 }
-
-
-def family_of(model_type: str) -> Family:
-    """The layout for a model type; `UnsupportedArchitectureError` lists what is supported."""
-    family = FAMILIES.get(model_type)
-    if family is None:
-        raise UnsupportedArchitectureError(
-            f"The engine mlx does not know the architecture {model_type!r}.",
-            remedy=f"Supported: {', '.join(sorted(FAMILIES))}. Perhaps the engine torch does.",
-        )
-    return family

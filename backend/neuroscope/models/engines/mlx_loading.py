@@ -21,7 +21,7 @@ from mlx.utils import tree_flatten
 from neuroscope.errors import ArgumentError, ModelLoadError, UnsupportedArchitectureError
 from neuroscope.models.engines.mlx_config import activation_of, translated, yarn
 from neuroscope.models.engines.mlx_engine import MlxEngine
-from neuroscope.models.engines.mlx_families import ACTIVATIONS, FAMILIES, Family, family_of, get_module
+from neuroscope.models.engines.mlx_families import ACTIVATIONS, FAMILIES, Family, get_module
 from neuroscope.models.engines.mlx_library import models_module
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
 from neuroscope.models.tokenizers import load_tokenizer
@@ -40,7 +40,7 @@ class MlxLoader:
         return load_tokenizer(folder)
 
     def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> MlxEngine:
-        family = family_of(checkpoint.config["model_type"])
+        family = FAMILIES[checkpoint.config["model_type"]]
         config = translated(checkpoint.config, family)
         with mx.stream(device_of(device)):
             weights = _read(checkpoint)
