@@ -113,6 +113,8 @@ def test_a_page_shows_its_figures_without_a_complaint(
         assert page.locator("h1").inner_text() == results[name].print_string()
         assert page.locator(".plotly-graph-div .main-svg").count() >= FIGURES[name]
         assert page.locator("figure").count() == FIGURES[name]
+        inks = page.locator(".heatmap-label text").evaluate_all("all => all.map(text => getComputedStyle(text).fill)")
+        assert set(inks) <= {page.locator("body").evaluate("body => getComputedStyle(body).color")}
         assert complaints == []
 
 

@@ -10,8 +10,6 @@
       for (const axis of Object.keys(figure._fullLayout).filter(key => /^[xy]axis\d*$/.test(key)))
         for (const line of ["gridcolor", "zerolinecolor", "linecolor"]) change[`${axis}.${line}`] = rule;
       Plotly.relayout(figure, change);
-      const written = figure.data.flatMap((trace, index) => trace.type === "heatmap" && trace.texttemplate ? [index] : []);
-      if (written.length) Plotly.restyle(figure, {"textfont.color": ink}, written);
     }
   };
   paint();
