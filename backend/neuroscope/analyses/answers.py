@@ -88,10 +88,15 @@ class AnswerTrace(Result):
     provenance: Provenance
 
     @property
-    def decided(self) -> str:
-        """The first layer from which on the answer is the likeliest token on average (mean rank below one half)."""
-        first = next((row for row in range(len(self.layers)) if all(rank < 0.5 for rank in self.answer_rank[row:])), None)
-        return "no layer" if first is None else self.layers[first]
+    def decided(self) -> str | None:
+        """The first layer from which on the answer is the likeliest token on average (mean rank below one half), if any is."""
+        rows = range(len(self.layers))
+        return next((self.layers[row] for row in rows if all(rank < 0.5 for rank in self.answer_rank[row:])), None)
+
+    def _decision(self) -> str:
+        if self.decided is None:
+            return "the answer leads the wrong one, but is not the likeliest of all tokens on average"
+        return f"the answer is likeliest from {self.decided} on"
 
     def print_string(self) -> str:
         return f"an AnswerTrace({self.title.lower()}: {len(self.prompts)} prompts, lead {self.clean_lead})"
@@ -103,7 +108,7 @@ class AnswerTrace(Result):
             + (f" and {len(self.prompts) - 1} more" if len(self.prompts) > 1 else ""),
             f"  answer leads     {self.accuracy} of {self.accuracy.n} pairs",
             f"  lead             clean {self.clean_lead}, corrupt {self.corrupt_lead} logits",
-            f"  decided          the answer is likeliest from {self.decided} on",
+            f"  decided          {self._decision()}",
             "  component          recovered (denoising)      writes   looks at what changed (elsewhere)",
         ]
         for part in self.components:
