@@ -40,8 +40,7 @@ def test_script_2_finds_neurons_that_matter_for_their_task_and_not_for_another(t
         assert mode["damage"]["low"] > 0
         assert mode["damage"]["low"] > sum(mode["randomDamage"]) / len(mode["randomDamage"])
         assert mode["damage"]["low"] > mode["offTargetDamage"]["high"]
-    gentle = {mode["mode"]: mode for mode in results["modes"] if mode["mode"] != "zero"}
-    assert all(mode["pValue"] <= 0.05 for mode in gentle.values())  # no random set of twenty does as much
+        assert mode["pValue"] <= 0.05  # no random set of twenty does as much
     assert "random sets" in printed
 
 

@@ -56,11 +56,11 @@ class AblatedRuns:
         for first in range(0, len(examples), _BATCH):
             part = examples[first : first + _BATCH]
             batch = model.encode([example.clean for example in part])
-            tokens = np.array([[model.token(str(e.answer)), model.token(str(e.wrong))] for e in part])
+            tokens = _tokens(model, part)
             run = model.engine.forward(batch, capture=[entry, self._site], logits=LogitRequest.last(batch))
             self._parts.append(_Part(batch, tokens, run[entry]))
             pool.append(ops.to_numpy(run[self._site])[batch.real])
-            whole.append(self._scores(run.logits, tokens))
+            whole.append(_scores(model, run.logits, tokens))
         self._pool = np.concatenate(pool)
         self.whole: Scores = np.concatenate(whole)
 
@@ -98,13 +98,7 @@ class AblatedRuns:
             residual=engine.ops.repeat(part.residual, times),
             logits=LogitRequest.last(batch),
         )
-        return self._scores(run.logits, np.tile(part.tokens, (times, 1))).reshape(times, rows, 2)
-
-    def _scores(self, logits: Array, tokens: IntArray) -> Scores:
-        values = self._model.engine.ops.to_numpy(logits).copy()
-        answer, wrong = np.take_along_axis(values, tokens, axis=1).astype(np.float64).T
-        np.put_along_axis(values, tokens[:, :1], -np.inf, axis=1)
-        return np.stack([answer - logsumexp(values, axis=1), answer - wrong], axis=1)
+        return _scores(self._model, run.logits, np.tile(part.tokens, (times, 1))).reshape(times, rows, 2)
 
     def _instead(self, mode: str, ids: IntArray, drawn: IntArray) -> Pool:
         """What stands in for the neurons (rows, positions, neurons); drawn: a token of the pool for each cell."""
@@ -113,3 +107,26 @@ class AblatedRuns:
         if mode == "mean":
             return np.broadcast_to(self._pool[:, ids].mean(0), (*drawn.shape, len(ids))).copy()
         return self._pool[drawn][..., ids]
+
+
+def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list[Example]:
+    """The n examples whose answers have the largest log-odds in the model, in their order."""
+    found = []
+    for first in range(0, len(examples), _BATCH):
+        part = examples[first : first + _BATCH]
+        batch = model.encode([example.clean for example in part])
+        run = model.engine.forward(batch, logits=LogitRequest.last(batch))
+        found.append(_scores(model, run.logits, _tokens(model, part))[:, 0])
+    order = np.argsort(-np.concatenate(found), kind="stable")[:n]
+    return [examples[index] for index in sorted(order)]
+
+
+def _tokens(model: TransformerModel, examples: Sequence[Example]) -> IntArray:
+    return np.array([[model.token(str(each.answer)), model.token(str(each.wrong))] for each in examples])
+
+
+def _scores(model: TransformerModel, logits: Array, tokens: IntArray) -> Scores:
+    values = model.engine.ops.to_numpy(logits).copy()
+    answer, wrong = np.take_along_axis(values, tokens, axis=1).astype(np.float64).T
+    np.put_along_axis(values, tokens[:, :1], -np.inf, axis=1)
+    return np.stack([answer - logsumexp(values, axis=1), answer - wrong], axis=1)

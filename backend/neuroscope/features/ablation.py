@@ -6,7 +6,8 @@
 
 Damage is the fall of the answer's log-odds, log P − log(1 − P), per item, in nats; its interval comes from resampling items. (The
 margin over a wrong answer of the same kind would not do: neurons for countries raise every capital alike. Nor would log P of a
-model that is sure of itself: it hardly moves.)
+model that is sure of itself: it hardly moves.) Of more items than are used, those are taken that the whole model is surest of: an
+ablation takes away what is there, and how an item is worded decides whether a model knows it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from neuroscope import events, settings
 from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.features.ablated import AblatedRuns, Scores
+from neuroscope.features.ablated import AblatedRuns, Scores, surest
 from neuroscope.features.neurons import NeuronSet
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -94,7 +95,8 @@ def _right(scores: Scores) -> Estimate:
 
 @public
 class NeuronAblator:
-    """Ablates neurons of one model. controls: how many random sets stand beside; n: how many items are used."""
+    """Ablates neurons of one model. controls: how many random sets stand beside; n: how many items are used,
+    the ones that the whole model is surest of."""
 
     def __init__(self, model: TransformerModel, *, controls: int = 20, n: int = 40, seed: int | None = None) -> None:
         if not isinstance(model, TransformerModel):
@@ -167,10 +169,10 @@ class NeuronAblator:
     def _items(self, dataset: Dataset) -> Dataset:
         if not isinstance(dataset, Dataset):
             raise ArgumentError(f"An ablation is tested on a Dataset, not on {dataset!r}.", remedy="Dataset loadGeographyTest")
-        fitted = dataset.for_model(self._model, n=min(self.n, len(dataset)))
+        fitted = dataset.for_model(self._model)
         if any(example.answer is None or example.wrong is None for example in fitted):
             raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer to tell it from.")
-        return fitted
+        return fitted.with_examples(surest(self._model, list(fitted), self.n)) if len(fitted) > self.n else fitted
 
     def _off_target(self, on: Dataset, given: Dataset | str | None) -> Dataset:
         """What was given, or the first task that is not the dataset's own and that the tokenizer can express."""

@@ -2,10 +2,12 @@
 
 Half of the texts choose: in every layer, the neurons with the largest AUROC for telling concept texts from others. The
 other half judges each of them: AUROC with a permutation p-value (labels shuffled), corrected over all that were chosen
-(Benjamini & Hochberg 1995). The layer with the best judged neurons is the concept's; a logistic probe on that layer and
-the first principal components are given beside, since a concept may be in a layer without being in single neurons.
+(Benjamini & Hochberg 1995). The concept's layer is the earliest whose neurons judge within a standard error as well as the
+best layer's: later ones carry on what an earlier one found. A logistic probe on that layer and the first principal
+components are given beside, since a concept may be in a layer without being in single neurons.
 
-Sources: Bau et al. 2018 (selective units); Gurnee et al. 2023, "Finding Neurons in a Haystack" (sparse probing).
+Sources: Bau et al. 2018 (selective units); Gurnee et al. 2023, "Finding Neurons in a Haystack" (sparse probing);
+Breiman et al. 1984 (the one-standard-error rule).
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ _CHOSEN = 20
 _PERMUTATIONS = 2000
 _AT_ONCE = 4000
 _COMPONENTS = 4
+_RESAMPLES = 200
 
 
 @public
@@ -145,7 +148,7 @@ class NeuronAnalyzer:
         return self._model
 
     def find_neurons_for(self, concept: str | Sequence[str], against: Sequence[str] | None = None) -> NeuronSet:
-        """The best layer's neurons for a concept: a name (`features.concepts`), or your own words or texts.
+        """The neurons of a concept's layer: a name (`features.concepts`), or your own words or texts.
 
         A set may be empty: then no neuron survives the correction. Raises `ArgumentError` for an unknown concept and
         `DatasetError` for too few texts.
@@ -165,7 +168,9 @@ class NeuronAnalyzer:
         q_values = stats.false_discovery_control(p_values, method="bh").reshape(judged.shape)
         survives = (q_values <= self.level) & (judged > 0.5)
         by_layer = np.where(survives, judged, 0.5).mean(1)
-        layer = int(np.argmax(by_layer))
+        best = int(np.argmax(by_layer))
+        error = standard_error(judging_values[best], labels[1], survives[best], seed=self.seed)
+        layer = int(np.argmax(by_layer >= by_layer[best] - error))
         neurons = []
         for index in np.argsort(-judged[layer], kind="stable"):
             if survives[layer, index]:
@@ -213,6 +218,17 @@ def permutation_p_values(
         shuffled = np.stack([random.permutation(labels) for _ in range(count)]).astype(np.float64)
         exceeding += (shuffled @ ranks >= least).sum(0)
     return np.asarray((1 + exceeding) / (permutations + 1))
+
+
+def standard_error(values: NDArray[Any], labels: NDArray[np.bool_], counted: NDArray[np.bool_], *, seed: int = 0) -> float:
+    """The bootstrap standard error of a layer's mean AUROC, texts drawn within their kind; units not counted are chance."""
+    random = np.random.default_rng(seed)
+    kinds = np.flatnonzero(labels), np.flatnonzero(~labels)
+    means = []
+    for _ in range(_RESAMPLES):
+        drawn = np.concatenate([random.choice(kind, len(kind)) for kind in kinds])
+        means.append(np.where(counted, aurocs(values[drawn], labels[drawn]), 0.5).mean())
+    return float(np.std(means, ddof=1))
 
 
 def probe_accuracy(

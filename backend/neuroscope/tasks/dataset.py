@@ -136,11 +136,11 @@ class Dataset:
 
     def take(self, n: int) -> Dataset:
         """The first `n` examples."""
-        return self._with(self._examples[: max(0, int(n))])
+        return self.with_examples(self._examples[: max(0, int(n))])
 
     def shuffled(self, seed: int | None = None) -> Dataset:
         order = np.random.default_rng(self.seed if seed is None else seed).permutation(len(self._examples))
-        return self._with([self._examples[index] for index in order])
+        return self.with_examples([self._examples[index] for index in order])
 
     def for_model(self, model: TransformerModel, n: int | None = None) -> Dataset:
         """The examples that the model's tokenizer can express: answers of one token, pairs of equal length.
@@ -179,7 +179,7 @@ class Dataset:
             events.notice(
                 f"{self.name}: {len(complaints)} of {offered} examples do not fit {names}; the first: {complaints[0]}"
             )
-        return self._with(kept)
+        return self.with_examples(kept)
 
     def _distinct(self, n: int, fits: Callable[[Example], bool]) -> tuple[list[Example], int]:
         assert self._generator is not None
@@ -194,7 +194,9 @@ class Dataset:
                 kept[key] = example
         return list(kept.values()), offered
 
-    def _with(self, examples: Sequence[Example]) -> Dataset:
+    @python_only
+    def with_examples(self, examples: Sequence[Example]) -> Dataset:
+        """These examples under the same name, task and seed."""
         return Dataset(examples, name=self.name, task=self.task, seed=self.seed, generator=self._generator)
 
     def __iter__(self) -> Iterator[Example]:

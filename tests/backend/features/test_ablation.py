@@ -7,7 +7,7 @@ import pytest
 
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.events import Job
-from neuroscope.features.ablated import AblatedRuns
+from neuroscope.features.ablated import AblatedRuns, surest
 from neuroscope.features.ablation import MODES, AblationResults, NeuronAblator
 from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
 from neuroscope.models.engines.protocol import TokenBatch
@@ -73,6 +73,15 @@ def test_sets_beside_one_another_give_what_each_gives_alone(neurons: NeuronSet) 
         alone = np.concatenate([runs.scores(mode, [ids], Job("", None, "")) for ids in sets])
         assert np.allclose(together, alone, atol=1e-5)
         assert not np.allclose(together, runs.whole, atol=1e-2)
+
+
+def test_the_items_that_the_model_is_surest_of_are_taken(neurons: NeuronSet) -> None:
+    items = [*dataset(0, 20), *dataset(1, 20)]
+    whole = AblatedRuns(neurons.model, LAYER, items).whole[:, 0]
+    taken = surest(neurons.model, items, 10)
+    assert taken == [items[index] for index in sorted(np.argsort(-whole)[:10])]
+    results = NeuronAblator(neurons.model, n=10, controls=1).test_ablation(neurons, Dataset(items), off_target=dataset(1))
+    assert results.baseline.value == pytest.approx(np.sort(whole)[-10:].mean(), abs=1e-4)
 
 
 def test_what_was_measured_is_told(results: AblationResults) -> None:

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.features.concepts import concept_texts, names
-from neuroscope.features.neurons import NeuronAnalyzer, aurocs, permutation_p_values
+from neuroscope.features.neurons import NeuronAnalyzer, aurocs, permutation_p_values, standard_error
 from tests import tiny
 from tests.backend.features.planted import LAYER, NEURON, planted_model, texts
 
@@ -41,6 +41,33 @@ def test_a_planted_neuron_is_found_at_its_layer() -> None:
     assert found.probe_accuracy.low > 0.7
     assert list(found) == [NEURON]
     assert found.as_dictionary()["layer"] == LAYER
+
+
+def test_of_two_layers_that_tell_as_well_the_earlier_one_is_taken() -> None:
+    import torch
+
+    model = planted_model()
+    blocks = model.engine.model.transformer.h  # type: ignore[attr-defined]
+    with torch.no_grad():
+        blocks[LAYER + 1].mlp.c_fc.weight[:, NEURON] = blocks[LAYER].mlp.c_fc.weight[:, NEURON]
+        blocks[LAYER + 1].mlp.c_fc.bias[NEURON] = 0
+    found = NeuronAnalyzer(model).find_neurons_for(*texts(60))
+    assert found.by_layer[LAYER + 1] > 0.51
+    assert found.layer == LAYER
+
+
+def test_the_standard_error_of_an_auroc_is_hanley_and_mcneils() -> None:
+    from scipy import stats
+
+    random = np.random.default_rng(0)
+    labels = np.arange(120) < 60
+    values = random.normal(size=(120, 1)) + labels[:, None]
+    area = float(aurocs(values, labels)[0])
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    formula = np.sqrt((area * (1 - area) + 59 * (q1 - area**2) + 59 * (q2 - area**2)) / 60**2)
+    assert area == pytest.approx(stats.norm.cdf(1 / np.sqrt(2)), abs=0.06)
+    assert standard_error(values, labels, np.array([True])) == pytest.approx(formula, rel=0.2)
+    assert standard_error(values, labels, np.array([False])) == 0
 
 
 @pytest.mark.slow
