@@ -40,7 +40,7 @@ def by_layer(result: NeuronSet) -> Any:
     colours = [ORANGE if layer == result.layer else BLUE for layer in layers]
     figure = go.Figure(go.Bar(x=layers, y=result.by_layer, marker_color=colours))
     figure.add_hline(y=0.5, line_dash="dot", line_color=GREY, annotation_text="chance")
-    title = f"{result.concept}: the chosen neurons of each layer (best: {result.layer})"
+    title = f"{result.concept}: the chosen neurons of each layer (taken: {result.layer})"
     return dressed(figure, title, x="layer", y="mean AUROC, held out", height=340, yaxis_range=[0.4, 1.02])
 
 
