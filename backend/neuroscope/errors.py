@@ -66,6 +66,12 @@ class SiteError(NeuroScopeError):
     code = "site"
 
 
+class WeightError(NeuroScopeError):
+    """A weight cannot be written as asked: it is quantised, or shared with another."""
+
+    code = "weight"
+
+
 class InertHookError(NeuroScopeError):
     """A hook could not fire, did not fire, or changed nothing when it said it would."""
 

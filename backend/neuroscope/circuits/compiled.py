@@ -45,6 +45,7 @@ class CircuitEngine:
 
     def __init__(self, engine: Engine, mask: BoolArray, means: Means, probe: TokenBatch) -> None:
         self._engine = engine
+        self._weights = engine.changed_weights()
         self._baseline = mean_baseline(engine, means, probe)
         self._mask = mask
 
@@ -101,6 +102,8 @@ class CircuitEngine:
             raise CircuitError("A compiled circuit runs from the embedding on.", remedy="Patch the model it was found on.")
 
     def _edits(self) -> list[Edit]:
+        if self._engine.changed_weights() != self._weights:
+            raise CircuitError("The model's weights were changed since the circuit was compiled.", remedy="Compile it again.")
         graph = Graph.of(self._engine.anatomy)
         run = CircuitRun(self._engine, self._baseline, self._mask, None)
         begin = Edit(Site(0, Component.RESIDUAL_PRE), _begin(run, graph.sources))

@@ -205,7 +205,7 @@ class ComposedModel(TransformerModel):
         means = cast("np.ndarray[Any, np.dtype[np.float32]]", np.mean([circuit.means for circuit in circuits], axis=0))
         probe = circuits[0].pairs.clean.take(slice(0, 2))
         engine = cast(Engine, CircuitEngine(whole.engine, mask, means, probe))
-        super().__init__(engine, whole.tokenizer, f"composite of {whole.name}", whole.weights_hash)
+        super().__init__(engine, whole.tokenizer, f"composite of {whole.name}", whole.loaded_hash)
         self._whole, self._mask, self._means, self._probe = whole, mask, means, probe
         self._circuits, self._conflicts, self._dependencies, self.seed = list(circuits), conflicts, dependencies, seed
 
@@ -230,7 +230,7 @@ class ComposedModel(TransformerModel):
         random = np.random.default_rng(self.seed)
         other = prefix(graph, random.permutation(np.flatnonzero(graph.valid)), self.edge_count)
         engine = cast(Engine, CircuitEngine(self._whole.engine, other, self._means, self._probe))
-        control = TransformerModel(engine, self.tokenizer, "random composite", self.weights_hash)
+        control = TransformerModel(engine, self.tokenizer, "random composite", self.loaded_hash)
         with events.progress("measuring the composite", total=3, unit="models") as job:
             scores: list[list[TaskScore]] = []
             for model in (self, self._whole, control):

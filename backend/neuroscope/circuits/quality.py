@@ -250,7 +250,7 @@ class CircuitQualityAssurance:
     def _refusals(self, engine: Engine) -> Estimate:
         """The share of harmful requests after which the refusal's first token is likelier than the answer's."""
         whole = self.circuit.model
-        model = TransformerModel(engine, whole.tokenizer, whole.name, whole.weights_hash)
+        model = TransformerModel(engine, whole.tokenizer, whole.name, whole.loaded_hash)
         dataset = registry.get("harmful_requests").dataset(3 * self.items, seed=self.seed).for_model(model)
         harmful = [example for example in dataset if example.label != "harmless"][: self.items]
         prompts = [model.chat_prompt(example.clean) if model.has_chat_template else example.clean for example in harmful]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.errors import NonFiniteActivationError
+from neuroscope.errors import CircuitError, NonFiniteActivationError
 from neuroscope.models.engines.protocol import Array, Edit, Engine, Gradients, TokenBatch
 from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.metrics import PromptMetric
@@ -44,6 +44,7 @@ class PairRuns:
 
     def __init__(self, engine: Engine, pairs: PairBatch, *, share_prefix: bool = True) -> None:
         self.engine = engine
+        self._weights = engine.changed_weights()
         self.first = pairs.shared_columns if share_prefix else 0
         self.prefix = engine.prefix(pairs.clean, self.first)
         self.pairs = self._with_distribution(pairs)
@@ -86,6 +87,8 @@ class PairRuns:
         return self.pairs.clean.column(position) - self.first
 
     def _repeated(self, times: int) -> tuple[TokenBatch, PromptMetric]:
+        if self.engine.changed_weights() != self._weights:
+            raise CircuitError("The model's weights were changed since these pairs ran.", remedy="Run the pairs again.")
         return self.pairs.clean.repeat(times), self.pairs.metric.repeat(times, self.engine)
 
     def _reference(self, batch: TokenBatch) -> Reference:

@@ -21,6 +21,7 @@ from neuroscope.models.engines.protocol import (
     TokenBatch,
 )
 from neuroscope.models.sites import Component, Site
+from neuroscope.models.weights import WeightSite, WeightView, hash_of
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 class TransformerModel:
     """A decoder-only language model to look into.
 
-    `task_type` is what hooks see as `context taskType` in runs that do not name one of their own.
+    `weights_hash` identifies the weights as the engine loaded them. `task_type` is what hooks see as `context taskType` in
+    runs that do not name one of their own.
     """
 
     task_type: str | None
@@ -43,7 +45,7 @@ class TransformerModel:
         self._engine = engine
         self._tokenizer = tokenizer
         self._name = name
-        self._weights_hash = weights_hash
+        self._loaded_hash = weights_hash
         self._hook_manager = HookManager(self)
         self.task_type = None
 
@@ -77,7 +79,7 @@ class TransformerModel:
         if shared is None:
             return load()
         loaded = shared.get((chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision), load)
-        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.weights_hash)
+        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash)
 
     @classmethod
     def load(cls, path: str, engine: str | None = None, allow_imports: bool = False) -> TransformerModel:
@@ -116,8 +118,26 @@ class TransformerModel:
 
     @property
     def weights_hash(self) -> str:
-        """Identifies the weights, so that results can say what they were measured on."""
-        return self._weights_hash
+        """Identifies the weights as they are now, so that results can say what they were measured on."""
+        return hash_of(self._loaded_hash, self._engine.changed_weights())
+
+    @property
+    @python_only
+    def loaded_hash(self) -> str:
+        """`weights_hash` as it was when the weights were loaded; what another model object on the same engine is made with."""
+        return self._loaded_hash
+
+    def weights(self, site: WeightSite | str) -> WeightView:
+        """A weight to read and to write: `model weights: '10.mlp.W_out'`. `neuroscope.models.weights` lists the names.
+
+        Raises `SiteError` where the model does not have it.
+        """
+        return self._engine.weights(str(site) if isinstance(site, str) else site)
+
+    @property
+    def changed_weights(self) -> list[str]:
+        """Names of the weights that are not as they were loaded."""
+        return list(self._engine.changed_weights())
 
     @property
     @python_only
@@ -330,7 +350,7 @@ class TransformerModel:
         """Name, weights' hash, engine and sizes."""
         return {
             "name": self._name,
-            "weightsHash": self._weights_hash,
+            "weightsHash": self.weights_hash,
             "engine": self._engine.name,
             "architecture": self.architecture.as_dictionary(),
         }

@@ -64,7 +64,7 @@ class Shelved:
         from neuroscope.models.model import TransformerModel
 
         model = self.model
-        return TransformerModel(model.engine, model.tokenizer, model.name, model.weights_hash)
+        return TransformerModel(model.engine, model.tokenizer, model.name, model.loaded_hash)
 
 
 class Shelf:

@@ -16,7 +16,14 @@ import pytest
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
-from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, ParityError, UnsupportedArchitectureError
+from neuroscope.errors import (
+    ArgumentError,
+    MissingExtraError,
+    ModelLoadError,
+    ParityError,
+    UnsupportedArchitectureError,
+    WeightError,
+)
 from neuroscope.models import engines, saving
 from neuroscope.models.engines import mlx_library, usual_engine
 from neuroscope.models.engines.protocol import Edit, Engine, GenerationSettings, LogitRequest, Port, TokenBatch
@@ -282,6 +289,25 @@ def test_a_quantised_model_has_gradients(quantised: TransformerModel) -> None:
         return float(first - second)
 
     assert (metric(0.02) - metric(-0.02)) / 0.04 == pytest.approx(float((gradient * direction).sum()), rel=0.02)
+
+
+def test_a_quantised_weight_is_read_and_not_written(quantised: TransformerModel, tmp_path: Path) -> None:
+    plain = tiny.engine_on("mlx", "llama")
+    for name in ("1.attn.W_Q[2]", "1.mlp.W_in[7]", "embed.W_E[5]"):
+        view = quantised.weights(name)
+        read = view.read()
+        assert 1e-6 < difference(plain.weights(name).read(), read) < 0.1
+        for act in (lambda view=view, read=read: view.write(read), view.snapshot):
+            with pytest.raises(WeightError, match="is quantised") as caught:
+                act()
+            assert name in str(caught.value)
+            assert "mlx_lm.convert --dequantize" in str(caught.value)
+    gain = quantised.weights("1.ln1.w")  # what is not packed can be written, and is saved beside what is
+    gain.write(gain.read() * 2)
+    quantised.save(str(tmp_path / "kept"))
+    again = TransformerModel.from_hugging_face(str(tmp_path / "kept"), engine="mlx")
+    batch = TokenBatch.of(PROMPTS)
+    assert difference(quantised.engine.forward(batch).logits, again.engine.forward(batch).logits) == 0
 
 
 def test_foreign_packings_are_refused_by_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 from neuroscope.errors import ArgumentError, SiteError
 from neuroscope.models.anatomy import Anatomy
+from neuroscope.models.engines.parameters import Parameters
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
     Array,
@@ -36,6 +37,7 @@ from neuroscope.models.engines.sampling import choose
 from neuroscope.models.engines.spans import Span, left_padded
 from neuroscope.models.engines.taps import Taps
 from neuroscope.models.sites import Component, Site
+from neuroscope.models.weights import WeightSite, WeightView
 
 SomeTaps = TypeVar("SomeTaps", bound=Taps)
 
@@ -44,10 +46,11 @@ _CPU_TOKENS_PER_PASS = 4096
 
 
 class Decoder(ABC, Generic[SomeTaps]):
-    """The part of `Engine` that knows no framework. A subclass sets `anatomy` and `ops` and says how a layer runs."""
+    """The part of `Engine` that knows no framework. A subclass sets what stands here and says how a layer runs."""
 
     anatomy: Anatomy
     ops: ArrayOps
+    parameters: Parameters
 
     def __init__(self) -> None:
         self.block_calls = 0
@@ -106,7 +109,7 @@ class Decoder(ABC, Generic[SomeTaps]):
     ) -> Run:
         """See `Engine.forward`."""
         with self.exclusive(), self._without_gradients():
-            span = Span.of(batch, prefix)
+            span = self._span(batch, prefix)
             taps = self._taps(batch, capture, edits, first_column=span.first, columns=span.columns)
             return self._settle(self._run(span, taps, start, residual, stop, logits))
 
@@ -121,6 +124,11 @@ class Decoder(ABC, Generic[SomeTaps]):
             cache = self._new_cache()
             self._run(Span(head, head, 0, cache), self._taps(head, (), ()), 0, None, None, None)
             return self._as_prefix(cache, columns)
+
+    def _span(self, batch: TokenBatch, prefix: Prefix | None) -> Span:
+        if prefix is not None and prefix.weights != self.changed_weights():
+            raise ArgumentError("The model's weights were changed since the prefix ran.", remedy="Compute the prefix again.")
+        return Span.of(batch, prefix)
 
     def generate(
         self,
@@ -205,6 +213,16 @@ class Decoder(ABC, Generic[SomeTaps]):
             rows = self.ops.asarray(np.arange(len(request.columns)))
             x = x[rows, self.ops.asarray(np.asarray(request.columns) - first)]
         return self._unembed(x, None if request.tokens is None else self.ops.asarray(np.asarray(request.tokens)))
+
+    # --- weights ---------------------------------------------------------------------------------------------------
+
+    def weights(self, site: WeightSite | str) -> WeightView:
+        """See `Engine.weights`. A generation under way goes on with what is written from its next token on."""
+        return self.parameters.view(site)
+
+    def changed_weights(self) -> dict[str, str]:
+        """See `Engine.changed_weights`."""
+        return {str(site): digest for site, digest in self.parameters.changed().items()}
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,6 @@ class Block:
         self.projections = {slot.module: get_module(layer, slot.module) for slot in slots.values()}
         self.scale = score_scale(self.attention)
         self.softcap = getattr(self.attention, "attn_logit_softcapping", None)
-        self.sinks = self.attention.get("sinks")
         self.activation = ACTIVATIONS[activation]
         if family.moe:
             self.moe, self.experts_per_token = layer.mlp, anatomy.experts_per_token
@@ -72,6 +71,11 @@ class Block:
             self.moe = None
             self.gate, self.up = part(family.gate_projection), part(family.up_projection)
             self.down = part(family.down_projection)
+
+    @property
+    def sinks(self) -> mx.array | None:
+        """Each head's score of nothing at all, where the architecture has them."""
+        return self.attention.get("sinks")
 
     def __call__(self, x: mx.array, state: Pass) -> mx.array:
         """The residual stream (rows, columns, d_model) after the layer."""

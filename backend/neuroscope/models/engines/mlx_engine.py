@@ -6,7 +6,6 @@ a model may be loaded in one thread, run in a second and read in a third.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -16,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from neuroscope.errors import ArgumentError, InertHookError, ModelLoadError, NonFiniteActivationError, SiteError
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
 from neuroscope.models.engines.decoder import Decoder
 from neuroscope.models.engines.mlx_blocks import Block, KeyValues, LayerCall, Pass
 from neuroscope.models.engines.mlx_config import activation_of, anatomy_of
@@ -24,7 +23,10 @@ from neuroscope.models.engines.mlx_families import Family, get_module, matrix, m
 from neuroscope.models.engines.mlx_library import models_module
 from neuroscope.models.engines.mlx_norms import norm_gradient, rms_scale
 from neuroscope.models.engines.mlx_ops import MlxOps
+from neuroscope.models.engines.mlx_parameters import MlxParameters
+from neuroscope.models.engines.mlx_saving import Origin
 from neuroscope.models.engines.mlx_taps import MlxTaps, shape_of
+from neuroscope.models.engines.parameters import places
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
     ArrayOps,
@@ -46,14 +48,15 @@ Array = mx.array
 class MlxPrefix:
     """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
 
-    def __init__(self, layers: list[tuple[Array, Array]], columns: int, times: int = 1) -> None:
+    def __init__(self, layers: list[tuple[Array, Array]], columns: int, weights: dict[str, str], times: int = 1) -> None:
         self._layers = layers
         self.columns = columns
+        self.weights = weights
         self._times = times
 
     def repeat(self, times: int) -> MlxPrefix:
         """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
-        return MlxPrefix(self._layers, self.columns, self._times * times)
+        return MlxPrefix(self._layers, self.columns, self.weights, self._times * times)
 
     def update(self, layer: int, key: Array, value: Array) -> tuple[Array, Array]:
         """What a layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
@@ -72,18 +75,16 @@ class GrowingCache:
 
 
 class MlxEngine(Decoder[MlxTaps]):
-    """`Engine` for a model of mlx-lm, with its configuration as `mlx_config` translated it, and the files it came from."""
+    """`Engine` for a model of mlx-lm, with its configuration as `mlx_config` translated it, and what it came from."""
 
     name = "mlx"
 
-    def __init__(
-        self, model: nn.Module, config: dict[str, Any], family: Family, device: mx.Device, files: Sequence[Path]
-    ) -> None:
+    def __init__(self, model: nn.Module, config: dict[str, Any], family: Family, device: mx.Device, origin: Origin) -> None:
         super().__init__()
         self.model = model
         self.family = family
         self.device = device
-        self._files = files
+        self._origin = origin
         self.anatomy = anatomy_of(config, family)
         self.slots = family.slots(self.anatomy)
         activation = activation_of(config, family)
@@ -93,19 +94,26 @@ class MlxEngine(Decoder[MlxTaps]):
         ]
         self.embedding = get_module(model, family.embedding)
         self.final_norm = get_module(model, family.final_norm)
-        self.head = self._unembedding()
+        unembedding = self._unembedding()
+        self.head = get_module(model, unembedding)
         norm: Any = self.final_norm
         self.dtype: mx.Dtype = norm.weight.dtype
         self.ops: ArrayOps = MlxOps(self.dtype)
         self._softcap = config.get("final_logit_softcapping")
+        tied = self.head is self.embedding or bool(config["tie_word_embeddings"])
+        where = places(family, self.anatomy, family.embedding if tied else unembedding)
+        copies = {f"{unembedding}.weight": f"{family.embedding}.weight"} if tied and self.head is not self.embedding else {}
+        self.parameters: MlxParameters = MlxParameters(
+            model, family.layers, copies, self.anatomy, where, self.exclusive, tied=tied
+        )
 
-    def _unembedding(self) -> Any:
-        """The module whose rows are the tokens; the embedding where the two are tied."""
+    def _unembedding(self) -> str:
+        """Path of the module whose rows are the tokens; that of the embedding where the two are tied."""
         for path in self.family.heads:
             owner = get_module(self.model, path.rpartition(".")[0]) if "." in path else self.model
             if path.rpartition(".")[2] in owner and not getattr(self.model, "tie_word_embeddings", False):
-                return get_module(self.model, path)
-        return self.embedding
+                return path
+        return self.family.embedding
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -128,7 +136,7 @@ class MlxEngine(Decoder[MlxTaps]):
         prefix: Prefix | None = None,
     ) -> Gradients:
         """See `Engine.gradients`."""
-        span = Span.of(batch, prefix)
+        span = self._span(batch, prefix)
         checked = [site.checked(self.anatomy) for site in sites]
         wholes = list({site.whole: None for site in checked})
         if logits.tokens is not None and any(site.component is Component.LOGITS for site in wholes):
@@ -194,7 +202,7 @@ class MlxEngine(Decoder[MlxTaps]):
     def _as_prefix(self, cache: GrowingCache, columns: int) -> MlxPrefix:
         layers = [(layer.keys[..., :columns, :], layer.values[..., :columns, :]) for layer in cache.layers]
         mx.eval(layers)
-        return MlxPrefix(layers, columns)
+        return MlxPrefix(layers, columns, self.changed_weights())
 
     @contextmanager
     def _layers(self, span: Span, taps: MlxTaps, x: Array, masks: Sequence[Array | None]) -> Iterator[LayerCall]:
@@ -299,12 +307,9 @@ class MlxEngine(Decoder[MlxTaps]):
         return writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
 
     def save(self, folder: Path) -> None:
-        """See `Engine.save`. Writes the files that the model came from, since its weights are as they were there."""
-        try:
-            for path in self._files:
-                shutil.copyfile(path, folder / path.name)
-        except OSError as error:
-            raise ModelLoadError(f"The model's own files cannot be read any more: {error}", remedy="Load it again.") from error
+        """See `Engine.save`. Writes the files that the model came from, with what was changed since."""
+        with self.exclusive():
+            self._origin.save(folder, self.parameters.changed_arrays())
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""

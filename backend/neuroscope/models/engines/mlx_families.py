@@ -14,44 +14,27 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from neuroscope.models.anatomy import Anatomy
+from neuroscope.models.engines.parameters import FamilyPaths, HeadRows, Stored
 from neuroscope.models.sites import Component
+from neuroscope.models.weights import Weight
 
 Array = mx.array
 
 
-@dataclass(frozen=True)
-class HeadSlot:
-    """A per-head array inside a projection's output (rows, positions, features).
-
-    The features are ordered by head, starting at `first`; or, `interleaved`, per head as query, key and value one after
-    another, of which this is `part`.
-    """
-
-    module: str
-    heads: int
-    d_head: int
-    first: int = 0
-    part: int | None = None
+class HeadSlot(HeadRows):
+    """A per-head array inside a projection's output (rows, positions, features)."""
 
     def read(self, output: Array) -> Array:
         """(rows, positions, heads, d_head) of a projection's output."""
-        return self._split(output, -1)
+        return mx.unflatten(output, -1, self.split)[(slice(None), slice(None), *self.pick)]
 
     def weight(self, module: nn.Module) -> Array:
         """The slot's own rows of the projection: (heads, d_head, d_model)."""
-        return self._split(matrix(module), 0)
+        return mx.unflatten(matrix(module), 0, self.split)[self.pick]
 
     def bias(self, module: nn.Module) -> Array | None:
         """(heads, d_head), or None without bias."""
-        return self._split(module.bias, 0) if "bias" in module else None
-
-    def _split(self, array: Array, axis: int) -> Array:
-        if self.part is None:
-            end = self.first + self.heads * self.d_head
-            cut = array[..., self.first : end] if axis else array[self.first : end]
-            return mx.unflatten(cut, axis, (self.heads, self.d_head))
-        parts = mx.unflatten(array, axis, (self.heads, 3, self.d_head))
-        return parts[..., self.part, :] if axis else parts[:, self.part]
+        return mx.unflatten(module.bias, 0, self.split)[self.pick] if "bias" in module else None
 
 
 def matrix(module: nn.Module) -> Array:
@@ -84,10 +67,11 @@ def get_module(root: Any, path: str) -> Any:
     return root
 
 
-@dataclass(frozen=True)
-class Family:
-    """Paths are relative to a layer, except `embedding`, `layers`, `final_norm` and `heads` (relative to the model).
+@dataclass(frozen=True, kw_only=True)
+class Family(FamilyPaths):
+    """What MLX must know of a layout beside its paths.
 
+    module:         mlx-lm's module of the architecture.
     heads:          where the unembedding may live; the first that the model has is meant, and the embedding else.
     windows:        whether mlx-lm's own model knows the sliding windows; where not, only short prompts run bare.
     activation:     what mlx-lm's MLP computes, by its Hugging Face name; a configuration that asks for another is refused.
@@ -95,24 +79,10 @@ class Family:
     """
 
     module: str
-    embedding: str
-    layers: str
-    final_norm: str
-    attention: str
-    attention_norm: str
-    output_projection: str
-    mlp_norm: str
-    down_projection: str
     slots: Callable[[Anatomy], dict[Component, HeadSlot]]
     activation: str
     heads: tuple[str, ...] = ()
-    up_projection: str | None = None
-    gate_projection: str | None = None
-    position_embedding: str | None = None
-    attention_write_norm: str | None = None
-    mlp_write_norm: str | None = None
     scales_embedding: bool = False
-    moe: bool = False
     windows: bool = False
     window_everywhere: bool = False
 
@@ -129,16 +99,15 @@ def _separate(anatomy: Anatomy) -> dict[Component, HeadSlot]:
 
 
 def _gpt2_slots(anatomy: Anatomy) -> dict[Component, HeadSlot]:
-    width = anatomy.heads * anatomy.d_head
     return {
-        component: HeadSlot("attn.c_attn", anatomy.heads, anatomy.d_head, first=index * width)
+        component: HeadSlot("attn.c_attn", anatomy.heads, anatomy.d_head, parts=3, part=index)
         for index, component in enumerate((Component.QUERY, Component.KEY, Component.VALUE))
     }
 
 
 def _neox_slots(anatomy: Anatomy) -> dict[Component, HeadSlot]:
     return {
-        component: HeadSlot("attention.query_key_value", anatomy.heads, anatomy.d_head, part=index)
+        component: HeadSlot("attention.query_key_value", anatomy.heads, anatomy.d_head, parts=3, part=index, interleaved=True)
         for index, component in enumerate((Component.QUERY, Component.KEY, Component.VALUE))
     }
 
@@ -169,7 +138,24 @@ _GEMMA = {
     "mlp_write_norm": "post_feedforward_layernorm",
     "activation": "gelu_pytorch_tanh",
     "scales_embedding": True,
+    "gain_shift": 1.0,
 }
+
+
+def _experts(_: Anatomy) -> dict[Weight, Stored]:
+    """gpt-oss: every matrix (experts, out, in)."""
+    paths = {
+        "mlp.experts.gate_proj": (Weight.W_GATE, Weight.B_GATE),
+        "mlp.experts.up_proj": (Weight.W_IN, Weight.B_IN),
+        "mlp.experts.down_proj": (Weight.W_OUT, Weight.B_OUT),
+    }
+    found = {weight: Stored(f"{path}.weight", order=(0, 2, 1)) for path, (weight, _) in paths.items()}
+    found |= {bias: Stored(f"{path}.bias") for path, (_, bias) in paths.items()}
+    return found | {
+        Weight.W_ROUTER: Stored("mlp.router.weight", order=(1, 0)),
+        Weight.B_ROUTER: Stored("mlp.router.bias"),
+    }
+
 
 #: model_type of the Hugging Face configuration → layout.
 FAMILIES: dict[str, Family] = {
@@ -209,7 +195,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _llama("qwen3"),
     "gemma2": _llama("gemma2", **_GEMMA),
     "gemma3_text": _llama("gemma3_text", **_GEMMA, windows=True),
-    "gpt_oss": _llama("gpt_oss", moe=True, windows=True, down_projection="mlp.experts.down_proj"),
+    "gpt_oss": _llama("gpt_oss", moe=True, windows=True, down_projection="mlp.experts.down_proj", experts=_experts),
 }
 
 #: Hugging Face's names of nonlinearities.

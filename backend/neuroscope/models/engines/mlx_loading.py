@@ -23,6 +23,7 @@ from neuroscope.models.engines.mlx_config import activation_of, translated, yarn
 from neuroscope.models.engines.mlx_engine import MlxEngine
 from neuroscope.models.engines.mlx_families import ACTIVATIONS, FAMILIES, Family, get_module
 from neuroscope.models.engines.mlx_library import models_module
+from neuroscope.models.engines.mlx_saving import Origin
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
 from neuroscope.models.tokenizers import load_tokenizer
 
@@ -49,7 +50,8 @@ class MlxLoader:
             mx.eval(model.parameters())
         folder = checkpoint.folder
         files = [folder / "config.json", *folder.glob("generation_config.json"), *folder.glob("*.safetensors.index.json")]
-        return MlxEngine(model, config, family, device_of(device), [*files, *checkpoint.weights])
+        origin = Origin([*files, *checkpoint.weights], lambda arrays: _arranged(arrays, _empty(config, family, folder), config))
+        return MlxEngine(model, config, family, device_of(device), origin)
 
 
 def device_of(name: str | None) -> mx.Device:
@@ -85,17 +87,11 @@ def _read(checkpoint: Checkpoint) -> _Weights:
 
 
 def _model(config: _Config, family: Family, weights: _Weights, folder: Path) -> nn.Module:
-    library = models_module(family.module)
     if "tie_word_embeddings" not in config:
         config["tie_word_embeddings"] = not any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in weights)
-    try:
-        model = library.Model(library.ModelArgs.from_dict(config))
-    except TypeError as error:
-        raise ModelLoadError(f"{folder / 'config.json'} says too little: {error}", remedy="Save the model again.") from error
+    model = _empty(config, family, folder)
     _correct(model, config, family)
-    weights = _renamed(weights, config)
-    if hasattr(model, "sanitize"):
-        weights = model.sanitize(weights)
+    weights = _arranged(weights, model, config)
     _quantise(model, config, weights, folder)
     expected: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     missing = sorted(name for name in expected if name not in weights or weights[name].shape != expected[name].shape)
@@ -110,6 +106,21 @@ def _model(config: _Config, family: Family, weights: _Weights, folder: Path) -> 
         )
     model.load_weights(list(weights.items()))
     return model.eval()
+
+
+def _empty(config: _Config, family: Family, folder: Path) -> Any:
+    """mlx-lm's model without its weights; nothing is allocated."""
+    library = models_module(family.module)
+    try:
+        return library.Model(library.ModelArgs.from_dict(config))
+    except TypeError as error:
+        raise ModelLoadError(f"{folder / 'config.json'} says too little: {error}", remedy="Save the model again.") from error
+
+
+def _arranged(weights: _Weights, model: Any, config: _Config) -> _Weights:
+    """A checkpoint's arrays as the parameters of mlx-lm's model, which may change itself after them."""
+    weights = _renamed(weights, config)
+    return model.sanitize(weights) if hasattr(model, "sanitize") else weights
 
 
 def _renamed(weights: _Weights, config: _Config) -> _Weights:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from neuroscope.errors import ArgumentError, SiteError
 from neuroscope.models.anatomy import Anatomy
 from neuroscope.models.sites import Site
+from neuroscope.models.weights import WeightSite, WeightView
 
 Array = Any
 IntArray = NDArray[np.int64]
@@ -229,6 +230,7 @@ class Prefix(Protocol):
     """
 
     columns: int
+    weights: dict[str, str]  # what `Engine.changed_weights` was when it was computed
 
     def repeat(self, times: int) -> Prefix: ...
 
@@ -345,6 +347,14 @@ class Engine(Protocol):
 
     def head_writes(self, layer: int, head_output: Array) -> Array:
         """What each head adds to the stream: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
+        ...
+
+    def weights(self, site: WeightSite | str) -> WeightView:
+        """A weight, to read and to write. Raises `SiteError` where the model does not have it."""
+        ...
+
+    def changed_weights(self) -> dict[str, str]:
+        """The weights that are not as they were loaded: name → SHA-256 of their bits."""
         ...
 
     def save(self, folder: Path) -> None:

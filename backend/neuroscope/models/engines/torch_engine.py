@@ -15,6 +15,7 @@ from transformers import DynamicCache
 from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError
 from neuroscope.models.engines import torch_attention
 from neuroscope.models.engines.decoder import Decoder
+from neuroscope.models.engines.parameters import places
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
     ArrayOps,
@@ -30,6 +31,7 @@ from neuroscope.models.engines.spans import Span
 from neuroscope.models.engines.torch_families import CallState, anatomy_of, family_of, get_module, output_by_input
 from neuroscope.models.engines.torch_norms import norm_gradient, rms_scale
 from neuroscope.models.engines.torch_ops import TorchOps
+from neuroscope.models.engines.torch_parameters import TorchParameters
 from neuroscope.models.engines.torch_taps import TorchTaps
 from neuroscope.models.sites import Site
 
@@ -37,14 +39,15 @@ from neuroscope.models.sites import Site
 class TorchPrefix:
     """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
 
-    def __init__(self, layers: list[tuple[Tensor, Tensor]], columns: int, times: int = 1) -> None:
+    def __init__(self, layers: list[tuple[Tensor, Tensor]], columns: int, weights: dict[str, str], times: int = 1) -> None:
         self._layers = layers
         self.columns = columns
+        self.weights = weights
         self._times = times
 
     def repeat(self, times: int) -> TorchPrefix:
         """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
-        return TorchPrefix(self._layers, self.columns, self._times * times)
+        return TorchPrefix(self._layers, self.columns, self.weights, self._times * times)
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """What a decoder layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
@@ -72,6 +75,14 @@ class TorchEngine(Decoder[TorchTaps]):
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
         self._running: TorchTaps | None = None
+        self.parameters = self._parameters()
+
+    def _parameters(self) -> TorchParameters:
+        embedding, head = get_module(self.model, self.family.embedding), self.model.get_output_embeddings()
+        tied = head.weight is embedding.weight
+        unembedding = self.family.embedding if tied else next(path for path, m in self.model.named_modules() if m is head)
+        where = places(self.family, self.anatomy, unembedding)
+        return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -100,7 +111,7 @@ class TorchEngine(Decoder[TorchTaps]):
         prefix: Prefix | None = None,
     ) -> Gradients:
         """See `Engine.gradients`."""
-        span = Span.of(batch, prefix)
+        span = self._span(batch, prefix)
         with self.exclusive(), torch.enable_grad():
             entry = self._embed(span) if residual is None else residual
             entry = entry.detach().clone().requires_grad_(True)
@@ -137,7 +148,7 @@ class TorchEngine(Decoder[TorchTaps]):
         return DynamicCache()
 
     def _as_prefix(self, cache: DynamicCache, columns: int) -> TorchPrefix:
-        return TorchPrefix([(layer.keys, layer.values) for layer in cache.layers], columns)
+        return TorchPrefix([(layer.keys, layer.values) for layer in cache.layers], columns, self.changed_weights())
 
     @contextmanager
     def _layers(

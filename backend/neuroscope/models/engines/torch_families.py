@@ -15,58 +15,38 @@ from torch import Tensor, nn
 
 from neuroscope.errors import UnsupportedArchitectureError
 from neuroscope.models.anatomy import Anatomy
+from neuroscope.models.engines.parameters import FamilyPaths, HeadRows, Stored
 from neuroscope.models.sites import Component
+from neuroscope.models.weights import Weight
 
 
-@dataclass(frozen=True)
-class HeadSlot:
-    """A per-head array inside a projection's output (rows, positions, features).
-
-    `layout` is how the features are ordered: "heads" (heads · d_head, starting at `first`), or "interleaved"
-    (per head: query, key, value one after another; `part` says which).
-    """
-
-    module: str
-    heads: int
-    d_head: int
-    layout: str = "heads"
-    first: int = 0
-    part: int = 0
+class HeadSlot(HeadRows):
+    """A per-head array inside a projection's output (rows, positions, features)."""
 
     def read(self, output: Tensor) -> Tensor:
         """(rows, positions, heads, d_head), a view."""
-        if self.layout == "interleaved":
-            return output.unflatten(-1, (self.heads, 3, self.d_head))[..., self.part, :]
-        width = self.heads * self.d_head
-        return output[..., self.first : self.first + width].unflatten(-1, (self.heads, self.d_head))
+        return output.unflatten(-1, self.split).select(self._axis, self.part)
 
     def write(self, output: Tensor, value: Tensor) -> Tensor:
         """`output` with the slot replaced; a new tensor, so that gradients flow."""
-        if self.layout == "interleaved":
-            parts = list(output.unflatten(-1, (self.heads, 3, self.d_head)).unbind(-2))
-            parts[self.part] = value
-            return torch.stack(parts, dim=-2).flatten(-3)
-        width = self.heads * self.d_head
-        flat = value.flatten(-2)
-        if output.shape[-1] == width:
-            return flat
-        return torch.cat([output[..., : self.first], flat, output[..., self.first + width :]], dim=-1)
+        if self.parts == 1:
+            return value.flatten(-2)
+        parts = list(output.unflatten(-1, self.split).unbind(self._axis))
+        parts[self.part] = value
+        return torch.stack(parts, dim=self._axis).flatten(-3)
 
     def weight(self, module: nn.Module) -> Tensor:
         """The slot's own rows of the projection, (heads, d_head, d_model), a view."""
-        matrix = output_by_input(module)
-        if self.layout == "interleaved":
-            return matrix.unflatten(0, (self.heads, 3, self.d_head))[:, self.part]
-        return matrix[self.first : self.first + self.heads * self.d_head].unflatten(0, (self.heads, self.d_head))
+        return output_by_input(module).unflatten(0, self.split)[self.pick]
 
     def bias(self, module: nn.Module) -> Tensor | None:
         """(heads, d_head), a view; None without bias."""
         bias = getattr(module, "bias", None)
-        if bias is None:
-            return None
-        if self.layout == "interleaved":
-            return bias.unflatten(0, (self.heads, 3, self.d_head))[:, self.part]
-        return bias[self.first : self.first + self.heads * self.d_head].unflatten(0, (self.heads, self.d_head))
+        return None if bias is None else bias.unflatten(0, self.split)[self.pick]
+
+    @property
+    def _axis(self) -> int:
+        return -2 if self.interleaved else -3
 
 
 def output_by_input(module: nn.Module) -> Tensor:
@@ -92,28 +72,16 @@ class CallState:
     cache: Any
 
 
-@dataclass(frozen=True)
-class Family:
-    """Paths are relative to a layer, except `base`, `embedding`, `layers` and `final_norm` (relative to the model)."""
+@dataclass(frozen=True, kw_only=True)
+class Family(FamilyPaths):
+    """What torch must know of a layout beside its paths: how a layer is called, and what rotates its positions."""
 
     base: str
-    embedding: str
-    layers: str
-    final_norm: str
-    attention: str
-    attention_norm: str
-    output_projection: str
     mlp: str
-    mlp_norm: str
-    neurons: str
     slots: Callable[[Anatomy], dict[Component, HeadSlot]]
     call: Callable[[nn.Module, int, Tensor, CallState, dict[str, Any]], Any]
-    position_embedding: str | None = None
     rotary: str | None = None
     rotary_by_layer_type: bool = False
-    attention_write_norm: str | None = None
-    mlp_write_norm: str | None = None
-    moe: bool = False
     window_everywhere: bool = False
 
 
@@ -129,16 +97,15 @@ def _separate(anatomy: Anatomy) -> dict[Component, HeadSlot]:
 
 
 def _gpt2_slots(anatomy: Anatomy) -> dict[Component, HeadSlot]:
-    width = anatomy.heads * anatomy.d_head
     return {
-        component: HeadSlot("attn.c_attn", anatomy.heads, anatomy.d_head, first=index * width)
+        component: HeadSlot("attn.c_attn", anatomy.heads, anatomy.d_head, parts=3, part=index)
         for index, component in enumerate((Component.QUERY, Component.KEY, Component.VALUE))
     }
 
 
 def _neox_slots(anatomy: Anatomy) -> dict[Component, HeadSlot]:
     return {
-        component: HeadSlot("attention.query_key_value", anatomy.heads, anatomy.d_head, "interleaved", part=index)
+        component: HeadSlot("attention.query_key_value", anatomy.heads, anatomy.d_head, parts=3, part=index, interleaved=True)
         for index, component in enumerate((Component.QUERY, Component.KEY, Component.VALUE))
     }
 
@@ -201,7 +168,9 @@ def _llama(**changes: Any) -> Family:
         "output_projection": "self_attn.o_proj",
         "mlp": "mlp",
         "mlp_norm": "post_attention_layernorm",
-        "neurons": "mlp.down_proj",
+        "gate_projection": "mlp.gate_proj",
+        "up_projection": "mlp.up_proj",
+        "down_projection": "mlp.down_proj",
         "slots": _separate,
         "call": _call_llama,
         "rotary": "model.rotary_emb",
@@ -214,7 +183,27 @@ _GEMMA = {
     "attention_write_norm": "post_attention_layernorm",
     "mlp_write_norm": "post_feedforward_layernorm",
     "call": _call_gemma,
+    "gain_shift": 1.0,
 }
+
+
+def _experts(anatomy: Anatomy) -> dict[Weight, Stored]:
+    """gpt-oss: gate and up interleaved, every matrix (experts, in, out)."""
+    gate_up = (anatomy.experts, anatomy.d_model, anatomy.d_mlp, 2), (anatomy.experts, anatomy.d_mlp, 2)
+    pairs = enumerate(((Weight.W_GATE, Weight.B_GATE), (Weight.W_IN, Weight.B_IN)))
+    return {
+        weight: Stored(path, split, (..., which))
+        for which, pair in pairs
+        for weight, path, split in zip(
+            pair, ("mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj_bias"), gate_up, strict=True
+        )
+    } | {
+        Weight.W_OUT: Stored("mlp.experts.down_proj"),
+        Weight.B_OUT: Stored("mlp.experts.down_proj_bias"),
+        Weight.W_ROUTER: Stored("mlp.router.weight", order=(1, 0)),
+        Weight.B_ROUTER: Stored("mlp.router.bias"),
+    }
+
 
 #: model_type of the Hugging Face configuration → layout.
 FAMILIES: dict[str, Family] = {
@@ -229,7 +218,9 @@ FAMILIES: dict[str, Family] = {
         output_projection="attn.c_proj",
         mlp="mlp",
         mlp_norm="ln_2",
-        neurons="mlp.c_proj",
+        up_projection="mlp.c_fc",
+        down_projection="mlp.c_proj",
+        input_first=True,
         slots=_gpt2_slots,
         call=_call_gpt2,
     ),
@@ -243,7 +234,8 @@ FAMILIES: dict[str, Family] = {
         output_projection="attention.dense",
         mlp="mlp",
         mlp_norm="post_attention_layernorm",
-        neurons="mlp.dense_4h_to_h",
+        up_projection="mlp.dense_h_to_4h",
+        down_projection="mlp.dense_4h_to_h",
         slots=_neox_slots,
         call=_call_neox,
         rotary="gpt_neox.rotary_emb",
@@ -254,7 +246,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _llama(),
     "gemma2": _llama(**_GEMMA),
     "gemma3_text": _llama(**_GEMMA, rotary_by_layer_type=True),
-    "gpt_oss": _llama(moe=True),
+    "gpt_oss": _llama(moe=True, experts=_experts),
 }
 
 

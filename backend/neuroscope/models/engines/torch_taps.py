@@ -88,7 +88,7 @@ class TorchTaps(Taps):
         if family.moe:
             self._install_experts(stack, index, layer)
         elif self.wants(index, Component.MLP):
-            handle = get_module(layer, family.neurons).register_forward_pre_hook(self._input_hook(index, Component.MLP))
+            handle = get_module(layer, family.down_projection).register_forward_pre_hook(self._input_hook(index, Component.MLP))
             stack.callback(handle.remove)
 
     def _install_experts(self, stack: ExitStack, index: int, layer: nn.Module) -> None:
