@@ -16,9 +16,9 @@ import pytest
 
 from neuroscope import TransformerModel
 from neuroscope_bridge.host import Host, HostOptions
-from neuroscope_bridge.rest.application import HttpOptions
 from neuroscope_bridge.rest.client import LMStudioRESTClient
 from neuroscope_bridge.rest.door import HttpDoor
+from neuroscope_bridge.rest.jobs import HttpOptions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SCRIPT = EXAMPLES / "14_rest_api_activation_capture.st"

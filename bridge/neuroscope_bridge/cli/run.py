@@ -80,8 +80,8 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
 
         def start() -> str:
             from neuroscope_bridge.host import Host, HostOptions
-            from neuroscope_bridge.rest.application import HttpOptions
             from neuroscope_bridge.rest.door import HttpDoor
+            from neuroscope_bridge.rest.jobs import HttpOptions
 
             given = HostOptions(None, options.aliases, options.embedded, options.engine, options.seed)
             host = Host(given)

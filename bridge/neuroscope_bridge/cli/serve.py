@@ -79,8 +79,8 @@ def serve(options: ServeOptions) -> None:
 def _web(host: Host, options: ServeOptions) -> HttpDoor | None:
     if options.http is None:
         return None
-    from neuroscope_bridge.rest.application import HttpOptions
     from neuroscope_bridge.rest.door import HttpDoor
+    from neuroscope_bridge.rest.jobs import HttpOptions
 
     return HttpDoor(host, options.http, HttpOptions(token=options.token, origins=tuple(options.origins), answer=options.answer))
 

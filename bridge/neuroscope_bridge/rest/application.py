@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -21,36 +20,23 @@ from starlette.staticfiles import StaticFiles
 import neuroscope
 from neuroscope import events
 from neuroscope.errors import ArgumentError, CancelledError, NeuroScopeError
-from neuroscope.models.sites import Site
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
 from neuroscope_bridge.rest.access import Guard, allowed
-from neuroscope_bridge.rest.capture import Captured, Gatherer, check_size
+from neuroscope_bridge.rest.capture import Captured, Gatherer
 from neuroscope_bridge.rest.encoding import JSON, dumps, encoded, encoding_for, values
-from neuroscope_bridge.rest.generation import Ask, Piece, ask, chat_tokens, pieces, text_tokens, token_text
-from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan, site_of
+from neuroscope_bridge.rest.generation import Piece, chat_tokens, text_tokens, token_text
+from neuroscope_bridge.rest.hooks import site_of
+from neuroscope_bridge.rest.jobs import HttpOptions, Job, Server
 from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import Answer, ChatAnswer, TextAnswer
-from neuroscope_bridge.rest.shelf import Pull, Shelf, Shelved, Worker
-from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
+from neuroscope_bridge.rest.shelf import Shelved
 
 #: Seconds between two looks whether a client that waits for an analysis is still there.
 _LOOK = 0.2
 
 #: OpenAI's default for completions.
 _COMPLETION_TOKENS = 16
-
-
-@dataclass(frozen=True)
-class HttpOptions:
-    """`answer` in bytes of activations one answer may carry; `generations` that may run at a time; `stall` in seconds."""
-
-    token: str | None = None
-    loopback: bool = True
-    origins: Sequence[str] = field(default_factory=tuple)
-    answer: int = 256 << 20
-    generations: int = 128
-    stall: float = STALL
 
 
 class Json(Response):
@@ -62,119 +48,9 @@ class Json(Response):
         return dumps(content)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A generation that can begin: everything about it is checked."""
-
-    model: Any
-    asked: Ask
-    plan: Plan
-    worker: Worker
-
-
-class _Server:
-    """What the routes share."""
-
-    def __init__(self, host: Host, options: HttpOptions) -> None:
-        self.options = options
-        self.shelf = Shelf(host, options.generations)
-        self.hooks = HookRegistry()
-
-    async def job(
-        self,
-        name: str | None,
-        tokens: Callable[[Any], list[int]],
-        request: schemas.Generate,
-        hooks: Sequence[str | schemas.HookSpec] | None,
-        *,
-        max_tokens: int | None,
-        logprobs: int | None,
-        encoding: str | None,
-    ) -> _Job:
-        """Check everything. Nothing is generated for a request that cannot be answered."""
-        shelved = await self.shelf.find(name)
-        specs = self.hooks.resolve(hooks)
-
-        def prepare() -> tuple[Any, Ask, Plan]:
-            model = shelved.fresh()
-            asked = ask(
-                model,
-                tokens(model),
-                max_tokens=max_tokens,
-                temperature=1.0 if request.temperature is None else request.temperature,
-                top_p=1.0 if request.top_p is None else request.top_p,
-                seed=request.seed,
-                stop=request.stop or (),
-                logprobs=logprobs,
-            )
-            made = plan(specs, model)
-            if made.captures and encoding is None:
-                raise ArgumentError(
-                    f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not answer.",
-                    remedy="Send it to /v1/chat/completions/with_activations.",
-                )
-            check_size(
-                model, made.captures, len(asked.prompt_ids), asked.settings.max_tokens, encoding or "", self.options.answer
-            )
-            made.install(model)
-            return model, asked, made
-
-        return _Job(*await shelved.worker.run(prepare), shelved.worker)
-
-    def begin(self, job: _Job, sites: Sequence[Site]) -> Pull[Piece]:
-        return self.shelf.pull(job.worker, pieces(job.model, job.asked, sites))
-
-    async def collect(self, request: Request, job: _Job, take: Callable[[Piece], None]) -> None:
-        """Generate to the end, handing each piece to `take` in the worker's thread; a client that leaves ends it."""
-        pull = self.begin(job, job.plan.sites)
-        try:
-            while await pull.some(take):
-                if await request.is_disconnected():
-                    raise CancelledError("The client left.")
-        finally:
-            pull.close()
-
-    async def stream(
-        self,
-        job: _Job,
-        sites: Sequence[Site],
-        opening: Sequence[dict[str, Any]],
-        chunk: Callable[[Piece], dict[str, Any]],
-        closing: Callable[[int], dict[str, Any]] | None = None,
-    ) -> EventStream:
-        """A generation as events, one per token. What fails before the first token is an error with its own status."""
-        pull = self.begin(job, sites)
-
-        def told(piece: Piece) -> bytes:  # in the worker's thread, so that the loop only hands bytes on
-            return event(dumps(chunk(piece)))
-
-        try:
-            first = await pull.one(told)
-        except BaseException:
-            pull.close()
-            raise
-
-        async def all_of_it() -> AsyncGenerator[bytes]:
-            for document in opening:
-                yield event(dumps(document))
-            sent, count = first, 0
-            try:
-                while sent is not None:
-                    count += 1
-                    yield sent
-                    sent = await pull.one(told)
-                if closing is not None:
-                    yield event(dumps(closing(count)))
-            except Exception as error:
-                yield event(dumps(errors.body(error)[1]))
-            yield DONE
-
-        return EventStream(all_of_it(), pull.close, self.options.stall)
-
-
 def application(host: Host, options: HttpOptions) -> Any:
     """The ASGI application that serves `host`'s models."""
-    server = _Server(host, options)
+    server = Server(host, options)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -231,7 +107,7 @@ def _handle_errors(app: FastAPI) -> None:
     app.add_exception_handler(Exception, deliberate)
 
 
-def _models(app: FastAPI, server: _Server) -> None:
+def _models(app: FastAPI, server: Server) -> None:
     def card(name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": server.shelf.created(name), "owned_by": "neuroscope"}
 
@@ -285,7 +161,7 @@ def _models(app: FastAPI, server: _Server) -> None:
         return Json(await shelved.worker.run(work))
 
 
-def _completions(app: FastAPI, server: _Server) -> None:
+def _completions(app: FastAPI, server: Server) -> None:
     @app.post("/v1/chat/completions", tags=["generation"], responses=_STREAMED)
     async def chat(request: Request, body: schemas.Chat) -> Any:
         """OpenAI's chat completions, in the chat template of the model itself. `hooks` may steer, ablate and scale."""
@@ -316,7 +192,7 @@ def _completions(app: FastAPI, server: _Server) -> None:
         )
         return await finished(request, body, job, TextAnswer(job.model, job.asked))
 
-    async def finished(request: Request, body: schemas.Generate, job: _Job, answer: Answer) -> Response:
+    async def finished(request: Request, body: schemas.Generate, job: Job, answer: Answer) -> Response:
         if body.stream:
             return await server.stream(job, (), answer.opening(), answer.chunk, _usage(body, answer))
         await server.collect(request, job, answer.take)
@@ -372,7 +248,7 @@ def _completions(app: FastAPI, server: _Server) -> None:
         return Response(content, media_type=media)
 
 
-def _lens(app: FastAPI, server: _Server) -> None:
+def _lens(app: FastAPI, server: Server) -> None:
     @app.post("/v1/lens", tags=["activations"], responses=_STREAMED)
     async def lens(body: schemas.LensRequest) -> Any:
         """What the Lens page shows, as events: the first describes model and prompt, then one for each token with the
@@ -391,7 +267,7 @@ def _lens(app: FastAPI, server: _Server) -> None:
         return await server.stream(job, shown.sites, [shown.opening()], shown.event)
 
 
-def _analyses(app: FastAPI, server: _Server) -> None:
+def _analyses(app: FastAPI, server: Server) -> None:
     @app.get("/v1/analyze", tags=["analyses"])
     async def analyses() -> Any:
         """The analyses by name: what each asks, and what it works on."""
@@ -432,7 +308,7 @@ def _analyses(app: FastAPI, server: _Server) -> None:
             gone.set()
 
 
-def _hooks(app: FastAPI, server: _Server) -> None:
+def _hooks(app: FastAPI, server: Server) -> None:
     @app.get("/v1/activations/hooks", tags=["activations"])
     async def hooks() -> Any:
         """The registered hooks."""

@@ -13,7 +13,8 @@ import uvicorn
 from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.keys import is_loopback
-from neuroscope_bridge.rest.application import HttpOptions, application
+from neuroscope_bridge.rest.application import application
+from neuroscope_bridge.rest.jobs import HttpOptions
 from neuroscope_bridge.wire.errors import DeniedError
 
 log = logging.getLogger("neuroscope.bridge")

@@ -13,8 +13,8 @@ import pytest
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 from neuroscope_bridge.host import Host, HostOptions
-from neuroscope_bridge.rest.application import HttpOptions
 from neuroscope_bridge.rest.door import HttpDoor
+from neuroscope_bridge.rest.jobs import HttpOptions
 from tests import tiny
 
 TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}w3{% endif %}"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from neuroscope_bridge.host import Host, HostOptions
-from neuroscope_bridge.rest.application import HttpOptions
 from neuroscope_bridge.rest.door import HttpDoor
+from neuroscope_bridge.rest.jobs import HttpOptions
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

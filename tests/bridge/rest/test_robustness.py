@@ -21,8 +21,8 @@ from hypothesis.errors import Unsatisfiable
 from openai import AuthenticationError, OpenAI
 
 from neuroscope_bridge.host import Host, HostOptions
-from neuroscope_bridge.rest.application import HttpOptions
 from neuroscope_bridge.rest.door import HttpDoor
+from neuroscope_bridge.rest.jobs import HttpOptions
 from neuroscope_bridge.wire.errors import DeniedError
 from tests.bridge.rest.conftest import Serve
 from tests.bridge.serving import serving

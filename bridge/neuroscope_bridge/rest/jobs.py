@@ -1,0 +1,142 @@
+"""Generations over HTTP: checked as a whole, run in the model's worker, collected or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+
+from neuroscope.errors import ArgumentError, CancelledError
+from neuroscope.models.sites import Site
+from neuroscope_bridge.host import Host
+from neuroscope_bridge.rest import errors, schemas
+from neuroscope_bridge.rest.capture import check_size
+from neuroscope_bridge.rest.encoding import dumps
+from neuroscope_bridge.rest.generation import Ask, Piece, ask, pieces
+from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan
+from neuroscope_bridge.rest.shelf import Pull, Shelf, Worker
+from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """`answer` in bytes of activations one answer may carry; `generations` that may run at a time; `stall` in seconds."""
+
+    token: str | None = None
+    loopback: bool = True
+    origins: Sequence[str] = field(default_factory=tuple)
+    answer: int = 256 << 20
+    generations: int = 128
+    stall: float = STALL
+
+
+@dataclass(frozen=True)
+class Job:
+    """A generation that can begin: everything about it is checked."""
+
+    model: Any
+    asked: Ask
+    plan: Plan
+    worker: Worker
+
+
+class Server:
+    """What the routes share."""
+
+    def __init__(self, host: Host, options: HttpOptions) -> None:
+        self.options = options
+        self.shelf = Shelf(host, options.generations)
+        self.hooks = HookRegistry()
+
+    async def job(
+        self,
+        name: str | None,
+        tokens: Callable[[Any], list[int]],
+        request: schemas.Generate,
+        hooks: Sequence[str | schemas.HookSpec] | None,
+        *,
+        max_tokens: int | None,
+        logprobs: int | None,
+        encoding: str | None,
+    ) -> Job:
+        """Check everything. Nothing is generated for a request that cannot be answered."""
+        shelved = await self.shelf.find(name)
+        specs = self.hooks.resolve(hooks)
+
+        def prepare() -> tuple[Any, Ask, Plan]:
+            model = shelved.fresh()
+            asked = ask(
+                model,
+                tokens(model),
+                max_tokens=max_tokens,
+                temperature=1.0 if request.temperature is None else request.temperature,
+                top_p=1.0 if request.top_p is None else request.top_p,
+                seed=request.seed,
+                stop=request.stop or (),
+                logprobs=logprobs,
+            )
+            made = plan(specs, model)
+            if made.captures and encoding is None:
+                raise ArgumentError(
+                    f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not answer.",
+                    remedy="Send it to /v1/chat/completions/with_activations.",
+                )
+            check_size(
+                model, made.captures, len(asked.prompt_ids), asked.settings.max_tokens, encoding or "", self.options.answer
+            )
+            made.install(model)
+            return model, asked, made
+
+        return Job(*await shelved.worker.run(prepare), shelved.worker)
+
+    def begin(self, job: Job, sites: Sequence[Site]) -> Pull[Piece]:
+        return self.shelf.pull(job.worker, pieces(job.model, job.asked, sites))
+
+    async def collect(self, request: Request, job: Job, take: Callable[[Piece], None]) -> None:
+        """Generate to the end, handing each piece to `take` in the worker's thread; a client that leaves ends it."""
+        pull = self.begin(job, job.plan.sites)
+        try:
+            while await pull.some(take):
+                if await request.is_disconnected():
+                    raise CancelledError("The client left.")
+        finally:
+            pull.close()
+
+    async def stream(
+        self,
+        job: Job,
+        sites: Sequence[Site],
+        opening: Sequence[dict[str, Any]],
+        chunk: Callable[[Piece], dict[str, Any]],
+        closing: Callable[[int], dict[str, Any]] | None = None,
+    ) -> EventStream:
+        """A generation as events, one per token. What fails before the first token is an error with its own status."""
+        pull = self.begin(job, sites)
+
+        def told(piece: Piece) -> bytes:  # in the worker's thread, so that the loop only hands bytes on
+            return event(dumps(chunk(piece)))
+
+        try:
+            first = await pull.one(told)
+        except BaseException:
+            pull.close()
+            raise
+
+        async def all_of_it() -> AsyncGenerator[bytes]:
+            for document in opening:
+                yield event(dumps(document))
+            sent, count = first, 0
+            try:
+                while sent is not None:
+                    count += 1
+                    yield sent
+                    sent = await pull.one(told)
+                if closing is not None:
+                    yield event(dumps(closing(count)))
+            except Exception as error:
+                yield event(dumps(errors.body(error)[1]))
+            yield DONE
+
+        return EventStream(all_of_it(), pull.close, self.options.stall)
