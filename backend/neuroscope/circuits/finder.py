@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope import events, settings
+from neuroscope import events
 from neuroscope.circuits.attribution import Scores, checked_method, edge_scores
 from neuroscope.circuits.baseline import checked_ablation
 from neuroscope.circuits.circuit import Circuit
@@ -31,6 +31,7 @@ from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.reference import Numbers
 from neuroscope.circuits.roles import head_roles
 from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.instrument import Instrument
 from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component
@@ -48,7 +49,7 @@ NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5)
 
 
 @public
-class CircuitFinder:
+class CircuitFinder(Instrument):
     """Finds circuits of one model.
 
     pairs: examples used (two thirds to find, one third held out). method: how edges are scored (`attribution.METHODS`).
@@ -70,15 +71,13 @@ class CircuitFinder:
         minimality_sample: int = 40,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"A CircuitFinder works on a TransformerModel, not {model!r}.")
+        super().__init__(model, seed)
         if not 0 < target <= 1:
             raise ArgumentError(f"The target faithfulness is above 0 and at most 1, not {target}.")
         if pairs < 4:
             raise ArgumentError(f"Finding a circuit needs at least 4 pairs, not {pairs}.")
         if steps < 1:
             raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
-        self._model = model
         self.pairs: int = pairs
         self.method: str = checked_method(method)
         self.steps: int = steps
@@ -87,12 +86,7 @@ class CircuitFinder:
         self.metric: str = checked_metric(metric)
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
-        self.seed: int = settings.seed(seed)
         self._found: list[Circuit] = []
-
-    @property
-    def model(self) -> TransformerModel:
-        return self._model
 
     @property
     def last_circuit(self) -> Circuit:
@@ -259,12 +253,6 @@ class CircuitFinder:
         falls: Numbers = whole - masked.removals(mask, [Removal(int(c), int(s)) for c, s in edges])
         errors = falls.std(1, ddof=1) / np.sqrt(falls.shape[1]) if falls.shape[1] > 1 else np.zeros(len(falls))
         return wilson(int((falls.mean(1) > errors).sum()), len(edges))
-
-    def print_string(self) -> str:
-        return f"a CircuitFinder for {self._model.name}"
-
-    def __repr__(self) -> str:
-        return self.print_string()
 
 
 def _random_circuit(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:

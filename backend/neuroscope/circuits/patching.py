@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope import settings
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
@@ -24,6 +23,7 @@ from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.errors import ArgumentError
+from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
@@ -116,22 +116,15 @@ class CausalTestResults(Result):
 
 
 @public
-class ActivationPatcher:
+class ActivationPatcher(Instrument):
     """Patches activations of one model between clean and corrupt runs.
 
     controls: how many nodes outside the circuit are tested beside it.
     """
 
     def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int | None = None) -> None:
-        if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"An ActivationPatcher works on a TransformerModel, not {model!r}.")
-        self._model = model
+        super().__init__(model, seed)
         self.controls: int = controls
-        self.seed: int = settings.seed(seed)
-
-    @property
-    def model(self) -> TransformerModel:
-        return self._model
 
     def test_causal_relationship(self, circuit: Circuit) -> CausalTestResults:
         """Denoise and noise every node of the circuit on its held-out pairs, and map the residual stream.
@@ -207,9 +200,3 @@ class ActivationPatcher:
         shares = (metric - corrupt.metric.mean()) / (clean.metric.mean() - corrupt.metric.mean())
         tokens = [self._model.tokenizer.decode([int(token)]) for token in runs.pairs.clean.ids[0]]
         return ResidualMap(shares.reshape(layers, length).tolist(), tokens, runs.rows)
-
-    def print_string(self) -> str:
-        return f"an ActivationPatcher for {self._model.name}"
-
-    def __repr__(self) -> str:
-        return self.print_string()

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from neuroscope import events, settings
+from neuroscope import events
 from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.features.ablated import AblatedRuns, Scores, surest
 from neuroscope.features.neurons import NeuronSet
+from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
@@ -94,23 +95,16 @@ def _right(scores: Scores) -> Estimate:
 
 
 @public
-class NeuronAblator:
+class NeuronAblator(Instrument):
     """Ablates neurons of one model. controls: how many random sets stand beside; n: how many items are used,
     the ones that the whole model is surest of."""
 
     def __init__(self, model: TransformerModel, *, controls: int = 20, n: int = 40, seed: int | None = None) -> None:
-        if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"A NeuronAblator works on a TransformerModel, not {model!r}.")
+        super().__init__(model, seed)
         if controls < 1 or n < 2:
             raise ArgumentError("An ablation needs at least 1 control and 2 items.")
-        self._model = model
         self.controls: int = controls
         self.n: int = n
-        self.seed: int = settings.seed(seed)
-
-    @property
-    def model(self) -> TransformerModel:
-        return self._model
 
     def test_ablation(self, neurons: NeuronSet, on: Dataset, off_target: Dataset | str | None = None) -> AblationResults:
         """Ablate a set in every mode on a dataset, beside random sets of its layer, and on a task it should leave alone.
@@ -189,9 +183,3 @@ class NeuronAblator:
         raise DatasetError(
             f"None of {', '.join(names)} fits the tokenizer of {self._model.name}.", remedy="Give a dataset as offTarget:."
         )
-
-    def print_string(self) -> str:
-        return f"a NeuronAblator for {self._model.name}"
-
-    def __repr__(self) -> str:
-        return self.print_string()

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope import events, settings
+from neuroscope import events
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
 from neuroscope.features.concepts import FEWEST, several
 from neuroscope.features.contexts import Context, hypothesis, strongest
 from neuroscope.features.entangled import Judged, judge, responses, second_largest, selectivity
 from neuroscope.features.readings import read_texts
+from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.naming import fold
@@ -164,24 +165,17 @@ class EntangledFeatures(Result):
 
 
 @public
-class FeatureEntanglementAnalyzer:
+class FeatureEntanglementAnalyzer(Instrument):
     """Finds entangled units of one model. texts: how many of each domain. level: the false-discovery rate that is allowed."""
 
     def __init__(self, model: TransformerModel, *, texts: int = 120, level: float = 0.05, seed: int | None = None) -> None:
-        if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"A FeatureEntanglementAnalyzer works on a TransformerModel, not {model!r}.")
+        super().__init__(model, seed)
         if not 0 < level < 1:
             raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
         if texts < 2 * FEWEST:
             raise ArgumentError(f"{texts} texts of a domain are too few.", remedy=f"Take at least {2 * FEWEST}.")
-        self._model = model
         self.texts: int = texts
         self.level: float = level
-        self.seed: int = settings.seed(seed)
-
-    @property
-    def model(self) -> TransformerModel:
-        return self._model
 
     def find_entanglement(
         self, domains: Sequence[str] | Mapping[str, Sequence[str]], against: Sequence[str] | None = None
@@ -322,12 +316,6 @@ class FeatureEntanglementAnalyzer:
                         mine.append(Context(name, tokens[row], activations, peak))
                 job.advance(len(part))
         return found
-
-    def print_string(self) -> str:
-        return f"a FeatureEntanglementAnalyzer for {self._model.name}"
-
-    def __repr__(self) -> str:
-        return self.print_string()
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from neuroscope import settings
 from neuroscope.errors import ArgumentError
 from neuroscope.features.concepts import concept_texts
 from neuroscope.features.readings import Readings, read_texts
+from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component
 from neuroscope.naming import snake_case
@@ -130,22 +130,15 @@ class NeuronSet(Result):
 
 
 @public
-class NeuronAnalyzer:
+class NeuronAnalyzer(Instrument):
     """Finds neurons of one model. texts: how many of either kind. level: the false-discovery rate that is allowed."""
 
     def __init__(self, model: TransformerModel, *, texts: int = 120, level: float = 0.05, seed: int | None = None) -> None:
-        if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"A NeuronAnalyzer works on a TransformerModel, not {model!r}.")
+        super().__init__(model, seed)
         if not 0 < level < 1:
             raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
-        self._model = model
         self.texts: int = texts
         self.level: float = level
-        self.seed: int = settings.seed(seed)
-
-    @property
-    def model(self) -> TransformerModel:
-        return self._model
 
     def find_neurons_for(self, concept: str | Sequence[str], against: Sequence[str] | None = None) -> NeuronSet:
         """The neurons of a concept's layer: a name (`features.concepts`), or your own words or texts.
@@ -188,12 +181,6 @@ class NeuronAnalyzer:
             provenance=provenance(self._model, None, self.seed, choosing=len(labels[0]), judging=len(labels[1])),
             _model=self._model,
         )
-
-    def print_string(self) -> str:
-        return f"a NeuronAnalyzer for {self._model.name}"
-
-    def __repr__(self) -> str:
-        return self.print_string()
 
 
 def aurocs(values: NDArray[Any], labels: NDArray[np.bool_]) -> NDArray[np.float64]:

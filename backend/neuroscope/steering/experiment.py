@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from neuroscope import events, settings
+from neuroscope import events
 from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.instrument import Instrument
 from neuroscope.models.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -171,7 +172,7 @@ class _Written:
 
 
 @public
-class SteeringExperiment:
+class SteeringExperiment(Instrument):
     """Steers one model by one vector and measures what it writes.
 
     vector: a `SteeringVector`, or a name that `SteeringVectors` knows. openings: texts to go on from; by default the
@@ -190,14 +191,13 @@ class SteeringExperiment:
         max_tokens: int = 24,
         seed: int | None = None,
     ) -> None:
-        if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"A SteeringExperiment works on a TransformerModel, not {model!r}.")
+        super().__init__(model, seed)
         if not isinstance(vector, SteeringVector):
             vector = SteeringVectors(model).vector(str(vector), layer, component)
         width = model.architecture.width(vector.site.checked(model.architecture).component)
         if vector.shape != (width,):
             raise ArgumentError(f"{vector.name} is {len(vector)} wide, and {vector.site} of {model.name} {width}.")
-        self._model, self._vector = model, vector
+        self._vector = vector
         self.openings: list[str] = [str(text) for text in (openings or vector.pairs.openings)]
         if len(self.openings) < 2:
             raise DatasetError(
@@ -205,12 +205,7 @@ class SteeringExperiment:
             )
         self.strengths: list[float] = [float(value) for value in strengths]
         self.max_tokens: int = int(max_tokens)
-        self.seed: int = settings.seed(seed)
         self._probe: Probe | None = None
-
-    @property
-    def model(self) -> TransformerModel:
-        return self._model
 
     @property
     def vector(self) -> SteeringVector:
@@ -458,6 +453,3 @@ class SteeringExperiment:
 
     def print_string(self) -> str:
         return f"a SteeringExperiment({self._vector.name} at {self._vector.site} of {self._model.name})"
-
-    def __repr__(self) -> str:
-        return self.print_string()
