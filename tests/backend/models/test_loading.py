@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from neuroscope.models.catalogue import catalogue
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import SMOLLM2, resolve, smollm2_file
 from tests import tiny
+from tests.backend.models.storing import SIZE, store
 
 
 @pytest.fixture(autouse=True)
@@ -175,26 +175,17 @@ def test_a_conversion_that_fails_leaves_nothing_behind() -> None:
     assert (made / "whole").read_text() == "whole"
 
 
-def _store(cache: str, barrier: Any, results: Any) -> None:
-    os.environ["NEUROSCOPE_CACHE"] = cache
-
-    def make(folder: Path) -> None:
-        barrier.wait()  # both are making it now
-        (folder / "data").write_bytes(b"x" * 100_000)
-
-    results.put((stored("shared", make) / "data").stat().st_size)
-
-
 def test_two_processes_converting_at_once_both_end_with_the_whole(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    barrier, results = context.Barrier(2), context.Queue()
-    jobs = [context.Process(target=_store, args=(str(tmp_path / "c"), barrier, results)) for _ in range(2)]
+    barrier = context.Barrier(2)
+    jobs = [context.Process(target=store, args=(str(tmp_path / "c"), barrier), daemon=True) for _ in range(2)]
     for job in jobs:
         job.start()
-    assert [results.get(timeout=60), results.get(timeout=60)] == [100_000, 100_000]
     for job in jobs:
-        job.join()
+        job.join(timeout=300)
+    assert [job.exitcode for job in jobs] == [0, 0]
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["shared"]
+    assert (tmp_path / "c" / "shared" / "data").stat().st_size == SIZE
 
 
 def test_a_files_hash_follows_its_content(tmp_path: Path) -> None:
