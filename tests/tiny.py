@@ -102,6 +102,16 @@ def engine_on(name: str, architecture: str, *, seed: int = 0, scale: float = 0.2
     return TransformerModel.from_hugging_face(str(saved(architecture, seed, scale)), engine=name).engine
 
 
+def engine_of(name: str, model: Any) -> Engine:
+    """A Hugging Face model made by hand, on the engine of that name."""
+    if name == "torch":
+        return TorchEngine(model)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        return TransformerModel.from_hugging_face(folder, engine=name).engine
+
+
 @cache
 def saved(architecture: str, seed: int = 0, scale: float = 0.2) -> Path:
     """A folder with such a model and its tokenizer, as `save_pretrained` writes them."""

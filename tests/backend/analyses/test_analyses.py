@@ -51,8 +51,8 @@ def test_what_the_model_gets_wrong_is_told() -> None:
         model.analyze("factual_recall", Example("w5 w6", corrupt="w7 w6", answer=worst, wrong=best))
 
 
-def test_the_stream_is_what_is_written_into_it() -> None:
-    model = tiny.model("llama")
+def test_the_stream_is_what_is_written_into_it(framework: str) -> None:
+    model = tiny.model("llama", on=framework)
     text = "w5 w6 w7 w8 w9 w10"
     found = model.analyze("residual_stream", text)
     assert isinstance(found, StreamAnalysis)
@@ -77,8 +77,8 @@ def test_participation_ratio_counts_dimensions() -> None:
 
 
 @pytest.fixture(scope="module")
-def written() -> WritingAnalysis:
-    found = tiny.model("gpt2", scale=0.05).analyze("creative_writing", "w5 w6 w7")
+def written(framework: str) -> WritingAnalysis:
+    found = tiny.model("gpt2", scale=0.05, on=framework).analyze("creative_writing", "w5 w6 w7")
     assert isinstance(found, WritingAnalysis)
     return found
 

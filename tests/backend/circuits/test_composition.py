@@ -25,8 +25,8 @@ RUNNABLE = ["gpt2", "gpt_neox", "llama", "qwen3", "gpt_oss"]
 
 
 @pytest.mark.parametrize("architecture", RUNNABLE)
-def test_a_compiled_circuit_of_all_edges_is_the_model(architecture: str) -> None:
-    engine, pairs = tiny.engine(architecture, scale=0.1), random_pairs()
+def test_a_compiled_circuit_of_all_edges_is_the_model(architecture: str, framework: str) -> None:
+    engine, pairs = tiny.engine_on(framework, architecture, scale=0.1), random_pairs()
     graph = Graph.of(engine.anatomy)
     means = source_means(PairRuns(engine, pairs, share_prefix=False))
     compiled = CircuitEngine(engine, graph.valid, means, pairs.clean)
@@ -39,8 +39,8 @@ def test_a_compiled_circuit_of_all_edges_is_the_model(architecture: str) -> None
 
 
 @pytest.mark.parametrize("architecture", RUNNABLE)
-def test_a_compiled_circuit_measures_as_mean_ablation_does(architecture: str) -> None:
-    engine, pairs = tiny.engine(architecture, scale=0.1), random_pairs()
+def test_a_compiled_circuit_measures_as_mean_ablation_does(architecture: str, framework: str) -> None:
+    engine, pairs = tiny.engine_on(framework, architecture, scale=0.1), random_pairs()
     masked = MaskedModel(engine, pairs, ablation="mean")
     mask = masked.graph.valid & (np.random.default_rng(0).random(masked.graph.valid.shape) < 0.5)
     compiled = CircuitEngine(engine, mask, source_means(PairRuns(engine, pairs, share_prefix=False)), pairs.corrupt)

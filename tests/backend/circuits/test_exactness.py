@@ -110,16 +110,16 @@ def test_edge_patching_equals_brute_force(brute: BruteGPT2, engine: TorchEngine)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_the_whole_graph_is_the_clean_run_and_the_empty_one_the_corrupt_run(architecture: str) -> None:
-    masked = MaskedModel(tiny.engine(architecture, scale=0.1), random_pairs())
+def test_the_whole_graph_is_the_clean_run_and_the_empty_one_the_corrupt_run(architecture: str, framework: str) -> None:
+    masked = MaskedModel(tiny.engine_on(framework, architecture, scale=0.1), random_pairs())
     graph = masked.graph
     assert masked.metric(graph.valid.copy()) == pytest.approx(masked.clean, abs=1e-5)
     assert masked.metric(np.zeros_like(graph.valid)) == pytest.approx(masked.empty, abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
-def test_removing_an_edge_from_the_whole_graph_equals_patching_it(architecture: str) -> None:
-    engine, pairs = tiny.engine(architecture, scale=0.1), random_pairs()
+def test_removing_an_edge_from_the_whole_graph_equals_patching_it(architecture: str, framework: str) -> None:
+    engine, pairs = tiny.engine_on(framework, architecture, scale=0.1), random_pairs()
     masked = MaskedModel(engine, pairs)
     every = np.argwhere(masked.graph.valid)
     chosen = every[np.random.default_rng(0).choice(len(every), 16, replace=False)]

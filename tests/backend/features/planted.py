@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 from tests import tiny
 
@@ -22,7 +21,7 @@ OTHERS = range(10, 50)
 ANSWER, WRONG = 80, 81
 
 
-def planted_model(*, seed: int = 0, planted: bool = True) -> TransformerModel:
+def planted_model(*, seed: int = 0, planted: bool = True, on: str = "torch") -> TransformerModel:
     hf: Any = tiny.hf_model("gpt2", seed=seed)
     width = hf.config.n_embd
     direction = torch.zeros(width)
@@ -51,7 +50,7 @@ def planted_model(*, seed: int = 0, planted: bool = True) -> TransformerModel:
             hf.transformer.h[LAYER].mlp.c_fc.bias[NEURON] = 0
             answer = embedding[ANSWER] - embedding[WRONG]
             hf.transformer.h[LAYER].mlp.c_proj.weight[NEURON] = 2 * answer / answer.norm()
-    return TransformerModel(TorchEngine(hf), tiny.tokenizer(), "planted", f"planted-{seed}-{planted}")
+    return TransformerModel(tiny.engine_of(on, hf), tiny.tokenizer(), "planted", f"planted-{seed}-{planted}")
 
 
 def texts(count: int, *, seed: int = 0) -> tuple[list[str], list[str]]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.events import Job
 from neuroscope.features.ablated import AblatedRuns, surest
 from neuroscope.features.ablation import MODES, AblationResults, NeuronAblator
 from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
-from neuroscope.models.engines.protocol import TokenBatch
 from neuroscope.tasks.dataset import Dataset, Example
 from tests import tiny
 from tests.backend.features.planted import ANSWER, LAYER, NEURON, WRONG, planted_model, texts
@@ -23,8 +23,8 @@ def dataset(kind: int, count: int = 40) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def neurons() -> NeuronSet:
-    return NeuronAnalyzer(planted_model()).find_neurons_for(*texts(60))
+def neurons(framework: str) -> NeuronSet:
+    return NeuronAnalyzer(planted_model(on=framework)).find_neurons_for(*texts(60))
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,13 @@ def test_every_mode_hurts_the_target_more_than_random_neurons_do(results: Ablati
     assert zero.damage.low > 2 * abs(zero.off_target_damage.value)
 
 
-def test_zeroing_equals_a_model_without_the_neurons_weights(results: AblationResults, neurons: NeuronSet) -> None:
-    import torch
-
-    model = planted_model()
-    with torch.no_grad():
-        model.engine.model.transformer.h[LAYER].mlp.c_proj.weight[NEURON] = 0  # type: ignore[attr-defined]
+def test_zeroing_equals_a_model_without_the_neurons_weights(results: AblationResults, framework: str) -> None:
+    model = planted_model(on=framework)
+    model.weights(f"{LAYER}.mlp.W_out[{NEURON}]").write(np.zeros(model.architecture.d_model))
     scores = []
     for example in dataset(0):
-        logits = model.engine.forward(TokenBatch.of(model.encode(example.clean).ids.tolist())).logits[0, -1]
-        share = logits.double().softmax(-1)[ANSWER]
-        scores.append(float(share.log() - (1 - share).log()))
+        share = softmax(model.logits(example.clean).numpy()[0, -1].astype(np.float64))[ANSWER]
+        scores.append(np.log(share) - np.log(1 - share))
     assert results.modes[0].ablated.value == pytest.approx(float(np.mean(scores)), abs=1e-4)
 
 
@@ -101,5 +97,10 @@ def test_what_cannot_be_ablated_is_said(neurons: NeuronSet) -> None:
         NeuronAblator(tiny.model("gpt2")).test_ablation(neurons, dataset(0))
     with pytest.raises(DatasetError, match="wrong answer"):
         ablator.test_ablation(neurons, Dataset([Example("w5 w6", answer="w7"), Example("w6 w7", answer="w8")]))
+
+
+def test_where_no_task_fits_the_model_the_other_texts_must_be_given() -> None:
+    model = planted_model()
+    neurons = NeuronAnalyzer(model).find_neurons_for(*texts(60))
     with pytest.raises(DatasetError, match="offTarget"):
-        ablator.test_ablation(neurons, dataset(0))
+        NeuronAblator(model).test_ablation(neurons, dataset(0))

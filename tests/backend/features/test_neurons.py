@@ -29,9 +29,9 @@ def test_permutation_p_values_are_uniform_without_an_effect() -> None:
     assert p_values.min() >= 1 / 501
 
 
-def test_a_planted_neuron_is_found_at_its_layer() -> None:
+def test_a_planted_neuron_is_found_at_its_layer(framework: str) -> None:
     positive, negative = texts(60)
-    found = NeuronAnalyzer(planted_model()).find_neurons_for(positive, negative)
+    found = NeuronAnalyzer(planted_model(on=framework)).find_neurons_for(positive, negative)
     assert found.layer == LAYER
     assert found.ids == [NEURON]
     neuron = found.neurons[0]
@@ -43,14 +43,11 @@ def test_a_planted_neuron_is_found_at_its_layer() -> None:
     assert found.as_dictionary()["layer"] == LAYER
 
 
-def test_of_two_layers_that_tell_as_well_the_earlier_one_is_taken() -> None:
-    import torch
-
-    model = planted_model()
-    blocks = model.engine.model.transformer.h  # type: ignore[attr-defined]
-    with torch.no_grad():
-        blocks[LAYER + 1].mlp.c_fc.weight[:, NEURON] = blocks[LAYER].mlp.c_fc.weight[:, NEURON]
-        blocks[LAYER + 1].mlp.c_fc.bias[NEURON] = 0
+def test_of_two_layers_that_tell_as_well_the_earlier_one_is_taken(framework: str) -> None:
+    model = planted_model(on=framework)
+    for name in ("W_in", "b_in"):
+        planted = model.weights(f"{LAYER}.mlp.{name}[{NEURON}]").read()
+        model.weights(f"{LAYER + 1}.mlp.{name}[{NEURON}]").write(planted)
     found = NeuronAnalyzer(model).find_neurons_for(*texts(60))
     assert found.by_layer[LAYER + 1] > 0.51
     assert found.layer == LAYER
@@ -82,8 +79,8 @@ def test_nothing_is_found_where_nothing_is_planted() -> None:
     assert false_alarms <= 12  # at a rate of 5 % more than 12 of 100 happen once in a thousand times
 
 
-def test_a_mixture_of_experts_has_neurons_over_all_experts() -> None:
-    model = tiny.model("gpt_oss")
+def test_a_mixture_of_experts_has_neurons_over_all_experts(framework: str) -> None:
+    model = tiny.model("gpt_oss", on=framework)
     positive, negative = texts(30)
     found = NeuronAnalyzer(model, texts=30).find_neurons_for(positive, negative)
     assert all(0 <= neuron < model.architecture.neurons for neuron in found)

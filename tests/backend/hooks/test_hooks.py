@@ -17,8 +17,8 @@ PROMPT = "w5 w17 w40 w8 w77"
 
 
 @pytest.fixture
-def model() -> TransformerModel:
-    return tiny.model("llama")
+def model(framework: str) -> TransformerModel:
+    return tiny.model("llama", on=framework)
 
 
 def logits(model: TransformerModel, **options: Any) -> Any:

@@ -30,8 +30,8 @@ def notices(seen: list[str]) -> events.Listener:
     return lambda event: seen.append(event.message) if isinstance(event, events.Notice) else None
 
 
-def test_functions_come_back_by_their_path_and_others_are_told(tmp_path: Path) -> None:
-    model = tiny.model("gpt2")
+def test_functions_come_back_by_their_path_and_others_are_told(framework: str, tmp_path: Path) -> None:
+    model = tiny.model("gpt2", on=framework)
     manager = model.hook_manager
     manager.add_persistent_hook(InterventionHook(1, "headOutput", doubled, formal, head=2, name="kept"))
     manager.add_persistent_hook(ActivationHook(1, "mlp", lambda a: a, name="lost"))
@@ -42,7 +42,7 @@ def test_functions_come_back_by_their_path_and_others_are_told(tmp_path: Path) -
         path = model.save(str(tmp_path / "model"))
         assert len(said) == 1
         assert "lost at 1.mlp was not saved" in said[0]
-        loaded = TransformerModel.load(path)
+        loaded = TransformerModel.load(path, engine=framework)
     assert len(said) == 2
     assert [hook.name for hook in loaded.hook_manager] == ["kept"]
     manager.remove_hook("passing")

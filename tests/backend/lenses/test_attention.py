@@ -21,8 +21,8 @@ def test_the_heads_set_by_hand_have_their_roles() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_oss", "gemma2"])
-def test_patterns_are_the_models_own(architecture: str) -> None:
-    model = tiny.model(architecture)
+def test_patterns_are_the_models_own(architecture: str, framework: str) -> None:
+    model = tiny.model(architecture, on=framework)
     found = attention_patterns(model, "w5 w6 w7 w8")
     assert found.patterns.shape == (tiny.LAYERS, 4, 4, 4)
     sums = found.patterns.sum(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
+from scipy.special import softmax
 
 from neuroscope.lenses.logit_lens import answers_by_layer, decided_from, logit_lens
 from neuroscope.models.engines.protocol import TokenBatch
@@ -15,8 +15,8 @@ TEXT = "w5 w6 w7 w8 w9"
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_oss", "gemma2"])
-def test_the_last_row_is_the_models_prediction(architecture: str) -> None:
-    model = tiny.model(architecture)
+def test_the_last_row_is_the_models_prediction(architecture: str, framework: str) -> None:
+    model = tiny.model(architecture, on=framework)
     lens = logit_lens(model, TEXT)
     logits = model.engine.ops.to_numpy(model.engine.bare_logits(model.encode(TEXT)))[0]
     assert lens.predictions == [model.tokenizer.decode([int(token)]) for token in logits.argmax(-1)]
@@ -26,14 +26,15 @@ def test_the_last_row_is_the_models_prediction(architecture: str) -> None:
     assert all(0 < p <= 1 for row in lens.probability for p in row)
 
 
-def test_a_layer_is_read_through_the_final_norm_and_the_unembedding() -> None:
-    model = tiny.model("llama")
+def test_a_layer_is_read_through_the_final_norm_and_the_unembedding(framework: str) -> None:
+    model = tiny.model("llama", on=framework)
     engine = model.engine
     lens = logit_lens(model, TEXT)
-    stream = engine.forward(model.encode(TEXT), capture=[Site(0, Component.RESIDUAL)])[Site(0, Component.RESIDUAL)]
-    with torch.no_grad():
-        expected = engine.model.lm_head(engine.model.model.norm(stream))[0].softmax(-1)  # type: ignore[attr-defined]
-    assert lens.probability[1] == pytest.approx(expected.max(-1).values.tolist(), abs=1e-5)
+    site = Site(0, Component.RESIDUAL)
+    stream = engine.ops.to_numpy(engine.forward(model.encode(TEXT), capture=[site])[site])[0].astype(np.float64)
+    normalised = stream / np.sqrt((stream**2).mean(-1, keepdims=True) + 1e-6) * engine.weights("ln_final.w").read()
+    expected = softmax(normalised @ engine.weights("unembed.W_U").read(), axis=-1)
+    assert lens.probability[1] == pytest.approx(expected.max(-1), abs=1e-5)
 
 
 def test_where_a_prediction_is_decided() -> None:
@@ -41,8 +42,8 @@ def test_where_a_prediction_is_decided() -> None:
     assert decided_from(table).tolist() == [1, 3, 0]
 
 
-def test_answers_are_ranked_at_the_last_token() -> None:
-    engine = tiny.engine("gpt2")
+def test_answers_are_ranked_at_the_last_token(framework: str) -> None:
+    engine = tiny.engine_on(framework, "gpt2")
     batch = TokenBatch.of([[5, 6, 7], [8, 9]])
     logits = engine.ops.to_numpy(engine.bare_logits(batch))[np.arange(2), batch.column(-1)]
     probability, rank = answers_by_layer(engine, batch, logits.argmax(-1))

@@ -17,11 +17,6 @@ PROMPTS = [[5, 17, 40, 8, 77, 23, 60, 11, 9], [31, 7, 52, 66, 13, 90]]
 LOGIT_TOLERANCE = 1e-4
 
 
-@pytest.fixture(params=tiny.ENGINES)
-def framework(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=tiny.ARCHITECTURES)
 def engine(request: pytest.FixtureRequest, framework: str) -> Engine:
     return tiny.engine_on(framework, request.param)

@@ -27,11 +27,6 @@ LAYER = 1
 Numbers = Any
 
 
-@pytest.fixture(params=tiny.ENGINES)
-def framework(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=tiny.ARCHITECTURES)
 def architecture(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -26,8 +26,8 @@ def sentences(words: range, count: int = 24) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def model() -> TransformerModel:
-    return planted_model()
+def model(framework: str) -> TransformerModel:
+    return planted_model(on=framework)
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +108,8 @@ def test_a_vector_loads_by_name_in_a_hook_at_the_hooks_own_site(model: Transform
     ("architecture", "component"),
     [("gpt2", "mlp"), ("gpt2", "residual"), ("gpt_oss", "mlp"), ("gpt_oss", "residual"), ("gpt_oss", "router")],
 )
-def test_a_run_within_a_hook_leaves_the_outer_run_as_it_was(architecture: str, component: str) -> None:
-    model = tiny.model(architecture)
+def test_a_run_within_a_hook_leaves_the_outer_run_as_it_was(architecture: str, component: str, framework: str) -> None:
+    model = tiny.model(architecture, on=framework)
     batch = model.encode("w5 w6 w7")
     before = model.engine.ops.to_numpy(model.engine.forward(batch).logits)
 
