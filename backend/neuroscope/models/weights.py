@@ -301,7 +301,7 @@ class WeightView:
 
     @property
     def dtype(self) -> str:
-        """The type in which it is stored."""
+        """The type in which it is stored, or "quantised"."""
         return self._store.dtype(self._site)
 
     @python_only

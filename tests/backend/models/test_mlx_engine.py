@@ -22,7 +22,6 @@ from neuroscope.errors import (
     ModelLoadError,
     ParityError,
     UnsupportedArchitectureError,
-    WeightError,
 )
 from neuroscope.models import engines, saving
 from neuroscope.models.engines import mlx_library, usual_engine
@@ -243,79 +242,6 @@ def test_mlx_is_the_usual_engine_on_apple_silicon_only(
     assert usual_engine() == expected
 
 
-# --- quantised models ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def quantised(tmp_path: Path) -> TransformerModel:
-    """A tiny Llama as mlx-lm saves it at eight bits."""
-    import mlx.core as mx
-    import mlx.nn as nn
-    from mlx.utils import tree_flatten
-
-    engine: Any = tiny.engine_on("mlx", "llama")
-    nn.quantize(
-        engine.model,
-        group_size=32,
-        bits=8,
-        class_predicate=lambda _, m: hasattr(m, "to_quantized") and m.weight.shape[-1] == 32,
-    )
-    folder = changed("llama", tmp_path, lambda config: config.update(quantization={"group_size": 32, "bits": 8}))
-    mx.save_safetensors(str(folder / "model.safetensors"), dict(tree_flatten(engine.model.parameters())))
-    return TransformerModel.from_hugging_face(str(folder), engine="mlx")
-
-
-def test_a_quantised_model_is_captured_and_its_activations_edited(quantised: TransformerModel) -> None:
-    plain = tiny.engine_on("mlx", "llama")
-    batch = TokenBatch.of(PROMPTS)
-    engine = quantised.engine
-    assert quantised.verify().passed
-    a, b = (np.array(e.forward(batch).logits)[batch.real] for e in (plain, engine))
-    assert 1e-6 < difference(a, b) < 0.5
-    doubled = Edit(Site(1, Component.HEAD_OUTPUT, head=1), lambda value, _: value * 2)
-    assert difference(b, np.array(engine.forward(batch, edits=[doubled]).logits)[batch.real]) > 1e-3
-
-
-def test_a_quantised_model_has_gradients(quantised: TransformerModel) -> None:
-    engine, batch, site = quantised.engine, TokenBatch.of([PROMPTS[0]]), Site(0, Component.RESIDUAL)
-    request = LogitRequest.last(batch, np.array([[3, 8]]))
-    found = engine.gradients(batch, lambda logits: logits[:, 0] - logits[:, 1], [site], logits=request)
-    gradient = np.array(found.gradients[site])
-    direction = gradient / np.linalg.norm(gradient)
-
-    def metric(step: float) -> float:
-        edit = Edit(site, lambda value, _: value + engine.ops.asarray(step * direction))
-        first, second = np.array(engine.forward(batch, edits=[edit], logits=request).logits)[0]
-        return float(first - second)
-
-    assert (metric(0.02) - metric(-0.02)) / 0.04 == pytest.approx(float((gradient * direction).sum()), rel=0.02)
-
-
-def test_a_quantised_weight_is_read_and_not_written(quantised: TransformerModel, tmp_path: Path) -> None:
-    plain = tiny.engine_on("mlx", "llama")
-    for name in ("1.attn.W_Q[2]", "1.mlp.W_in[7]", "embed.W_E[5]"):
-        view = quantised.weights(name)
-        read = view.read()
-        assert 1e-6 < difference(plain.weights(name).read(), read) < 0.1
-        for act in (lambda view=view, read=read: view.write(read), view.snapshot):
-            with pytest.raises(WeightError, match="is quantised") as caught:
-                act()
-            assert name in str(caught.value)
-            assert "mlx_lm.convert --dequantize" in str(caught.value)
-    gain = quantised.weights("1.ln1.w")  # what is not packed can be written, and is saved beside what is
-    gain.write(gain.read() * 2)
-    quantised.save(str(tmp_path / "kept"))
-    again = TransformerModel.from_hugging_face(str(tmp_path / "kept"), engine="mlx")
-    batch = TokenBatch.of(PROMPTS)
-    assert difference(quantised.engine.forward(batch).logits, again.engine.forward(batch).logits) == 0
-
-
-def test_foreign_packings_are_refused_by_name(tmp_path: Path) -> None:
-    folder = changed("llama", tmp_path, lambda config: config.update(quantization_config={"quant_method": "gptq", "bits": 4}))
-    with pytest.raises(UnsupportedArchitectureError, match="'gptq'"):
-        TransformerModel.from_hugging_face(str(folder), engine="mlx")
-
-
 # --- threads and processes -------------------------------------------------------------------------------------------
 
 
@@ -347,13 +273,16 @@ model.verify()
 model.generate("w5 w17 w40", max_tokens=3)
 model.hook_manager.add_hook(InterventionHook(layer=1, component="residual", action=lambda x: x * 1.5))
 model.predictions("w5 w17")
+weight = model.weights("1.mlp.W_out")
+weight.write(weight.read() * 2)
+model.save({folder!r} + "-" + model.engine.name)
 print(model.engine.name, sorted({{"torch", "mlx", "mlx_lm"}} & set(sys.modules)))
 """
 
 
 @pytest.mark.parametrize(("engine", "loaded"), [("mlx", ["mlx"]), ("torch", ["torch"])])
-def test_a_process_imports_only_its_engine(engine: str, loaded: list[str]) -> None:
-    code = _ALONE.format(folder=str(tiny.saved("llama")), engine=engine)
+def test_a_process_imports_only_its_engine(engine: str, loaded: list[str], tmp_path: Path) -> None:
+    code = _ALONE.format(folder=str(changed("llama", tmp_path, lambda _: None)), engine=engine)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split("\n")[-2] == f"{engine} {loaded}"

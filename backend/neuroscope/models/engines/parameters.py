@@ -244,12 +244,14 @@ class Parameters(ABC):
 
     def dtype(self, site: WeightSite) -> str:
         """See `WeightView.dtype`."""
-        return self._type(self._array(site.layer, self._places[site.weight].path))
+        path = self._places[site.weight].path
+        return "quantised" if self._quantised(site.layer, path) else self._type(self._array(site.layer, path))
 
     def read(self, site: WeightSite) -> Numbers:
         """See `WeightView.read`."""
         stored = self._places[site.weight]
-        numbers = decoded(self._taken(site), self.dtype(site))
+        with self._exclusive():
+            numbers = decoded(self._taken(site), self._type(self._array(site.layer, stored.path)))
         return numbers + np.asarray(stored.shift, numbers.dtype) if stored.shift else numbers
 
     def write(self, site: WeightSite, values: Numbers, *, tied: bool) -> None:
