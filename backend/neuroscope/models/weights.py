@@ -338,7 +338,9 @@ class WeightView:
 
     def snapshot(self) -> WeightSnapshot:
         """The weight as it is stored now. Raises `WeightError` for a quantised weight."""
-        return WeightSnapshot(self.name, self.dtype, self._store.bits(self._site))
+        bits = self._store.bits(self._site)
+        bits.flags.writeable = False
+        return WeightSnapshot(self.name, self.dtype, bits)
 
     def restore(self, snapshot: WeightSnapshot) -> None:
         """Put a snapshot of this weight back, bit for bit; `ArgumentError` for one of another weight or type."""

@@ -12,6 +12,9 @@ import pytest
 import torch
 from scipy.special import erf, expit, softmax
 
+from neuroscope.circuits.baseline import source_means
+from neuroscope.circuits.compiled import CircuitEngine
+from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, CircuitError, SiteError, WeightError
 from neuroscope.models.engines.protocol import Engine, TokenBatch
@@ -320,7 +323,9 @@ def test_short_types_are_rounded_as_torch_rounds_and_restored_bit_for_bit(
 def test_what_was_computed_with_other_weights_is_not_used(framework: str) -> None:
     engine = tiny.engine_on(framework, "gpt2")
     batch = TokenBatch.of([PROMPT])
-    prefix, runs = engine.prefix(batch, 3), PairRuns(engine, random_pairs())
+    prefix, pairs = engine.prefix(batch, 3), random_pairs()
+    runs, means = PairRuns(engine, pairs), source_means(PairRuns(engine, pairs, share_prefix=False))
+    compiled = CircuitEngine(engine, Graph.of(engine.anatomy).valid, means, pairs.clean)
     view = engine.weights("0.mlp.b_out")
     snapshot = view.snapshot()
     view.write(view.read() + 1)
@@ -328,7 +333,10 @@ def test_what_was_computed_with_other_weights_is_not_used(framework: str) -> Non
         engine.forward(batch, prefix=prefix)
     with pytest.raises(CircuitError, match="changed since these pairs ran"):
         runs.again(1, residual=runs.clean.streams[0])
+    with pytest.raises(CircuitError, match="changed since the circuit was compiled"):
+        compiled.forward(batch)
     view.restore(snapshot)
+    compiled.forward(batch)
     engine.forward(batch, prefix=prefix)
     runs.again(1, residual=runs.clean.streams[0])
 

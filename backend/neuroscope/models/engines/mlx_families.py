@@ -195,7 +195,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _llama("qwen3"),
     "gemma2": _llama("gemma2", **_GEMMA),
     "gemma3_text": _llama("gemma3_text", **_GEMMA, windows=True),
-    "gpt_oss": _llama("gpt_oss", moe=True, windows=True, down_projection="mlp.experts.down_proj", experts=_experts),
+    "gpt_oss": _llama("gpt_oss", windows=True, down_projection="mlp.experts.down_proj", experts=_experts),
 }
 
 #: Hugging Face's names of nonlinearities.

@@ -94,10 +94,13 @@ class FamilyPaths:
     position_embedding: str | None = None
     attention_write_norm: str | None = None
     mlp_write_norm: str | None = None
-    moe: bool = False
     input_first: bool = False
     gain_shift: float = 0.0
     experts: Callable[[Anatomy], Mapping[Weight, Stored]] | None = None
+
+    @property
+    def moe(self) -> bool:
+        return self.experts is not None
 
 
 def places(family: FamilyPaths, anatomy: Anatomy, unembedding: str) -> dict[Weight, Stored]:
@@ -308,7 +311,7 @@ class Parameters(ABC):
                 while self._dirty:
                     site = self._dirty.pop()
                     self._current[site] = bits_digest(self.bits(site))
-        changed = {site: digest for site, digest in self._current.items() if digest != self._original[site]}
+        changed = {site: digest for site, digest in dict(self._current).items() if digest != self._original[site]}
         return dict(sorted(changed.items(), key=lambda item: str(item[0])))
 
     def path(self, site: WeightSite) -> str:

@@ -246,7 +246,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3": _llama(),
     "gemma2": _llama(**_GEMMA),
     "gemma3_text": _llama(**_GEMMA, rotary_by_layer_type=True),
-    "gpt_oss": _llama(moe=True, experts=_experts),
+    "gpt_oss": _llama(experts=_experts),
 }
 
 

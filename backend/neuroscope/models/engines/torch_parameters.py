@@ -45,8 +45,8 @@ class TorchParameters(Parameters):
         array = self._array(layer, stored.path)
         assert array is not None
         assert array.is_contiguous()
-        part = self._part(array, stored, index)
-        part.copy_(torch.from_numpy(np.ascontiguousarray(bits).view(f"i{bits.dtype.itemsize}").reshape(bits.shape)))
+        signed = np.array(bits, order="C").view(f"i{bits.dtype.itemsize}")
+        self._part(array, stored, index).copy_(torch.from_numpy(signed))
 
     def _part(self, array: Tensor, stored: Stored, index: tuple[Any, ...]) -> Tensor:
         """The part as whole numbers, a view."""
