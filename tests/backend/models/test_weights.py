@@ -17,7 +17,7 @@ from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, CircuitError, SiteError, WeightError
-from neuroscope.models.engines.protocol import Engine, TokenBatch
+from neuroscope.models.engines.protocol import Engine, GenerationSettings, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.models.weights import Weight, WeightSite
@@ -405,11 +405,31 @@ def test_what_is_wrong_is_said(
     assert model.changed_weights == []
 
 
-def test_a_tied_matrix_is_written_where_that_is_meant(framework: str) -> None:
-    engine = tiny.engine_on(framework, "gpt2")
-    engine.weights("unembed.W_U[3]").write(np.full(32, 2.0), tied=True)
-    assert (engine.weights("embed.W_E[3]").read() == 2).all()
-    assert list(engine.changed_weights()) == ["embed.W_E"]
+@pytest.mark.parametrize("name", ["gpt2-medium", "gpt-oss-20b"])
+def test_a_tied_matrix_is_written_where_that_is_meant(framework: str, name: str, tmp_path: Path) -> None:
+    """mlx-lm's gpt-oss keeps the unembedding apart even where the two are tied."""
+    model = TransformerModel.from_hugging_face(f"bundled:{name}", engine=framework)
+    width, prompt = model.architecture.d_model, "The capital of France is"
+    model.weights("unembed.W_U[300]").write(np.full(width, 2.0), tied=True)
+    assert (model.weights("embed.W_E[300]").read() == 2).all()
+    assert model.changed_weights == ["embed.W_E"]
+    batch = model.encode(prompt)
+    found = model.logits(prompt).numpy()
+    assert model.engine.ops.to_numpy(model.engine.bare_logits(batch)) == pytest.approx(found, abs=1e-3)
+    again = TransformerModel.from_hugging_face(model.save(str(tmp_path / "kept")), engine=framework)
+    assert (again.logits(prompt).numpy() == found).all()
+
+
+def test_a_generation_under_way_goes_on_with_what_is_written(framework: str) -> None:
+    engine, settings = tiny.engine_on(framework, "llama"), GenerationSettings(max_tokens=4)
+    batch = TokenBatch.of([PROMPT])
+    plain = [engine.ops.to_numpy(step.logits) for step in engine.generate(batch, settings)]
+    steps = engine.generate(batch, settings)
+    assert (engine.ops.to_numpy(next(steps).logits) == plain[0]).all()
+    view = engine.weights("unembed.W_U")
+    view.write(view.read() * 2)
+    for step, expected in zip(steps, plain[1:], strict=True):
+        assert engine.ops.to_numpy(step.logits) == pytest.approx(expected * 2, abs=1e-4)
 
 
 # --- saving, and by message --------------------------------------------------------------------------------------------
