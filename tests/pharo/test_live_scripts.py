@@ -54,7 +54,7 @@ def lived(folder: Path, server: str, statements: str, shown: Mapping[str, str]) 
     printed = "".join(f"Leaves of: ({expression}) at: '{name}'.\n" for name, expression in shown.items())
     script.write_text(f"NeuroScope connectTo: '{server}'.\n{statements}\n{printed}NeuroScope disconnect.\n")
     output = gst(PRINTER, script, timeout=300)
-    found = dict(line[1:].split(" ", 1) for line in output.splitlines() if line.startswith("="))
+    found = dict(line[1:].split("\t", 1) for line in output.splitlines() if line.startswith("="))
     assert found, output
     assert "error:" not in output, output
     return found
