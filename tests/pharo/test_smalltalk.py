@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from neuroscope.models.model import TransformerModel
+from neuroscope_bridge.keys import make_keys
 from tests.bridge.serving import save_tiny, serving
 from tests.pharo.smalltalk import HOME, gst, needs_gst
 
@@ -74,3 +75,25 @@ def test_a_class_that_cannot_be_compiled_is_named(tmp_path: Path) -> None:
     output = gst(script)
     assert "NsBroken.class.st" in output
     assert "cannot compile bad" in output
+
+
+def test_with_keys_a_session_is_encrypted_and_without_them_there_is_none(tmp_path: Path) -> None:
+    make_keys(tmp_path)
+    (tmp_path / "damaged.key").write_text('public-key = "too short"\n')
+    script = tmp_path / "keys.st"
+    try_ = "[{}] on: NsError do: [:error | (error code, ': ', error messageText) displayNl. error return: nil].\n"
+    with serving("--keys", str(tmp_path)) as (_, address):
+        script.write_text(
+            f"NeuroScope connectTo: '{address}' key: '{tmp_path}/client.key_secret' serverKey: '{tmp_path}/server.key'.\n"
+            "(NeuroScope evaluate: '3 + 4') displayNl.\n"
+            "NeuroScope disconnect.\n"
+            + try_.format(f"NsSession new setAddress: '{address}' keys: nil; patience: 1000; reconnect")
+            + try_.format("NsKeys key: 'nowhere.key_secret' serverKey: 'server.key'")
+            + try_.format(f"NsKeys key: '{tmp_path}/client.key_secret' serverKey: '{tmp_path}/damaged.key'")
+        )
+        output = gst(script)
+    assert "\n7\n" in output, output
+    assert f"server-gone: Nothing was heard from {address}." in output
+    assert "connectTo:key:serverKey:" in output
+    assert "file: There is no key file nowhere.key_secret." in output
+    assert f"file: {tmp_path}/damaged.key holds no public-key." in output
