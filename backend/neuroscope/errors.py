@@ -148,6 +148,11 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     return [folded[match] for match in matches]
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be read or written, without the path that the message names already."""
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+
+
 def did_you_mean(name: str, choices: Iterable[str], *, listing: str = "Known") -> str:
     """A remedy line: the nearest names where any is near, otherwise every choice (at most twenty)."""
     choices = sorted(set(choices))

@@ -51,9 +51,15 @@ def test_scripts_of_one_run_share_a_workspace(tmp_path: Path) -> None:
 
 
 def test_a_model_is_bound_and_its_alias_told(tmp_path: Path, model: Path) -> None:
-    done = neuroscope("run", "--alias", f"gpt2-medium={model}", "--model", "gpt2-medium", script(tmp_path, "model name"))
+    done = neuroscope("run", "--alias", f"gpt2-medium={model}", "--model", "gpt2-medium", "-q", script(tmp_path, "model name"))
     assert done.stdout == "'gpt2-medium'\n"
-    assert f"{model} stands in for gpt2-medium." in done.stderr
+    assert done.stderr == f"{model} stands in for gpt2-medium.\n"
+
+
+def test_a_folder_is_no_script(tmp_path: Path) -> None:
+    done = neuroscope("run", str(tmp_path))
+    assert done.returncode != 0
+    assert f"{tmp_path} cannot be read: is a directory." in done.stderr
 
 
 def test_json_holds_variables_model_seed_and_versions(tmp_path: Path, model: Path) -> None:

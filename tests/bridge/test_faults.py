@@ -366,6 +366,8 @@ def test_with_keys_only_known_clients_come_in(tmp_path: Path) -> None:
 
 def test_a_model_named_at_the_start_is_there_for_every_session(tmp_path: Path) -> None:
     folder = save_tiny(tmp_path / "tiny")
-    with serving("--alias", f"gpt2-medium={folder}", "--model", "gpt2-medium") as (_, address), Raw(address) as raw:
+    log, options = tmp_path / "log", ("--alias", f"gpt2-medium={folder}", "--model", "gpt2-medium")
+    with serving(*options, log=log) as (_, address), Raw(address) as raw:
+        assert f"{folder} stands in for gpt2-medium." in log.read_text()
         assert raw.value(op="hello")["models"] == ["gpt2-medium"]
         assert raw.value(op="evaluate", source="model name") == "gpt2-medium"

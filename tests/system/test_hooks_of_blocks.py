@@ -45,7 +45,7 @@ def test_the_condition_sees_the_task_type_of_the_call_or_of_the_model(model: Tra
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        ("[:a | nil]", "answered None, not activations"),
+        ("[:a | nil]", "answered nil, not activations"),
         ("[:a | 3]", "answered 3, not activations"),
         ("[:a :p | a at: 4]", "not activations"),
         ("[:a | a foo]", "foo"),

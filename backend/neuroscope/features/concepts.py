@@ -124,6 +124,13 @@ def concept_texts(
 
 def _own(texts: Sequence[str], against: Sequence[str] | None, seed: int) -> ConceptTexts:
     words = all(len(text.split()) == 1 for text in texts)
+    few = FEWEST // len(_CARRIERS)
+    if words and min(len(set(texts)), few if against is None else len(set(against))) < few:
+        beside = "" if against is None else f" and {_words(against)} against it"
+        raise DatasetError(
+            f"{_words(texts)} for the concept{beside} are too few to find units and judge them.",
+            remedy=f"Give at least {few} of either kind.",
+        )
     if against is None and not words:
         raise DatasetError("Own texts need texts to compare them with.", remedy="findNeuronsFor: myTexts against: otherTexts")
     others = [str(text) for text in against] if against is not None else _OTHER_WORDS
@@ -132,6 +139,11 @@ def _own(texts: Sequence[str], against: Sequence[str] | None, seed: int) -> Conc
     random = np.random.default_rng(seed)
     count = max(FEWEST, 4 * len(texts))
     return _labelled("own words", several(_filled(texts), count, random), several(_filled(others), count, random), True)
+
+
+def _words(words: Sequence[str]) -> str:
+    count = len(set(words))
+    return f"{count} word{'' if count == 1 else 's'}"
 
 
 def several(make: Texts, n: int, random: np.random.Generator) -> list[str]:

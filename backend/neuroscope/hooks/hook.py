@@ -214,7 +214,7 @@ class ActivationHook:
             found = answer.array
         elif answer is None or isinstance(answer, (bool, int, float, str)):
             raise HookError(
-                f"The action of {self.name} at {self._site} answered {answer!r}, not activations.",
+                f"The action of {self.name} at {self._site} answered {'nil' if answer is None else repr(answer)}, not activations.",
                 site=self._site,
                 remedy="End the action with the activations themselves.",
             )

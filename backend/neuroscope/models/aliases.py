@@ -56,17 +56,28 @@ def in_force(given: Iterable[str] = (), *, embedded: bool = False) -> Iterator[N
 
 def follow(name: str) -> str:
     """What `name` stands for in the end. A stand-in that the user asked for is told once. Cycles are an `ArgumentError`."""
+    chain = _chain(name)
+    told = _told.get()
+    if name in _given.get() and told is not None and name not in told:
+        told.add(name)
+        events.notice(f"{chain[-1]} stands in for {name}.")
+    return chain[-1]
+
+
+def stand_in(name: str) -> str | None:
+    """What stands in for `name` because the user asked for it, or None. Tells nobody."""
+    return _chain(name)[-1] if name in _given.get() else None
+
+
+def _chain(name: str) -> list[str]:
+    """`name`, and what each name stands for in turn."""
     given = _given.get()
     chain = [name]
     while (target := given.get(chain[-1]) or STANDARD.get(chain[-1])) is not None and target != chain[-1]:
         if target in chain:
             raise ArgumentError(f"The aliases {' → '.join([*chain, target])} go round in a circle.", remedy="Drop one of them.")
         chain.append(target)
-    told = _told.get()
-    if name in given and told is not None and name not in told:
-        told.add(name)
-        events.notice(f"{chain[-1]} stands in for {name}.")
-    return chain[-1]
+    return chain
 
 
 def table() -> dict[str, str]:

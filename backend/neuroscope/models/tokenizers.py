@@ -29,7 +29,10 @@ def load_tokenizer(folder: Path) -> Any:
                 return tokenizer
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # The engine refuses a prompt that is too long; a warning beside that would only puzzle.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return tokenizer
     # `tokenizers` raises plain `Exception` for a damaged file.
     except Exception as error:
         raise ModelLoadError(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.errors import ArgumentError, DatasetError, did_you_mean, reason
 from neuroscope.results import plain
 from neuroscope.vocabulary import public, python_only
 
@@ -123,7 +123,7 @@ class Dataset:
         except FileNotFoundError as error:
             raise DatasetError(f"There is no file {file}.", remedy="Check the path.") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{file} cannot be read: {error}", remedy="It must be UTF-8 text.") from error
+            raise DatasetError(f"{file} cannot be read: {reason(error)}.", remedy="It must be UTF-8 text.") from error
         rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text, file)
         examples = [_example(item, f"{file}, line {line}") for line, item in rows]
         if not examples:

@@ -21,7 +21,8 @@ class Estimate:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        value, low, high = (f"{round(number, 3) + 0.0:.3f}" for number in (self.value, self.low, self.high))  # no -0.000
+        return f"{value} [{low}, {high}]"
 
     def as_dictionary(self) -> dict[str, float | int]:
         return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}

@@ -31,9 +31,10 @@ Embedded = Annotated[
     bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
 ]
 Engine = Annotated[
-    str | None, typer.Option("--engine", help="Tensor engine: torch or mlx. By default mlx on Apple silicon, else torch.")
+    str | None,
+    typer.Option("--engine", metavar="NAME", help="Tensor engine: torch or mlx. By default mlx on Apple silicon, else torch."),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything drawn at random (default 0).")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything drawn at random (default 0).")]
 Bind = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,7 +53,7 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 
 @app.command()
 def run(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Scripts, run in order in one workspace.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Scripts, run in order in one workspace.")],
     model: Model = None,
     alias: Alias = None,
     bind: Bind = None,
@@ -153,7 +154,7 @@ def tasks(
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
     task: Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="Only this task. May be repeated.")] = None,
-    n: Annotated[int, typer.Option("-n", help="Items a task.", min=2)] = 200,
+    n: Annotated[int, typer.Option("--items", "-n", metavar="N", help="Items a task.", min=2)] = 200,
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
@@ -301,7 +302,7 @@ def serve(
     engine: Engine = None,
     embedded: Embedded = False,
     seed: Seed = None,
-    max_sessions: Annotated[int, typer.Option(help="Sessions at a time.", min=1)] = 256,
+    max_sessions: Annotated[int, typer.Option(metavar="N", help="Sessions at a time.", min=1)] = 256,
     max_time: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
     ] = None,

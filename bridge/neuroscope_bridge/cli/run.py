@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroscope import events, settings
-from neuroscope.errors import ArgumentError
+from neuroscope.errors import ArgumentError, reason
 from neuroscope.results import Result, plain
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.files import FileError
@@ -157,7 +157,7 @@ def _read(path: Path) -> str:
         remedy = f"There is {', '.join(near[:3])}." if near else "Check the path."
         raise FileError(f"There is no file {path}.", remedy=remedy) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read: {error}", remedy="A script is a UTF-8 text file.") from error
+        raise FileError(f"{path} cannot be read: {reason(error)}.", remedy="A script is a UTF-8 text file.") from error
 
 
 def _check_writable(options: RunOptions) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from neuroscope.errors import reason
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.files import FileError
 from neuroscope_bridge.host import Host, HostOptions
@@ -92,7 +93,9 @@ def token_from(path: Path | None) -> str | None:
     try:
         found = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path} cannot be read: {error}", remedy="A file with the secret as its only line.") from error
+        raise FileError(
+            f"{path} cannot be read: {reason(error)}.", remedy="A file with the secret as its only line."
+        ) from error
     if not found or not found.isascii() or not found.isprintable() or " " in found:
         raise FileError(f"{path} holds no token.", remedy="One line of printable ASCII without spaces.")
     return found

@@ -18,9 +18,13 @@ stderr = Console(stderr=True, highlight=False)
 
 @contextmanager
 def progress_shown(quiet: bool = False) -> Iterator[None]:
-    """Show the library's events on standard error: bars on a terminal, one line for each finished job elsewhere."""
+    """Show the library's events on standard error: bars on a terminal, one line for each finished job elsewhere.
+
+    Quiet leaves out progress, not notices: what stands in for what is told always.
+    """
     if quiet:
-        yield
+        with events.listen(_notice):
+            yield
     elif stderr.is_terminal:
         with _Bars() as bars, events.listen(bars):
             yield
@@ -29,10 +33,14 @@ def progress_shown(quiet: bool = False) -> Iterator[None]:
             yield
 
 
-def _line(event: events.Event) -> None:
+def _notice(event: events.Event) -> None:
     if isinstance(event, events.Notice):
         print(event.message, file=sys.stderr, flush=True)
-    elif event.finished and event.seconds >= 1:
+
+
+def _line(event: events.Event) -> None:
+    _notice(event)
+    if isinstance(event, events.Progress) and event.finished and event.seconds >= 1:
         print(f"{event.job}: {event.done} {event.unit} in {event.seconds:.1f} s", file=sys.stderr, flush=True)
 
 

@@ -9,7 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from neuroscope import settings, vocabulary
+from neuroscope import events, settings, vocabulary
 from neuroscope.models import aliases
 from neuroscope.models.registry import ModelRegistry, sharing
 from neuroscope_bridge.host.limits import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Limits
@@ -29,6 +29,11 @@ class HostOptions:
     engine: str | None = None
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)
+
+
+def _logged(event: events.Event) -> None:
+    if isinstance(event, events.Notice):
+        log.log(logging.WARNING if event.level == "warning" else logging.INFO, event.message)
 
 
 class Host:
@@ -52,6 +57,7 @@ class Host:
                 aliases.in_force(self.options.aliases, embedded=self.options.embedded),
                 settings.defaults(seed=given, engine=self.options.engine),
                 sharing(self.models),
+                events.listen(_logged),
             ):
                 return contextvars.copy_context()
 

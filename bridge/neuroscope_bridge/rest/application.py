@@ -118,6 +118,7 @@ def _models(app: FastAPI, server: Server) -> None:
             **model.as_dictionary(),
             "tokenizer": {"chat_template": model.has_chat_template},
             "context": model.architecture.context,
+            "stand_in": server.shelf.stand_in(model.name),
         }
 
     @app.get("/health", tags=["server"])
@@ -126,7 +127,8 @@ def _models(app: FastAPI, server: Server) -> None:
         found: dict[str, Any] = {"status": "ok", "version": neuroscope.__version__}
         if allowed(request.headers, server.options.token):
             shelf = server.shelf
-            found |= {"model": shelf.default, "models": shelf.names(), "generations": shelf.running}
+            stand_ins = {name: target for name in shelf.names() if (target := shelf.stand_in(name)) is not None}
+            found |= {"model": shelf.default, "models": shelf.names(), "stand_ins": stand_ins, "generations": shelf.running}
         return Json(found)
 
     @app.get("/v1/models", tags=["models"])

@@ -118,8 +118,16 @@ def validation(errors: Sequence[Any]) -> dict[str, Any]:
 
     Where several forms are possible each has its complaints: the one that came furthest into the request tells most.
     """
-    told = max(errors, key=lambda error: (error["type"] == "value_error", len(error["loc"])))
-    place = ".".join(str(part) for part in told["loc"] if not _FORM.fullmatch(str(part))) or "body"
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        message = f"The body is no JSON: {first['ctx']['error']} (character {first['loc'][-1]})."
+        return envelope({"code": "invalid", "message": message, "remedy": "Send one JSON object."})
+    if first["type"] == "model_attributes_type" and tuple(first["loc"]) == ("body",):
+        remedy = "Send one, with the header Content-Type: application/json."
+        return envelope({"code": "invalid", "message": "The body is no JSON object.", "remedy": remedy})
+    told = max(errors, key=lambda error: (error["type"] in ("value_error", "unknown_field"), len(error["loc"])))
+    parts = [str(part) for part in told["loc"] if not _FORM.fullmatch(str(part))]
+    place = ".".join([*parts, *([told["ctx"]["field"]] if "field" in told.get("ctx", {}) else [])]) or "body"
     message = str(told["msg"]).removeprefix("Value error, ")
     fields = {"code": "invalid", "message": f"{place}: {message}", "remedy": "/openapi.json describes every request."}
     return envelope(fields, param=place)

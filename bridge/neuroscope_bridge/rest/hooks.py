@@ -123,7 +123,11 @@ def _change(site: Site, spec: HookSpec, model: TransformerModel) -> Callable[[An
         direction = np.asarray(spec.vector, dtype=np.float32)
     width = vector_width(site, model)
     if len(direction) != width:
-        raise ArgumentError(f"The vector for {site} has {len(direction)} numbers, and the site is {width} wide.")
+        raise ArgumentError(
+            f"The vector for {site} has {len(direction)} numbers, and the site is {width} wide.",
+            site=site,
+            remedy=f"Send {width} numbers, or a contrast of texts to compute them from.",
+        )
     step = direction * spec.strength
     return lambda activations: activations + step
 

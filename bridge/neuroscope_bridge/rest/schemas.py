@@ -19,8 +19,7 @@ from pydantic import (
     StrictStr,
     model_validator,
 )
-
-from neuroscope.errors import did_you_mean
+from pydantic_core import PydanticCustomError
 
 _LARGEST = 2**63 - 1
 
@@ -47,7 +46,7 @@ Texts = Annotated[list[Text], BeforeValidator(_one_or_many, json_schema_input_ty
 
 
 class Request(BaseModel):
-    """Refuses fields it does not know, and names the nearest that it does."""
+    """Refuses fields it does not know, and names those that it does."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -58,7 +57,8 @@ class Request(BaseModel):
             fields = [field.alias or name for name, field in cls.model_fields.items()]
             for name in value:
                 if name not in fields and name not in cls.model_fields:
-                    raise ValueError(f"there is no field {name!r}. {did_you_mean(str(name), fields, listing='Fields')}")
+                    told = {"field": str(name).encode("utf-8", "replace").decode(), "fields": ", ".join(sorted(fields))}
+                    raise PydanticCustomError("unknown_field", "no such field; there are {fields}", told)
         return value
 
 

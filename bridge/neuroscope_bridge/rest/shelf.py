@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from neuroscope.errors import ModelNotFoundError, did_you_mean
+from neuroscope.models import aliases
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest.errors import BusyError
 
@@ -121,6 +122,10 @@ class Shelf:
 
     def names(self) -> list[str]:
         return sorted({*self._models, *self._host.models.names()})
+
+    def stand_in(self, name: str) -> str | None:
+        """What stands in for the model of that name, where something does."""
+        return self._context.copy().run(aliases.stand_in, name)
 
     def created(self, name: str) -> int:
         found = self._models.get(name)

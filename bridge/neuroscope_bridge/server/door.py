@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import threading
 import time
@@ -97,7 +98,7 @@ class ZmqDoor:
             self._socket.close(0)
             self._context.term()
             raise ArgumentError(
-                f"{self._wanted} cannot be listened on: {error.strerror}.",
+                f"{self._wanted} cannot be listened on: {os.strerror(error.errno) if error.errno else error}.",
                 remedy="Choose another port (tcp://127.0.0.1:* takes a free one), or end the server that has this one.",
             ) from error
         self._wake_here, self._wake_there = socket.socketpair()

@@ -102,6 +102,9 @@ def test_what_cannot_be_found_is_said() -> None:
     assert "country_names" in caught.value.remedy
     with pytest.raises(DatasetError, match="too few"):
         analyzer.find_neurons_for(["a b", "c d"], ["e f"] * 30)
+    with pytest.raises(DatasetError, match="2 words for the concept and 1 word against it are too few") as few:
+        analyzer.find_neurons_for(["France", "Spain"], ["dog"])
+    assert few.value.remedy == "Give at least 5 of either kind."
     with pytest.raises(DatasetError, match="compare them with"):
         analyzer.find_neurons_for(["one text", "two texts"])
     with pytest.raises(DatasetError, match="both sides"):

@@ -148,7 +148,7 @@ def test_a_site_the_model_does_not_have_is_refused_when_the_hook_is_added(
 @pytest.mark.parametrize(
     ("action", "error", "says"),
     [
-        (lambda a: None, HookError, "answered None, not activations"),
+        (lambda a: None, HookError, "answered nil, not activations"),
         (lambda a: 3, HookError, "answered 3, not activations"),
         (lambda a: ActivationTensor(a.array[..., :5], a._ops), HookError, "shape (1, 5, 5) for (1, 5, 32)"),
         (lambda a: a / 0, NonFiniteActivationError, "NaN or infinite"),

@@ -9,7 +9,11 @@ from neuroscope.errors import ArgumentError, TaskNotFoundError
 from neuroscope.models.resolve import smollm2_file
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.judges import later_year, refused, refuses_harm, whole_result
-from neuroscope.tasks.statistics import mean_over_groups
+from neuroscope.tasks.statistics import Estimate, mean_over_groups
+
+
+def test_a_figure_that_rounds_to_nothing_has_no_sign() -> None:
+    assert str(Estimate(-0.0004, -0.002, 0.0001, 9)) == "0.000 [-0.002, 0.000]"
 
 
 @pytest.mark.parametrize(

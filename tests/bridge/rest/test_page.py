@@ -51,7 +51,7 @@ def page(browser: Any, lens_url: str) -> Iterator[Any]:
     page.on("request", lambda request: requests.append(request.url))
     page.set_default_timeout(30_000)
     page.goto(lens_url)
-    sync_api.expect(page.locator("#model-facts")).to_have_text("13 layers × 7 heads")
+    sync_api.expect(page.locator("#model-facts")).to_have_text("13 layers × 7 heads, 256 tokens")
     page.complaints = complaints
     yield page
     page.close()

@@ -143,6 +143,32 @@ def test_ten_thousand_malformed_requests_leave_it_serving(fuzzed: str) -> None:
         assert httpx.post(f"{fuzzed}{path}", json=body, timeout=30).status_code == 200
 
 
+JSON_HEADER = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "param", "message"),
+    [
+        ('{"messages": [', JSON_HEADER, None, "The body is no JSON: Expecting value (character 14). Send one JSON object."),
+        ('{"prompt": "w5"}', {}, None, "The body is no JSON object. Send one, with the header Content-Type: application/json."),
+        ('{"prompt": "w5", "steer": 1}', JSON_HEADER, "steer", "steer: no such field; there are "),
+        ('{"prompt": [9999]}', JSON_HEADER, None, "Ids run from 0 to 96"),
+    ],
+)
+def test_a_request_that_cannot_be_read_says_what_would_be_right(
+    content: str, headers: dict[str, str], param: str | None, message: str, http: httpx.Client
+) -> None:
+    answer = http.post("/v1/completions", content=content, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert message in error["message"]
+
+
+def test_what_stands_in_for_a_model_is_told(http: httpx.Client, chatty: Path) -> None:
+    assert http.get("/health").json()["stand_ins"]["chatty"] == str(chatty)
+    assert http.get("/v1/models/chatty").json()["stand_in"] == str(chatty)
+
+
 def test_bytes_that_are_no_http_leave_it_serving(fuzzed: str) -> None:
     import socket
 

@@ -41,7 +41,10 @@ class Span:
         ids = self.chunk.ids
         if int(ids.max()) >= anatomy.vocabulary or int(ids.min()) < 0:
             worst = int(ids.max()) if int(ids.min()) >= 0 else int(ids.min())
-            raise ArgumentError(f"Token id {worst} is outside the vocabulary of {anatomy.vocabulary}.")
+            raise ArgumentError(
+                f"Token id {worst} is outside the vocabulary of {anatomy.vocabulary}.",
+                remedy=f"Ids run from 0 to {anatomy.vocabulary - 1}; they are those of the model's own tokenizer.",
+            )
         if anatomy.context and self.first + self.columns > anatomy.context:
             raise ArgumentError(
                 f"{self.first + self.columns} tokens exceed the model's context of {anatomy.context}.",

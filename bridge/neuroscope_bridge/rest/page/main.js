@@ -45,6 +45,7 @@ function draw() {
   $("empty").hidden = Boolean(run);
   $("changed-column").hidden = !runs.changed;
   $("which").hidden = !run;
+  $("runs").hidden = !runs.changed;
   document.querySelector('input[name=view][value="changed"]').disabled = !runs.changed;
   const select = (which) => (at) => {
     following = false;
@@ -325,6 +326,8 @@ document.addEventListener("keydown", (event) => {
   else if (event.key === "t" && !event.target.closest("input, textarea, select, dialog")) theme();
 });
 
+$("lens-scroll").addEventListener("scroll", (event) => event.target.classList.toggle("moved", event.target.scrollLeft > 4));
+
 // --- the model and the page ----------------------------------------------------------------------------------------
 
 async function models(chosen) {
@@ -338,7 +341,9 @@ async function models(chosen) {
 async function describe() {
   const model = await get(`/v1/models/${$("model").value.split("/").map(encodeURIComponent).join("/")}`);
   const { layers, heads } = model.architecture;
-  $("model-facts").textContent = `${layers} layers × ${heads} heads`;
+  const facts = [`${layers} layers × ${heads} heads`, ...(model.context ? [`${model.context} tokens`] : []), ...(model.stand_in ? [`${model.stand_in} stands in`] : [])];
+  $("model-facts").textContent = facts.join(", ");
+  $("max-tokens").max = model.context ? Math.min(model.context, 256) : 256;
   $("steer-layer").max = layers - 1;
   $("steer-layer").value = Math.floor(layers / 3);
   const chat = document.querySelector("input[name=mode][value=chat]");

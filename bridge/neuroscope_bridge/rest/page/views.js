@@ -209,7 +209,7 @@ function svg(tag, attributes, ...children) {
 
 /** The residual stream's norm by layer at the selected token, of each run, and its mean over the first one's tokens. */
 export function drawNorms(box, legend, named, selection) {
-  const width = 560, height = 250, left = 46, right = 12, top = 12, bottom = 30;
+  const width = box.clientWidth || 560, height = 250, left = 46, right = 12, top = 12, bottom = 30;
   const run = named[0][1];
   const here = run.norms[selection.position];
   const mean = here.map((_, at) => run.norms.reduce((sum, row) => sum + row[at], 0) / run.norms.length);
