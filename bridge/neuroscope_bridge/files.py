@@ -1,11 +1,41 @@
-"""Files that a person named on the command line."""
+"""Files that a person named on the command line. What cannot be written is told before the work, not after."""
 
 from __future__ import annotations
 
-from neuroscope.errors import NeuroScopeError
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+from neuroscope.errors import NeuroScopeError, reason
 
 
 class FileError(NeuroScopeError):
     """A file cannot be read or written."""
 
     code = "file"
+
+
+def check_writable(path: Path) -> None:
+    """Raise `FileError` when no file can be written at a path."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Make a folder if it is not there; raise `FileError` when nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> FileError:
+    return FileError(f"{path} cannot be written: {reason(error)}.", remedy="Name a place in a folder that is there and yours.")

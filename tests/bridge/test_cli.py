@@ -56,6 +56,16 @@ def test_a_model_is_bound_and_its_alias_told(tmp_path: Path, model: Path) -> Non
     assert done.stderr == f"{model} stands in for gpt2-medium.\n"
 
 
+@pytest.mark.parametrize("option", ["--json", "--figures"])
+def test_what_cannot_be_written_is_told_before_the_work(option: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "out"
+    done = neuroscope("run", option, str(out), script(tmp_path, "Transcript show: 'worked'"))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f"{out} cannot be written: not a directory." in done.stderr
+
+
 def test_a_folder_is_no_script(tmp_path: Path) -> None:
     done = neuroscope("run", str(tmp_path))
     assert done.returncode != 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.table import Table
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared
-from neuroscope_bridge.files import FileError
+from neuroscope_bridge.files import check_writable
 
 
 def list_analyses(as_json: bool) -> None:
@@ -45,17 +44,10 @@ def run_analysis(
     if on is not None and file is not None:
         raise ArgumentError("--on and --file both say what to look at.", remedy="Give one of them.")
     if page is not None:
-        _check_writable(page)
+        check_writable(page)
     material: Any = Dataset.from_file(str(file)) if file is not None else on
     with prepared(options), show.progress_shown(options.quiet):
         result = registry.analyze(TransformerModel.from_hugging_face(model), analysis.name, material)
     print(json.dumps(result.as_dictionary(), indent=2, ensure_ascii=False) if as_json else result.summary())
     if page is not None:
         print(f"page: {result.save_page(str(page))}", file=sys.stderr)
-
-
-def _check_writable(page: Path) -> None:
-    """Fail before the work, not after."""
-    folder = page.resolve().parent
-    if page.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise FileError(f"{page} cannot be written: it is a folder, its folder is missing, or there is no permission.")

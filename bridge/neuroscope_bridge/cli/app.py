@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from neuroscope.errors import NeuroScopeError
+from neuroscope.errors import NeuroScopeError, reason
 from neuroscope_bridge.cli import show
+from neuroscope_bridge.files import FileError
 
 _INTERRUPTED = 130
 
@@ -376,4 +377,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        show.show_error(FileError(f"{error.filename or 'The system'}: {reason(error)}.", remedy="--debug shows where."))
         sys.exit(1)

@@ -16,7 +16,7 @@ from neuroscope import events, settings
 from neuroscope.errors import ArgumentError, reason
 from neuroscope.results import Result, plain
 from neuroscope_bridge.cli import show
-from neuroscope_bridge.files import FileError
+from neuroscope_bridge.files import FileError, check_folder, check_writable
 from neuroscope_dsl.workspace import Limits, Workspace
 
 
@@ -161,11 +161,10 @@ def _read(path: Path) -> str:
 
 
 def _check_writable(options: RunOptions) -> None:
-    """Fail before hours of work, not after."""
     if options.json_out is not None:
-        folder = options.json_out.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise FileError(f"{options.json_out} cannot be written: no such folder, or no permission.")
+        check_writable(options.json_out)
+    if options.figures is not None:
+        check_folder(options.figures)
 
 
 def _transcript(text: str) -> None:
