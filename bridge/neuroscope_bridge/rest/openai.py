@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Answer:
+class Answer(ABC):
     """One generation's answer as it comes. Subclasses know the endpoint's shapes."""
 
     model: TransformerModel
@@ -77,14 +78,14 @@ class Answer:
         """The chunk with the usage alone."""
         return {**self._head(self.chunk_kind), "choices": [], "usage": self.usage(new)}
 
-    def _content(self) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _content(self) -> dict[str, Any]: ...
 
-    def _delta(self, piece: Piece) -> dict[str, Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _delta(self, piece: Piece) -> dict[str, Any]: ...
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _logprobs(self, pieces: Sequence[Piece]) -> Any: ...
 
 
 class ChatAnswer(Answer):
