@@ -100,7 +100,7 @@ def repl(
     seed: Seed = None,
     debug: Debug = False,
 ) -> None:
-    """Evaluate expressions one after another, with history and completion."""
+    """Evaluate expressions live, with history and completion."""
     from neuroscope_bridge.cli.repl import run_repl
     from neuroscope_bridge.cli.run import RunOptions
 
@@ -119,7 +119,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List the models that can be loaded here, what each name resolves to, and what it would cost in memory."""
+    """List what can be loaded here, what names mean, what it costs."""
     from neuroscope_bridge.cli.models import list_models
 
     list_models(alias or [], embedded, as_json)
@@ -164,7 +164,7 @@ def evaluate(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure every task on a model, on held-out items, with 95 % intervals."""
+    """Measure every task on a model, with 95 % intervals."""
     from neuroscope_bridge.cli.run import RunOptions
     from neuroscope_bridge.cli.tasks import evaluate_model
 
@@ -245,7 +245,7 @@ def library_verify(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Measure circuits again on their models, and compare with what their files say."""
+    """Measure circuits again and compare with their files."""
     from neuroscope_bridge.cli.library import verify_circuits
     from neuroscope_bridge.cli.run import RunOptions
 
@@ -262,7 +262,7 @@ def library_build(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find the library's circuits on a model, have them assured, and keep them."""
+    """Find the library's circuits on a model and keep them."""
     from neuroscope_bridge.cli.library import build_library
     from neuroscope_bridge.cli.run import RunOptions
 
@@ -311,7 +311,7 @@ def serve(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Serve images and notebooks over ZeroMQ, and programs and browsers over HTTP, until interrupted."""
+    """Serve images and notebooks over ZeroMQ, programs over HTTP."""
     from neuroscope_bridge.cli.serve import ServeOptions, token_from
     from neuroscope_bridge.cli.serve import serve as serve_until_stopped
     from neuroscope_bridge.host import HostOptions
@@ -339,7 +339,7 @@ def keys(
     client: Annotated[str, typer.Option("--client", metavar="NAME", help="Whose key to make.")] = "client",
     debug: Debug = False,
 ) -> None:
-    """Make the keys that a server needs to be reached from other machines."""
+    """Make the keys with which other machines reach a server."""
     from neuroscope_bridge.cli.serve import keys as make
 
     make(folder, client)

@@ -129,6 +129,8 @@ def validation(errors: Sequence[Any]) -> dict[str, Any]:
     parts = [str(part) for part in told["loc"] if not _FORM.fullmatch(str(part))]
     place = ".".join([*parts, *([told["ctx"]["field"]] if "field" in told.get("ctx", {}) else [])]) or "body"
     message = str(told["msg"]).removeprefix("Value error, ")
+    if told["type"] == "literal_error":
+        message = f"only {told['ctx']['expected']} is served here"
     fields = {"code": "invalid", "message": f"{place}: {message}", "remedy": "/openapi.json describes every request."}
     return envelope(fields, param=place)
 
