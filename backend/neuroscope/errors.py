@@ -148,9 +148,14 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     return [folded[match] for match in matches]
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in a line; its name when it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def reason(error: Exception) -> str:
     """Why a file could not be read or written, without the path that the message names already."""
-    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else str(error)
+    return error.strerror.lower() if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 def did_you_mean(name: str, choices: Iterable[str], *, listing: str = "Known") -> str:

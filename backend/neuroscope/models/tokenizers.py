@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from neuroscope.errors import ModelLoadError
+from neuroscope.errors import ModelLoadError, first_line
 
 _FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -36,7 +36,7 @@ def load_tokenizer(folder: Path) -> Any:
     # `tokenizers` raises plain `Exception` for a damaged file.
     except Exception as error:
         raise ModelLoadError(
-            f"{folder} has no tokenizer that loads: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            f"{folder} has no tokenizer that loads: {first_line(error)}",
             remedy="Save the tokenizer beside the weights.",
         ) from error
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, UnsupportedArchitectureError
+from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, UnsupportedArchitectureError, first_line
 from neuroscope.models import aliases
 from neuroscope.models.cache import cache_folder, file_hash, stored
 from neuroscope.models.catalogue import catalogue
@@ -214,3 +214,8 @@ def test_smollm2_loads_from_its_package_offline(monkeypatch: pytest.MonkeyPatch)
     assert model.architecture.layers == 30
     assert model.predictions("The capital of France is", 1)[0][0] == " Paris"
     assert model.verify().passed
+
+
+def test_an_error_that_says_nothing_is_told_by_its_name() -> None:
+    assert first_line(NotImplementedError()) == "NotImplementedError"
+    assert first_line(ValueError("one\ntwo")) == "one"

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError, ModelLoadError
+from neuroscope.errors import ArgumentError, ModelLoadError, first_line
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.engines.torch_families import FAMILIES
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
@@ -32,7 +32,7 @@ class TorchLoader:
                 return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
             raise ModelLoadError(
-                f"{folder} has no tokenizer that loads: {str(error).splitlines()[0]}",
+                f"{folder} has no tokenizer that loads: {first_line(error)}",
                 remedy="Save the tokenizer beside the weights.",
             ) from error
 
@@ -55,14 +55,14 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     except SafetensorError as error:
         raise damaged(folder, error) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise ModelLoadError(f"{folder} does not load: {str(error).splitlines()[0]}") from error
+        raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
         raise unfilled(folder, missing)
     try:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -74,7 +74,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
-            raise ModelLoadError(f"{gguf} cannot be read: {str(error).splitlines()[0]}") from error
+            raise ModelLoadError(f"{gguf} cannot be read: {first_line(error)}") from error
         job.advance()
         # transformers takes a GGUF for a quantised model and refuses to save it, though its weights are plain by now.
         model.hf_quantizer = None
