@@ -19,7 +19,7 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.quality import ASPECTS
-from neuroscope.circuits.storage import SUFFIX, CircuitFile, estimate, read, write
+from neuroscope.circuits.storage import SUFFIX, CircuitFile, read, write
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
 from neuroscope.naming import fold
 from neuroscope.results import Result
@@ -222,7 +222,7 @@ def _checked(name: str) -> str:
 def _entry(file: CircuitFile) -> LibraryEntry:
     header = file.header
     estimates = {
-        name: estimate(header["figures"][name])
+        name: Estimate.from_dictionary(header["figures"][name])
         for name in ("faithfulness", "held_out_faithfulness", "random_circuit_faithfulness")
     }
     return LibraryEntry(

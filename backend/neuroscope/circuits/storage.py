@@ -69,12 +69,15 @@ class CircuitFile:
             raise _refused(self.path, "it names edges that its graph does not have")
         mask[channels, sources] = True
         scores[channels, sources] = tensors["scores"]
-        figures: dict[str, Any] = {name: estimate(header["figures"][name]) for name in _FIGURES}
+        figures: dict[str, Any] = {name: Estimate.from_dictionary(header["figures"][name]) for name in _FIGURES}
         return Circuit(
             task=header["task"],
             **figures,
             roles=[Role(Site.parse(role["head"]), role["role"], role["attention"]) for role in header["roles"]],
-            curve=[CurvePoint(**{**point, "faithfulness": estimate(point["faithfulness"])}) for point in header["curve"]],
+            curve=[
+                CurvePoint(**{**point, "faithfulness": Estimate.from_dictionary(point["faithfulness"])})
+                for point in header["curve"]
+            ],
             method=header["method"],
             ablation=header["ablation"],
             metric=header["metric"],
@@ -156,12 +159,6 @@ def read(path: str | Path) -> CircuitFile:
     if _digest(metadata["header"], tensors) != metadata["sha256"]:
         raise _refused(source, "its contents do not match its hash: it was changed after it was written")
     return CircuitFile(source, json.loads(metadata["header"]), tensors)
-
-
-def estimate(data: Mapping[str, Any]) -> Estimate:
-    """An estimate as it was written; JSON has no infinities, so a bound without a number was none."""
-    value, low, high = (float("nan") if data[key] is None else float(data[key]) for key in ("value", "low", "high"))
-    return Estimate(value, low, high, int(data["n"]))
 
 
 def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any] | None, note: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,12 +42,18 @@ def dressed(figure: Any, title: str, *, x: str = "", y: str = "", height: int = 
 
 
 def error_bars(values: Sequence[Estimate]) -> dict[str, Any]:
-    """Intervals as plotly's error bars."""
+    """Intervals as plotly's error bars. A bound that is infinite has a bar that reaches past every finite one."""
+    ends = [end for value in values for end in (value.value, value.low, value.high) if math.isfinite(end)]
+    past = 2 * (max(ends) - min(ends)) + 1 if ends else 1.0
+
+    def length(bar: float) -> float:
+        return max(bar, 0.0) if math.isfinite(bar) else past
+
     return {
         "type": "data",
         "symmetric": False,
-        "array": [max(value.high - value.value, 0.0) for value in values],
-        "arrayminus": [max(value.value - value.low, 0.0) for value in values],
+        "array": [length(value.high - value.value) for value in values],
+        "arrayminus": [length(value.value - value.low) for value in values],
         "thickness": 1,
     }
 
