@@ -1,0 +1,277 @@
+"""Random circuits that a found one is compared with.
+
+A set of edges drawn uniformly from the graph is no control: almost none of its edges lie on a path from the embedding to
+the logits, so after pruning nothing is left and its faithfulness is 0 whatever the model does. Every control here is
+alive: each of its edges lies on such a path. For a circuit of n edges
+
+    connected   n random edges of the whole graph. The graph's edges arrive in random order, and those that lie on a path
+                when n of them do are taken: a uniformly random set of edges, pruned. Is any circuit this large enough?
+    rewired     the circuit's own nodes with n random edges among them (and embedding and logits), each node still
+                reading and writing. Drawn uniformly by a Markov chain that exchanges one edge at a time. Do the edges
+                matter, or is it enough to know the nodes?
+    degrees     every source keeps how many channels it writes to, every channel how many sources it reads. A Markov chain
+                of swaps, s → c and t → d becoming s → d and t → c (Maslov & Sneppen 2002). Does it matter which edges,
+                given how often each node writes and reads?
+
+A set of edges is alive exactly when every source that is read, other than the embedding, has an edge into one of its
+channels, and every channel with an edge, other than the logits, serves a head or an MLP that is read. The edges are causal,
+so following them backwards ends at the embedding and forwards at the logits.
+
+Sources: Maslov & Sneppen 2002, "Specificity and Stability in Topology of Protein Networks"; Conmy et al. 2023 for random
+circuits as controls.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.circuits.graph import Graph
+from neuroscope.errors import CircuitError
+from neuroscope.models.engines.protocol import BoolArray, IntArray
+from neuroscope.models.sites import Component
+
+#: Exchanges tried for each edge of the circuit: after 10 an edge that could leave has stayed with probability e⁻¹⁰.
+_MOVES = 10
+#: Chains longer than this are cut: what is left of the circuit then is a few per cent of a circuit of this size.
+_LONGEST = 400_000
+#: Draws for a size so small that a whole path overshoots it.
+_DRAWS = 200
+#: Draws before a circuit that comes out every time is taken for the only one of its kind.
+_AGAIN = 5
+
+#: Makes a control for a circuit: another mask of as many edges, or None where there is no other.
+Control = Callable[[Graph, BoolArray, np.random.Generator], BoolArray | None]
+
+
+def connected_random(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:
+    """A mask (channels, sources) of `edges` random edges, each on a path from the embedding to the logits.
+
+    Raises `CircuitError` when the graph has fewer edges, or none are asked for.
+    """
+    if not 1 <= edges <= graph.edges:
+        raise CircuitError(
+            f"A random circuit of {edges} edges is asked for, and the graph has {graph.edges}.",
+            remedy="Ask for at least one edge and at most as many as the graph has.",
+        )
+    found = _arrived(graph, graph.valid, edges, random)
+    nearest = found
+    for _ in range(_DRAWS):
+        if int(found.sum()) == edges:
+            return found
+        # A path is longer than what is asked for. Among a few nodes no path is.
+        nodes = 1 + random.permutation(graph.sources - 1)[: random.integers(1, max(2, edges))]
+        found = _arrived(graph, _among(graph, nodes), edges, random)
+        nearest = min(nearest, found, key=lambda mask: abs(int(mask.sum()) - edges))
+    return nearest
+
+
+def rewired(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolArray | None:
+    """As many random edges among the nodes of the circuit `mask` as it has, every node still reading and writing.
+
+    None when there is no other set of edges, or none was met: too few nodes, or all edges among them are taken.
+    """
+    mask = graph.pruned(mask)
+    pool = np.flatnonzero(_among(graph, np.array(graph.nodes(mask), dtype=np.int64)))
+    return _walked(graph, mask, random, _Exchange(graph, mask, pool)) if 0 < int(mask.sum()) < len(pool) else None
+
+
+def degree_preserving(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolArray | None:
+    """The circuit `mask` with its edges swapped: the out-degree of every source and the in-degree of every channel stay.
+
+    None when no swap is possible, as with the full graph or a circuit that is a single path.
+    """
+    mask = graph.pruned(mask)
+    return _walked(graph, mask, random, _Swap(graph, mask)) if 0 < int(mask.sum()) < graph.edges else None
+
+
+def _connected(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolArray | None:
+    mask = graph.pruned(mask)
+    edges = int(mask.sum())
+    if 0 < edges < graph.edges:
+        for _ in range(_AGAIN):
+            found = connected_random(graph, edges, random)
+            if not np.array_equal(found, mask):
+                return found
+    return None
+
+
+#: The kinds of control by name, each made for a circuit's mask.
+CONTROLS: Mapping[str, Control] = MappingProxyType({"connected": _connected, "rewired": rewired, "degrees": degree_preserving})
+
+
+def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Generator) -> BoolArray:
+    """`edges` of the pool's edges, or somewhat more or fewer, by the time they come to lie on a path in a random order."""
+    ranks = np.full(pool.shape, np.inf)
+    ranks[pool] = random.permutation(int(pool.sum()))
+    times = _arrivals(graph, ranks)
+    order = np.sort(times[np.isfinite(times)])
+    if len(order) <= edges:
+        return np.isfinite(times)
+    now = order[edges - 1]
+    above: BoolArray = times <= now
+    if int(above.sum()) == edges:
+        return above
+    # The last arrival completed a path of several edges. Without it, the next ones that attach at both ends fill up.
+    below: BoolArray = times < now
+    missing = edges - int(below.sum())
+    reached: BoolArray = np.asarray(below.any(0))
+    leads: BoolArray = np.asarray(below.any(1))
+    reached[0] = leads[graph.logits] = True
+    for source in range(1, graph.sources):
+        if reached[source]:
+            leads[graph.node_channels(source)] = True
+    attach = np.flatnonzero(pool & ~below & reached[None, :] & leads[:, None])
+    if len(attach) >= missing:
+        filled = below.copy()
+        filled.reshape(-1)[attach[np.argsort(ranks.reshape(-1)[attach])[:missing]]] = True
+        return filled
+    return _trimmed(graph, above, edges, random)
+
+
+def _arrivals(graph: Graph, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """When each edge (channels, sources) comes to lie on a path, if edges arrive in the order of their ranks.
+
+    That is the largest rank on the best path through the edge; infinite for edges that never do.
+    """
+    shared = np.arange(graph.heads) // (graph.heads // graph.key_value_heads)
+    into = np.full(graph.sources, np.inf)  # when a source is reached from the embedding
+    into[0] = -1
+    for layer in range(graph.layers):
+        before = graph.sources_before(layer)
+        first = graph.channel(layer, Component.QUERY)
+        channels = slice(first, first + graph.channels_per_layer - 1)
+        reads = np.maximum(ranks[channels, :before], into[:before]).min(1)
+        query, key, value = np.split(reads, [graph.heads, graph.heads + graph.key_value_heads])
+        into[before : before + graph.heads] = np.minimum(query, np.minimum(key[shared], value[shared]))
+        mlp = graph.mlp(layer)
+        into[mlp] = np.maximum(ranks[graph.channel(layer, Component.MLP_INPUT), :mlp], into[:mlp]).min()
+    out = np.full(graph.channels, np.inf)  # when a channel leads to the logits
+    out[graph.logits] = -1
+    for layer in reversed(range(graph.layers)):
+        mlp, channel = graph.mlp(layer), graph.channel(layer, Component.MLP_INPUT)
+        out[channel] = np.maximum(ranks[channel + 1 :, mlp], out[channel + 1 :]).min()
+        heads = slice(graph.head(layer, 0), mlp)
+        writes = np.maximum(ranks[channel:, heads], out[channel:, None]).min(0)
+        out[graph.rows(layer, Component.QUERY)] = writes
+        groups = writes.reshape(graph.key_value_heads, -1).min(1)
+        out[graph.rows(layer, Component.KEY)] = out[graph.rows(layer, Component.VALUE)] = groups
+    return np.maximum(ranks, np.maximum(into[None, :], out[:, None]))
+
+
+def _trimmed(graph: Graph, mask: BoolArray, edges: int, random: np.random.Generator) -> BoolArray:
+    """`mask` without random edges that nothing else hangs on, until `edges` are left or no such edge is."""
+    mask, left = mask.copy(), int(mask.sum())
+    for edge in random.permutation(np.flatnonzero(mask)):
+        if left <= edges:
+            break
+        mask.reshape(-1)[edge] = False
+        if int(graph.pruned(mask).sum()) == left - 1:
+            left -= 1
+        else:
+            mask.reshape(-1)[edge] = True
+    return mask
+
+
+def _among(graph: Graph, nodes: IntArray) -> BoolArray:
+    """All edges among some sources, the embedding and the logits."""
+    sources, channels = np.zeros(graph.sources, dtype=np.bool_), np.zeros(graph.channels, dtype=np.bool_)
+    sources[0] = channels[graph.logits] = True
+    for source in nodes.tolist():
+        sources[source] = True
+        channels[graph.node_channels(source)] = True
+    found: BoolArray = graph.valid & sources[None, :] & channels[:, None]
+    return found
+
+
+class _Exchange:
+    """A step of the chain: one edge leaves, one of the pool comes, if every node still reads and writes."""
+
+    def __init__(self, graph: Graph, mask: BoolArray, pool: IntArray) -> None:
+        self.width = graph.sources
+        self.edges: list[int] = np.flatnonzero(mask).tolist()
+        self.free: list[int] = np.setdiff1d(pool, self.edges).tolist()
+        nodes = graph.nodes(mask)
+        self.readers = _readers(graph, frozenset(nodes))
+        self.written: list[int] = mask.sum(0).tolist()
+        self.written[0] = len(self.edges) + 1  # the embedding may lose any edge
+        self.read = [0] * graph.sources
+        for source in nodes:
+            self.read[source] = int(mask[graph.node_channels(source)].sum())
+
+    @property
+    def partners(self) -> int:
+        return len(self.free)
+
+    def step(self, first: int, second: int) -> None:
+        gone, new = self.edges[first], self.free[second]
+        channel, source = divmod(gone, self.width)
+        other, writer = divmod(new, self.width)
+        if self.written[source] == 1 and writer != source:
+            return
+        kept = self.readers[other]
+        for reader in self.readers[channel]:
+            if self.read[reader] == 1 and reader not in kept:
+                return
+        self.edges[first], self.free[second] = new, gone
+        if source:
+            self.written[source] -= 1
+        if writer:
+            self.written[writer] += 1
+        for reader in self.readers[channel]:
+            self.read[reader] -= 1
+        for reader in kept:
+            self.read[reader] += 1
+
+
+class _Swap:
+    """A step of the chain: two edges exchange their channels, where both new edges exist and are free."""
+
+    def __init__(self, graph: Graph, mask: BoolArray) -> None:
+        self.width = graph.sources
+        self.edges: list[int] = np.flatnonzero(mask).tolist()
+        self.taken = set(self.edges)
+        self.valid: list[bool] = graph.valid.reshape(-1).tolist()
+
+    @property
+    def partners(self) -> int:
+        return len(self.edges)
+
+    def step(self, first: int, second: int) -> None:
+        one, two = self.edges[first], self.edges[second]
+        shift = one % self.width - two % self.width
+        new, other = one - shift, two + shift
+        if shift and self.valid[new] and self.valid[other] and new not in self.taken and other not in self.taken:
+            self.taken -= {one, two}
+            self.taken |= {new, other}
+            self.edges[first], self.edges[second] = new, other
+
+
+def _walked(graph: Graph, mask: BoolArray, random: np.random.Generator, chain: _Exchange | _Swap) -> BoolArray | None:
+    """Where the chain stands after its moves; where that is the circuit itself it walks on for a while."""
+    start = set(chain.edges)
+    for _ in range(_AGAIN):
+        moves = min(_LONGEST, max(200, _MOVES * len(start)))
+        firsts = random.integers(0, len(chain.edges), moves).tolist()
+        seconds = random.integers(0, chain.partners, moves).tolist()
+        for first, second in zip(firsts, seconds, strict=True):
+            chain.step(first, second)
+        if set(chain.edges) != start:
+            found = np.zeros_like(mask)
+            found.reshape(-1)[chain.edges] = True
+            return found
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _readers(graph: Graph, nodes: frozenset[int]) -> tuple[tuple[int, ...], ...]:
+    """For each channel the nodes that read it."""
+    found: list[list[int]] = [[] for _ in range(graph.channels)]
+    for source in nodes:
+        for channel in graph.node_channels(source).tolist():
+            found[channel].append(source)
+    return tuple(tuple(readers) for readers in found)
