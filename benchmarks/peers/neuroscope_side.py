@@ -41,7 +41,7 @@ def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
         return {"values": sweep(runs, runs.corrupt, runs.clean, sites).mean(1)}
 
     def scores(method: str, steps: int) -> Mapping[str, Any]:
-        return {"values": edge_scores(engine, pairs, method=method, steps=steps)}
+        return {"values": edge_scores(engine, pairs, method=method, steps=steps, rule="paper")}
 
     def passes(steps: int) -> Mapping[str, Any]:
         """The passes that attribution needs, and nothing else: clean, corrupt, and forward and backward for each step."""

@@ -8,9 +8,15 @@ with c the residual stream as that channel reads it: gradients are taken at the 
 projection and its normalisation. The methods differ in the inputs at which they take gradients:
 
 `eap`                  the clean prompt
-`eap_ig`               K prompts between baseline and clean embedding, x_k = x_base + k/K (x_clean − x_base), k = 1 … K
+`eap_ig`               K prompts between baseline and clean embedding, x_i = x_base + α_i (x_clean − x_base)
 `eap_ig_activations`   for each source, the clean prompt with that source's write between baseline and clean
 `exact`                none: every edge is patched (`edges.edge_effects`)
+
+α_1 … α_K sample the integral over the way from baseline (0) to clean (1) by a rule:
+
+`midpoint`   (i − ½)/K, whose error falls with 1/K²; the others' falls with 1/K
+`hanna`      (i − 1)/K, as in the code of Hanna et al.
+`paper`      i/K, as in their paper
 
 1. Run clean and corrupt prompts; keep what every source writes, as differences (sources × tokens × d_model).
 2. Run the K inputs as rows of one batch; differentiate the metric at all channels at once.
@@ -40,6 +46,9 @@ from neuroscope.models.sites import Component, Site
 Scores = NDArray[np.float64]
 
 METHODS = ("eap_ig", "eap", "eap_ig_activations", "exact")
+#: Where in each of the K parts of the way from baseline to clean the gradient is taken.
+_PLACES = {"midpoint": 0.5, "hanna": 0.0, "paper": 1.0}
+RULES = tuple(_PLACES)
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
@@ -52,17 +61,42 @@ def checked_method(name: str) -> str:
     return found
 
 
-def edge_scores(
-    engine: Engine, pairs: PairBatch, *, method: str = "eap_ig", steps: int = 5, ablation: str = "corrupt", seed: int = 0
-) -> Scores:
-    """Scores (channels, sources), averaged over pairs; zero where there is no edge. `steps` is K.
+def checked_rule(name: str) -> str:
+    """The name of an integration rule, or `ArgumentError` with the nearest."""
+    found = str(name).strip().lower()
+    if found not in RULES:
+        raise ArgumentError(f"There is no integration rule {name!r}.", remedy=did_you_mean(str(name), RULES, listing="Rules"))
+    return found
 
-    With the ablations `mean` and `resample` the baseline is that of the pairs which run together. Raises `ArgumentError`
-    for fewer than one step, `NonFiniteActivationError` when a gradient is not finite.
-    """
+
+def path(rule: str, steps: int) -> list[float]:
+    """α_1 … α_K of a rule (see this module's text). Raises `ArgumentError` for an unknown one, and for fewer than one step."""
     if steps < 1:
         raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
-    graph, steps = Graph.of(engine.anatomy), 1 if method == "eap" else steps
+    return [(step + _PLACES[checked_rule(rule)]) / steps for step in range(steps)]
+
+
+def edge_scores(
+    engine: Engine,
+    pairs: PairBatch,
+    *,
+    method: str = "eap_ig",
+    steps: int = 5,
+    rule: str = "midpoint",
+    ablation: str = "corrupt",
+    seed: int = 0,
+) -> Scores:
+    """Scores (channels, sources), averaged over pairs; zero where there is no edge.
+
+    method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to the two methods of integrated gradients only.
+    With the ablations `mean` and `resample` the baseline is that of the pairs which run together. Raises `ArgumentError`
+    for a method or a rule that does not exist and for fewer than one step, `NonFiniteActivationError` when a gradient is
+    not finite.
+    """
+    method, at = checked_method(method), path(rule, steps)
+    if method == "eap":
+        at = [1.0]
+    graph, steps = Graph.of(engine.anatomy), len(at)
     total = np.zeros((graph.channels, graph.sources))
     share = ablation == "corrupt"
     positions = pairs.clean.positions - (pairs.shared_columns if share else 0)
@@ -76,9 +110,9 @@ def edge_scores(
 
                 total += every_edge_effect(runs, baseline) * chunk.rows
             elif method == "eap_ig_activations":
-                total += _on_activations(graph, runs, baseline, steps)
+                total += _on_activations(graph, runs, baseline, at)
             else:
-                total += _on_inputs(graph, runs, baseline, steps)
+                total += _on_inputs(graph, runs, baseline, at)
             job.advance(chunk.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
@@ -104,23 +138,23 @@ def source_differences(graph: Graph, runs: PairRuns, baseline: Baseline) -> Arra
     return engine.ops.concatenate(parts, 0)
 
 
-def _on_inputs(graph: Graph, runs: PairRuns, baseline: Baseline, steps: int) -> Scores:
-    ops, low, high = runs.engine.ops, baseline.embedding, runs.clean.streams[0]
-    inputs = ops.concatenate([low + (high - low) * ((k + 1) / steps) for k in range(steps)], 0)
+def _on_inputs(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequence[float]) -> Scores:
+    ops, low, high, steps = runs.engine.ops, baseline.embedding, runs.clean.streams[0], len(at)
+    inputs = ops.concatenate([low + (high - low) * alpha for alpha in at], 0)
     reads = list(_reads(graph, 0))
     found = runs.gradients(steps, residual=inputs, sites=_sites(graph, reads))
     return _contracted(graph, runs.engine, found, reads, source_differences(graph, runs, baseline), 0, steps)
 
 
-def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, steps: int) -> Scores:
+def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequence[float]) -> Scores:
     """One batch of K runs for the embedding, and for each layer's heads (together) and MLP, from that layer on."""
-    ops, clean = runs.engine.ops, runs.clean
+    ops, clean, steps = runs.engine.ops, runs.clean, len(at)
     differences = source_differences(graph, runs, baseline)
     shape = (runs.rows, runs.positions, runs.engine.anatomy.d_model)
 
     def shifts(difference: Array) -> Array:
-        """The difference, taken away in parts: nothing of it at k = K, (K − 1)/K of it at k = 1."""
-        return ops.concatenate([difference * ((k + 1) / steps - 1) for k in range(steps)], 0)
+        """What is left of the difference is α of it: 1 − α of it is taken away."""
+        return ops.concatenate([difference * (alpha - 1) for alpha in at], 0)
 
     def run(layer: int, first: int, count: int, residual: Array, edits: Sequence[Edit], reads: list[_Read]) -> None:
         found = runs.gradients(steps, residual=residual, start=layer, edits=edits, sites=_sites(graph, reads))
@@ -132,17 +166,17 @@ def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, steps: int
     for layer in range(graph.layers):
         entry = ops.repeat(clean.streams[layer], steps)
         first = graph.head(layer, 0)
-        for component, at, count in (
+        for component, source, count in (
             (Component.ATTENTION, first, graph.heads),
             (Component.MLP_OUTPUT, graph.mlp(layer), 1),
         ):
-            change = shifts(differences[at : at + count].sum(0).reshape(*shape))
+            change = shifts(differences[source : source + count].sum(0).reshape(*shape))
 
             def moved(value: Array, _: EditScope, change: Array = change) -> Array:
                 return value + change
 
-            reads = [read for read in _reads(graph, layer) if read.readable > at]
-            run(layer, at, count, entry, [Edit(Site(layer, component), moved)], reads)
+            reads = [read for read in _reads(graph, layer) if read.readable > source]
+            run(layer, source, count, entry, [Edit(Site(layer, component), moved)], reads)
     return scores
 
 

@@ -40,15 +40,18 @@ class BruteGPT2:
         self,
         tokens: list[int],
         *,
+        embedding: Numbers | None = None,
         heads: dict[tuple[int, int], Numbers] | None = None,
         mlps: dict[int, Numbers] | None = None,
         streams: dict[tuple[int, int], Numbers] | None = None,
         reads: dict[Channel, Numbers] | None = None,
     ) -> Trace:
-        """One pass. heads: head outputs to use; mlps: MLP writes to use; streams: (layer, position) → stream after the layer;
+        """One pass. embedding: to begin with in place of the tokens'; heads: head outputs to use; mlps: MLP writes to use; streams: (layer, position) → stream after the layer;
         reads: what to add to the stream as one channel alone reads it."""
         heads, mlps, streams, reads = heads or {}, mlps or {}, streams or {}, reads or {}
-        x = self.w["transformer.wte.weight"][tokens] + self.w["transformer.wpe.weight"][: len(tokens)]
+        if embedding is None:
+            embedding = self.w["transformer.wte.weight"][tokens] + self.w["transformer.wpe.weight"][: len(tokens)]
+        x = embedding.copy()
         trace = Trace(np.zeros(0), x.copy())
         for layer in range(self.layers):
             trace.streams.append(x.copy())

@@ -140,18 +140,20 @@ def test_attribution_ranks_edges_as_exact_patching_does(
     graph = Graph.of(engine.anatomy)
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
     exact = edge_effects(engine, pairs, edges).mean(1)
-    for steps in (1, 5):
-        scores = edge_scores(engine, pairs, steps=steps)
+    # Along the embedding, gradients are taken far from the clean run, which exact patching stays near: a random model's
+    # many small effects are ranked less well (Qwen 3's .66 is what the integral itself gives), its large ones not.
+    for method, least in (("eap", 0.8), ("eap_ig", 0.6), ("eap_ig_activations", 0.75)):
+        scores = edge_scores(engine, pairs, method=method)
         correlation = spearmanr(np.abs([scores[edge] for edge in edges]), np.abs(exact))[0]
-        record_property(f"rank correlation, {steps} steps", float(correlation))
-        assert correlation > 0.7
+        record_property(f"rank correlation, {method}", float(correlation))
+        assert correlation > least, method
 
 
 def test_plain_attribution_is_the_slope_of_exact_patching(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = random_pairs()
     graph = Graph.of(engine.anatomy)
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
-    scores = edge_scores(engine, pairs, steps=1)
+    scores = edge_scores(engine, pairs, method="eap")
     step = 1e-4
     whole = edges_module.source_differences
     monkeypatch.setattr(edges_module, "source_differences", lambda graph, runs, baseline: whole(graph, runs, baseline) * step)
