@@ -1,98 +1,169 @@
 """Contrast pairs: the same content said with a quality and without it, so that what differs is the quality.
 
-A pair belongs to a group, its content; groups are held out whole, so that what is judged was never seen in other words.
+A pair belongs to a group, its content. Groups are held out whole, and held-out contents are filled with words of their own, so
+that what a vector or probe is judged by shares neither content nor word with what it was computed from. Openings, which a
+steered model goes on from, are of the held-out kind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from neuroscope.errors import DatasetError
 from neuroscope.naming import fold, snake_case
 from neuroscope.tasks import register
-from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
+from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
 #: The fewest pairs that a vector can be computed from; as many again must be left to judge it.
 FEWEST = 4
 _SETS = 60
-_SENTIMENT_OPENINGS = tuple(f"I saw the {work}, and I think that" for work in REVIEWED)
+_REVIEW_OPENINGS = ("I saw the {work}, and I think that", "They asked me how the {work} had been, and I said that")
+
+Units = frozenset[str]
+#: A pair as it is made: its group, positive and negative text, and what it depends on.
+_Made = tuple[int, str, str, Units]
 
 
 @dataclass(frozen=True)
 class ContrastPairs:
-    """Pair i: positive[i] has the quality, negative[i] has not. openings: texts that could go on either way."""
+    """Pair i: positive[i] has the quality, negative[i] has not. openings: texts that could go on either way.
+
+    units, opening_units: what each pair and each opening depends on that others may share, as "kind:value"; where none are
+    given, a pair's group and an opening's own text. held_out: the groups to judge by; where none are given, every third, or
+    every second where groups are few.
+    """
 
     name: str
     positive: list[str]
     negative: list[str]
     groups: list[int]
     openings: tuple[str, ...] = ()
+    units: list[Units] = field(default_factory=list)
+    opening_units: tuple[Units, ...] = ()
+    held_out: frozenset[int] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.units:
+            self.units.extend(frozenset([f"content:{group}"]) for group in self.groups)
+        if not self.opening_units:
+            object.__setattr__(self, "opening_units", tuple(frozenset([f"text:{text}"]) for text in self.openings))
+        if not self.held_out:
+            known = sorted(set(self.groups))
+            chosen = (group for index, group in enumerate(known) if _is_held_out(index, len(known)))
+            object.__setattr__(self, "held_out", frozenset(chosen))
 
     @classmethod
     def of(cls, name: str, positive: Sequence[str], negative: Sequence[str]) -> ContrastPairs:
-        """The user's own. Raises `DatasetError` when they are no pairs, too few, or a text stands on both sides."""
+        """The user's own. Pairs that have a text in common are one group.
+
+        Raises `DatasetError` when they are no pairs, too few, or a text stands on both sides.
+        """
         positive, negative = [str(text) for text in positive], [str(text) for text in negative]
         if len(positive) != len(negative):
             raise DatasetError(
                 f"{name} has {len(positive)} positive and {len(negative)} negative texts.",
                 remedy="Give pairs: the first positive text beside the first negative one, and so on.",
             )
-        if len(positive) < 2 * FEWEST:
-            raise DatasetError(
-                f"{len(positive)} contrast pairs are too few to compute {name} from and to judge it.",
-                remedy=f"Give at least {2 * FEWEST} pairs.",
-            )
         clash = set(positive) & set(negative)
         if clash:
             raise DatasetError(f"{min(clash)!r} stands on both sides of the contrast {name}.")
-        return cls(snake_case(name.replace(" ", "_")), positive, negative, list(range(len(positive))))
+        groups = _groups(positive, negative)
+        if len(set(groups)) < 2 * FEWEST:
+            shared = " that share no text" if len(set(groups)) < len(groups) else ""
+            raise DatasetError(
+                f"{len(set(groups))} contrast pairs{shared} are too few to compute {name} from and to judge it.",
+                remedy=f"Give at least {2 * FEWEST} pairs.",
+            )
+        return cls(snake_case(name.replace(" ", "_")), positive, negative, groups)
 
     def split(self) -> tuple[ContrastPairs, ContrastPairs]:
-        """Two thirds of the groups to compute from, and a third to judge by."""
-        held_out = {group for index, group in enumerate(sorted(set(self.groups))) if index % 3 == 2}
-        return self._take(lambda group: group not in held_out), self._take(lambda group: group in held_out)
+        """The pairs to compute from, and those to judge by."""
+        return self._take(lambda group: group not in self.held_out), self._take(lambda group: group in self.held_out)
 
     def _take(self, wanted: Callable[[int], bool]) -> ContrastPairs:
         at = [index for index, group in enumerate(self.groups) if wanted(group)]
         positive, negative = ([texts[index] for index in at] for texts in (self.positive, self.negative))
-        return ContrastPairs(self.name, positive, negative, [self.groups[index] for index in at], self.openings)
+        groups, units = [self.groups[index] for index in at], [self.units[index] for index in at]
+        return ContrastPairs(self.name, positive, negative, groups, self.openings, units, self.opening_units, self.held_out)
 
     def __len__(self) -> int:
         return len(self.positive)
 
 
-def _rewritings() -> tuple[str, ...]:
+def _is_held_out(index: int, groups: int) -> bool:
+    step = 3 if groups >= 3 * FEWEST else 2
+    return index % step == step - 1
+
+
+def _groups(positive: Sequence[str], negative: Sequence[str]) -> list[int]:
+    """A number for each pair, the same for pairs that are joined by common texts."""
+    found = list(range(len(positive)))
+    first: dict[str, int] = {}
+    for index, texts in enumerate(zip(positive, negative, strict=True)):
+        for text in texts:
+            one, other = found[first.setdefault(text, index)], found[index]
+            found = [min(one, other) if group in (one, other) else group for group in found]
+    return found
+
+
+def _words(words: Sequence[str], held_out: bool) -> list[str]:
+    """The half of a list that fills contents of this side."""
+    return list(words[held_out::2])
+
+
+def _filled(random: np.random.Generator, content: int) -> _Made:
+    """A content of the register in its formal and informal wording, with the same words in their slots."""
+    held_out = _is_held_out(content, len(register.CONTENTS))
+    lists = {"name": NAMES, "place": PLACES, "thing": OBJECTS}
+    words = {slot: str(random.choice(_words(known, held_out))) for slot, known in lists.items()}
+    formal, informal = register.CONTENTS[content]
+    used = [f"{slot}:{word}" for slot, word in words.items() if "{" + slot + "}" in formal + informal]
+    return content, formal.format(**words), informal.format(**words), frozenset([f"content:{content}", *used])
+
+
+def _rewritings() -> tuple[tuple[str, Units], ...]:
     """Half ask for a formal wording, half for an informal one: the model starts from the middle and can move either way."""
     random = np.random.default_rng(0)
     asked = []
-    for content in range(2, len(register.CONTENTS), 3):
-        formal, informal = register.pair(random, content)
-        asked += [f"Informal: {informal} Formal:", f"Formal: {formal} Informal:"]
+    for content in range(len(register.CONTENTS)):
+        if _is_held_out(content, len(register.CONTENTS)):
+            _, formal, informal, units = _filled(random, content)
+            asked += [(f"Informal: {informal} Formal:", units), (f"Formal: {formal} Informal:", units)]
     return tuple(asked)
 
 
-def _registers(random: np.random.Generator) -> Iterator[tuple[int, str, str]]:
+def _registers(random: np.random.Generator) -> Iterator[_Made]:
     while True:
-        for group in range(len(register.CONTENTS)):
-            formal, informal = register.pair(random, group)
-            yield group, formal, informal
+        for content in range(len(register.CONTENTS)):
+            yield _filled(random, content)
 
 
-def _reviews(random: np.random.Generator) -> Iterator[tuple[int, str, str]]:
+def _review_openings() -> tuple[tuple[str, Units], ...]:
+    works = [work for group, work in enumerate(REVIEWED) if _is_held_out(group, len(REVIEWED))]
+    return tuple(
+        (opening.format(work=work), frozenset([f"work:{work}", f"template:{opening}"]))
+        for opening in _REVIEW_OPENINGS
+        for work in works
+    )
+
+
+def _reviews(random: np.random.Generator) -> Iterator[_Made]:
     while True:
         for group, work in enumerate(REVIEWED):
-            aspect = random.choice(ASPECTS)
-            good, bad = random.choice(GOOD, 2, replace=False), random.choice(BAD, 2, replace=False)
+            held_out = _is_held_out(group, len(REVIEWED))
+            aspect = str(random.choice(_words(ASPECTS, held_out)))
+            good, bad = (random.choice(_words(words, held_out), 2, replace=False) for words in (GOOD, BAD))
             positive, negative = (f"The {work} was {x} and the {aspect} was {y}." for x, y in (good, bad))
-            yield group, positive, negative
+            said = [f"word:{word}" for word in (*good, *bad)]
+            yield group, positive, negative, frozenset([f"work:{work}", f"aspect:{aspect}", *said])
 
 
-_NAMED: Mapping[str, tuple[Callable[[np.random.Generator], Iterator[tuple[int, str, str]]], tuple[str, ...]]] = {
+_NAMED: Mapping[str, tuple[Callable[[np.random.Generator], Iterator[_Made]], tuple[tuple[str, Units], ...]]] = {
     "formal_style": (_registers, _rewritings()),
-    "positive_sentiment": (_reviews, _SENTIMENT_OPENINGS),
+    "positive_sentiment": (_reviews, _review_openings()),
 }
 _ALIASES = {"formality": "formal_style", "text_formality": "formal_style", "sentiment": "positive_sentiment"}
 
@@ -109,9 +180,17 @@ def named(name: str, *, n: int = _SETS, seed: int = 0) -> ContrastPairs | None:
     if known is None:
         return None
     make, openings = _NAMED[known]
-    found: dict[tuple[str, str], int] = {}
-    for _, (group, positive, negative) in zip(range(20 * n), make(np.random.default_rng(seed)), strict=False):
-        found.setdefault((positive, negative), group)
+    found: dict[tuple[str, str], tuple[int, Units]] = {}
+    for _, (group, positive, negative, units) in zip(range(20 * n), make(np.random.default_rng(seed)), strict=False):
+        found.setdefault((positive, negative), (group, units))
         if len(found) == n:
             break
-    return ContrastPairs(known, [p for p, _ in found], [q for _, q in found], list(found.values()), openings)
+    return ContrastPairs(
+        known,
+        [positive for positive, _ in found],
+        [negative for _, negative in found],
+        [group for group, _ in found.values()],
+        tuple(opening for opening, _ in openings),
+        [units for _, units in found.values()],
+        tuple(units for _, units in openings),
+    )

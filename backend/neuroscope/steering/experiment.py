@@ -6,7 +6,8 @@
    one_token          at the last token of the opening only
    all_tokens         at every token, of the opening and of what is written
    growing            at what is written, from nothing at its first token to s · v at its last
-   random_direction   as all_tokens, with a random direction of the same length: the control
+   random_direction   as all_tokens, with random directions of the same length at the smallest and the largest strength: the
+                      control
 
 2. The model without any steering reads what was written. Effect: a probe's score (`steering.probe`), 0 as texts without the
    quality read, 1 as texts with it. Fluency: perplexity given the opening; higher is worse.
@@ -14,169 +15,79 @@
 3. The steered model is asked which wording of held-out pairs it would rather write after the opening. Preference: nats a token
    by which the wording with the quality is likelier. It moves before greedy text does, and where text cannot move any more.
 
+The vector counts as having an effect only when preference grows with strength over held-out pairs, and further than random
+directions take it. What is asked and gone on from shares neither content nor slot word with the pairs of the vector.
+
 Sources: Turner et al. 2023; Rimsky et al. 2023 (strength sweeps with capability beside); Tan et al. 2024 (dose–response).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from neuroscope import events
-from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.instrument import Instrument
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
-from neuroscope.results import Provenance, Result
+from neuroscope.results import Provenance
+from neuroscope.steering.doses import Numbers, dose_responses, growths, p_beyond, random_directions
 from neuroscope.steering.probe import Probe, fitted
+from neuroscope.steering.results import MODES, Doses, HookComparison, HookEffect, PositionDensity, SteeringResults
+from neuroscope.steering.steered import SteeredRuns, Sweep, Written
 from neuroscope.steering.vectors import SteeringVector, SteeringVectors
-from neuroscope.tasks.statistics import Estimate
+from neuroscope.tasks.dependence import Units
+from neuroscope.tasks.statistics import Estimate, Test, difference_test, mean_of
 from neuroscope.vocabulary import public
 
-MODES = ("one_token", "all_tokens", "growing", "random_direction")
-_TITLES = {
-    "one_token": "one token",
-    "all_tokens": "all tokens",
-    "growing": "growing",
-    "random_direction": "random direction",
-}
-_READ_AT_ONCE = 8
-#: How many held-out pairs the steered model is asked about.
+#: How many held-out pairs the steered model is asked about, and how many of these and of the openings random directions get.
 _PAIRS = 8
-
-Numbers = NDArray[np.float64]
-#: Estimates by strength, the strength as it prints.
-Doses = Mapping[str, Estimate]
+_CONTROL_ITEMS = 4
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
-class PositionDensity:
-    """How densely texts show the quality at one token position: mean probe score with its interval over texts."""
+class _Mode:
+    """One way of steering: values (strengths, items), the items openings, held-out pairs, or random directions."""
 
-    position: int
-    score: Estimate
-
-
-@public
-@dataclass(frozen=True)
-class SteeringResults(Result):
-    """What steering did, by mode (oneToken, allTokens, growing, randomDirection) and strength.
-
-    effect: probe score of what was written. fluency: its perplexity under the unsteered model. preference: nats a token for the
-    held-out wordings with the quality. dose_response: Spearman's correlation of strength and preference, each pair against its
-    own mean; effect_response: of strength and effect, each opening against its own mean. density: by position, in held-out texts that have the quality.
-    written: the first opening's continuation. probe_auroc: of the probe, on the held-out texts.
-    """
-
-    vector: str
-    layer: int | None
-    component: str
-    method: str
-    probe_auroc: float
     strengths: list[float]
-    effect: Mapping[str, Doses]
-    fluency: Mapping[str, Doses]
-    preference: Mapping[str, Doses]
-    dose_response: Mapping[str, float]
-    effect_response: Mapping[str, float]
-    density: list[PositionDensity]
-    written: Mapping[str, Mapping[str, str]]
-    provenance: Provenance
+    scores: Numbers
+    losses: Numbers
+    preference: Numbers
+    texts: list[str]
+    opening_units: Units | None = None
+    pair_units: Units | None = None
 
     @property
-    def densest_position(self) -> int:
-        """The token position at which the quality shows most."""
-        return max(self.density, key=lambda each: each.score.value).position
+    def names(self) -> list[str]:
+        return [f"{strength:g}" for strength in self.strengths]
 
-    def print_string(self) -> str:
-        best = self.dose_response["all_tokens"]
-        return f"a SteeringResults({self.vector} at {self.layer}.{self.component}, dose–response {best:.2f})"
+    def doses(self, values: Numbers, units: Units | None) -> Doses:
+        return {name: _mean(row, units) for name, row in zip(self.names, values, strict=True)}
 
-    def summary(self) -> str:
-        lines = [
-            f"{self.vector} at {self.layer}.{self.component} of {self.provenance.model} ({self.method})",
-            f"  measured by a probe with AUROC {self.probe_auroc:.3f} on held-out texts: 0 without the quality, 1 with it",
-            f"  {'steered at':<18}{'strength':>8}  {'effect':<26}{'perplexity':<26}preference",
-        ]
-        for mode in self.effect:
-            for strength, effect in self.effect[mode].items():
-                fluency, preference = self.fluency[mode][strength], self.preference[mode][strength]
-                lines.append(f"  {_TITLES[mode]:<18}{strength:>8}  {effect!s:<26}{fluency!s:<26}{preference}")
-            responses = f"{self.effect_response[mode]:<26.2f}{'':<26}{self.dose_response[mode]:.2f}"
-            lines.append(f"  {'dose–response':>26}  {responses}")
-        lines.append(f"  densest at token {self.densest_position}")
-        lines += [f"  {strength:>6}: {text!r}" for strength, text in self.written["all_tokens"].items()]
-        return "\n".join(lines)
+    def growth(self) -> Estimate:
+        return _mean(growths(self.strengths, self.preference), self.pair_units)
 
+    def effect_growth(self) -> Estimate:
+        return _mean(growths(self.strengths, self.scores), self.opening_units)
 
-@public
-@dataclass(frozen=True)
-class HookEffect(Result):
-    """What the model's hooks did in runs of one task type. identical: whether every logit and token was as without hooks."""
+    def dose_response(self) -> Estimate:
+        return _correlation(dose_responses(self.strengths, self.preference), self.pair_units)
 
-    task_type: str | None
-    effect: Estimate
-    fluency: Estimate
-    identical: bool
-    written: str
-
-    def print_string(self) -> str:
-        return f"a HookEffect({self.task_type}: {'identical' if self.identical else self.effect})"
-
-
-@public
-@dataclass(frozen=True)
-class HookComparison(Result):
-    """What the model writes with its hooks, by task type, beside what it writes without (effect, fluency)."""
-
-    contrast: str
-    probe_auroc: float
-    effect: Estimate
-    fluency: Estimate
-    runs: list[HookEffect]
-    provenance: Provenance
-
-    def __getitem__(self, task_type: str) -> HookEffect:
-        for run in self.runs:
-            if run.task_type == task_type:
-                return run
-        raise ArgumentError(f"No run had the task type {task_type!r}.", remedy=f"Measured: {[r.task_type for r in self.runs]}.")
-
-    def print_string(self) -> str:
-        return f"a HookComparison({self.contrast}, {len(self.runs)} task types)"
-
-    def summary(self) -> str:
-        lines = [
-            f"{self.contrast} of what {self.provenance.model} writes (probe AUROC {self.probe_auroc:.3f})",
-            f"  {'task type':<22}{'effect':<26}{'perplexity':<26}logits",
-            f"  {'(no hooks)':<22}{self.effect!s:<26}{self.fluency!s:<26}",
-        ]
-        for run in self.runs:
-            state = "as without hooks, bit for bit" if run.identical else "changed"
-            lines.append(f"  {run.task_type!s:<22}{run.effect!s:<26}{run.fluency!s:<26}{state}")
-        return "\n".join(lines)
-
-
-@dataclass(frozen=True)
-class _Written:
-    """What was written: token ids a row, without what follows an end token; and the logits of every step."""
-
-    rows: list[list[int]]
-    logits: list[Array] = field(repr=False)
+    def effect_response(self) -> Estimate:
+        return _correlation(dose_responses(self.strengths, self.scores), self.opening_units)
 
 
 @public
 class SteeringExperiment(Instrument):
     """Steers one model by one vector and measures what it writes.
 
-    vector: a `SteeringVector`, or a name that `SteeringVectors` knows. openings: texts to go on from; by default the
-    contrast's own. max_tokens: how many tokens are written.
+    vector: a `SteeringVector`, or a name that `SteeringVectors` knows. openings: texts to go on from, none of which holds a text
+    that the vector was computed from; by default the contrast's own. max_tokens: how many tokens are written. directions: how
+    many random directions the vector is held against.
     """
 
     def __init__(
@@ -189,6 +100,7 @@ class SteeringExperiment(Instrument):
         openings: Sequence[str] | None = None,
         strengths: Sequence[float] = (-2.0, -1.0, 0.0, 1.0, 2.0),
         max_tokens: int = 24,
+        directions: int = 20,
         seed: int | None = None,
     ) -> None:
         super().__init__(model, seed)
@@ -198,14 +110,30 @@ class SteeringExperiment(Instrument):
         if vector.shape != (width,):
             raise ArgumentError(f"{vector.name} is {len(vector)} wide, and {vector.site} of {model.name} {width}.")
         self._vector = vector
+        self._fit, self._held_out = vector.pairs.split()
         self.openings: list[str] = [str(text) for text in (openings or vector.pairs.openings)]
         if len(self.openings) < 2:
             raise DatasetError(
                 f"The contrast {vector.name} has no openings to write on from.", remedy="Give openings: at least two texts."
             )
+        known = [frozenset([f"text:{text}"]) for text in self.openings] if openings else vector.pairs.opening_units
+        self._opening_units: list[frozenset[str]] = [frozenset(f"opening {unit}" for unit in units) for units in known]
+        self._check_openings()
         self.strengths: list[float] = [float(value) for value in strengths]
         self.max_tokens: int = int(max_tokens)
+        self.directions: int = int(directions)
+        if self.directions < 1:
+            raise ArgumentError(f"{directions} random directions are no control.", remedy="Give at least 20.")
         self._probe: Probe | None = None
+
+    def _check_openings(self) -> None:
+        for opening in self.openings:
+            for text in (*self._fit.positive, *self._fit.negative):
+                if text in opening:
+                    raise DatasetError(
+                        f"The opening {opening!r} holds {text!r}, from which {self._vector.name} was computed.",
+                        remedy="Give openings with other contents than the contrast pairs.",
+                    )
 
     @property
     def vector(self) -> SteeringVector:
@@ -215,64 +143,71 @@ class SteeringExperiment(Instrument):
         """Write with every mode and strength, and measure. The model's own hooks rest meanwhile."""
         if len(set(self.strengths)) < 2:
             raise ArgumentError(f"Strengths {self.strengths} make no sweep.", remedy="Give at least two different ones.")
-        probe, batch = self._measure(), self._batch()
-        names = [f"{strength:g}" for strength in self.strengths]
-        effect: dict[str, Doses] = {}
-        fluency: dict[str, Doses] = {}
-        preference: dict[str, Doses] = {}
-        responses: dict[str, tuple[float, float]] = {}
-        written: dict[str, dict[str, str]] = {}
-        with events.progress("steering", total=3 * len(MODES), unit="passes") as job:
+        probe, modes = self._measure(), {}
+        with events.progress("steering", total=len(MODES), unit="modes") as job:
             for mode in MODES:
-                texts = self._write(batch.repeat(len(names)), [self._steering(mode, batch.rows)])
+                modes[mode] = self._control(probe) if mode == "random_direction" else self._steered(mode, probe)
                 job.advance()
-                scores, losses = (
-                    values.reshape(len(names), batch.rows) for values in self._read(batch.repeat(len(names)), texts.rows, probe)
-                )
-                job.advance()
-                preferred = self._prefer(mode)
-                job.advance()
-                effect[mode] = {name: self._mean(row) for name, row in zip(names, scores, strict=True)}
-                fluency[mode] = {name: self._perplexity(row) for name, row in zip(names, losses, strict=True)}
-                preference[mode] = {name: self._mean(row) for name, row in zip(names, preferred, strict=True)}
-                responses[mode] = self._response(preferred), self._response(scores)
-                written[mode] = {name: self._model.decode(texts.rows[at * batch.rows]) for at, name in enumerate(names)}
+        steered, control = modes["all_tokens"], modes["random_direction"]
+        if not np.isfinite(steered.losses).any():
+            raise DatasetError("Every continuation ended at its first token.", remedy="Give other openings.")
+        test = difference_test(growths(steered.strengths, steered.preference), steered.pair_units)
+        random = _growths_of_ends(control, control.preference)
+        random_effect = _growths_of_ends(control, control.scores)
+        p_random = p_beyond(self._growth_as_control(steered, steered.preference), random)
+        reason = self._reason(probe, test, p_random)
+        readable = probe.complaint is None
         vector = self._vector
         return SteeringResults(
             vector=vector.name,
             layer=vector.layer,
             component=vector.component,
             method=vector.method,
+            exists=reason is None,
+            reason=reason,
             probe_auroc=probe.auroc,
+            probe_chance=probe.chance,
+            probe_p_value=probe.p_value,
             strengths=self.strengths,
-            effect=effect,
-            fluency=fluency,
-            preference=preference,
-            dose_response={mode: both[0] for mode, both in responses.items()},
-            effect_response={mode: both[1] for mode, both in responses.items()},
-            density=self.density_by_position(),
-            written=written,
+            effect={name: mode.doses(mode.scores, mode.opening_units) for name, mode in modes.items()} if readable else {},
+            fluency={name: _perplexities(mode.doses(mode.losses, mode.opening_units)) for name, mode in modes.items()},
+            preference={name: mode.doses(mode.preference, mode.pair_units) for name, mode in modes.items()},
+            growth={name: mode.growth() for name, mode in modes.items()},
+            effect_growth={name: mode.effect_growth() for name, mode in modes.items()} if readable else {},
+            dose_response={name: mode.dose_response() for name, mode in modes.items()},
+            effect_response={name: mode.effect_response() for name, mode in modes.items()} if readable else {},
+            growth_p_value=test.p_value,
+            random_growth=random.tolist(),
+            random_effect_growth=random_effect.tolist() if readable else [],
+            random_p_value=p_random,
+            random_effect_p_value=(
+                p_beyond(self._growth_as_control(steered, steered.scores), random_effect) if readable else 1.0
+            ),
+            density=self.density_by_position() if readable else [],
+            written={name: dict(zip(mode.names, mode.texts, strict=True)) for name, mode in modes.items()},
             provenance=self._provenance(),
         )
 
     def measure_hooks(self, task_types: Sequence[str | None] = (None,)) -> HookComparison:
         """Write with the model's own hooks under each task type (None: the model's), and without any.
 
-        The vector itself is not added.
+        The vector itself is not added. Raises `DatasetError` when no probe reads the quality.
         """
-        probe, batch = self._measure(), self._batch()
-        bare = self._write(batch, [])
-        scores, losses = self._read(batch, bare.rows, probe)
-        runs = []
+        probe, runs = self._measure().checked(), self._runs()
+        batch, units = runs.openings(self.openings), self._opening_units
+        bare = runs.written(batch, [], keep_logits=True)
+        scores, losses = runs.read(batch, bare.rows, probe)
+        found = []
         for task_type in task_types:
             with self._model.hook_manager.edits(task_type=task_type or self._model.task_type) as edits:
-                hooked = self._write(batch, edits)
-            own_scores, own_losses = self._read(batch, hooked.rows, probe)
-            runs.append(
+                hooked = runs.written(batch, edits, keep_logits=True)
+            own_scores, own_losses = runs.read(batch, hooked.rows, probe)
+            found.append(
                 HookEffect(
                     task_type=task_type,
-                    effect=self._mean(own_scores),
-                    fluency=self._perplexity(own_losses),
+                    effect=_mean(own_scores, units),
+                    change=_mean(own_scores - scores, units),
+                    fluency=_perplexity(_mean(own_losses, units)),
                     identical=self._identical(bare, hooked),
                     written=self._model.decode(hooked.rows[0]),
                 )
@@ -280,176 +215,155 @@ class SteeringExperiment(Instrument):
         return HookComparison(
             contrast=self._vector.name,
             probe_auroc=probe.auroc,
-            effect=self._mean(scores),
-            fluency=self._perplexity(losses),
-            runs=runs,
+            effect=_mean(scores, units),
+            fluency=_perplexity(_mean(losses, units)),
+            runs=found,
             provenance=self._provenance(),
         )
 
     def density(self, text: str) -> list[float]:
-        """The probe's score at every token of a text."""
-        scores = self._token_scores([text])[0]
+        """The probe's score at every token of a text. Raises `DatasetError` when no probe reads the quality."""
+        scores = self._runs().token_scores([text], self._measure().checked())[0]
         return [float(score) for score in scores]
 
     def density_by_position(self, texts: Sequence[str] | None = None) -> list[PositionDensity]:
         """Mean score at every token position that at least two texts reach; by default of the held-out texts with the quality.
 
-        The first token is left out: attention parks there, and no probe reads it.
+        The first token is left out: attention parks there, and no probe reads it. Raises `DatasetError` when no probe reads
+        the quality, and for texts that are too short.
         """
-        texts = self._vector.pairs.split()[1].positive if texts is None else [str(text) for text in texts]
-        rows = self._token_scores(texts)
+        units = self._held_out.units if texts is None else None
+        texts = self._held_out.positive if texts is None else [str(text) for text in texts]
+        rows = self._runs().token_scores(texts, self._measure().checked())
         found = []
         for position in range(1, max(len(row) for row in rows)):
-            here = np.array([row[position] for row in rows if len(row) > position])
+            here = [index for index, row in enumerate(rows) if len(row) > position]
             if len(here) >= 2:
-                found.append(PositionDensity(position, mean(here, seed=self.seed)))
+                shared = None if units is None else [units[index] for index in here]
+                found.append(PositionDensity(position, mean_of([rows[index][position] for index in here], shared)))
         if not found:
             raise DatasetError("No two texts have a second token.", remedy="Give longer texts.")
         return found
 
     def score(self, text: str) -> float:
         """The mean score of a text's tokens, the first left out."""
-        scores = self._token_scores([text])[0]
+        scores = self.density(text)
         return float(np.mean(scores[1:] if len(scores) > 1 else scores))
 
     def _measure(self) -> Probe:
         if self._probe is None:
-            self._probe = fitted(self._model, self._vector.pairs, self._vector.site)
+            self._probe = fitted(self._model, self._vector.pairs, self._vector.site, seed=self.seed)
         return self._probe
 
-    def _batch(self) -> TokenBatch:
-        return self._model.encode(self.openings, side="left")
+    def _runs(self) -> SteeredRuns:
+        return SteeredRuns(self._model, self._vector.site, self.max_tokens)
 
-    def _steering(self, mode: str, rows: int) -> Edit:
-        """Steers a generation of `rows` openings, once for each strength."""
-        strengths = np.repeat(self.strengths, rows)[:, None]
+    def _steered(self, mode: str, probe: Probe) -> _Mode:
+        directions = np.tile(self._vector.numpy(), (len(self.strengths), 1))
+        sweep = Sweep(mode, np.array(self.strengths), directions)
+        scores, losses, texts = self._written(sweep, self.openings, probe)
+        preference = self._preference(sweep, _PAIRS)
+        units = [
+            self._held_out.units[item] | self._opening_units[item % len(self.openings)] for item in range(preference.shape[1])
+        ]
+        return _Mode(self.strengths, scores, losses, preference, texts, self._opening_units, units)
 
-        def scales(columns: int, scope: EditScope) -> Numbers:
-            weights = np.ones(columns)
-            if mode == "one_token":
-                weights[:] = 0
-                weights[-1] = scope.phase is Phase.PREFILL
-            elif mode == "growing":
-                step = scope.first_position - scope.batch.positions + 1
-                weights[:] = 0 if scope.phase is Phase.PREFILL else step / max(self.max_tokens - 1, 1)
-            return strengths * weights
+    def _control(self, probe: Probe) -> _Mode:
+        """Random directions as items, each with its mean over a few openings and pairs."""
+        ends = [min(self.strengths), max(self.strengths)]
+        directions = random_directions(self.directions, len(self._vector), self._vector.norm(), self.seed)
+        sweep = Sweep("all_tokens", np.repeat(ends, self.directions), np.tile(directions, (2, 1)))
+        scores, losses, texts = self._written(sweep, self.openings[:_CONTROL_ITEMS], probe)
+        preference = self._preference(sweep, _CONTROL_ITEMS)
+        scores, losses, preference = (
+            _item_means(values).reshape(2, self.directions) for values in (scores, losses, preference)
+        )
+        return _Mode(ends, scores, losses, preference, texts[:: self.directions])
 
-        return self._edit(mode, scales)
+    def _written(self, sweep: Sweep, openings: Sequence[str], probe: Probe) -> tuple[Numbers, Numbers, list[str]]:
+        """Probe scores and losses (blocks, openings) of what is written, and each block's first text."""
+        runs = self._runs()
+        batch = runs.openings(openings)
+        rows = runs.steered(batch, sweep).rows
+        scores, losses = (values.reshape(len(sweep), batch.rows) for values in runs.read(batch.repeat(len(sweep)), rows, probe))
+        return scores, losses, [self._model.decode(row) for row in rows[:: batch.rows]]
 
-    def _edit(self, mode: str, scales: Callable[[int, EditScope], Numbers]) -> Edit:
-        """Adds the mode's direction, by `scales` (rows, columns) of a pass."""
-        ops = self._model.engine.ops
-        vector = self._vector.array
-        if mode == "random_direction":
-            drawn = np.random.default_rng(self.seed).normal(size=len(self._vector))
-            vector = ops.asarray((drawn / np.linalg.norm(drawn) * self._vector.norm()).astype(np.float32))
+    def _preference(self, sweep: Sweep, most: int) -> Numbers:
+        """(blocks, pairs): nats a token by which the steered model would rather write the wording with the quality."""
+        positive, negative = (texts[:most] for texts in (self._held_out.positive, self._held_out.negative))
+        openings = [self.openings[item % len(self.openings)] for item in range(len(positive))]
+        runs = self._runs()
+        return runs.losses(openings, negative, sweep) - runs.losses(openings, positive, sweep)
 
-        def apply(value: Array, scope: EditScope) -> Array:
-            return value + ops.asarray(scales(value.shape[1], scope)[..., None].astype(np.float32)) * vector
+    def _growth_as_control(self, steered: _Mode, values: Numbers) -> float:
+        """The vector's growth as that of a random direction is measured: at both ends, on the same items."""
+        ends = [min(self.strengths), max(self.strengths)]
+        rows = [self.strengths.index(end) for end in ends]
+        return float(growths(ends, _item_means(values[rows, :_CONTROL_ITEMS])[:, None])[0])
 
-        return Edit(self._vector.site, apply)
+    def _reason(self, probe: Probe, test: Test, p_random: float) -> str | None:
+        """Why there is no effect, or None where there is one."""
+        moves = f"preference moves by {test.estimate} nats a token a unit of strength"
+        if probe.complaint is not None:
+            return probe.complaint
+        if test.p_value >= _LEVEL or not np.isfinite(test.estimate.low):
+            return f"{moves} over held-out pairs, which cannot be told from 0 (p = {test.p_value:.3f})"
+        if test.estimate.value < 0:
+            return f"{moves}, against the quality"
+        if p_random > _LEVEL:
+            return f"{moves}, no further than random directions of its length take it (p = {p_random:.3f})"
+        return None
 
-    def _prefer(self, mode: str) -> Numbers:
-        """(strengths, pairs): nats a token by which the steered model would rather write the wording with the quality."""
-        held_out = self._vector.pairs.split()[1]
-        openings = [self.openings[index % len(self.openings)] for index in range(_PAIRS)]
-        sides = []
-        for texts in (held_out.positive[:_PAIRS], held_out.negative[:_PAIRS]):
-            starts = [self._model.encode(opening).positions for opening in openings]
-            batch = self._model.encode([f"{opening} {text}" for opening, text in zip(openings, texts, strict=False)])
-            sides.append(self._losses(mode, batch, starts[: batch.rows]))
-        return sides[1] - sides[0]
-
-    def _losses(self, mode: str, batch: TokenBatch, starts: Sequence[int]) -> Numbers:
-        """(strengths, rows): mean loss in nats of the tokens from `starts` on, while the model is steered."""
-        engine = self._model.engine
-        first, last = np.array(starts)[:, None], batch.lengths[:, None] - 1
-        columns = np.arange(batch.positions)[None]
-        weights = np.ones((batch.rows, batch.positions))
-        if mode == "one_token":
-            weights = (columns == first - 1).astype(np.float64)
-        elif mode == "growing":
-            weights = np.clip((columns - first + 1) / np.maximum(last - first + 1, 1), 0, 1)
-        found = []
-        for strength in self.strengths:
-            edit = self._edit(mode, lambda columns, scope, strength=strength: strength * weights)  # type: ignore[misc]
-            logs = engine.ops.to_numpy(engine.ops.log_softmax(engine.forward(batch, edits=[edit]).logits))
-            losses = -np.take_along_axis(logs[:, :-1], batch.ids[:, 1:, None], axis=2)[..., 0]
-            counted = (columns[:, 1:] >= first) & (columns[:, 1:] <= last)
-            found.append((losses * counted).sum(1) / counted.sum(1))
-        return np.stack(found)
-
-    def _response(self, values: Numbers) -> float:
-        """Spearman's correlation of strength and value (strengths, items), each item against its own mean."""
-        own = values - np.nanmean(values, axis=0)
-        doses = np.repeat(self.strengths, values.shape[1])
-        counted = np.isfinite(own.ravel())
-        varies = np.ptp(own.ravel()[counted]) > 1e-9
-        return float(stats.spearmanr(doses[counted], own.ravel()[counted]).statistic) if varies else 0.0
-
-    def _write(self, batch: TokenBatch, edits: Sequence[Edit]) -> _Written:
-        engine = self._model.engine
-        ends = {-1, *self._model.end_tokens}
-        options = GenerationSettings(max_tokens=self.max_tokens, end_tokens=self._model.end_tokens)
-        rows: list[list[int]] = [[] for _ in range(batch.rows)]
-        done = [False] * batch.rows
-        logits = []
-        for step in engine.generate(batch, options, edits=edits):
-            events.check_cancelled()
-            logits.append(step.logits)
-            for index, token in enumerate(step.tokens.tolist()):
-                done[index] = done[index] or token in ends
-                if not done[index]:
-                    rows[index].append(token)
-        return _Written(rows, logits)
-
-    def _read(self, batch: TokenBatch, written: Sequence[Sequence[int]], probe: Probe) -> tuple[Numbers, Numbers]:
-        """Mean probe score and mean loss in nats of what was written (rows,); NaN for a row that ended at once."""
-        engine, site = self._model.engine, self._vector.site
-        openings = [ids[real].tolist() for ids, real in zip(batch.ids, batch.real, strict=True)]
-        scores, losses = np.full(batch.rows, np.nan), np.full(batch.rows, np.nan)
-        wanted = [row for row in range(batch.rows) if written[row]]
-        for first in range(0, len(wanted), _READ_AT_ONCE):
-            part = wanted[first : first + _READ_AT_ONCE]
-            run = engine.forward(TokenBatch.of([[*openings[row], *written[row]] for row in part]), capture=[site])
-            activations = engine.ops.to_numpy(run[site])
-            logs = engine.ops.to_numpy(engine.ops.log_softmax(run.logits))
-            for index, row in enumerate(part):
-                start, stop = len(openings[row]), len(openings[row]) + len(written[row])
-                scores[row] = probe.score(activations[index, start:stop]).mean()
-                losses[row] = -logs[index, np.arange(start - 1, stop - 1), written[row]].mean()
-        return scores, losses
-
-    def _token_scores(self, texts: Sequence[str]) -> list[Numbers]:
-        probe, engine, site = self._measure(), self._model.engine, self._vector.site
-        found: list[Numbers] = []
-        for first in range(0, len(texts), 2 * _READ_AT_ONCE):
-            batch = self._model.encode(list(texts[first : first + 2 * _READ_AT_ONCE]))
-            assert site.layer is not None
-            run = engine.forward(batch, capture=[site], logits=None, stop=site.layer + 1)
-            scores = probe.score(engine.ops.to_numpy(run[site]))
-            found += [row[real] for row, real in zip(scores, batch.real, strict=True)]
-        return found
-
-    def _identical(self, one: _Written, other: _Written) -> bool:
+    def _identical(self, one: Written, other: Written) -> bool:
         equal = self._model.engine.ops.equal
         same = one.rows == other.rows and len(one.logits) == len(other.logits)
         return same and all(equal(a, b) for a, b in zip(one.logits, other.logits, strict=True))
 
-    def _mean(self, values: Numbers) -> Estimate:
-        counted = values[np.isfinite(values)]
-        if not len(counted):
-            raise DatasetError("Every continuation ended at its first token.", remedy="Give other openings.")
-        return mean(counted, seed=self.seed)
-
-    def _perplexity(self, losses: Numbers) -> Estimate:
-        loss = self._mean(losses)
-        return Estimate(float(np.exp(loss.value)), float(np.exp(loss.low)), float(np.exp(loss.high)), loss.n)
-
     def _provenance(self) -> Provenance:
         return provenance(
-            self._model, None, self.seed, openings=len(self.openings), tokens=self.max_tokens, pairs=len(self._vector.pairs)
+            self._model,
+            None,
+            self.seed,
+            openings=len(self.openings),
+            tokens=self.max_tokens,
+            pairs=len(self._vector.pairs),
+            directions=self.directions,
         )
 
     def print_string(self) -> str:
         return f"a SteeringExperiment({self._vector.name} at {self._vector.site} of {self._model.name})"
+
+
+def _growths_of_ends(control: _Mode, values: Numbers) -> Numbers:
+    """The growth of each random direction (directions,), those that wrote nothing left out."""
+    found = growths(control.strengths, values)
+    return found[np.isfinite(found)]
+
+
+def _item_means(values: Numbers) -> Numbers:
+    """Means over items (blocks,), not finite ones left out."""
+    counted = np.isfinite(values)
+    sums = np.where(counted, values, 0.0).sum(1)
+    return np.where(counted.any(1), sums / np.maximum(counted.sum(1), 1), np.nan)
+
+
+def _mean(values: Numbers, units: Units | None) -> Estimate:
+    """The mean of the finite values; without any, none."""
+    counted = np.isfinite(values)
+    if not counted.any():
+        return Estimate(float("nan"), -np.inf, np.inf, 0)
+    return mean_of(values[counted], None if units is None else [own for own, here in zip(units, counted, strict=True) if here])
+
+
+def _correlation(values: Numbers, units: Units | None) -> Estimate:
+    """A mean of correlations, which no interval can lead beyond 1."""
+    found = _mean(values, units)
+    return Estimate(found.value, max(found.low, -1.0), min(found.high, 1.0), found.n)
+
+
+def _perplexities(losses: Doses) -> Doses:
+    return {name: _perplexity(loss) for name, loss in losses.items()}
+
+
+def _perplexity(loss: Estimate) -> Estimate:
+    return Estimate(float(np.exp(loss.value)), float(np.exp(loss.low)), float(np.exp(loss.high)), loss.n)

@@ -84,7 +84,16 @@ def _vector(model: TransformerModel, item: dict[str, Any], values: Any) -> Steer
         name=item["name"],
         site=Site.parse(item["site"]),
         method=item["method"],
-        pairs=ContrastPairs(item["name"], pairs["positive"], pairs["negative"], pairs["groups"], tuple(pairs["openings"])),
+        pairs=ContrastPairs(
+            item["name"],
+            pairs["positive"],
+            pairs["negative"],
+            pairs["groups"],
+            tuple(pairs["openings"]),
+            [frozenset(units) for units in pairs.get("units", ())],
+            tuple(frozenset(units) for units in pairs.get("openingUnits", ())),
+            frozenset(pairs.get("heldOut", sorted(set(pairs["groups"]))[2::3])),
+        ),
     )
 
 
@@ -94,4 +103,7 @@ def _pairs_as_data(pairs: ContrastPairs) -> dict[str, Any]:
         "negative": pairs.negative,
         "groups": pairs.groups,
         "openings": list(pairs.openings),
+        "units": [sorted(units) for units in pairs.units],
+        "heldOut": sorted(pairs.held_out),
+        "openingUnits": [sorted(units) for units in pairs.opening_units],
     }

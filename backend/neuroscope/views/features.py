@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from neuroscope.features.ablation import AblationResults
 from neuroscope.features.neurons import NeuronSet
-from neuroscope.steering.experiment import SteeringResults
+from neuroscope.steering.results import SteeringResults
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.views.page import figures
 from neuroscope.views.theme import BELOW, BLUE, GREEN, GREY, ORANGE, PALETTE, VIOLET, dressed, error_bars
@@ -31,7 +31,7 @@ def _(result: AblationResults) -> Sequence[Any]:
 
 @figures.register
 def _(result: SteeringResults) -> Sequence[Any]:
-    return [doses(result), density(result)]
+    return [doses(result), growth(result), *([density(result)] if result.density else [])]
 
 
 def by_layer(result: NeuronSet) -> Any:
@@ -86,15 +86,19 @@ def damage(result: AblationResults) -> Any:
 
 
 def doses(result: SteeringResults) -> Any:
-    """Effect, preference and fluency by strength and mode."""
-    figure = make_subplots(
-        rows=1,
-        cols=3,
-        subplot_titles=("effect (probe score)", "preference (nats a token)", "perplexity of the output"),
-        horizontal_spacing=0.08,
-    )
-    for column, measured in enumerate((result.effect, result.preference, result.fluency), 1):
-        for number, (mode, by_strength) in enumerate(measured.items()):
+    """Effect, preference and fluency by strength and mode; no effect where no probe reads the quality."""
+    measured = [
+        (title, by_mode)
+        for title, by_mode in (
+            ("effect (probe score)", result.effect),
+            ("preference (nats a token)", result.preference),
+            ("perplexity of the output", result.fluency),
+        )
+        if by_mode
+    ]
+    figure = make_subplots(rows=1, cols=len(measured), subplot_titles=[title for title, _ in measured], horizontal_spacing=0.08)
+    for column, (_, by_mode) in enumerate(measured, 1):
+        for number, (mode, by_strength) in enumerate(by_mode.items()):
             estimates: list[Estimate] = list(by_strength.values())
             figure.add_scatter(
                 x=[float(strength) for strength in by_strength],
@@ -108,8 +112,44 @@ def doses(result: SteeringResults) -> Any:
                 row=1,
                 col=column,
             )
-    figure.update_yaxes(type="log", row=1, col=3)
-    return dressed(figure, f"{result.vector} at {result.layer}.{result.component}", x="strength", legend=BELOW)
+    figure.update_yaxes(type="log", row=1, col=len(measured))
+    found = "" if result.exists else ": no effect"
+    return dressed(figure, f"{result.vector} at {result.layer}.{result.component}{found}", x="strength", legend=BELOW)
+
+
+def growth(result: SteeringResults) -> Any:
+    """By how much a unit of strength moves preference and effect, beside every random direction."""
+    measured = [
+        (title, by_mode, random)
+        for title, by_mode, random in (
+            ("preference (nats a token)", result.growth, result.random_growth),
+            ("effect (probe score)", result.effect_growth, result.random_effect_growth),
+        )
+        if by_mode
+    ]
+    figure = make_subplots(rows=1, cols=len(measured), subplot_titles=[title for title, *_ in measured], horizontal_spacing=0.1)
+    for column, (_, by_mode, random) in enumerate(measured, 1):
+        steered = {mode: estimate for mode, estimate in by_mode.items() if mode != "random_direction"}
+        figure.add_bar(
+            x=[mode.replace("_", " ") for mode in steered],
+            y=[estimate.value for estimate in steered.values()],
+            error_y=error_bars(list(steered.values())),
+            marker_color=[_MODE_COLOURS[mode] for mode in steered],
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+        figure.add_scatter(
+            x=["random directions"] * len(random),
+            y=random,
+            mode="markers",
+            marker={"color": GREY, "size": 6, "opacity": 0.7},
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+    title = f"Growth a unit of strength; a random direction goes as far with p = {result.random_p_value:.3f}"
+    return dressed(figure, title, height=360)
 
 
 def density(result: SteeringResults) -> Any:

@@ -17,7 +17,7 @@ from neuroscope.features.entanglement import EntangledFeatures, FeatureEntanglem
 from neuroscope.features.neurons import NeuronAnalyzer
 from neuroscope.lenses.attention import attention_patterns
 from neuroscope.results import Provenance, Result
-from neuroscope.steering.experiment import PositionDensity, SteeringResults
+from neuroscope.steering.results import MODES, PositionDensity, SteeringResults
 from neuroscope.tasks.evaluate import Evaluation
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.views import page as pages
@@ -65,24 +65,42 @@ def results(entangled: EntangledFeatures) -> dict[str, Result]:
 
 
 def steering() -> SteeringResults:
-    """Figures as a steering experiment gives them, set by hand."""
-    doses = {str(strength): Estimate(strength / 4, strength / 4 - 0.1, strength / 4 + 0.1, 8) for strength in (-2.0, 0.0, 2.0)}
-    fluency = {strength: Estimate(9.0, 8.0, 11.0, 8) for strength in doses}
-    modes = ("one_token", "all_tokens", "growing", "random_direction")
+    """Figures as a steering experiment gives them, set by hand and all different."""
+
+    def by_mode(base: float) -> dict[str, dict[str, Estimate]]:
+        return {
+            mode: {f"{strength:g}": estimate(base + 10 * number + strength) for strength in (-2.0, 0.0, 2.0)}
+            for number, mode in enumerate(MODES)
+        }
+
+    def estimate(value: float) -> Estimate:
+        return Estimate(value, value - 0.1, value + 0.3, 8)
+
     return SteeringResults(
         vector="formal_style",
         layer=5,
         component="residual",
         method="mean_difference",
+        exists=True,
+        reason=None,
         probe_auroc=0.9,
+        probe_chance=estimate(0.5),
+        probe_p_value=0.025,
         strengths=[-2.0, 0.0, 2.0],
-        effect=dict.fromkeys(modes, doses),
-        fluency=dict.fromkeys(modes, fluency),
-        preference=dict.fromkeys(modes, doses),
-        dose_response=dict.fromkeys(modes, 0.9),
-        effect_response=dict.fromkeys(modes, 0.9),
-        density=[PositionDensity(at, Estimate(0.5, 0.4, 0.6, 8)) for at in range(4)],
-        written={"all_tokens": dict.fromkeys(doses, "a text")},
+        effect=by_mode(100),
+        fluency=by_mode(200),
+        preference=by_mode(300),
+        growth={mode: estimate(0.1 * number) for number, mode in enumerate(MODES)},
+        effect_growth={mode: estimate(0.2 * number) for number, mode in enumerate(MODES)},
+        dose_response=dict.fromkeys(MODES, estimate(0.9)),
+        effect_response=dict.fromkeys(MODES, estimate(0.9)),
+        growth_p_value=0.01,
+        random_growth=[0.01, -0.02],
+        random_effect_growth=[0.03, -0.04],
+        random_p_value=0.048,
+        random_effect_p_value=0.095,
+        density=[PositionDensity(at, estimate(0.5 + at)) for at in range(1, 4)],
+        written={mode: {"-2": "a text"} for mode in MODES},
         provenance=Provenance("tiny", "hash", "torch", None, 0),
     )
 
@@ -99,7 +117,7 @@ FIGURES = {
     "writing": 5,
     "neurons": 2,
     "ablation": 1,
-    "steering": 2,
+    "steering": 3,
 }
 
 

@@ -1,0 +1,177 @@
+"""A model at work while it is steered: writing on from openings, and asked about wordings; and what is then read of it.
+
+Everything runs block by block of rows: each block adds a strength times a direction of its own at one site, so that strengths
+and random directions share a batch. Wordings are asked about from the steered layer on: below it nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.models.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+from neuroscope.steering.doses import Numbers
+from neuroscope.steering.probe import Probe
+from neuroscope.steering.vectors import Vector
+
+_READ_AT_ONCE = 8
+#: Rows of wordings that run together; each takes positions × vocabulary of logits.
+_ASKED_AT_ONCE = 32
+
+#: The weight of what is added at each column of a pass (rows or 1, columns).
+_Weights = Callable[[int, EditScope], Numbers]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is added, block by block: strengths (blocks,) times directions (blocks, width).
+
+    mode: at the last token of the opening (one_token), at all tokens (all_tokens), or more from token to token of what is
+    written (growing).
+    """
+
+    mode: str
+    strengths: Numbers
+    directions: Vector
+
+    def __len__(self) -> int:
+        return len(self.strengths)
+
+    def take(self, blocks: slice) -> Sweep:
+        return Sweep(self.mode, self.strengths[blocks], self.directions[blocks])
+
+
+@dataclass(frozen=True)
+class Written:
+    """Token ids a row, without what follows an end token; and the logits of every step, where they are kept."""
+
+    rows: list[list[int]]
+    logits: list[Array] = field(repr=False)
+
+
+class SteeredRuns:
+    """Runs of one model, steered at one site; what is written is at most `max_tokens` long."""
+
+    def __init__(self, model: TransformerModel, site: Site, max_tokens: int) -> None:
+        self._model, self._site, self._max_tokens = model, site, max_tokens
+
+    def openings(self, texts: Sequence[str]) -> TokenBatch:
+        return self._model.encode(list(texts), side="left")
+
+    def steered(self, batch: TokenBatch, sweep: Sweep) -> Written:
+        """The continuations of every block, one after another."""
+        edit = self._edit(sweep, batch.rows, self._generation_weights(sweep.mode))
+        return self.written(batch.repeat(len(sweep)), [edit])
+
+    def written(self, batch: TokenBatch, edits: Sequence[Edit], *, keep_logits: bool = False) -> Written:
+        """Greedy continuations under edits."""
+        engine = self._model.engine
+        ends = {-1, *self._model.end_tokens}
+        options = GenerationSettings(max_tokens=self._max_tokens, end_tokens=self._model.end_tokens)
+        rows: list[list[int]] = [[] for _ in range(batch.rows)]
+        done = [False] * batch.rows
+        logits = []
+        for step in engine.generate(batch, options, edits=edits):
+            events.check_cancelled()
+            if keep_logits:
+                logits.append(step.logits)
+            for index, token in enumerate(step.tokens.tolist()):
+                done[index] = done[index] or token in ends
+                if not done[index]:
+                    rows[index].append(token)
+        return Written(rows, logits)
+
+    def read(self, batch: TokenBatch, written: Sequence[Sequence[int]], probe: Probe) -> tuple[Numbers, Numbers]:
+        """Mean probe score and mean loss in nats of what was written after each opening, both (rows,), by the bare model.
+
+        NaN for a row that ended at once.
+        """
+        engine = self._model.engine
+        openings = [ids[real].tolist() for ids, real in zip(batch.ids, batch.real, strict=True)]
+        scores, losses = np.full(batch.rows, np.nan), np.full(batch.rows, np.nan)
+        # The same text after the same opening is read once: greedy steering often changes nothing.
+        rows: dict[tuple[int, ...], list[int]] = {}
+        for row in range(batch.rows):
+            if written[row]:
+                rows.setdefault((len(openings[row]), *openings[row], *written[row]), []).append(row)
+        different = list(rows.items())
+        for first in range(0, len(different), _READ_AT_ONCE):
+            part = different[first : first + _READ_AT_ONCE]
+            run = engine.forward(TokenBatch.of([text for (_, *text), _ in part]), capture=[self._site])
+            activations = engine.ops.to_numpy(run[self._site])
+            logs = engine.ops.to_numpy(engine.ops.log_softmax(run.logits))
+            for index, ((start, *text), same) in enumerate(part):
+                stop = len(text)
+                scores[same] = probe.score(activations[index, start:stop]).mean()
+                losses[same] = -logs[index, np.arange(start - 1, stop - 1), text[start:]].mean()
+        return scores, losses
+
+    def losses(self, openings: Sequence[str], wordings: Sequence[str], sweep: Sweep) -> Numbers:
+        """(blocks, rows): mean loss in nats of each wording after its opening, while the model is steered."""
+        engine, layer = self._model.engine, self._site.layer
+        assert layer is not None
+        first = np.array([self._model.encode(opening).positions for opening in openings])[:, None]
+        batch = self._model.encode([f"{opening} {text}" for opening, text in zip(openings, wordings, strict=True)])
+        columns, last = np.arange(batch.positions)[None], batch.lengths[:, None] - 1
+        weights = np.ones((batch.rows, batch.positions))
+        if sweep.mode == "one_token":
+            weights = (columns == first - 1).astype(np.float64)
+        elif sweep.mode == "growing":
+            weights = np.clip((columns - first + 1) / np.maximum(last - first + 1, 1), 0, 1)
+        counted = (columns[:, 1:] >= first) & (columns[:, 1:] <= last)
+        below = Site(layer, Component.RESIDUAL_PRE)
+        stream = engine.forward(batch, capture=[below], logits=None, stop=layer + 1)[below]
+        found = []
+        at_once = max(1, _ASKED_AT_ONCE // batch.rows)
+        for start in range(0, len(sweep), at_once):
+            events.check_cancelled()
+            part = sweep.take(slice(start, start + at_once))
+            tiled = np.tile(weights, (len(part), 1))
+            edit = self._edit(part, batch.rows, lambda columns, scope, tiled=tiled: tiled)  # type: ignore[misc]
+            repeated = batch.repeat(len(part))
+            run = engine.forward(repeated, start=layer, residual=engine.ops.repeat(stream, len(part)), edits=[edit])
+            logs = engine.ops.to_numpy(engine.ops.log_softmax(run.logits))
+            each = -np.take_along_axis(logs[:, :-1], repeated.ids[:, 1:, None], axis=2)[..., 0]
+            each = each.reshape(len(part), batch.rows, -1)
+            found.append((each * counted).sum(2) / counted.sum(1))
+        return np.concatenate(found).astype(np.float64)
+
+    def token_scores(self, texts: Sequence[str], probe: Probe) -> list[Numbers]:
+        """The probe's score at every token of each text."""
+        engine, layer = self._model.engine, self._site.layer
+        assert layer is not None
+        found: list[Numbers] = []
+        for first in range(0, len(texts), 2 * _READ_AT_ONCE):
+            batch = self._model.encode(list(texts[first : first + 2 * _READ_AT_ONCE]))
+            run = engine.forward(batch, capture=[self._site], logits=None, stop=layer + 1)
+            scores = probe.score(engine.ops.to_numpy(run[self._site]))
+            found += [row[real] for row, real in zip(scores, batch.real, strict=True)]
+        return found
+
+    def _generation_weights(self, mode: str) -> _Weights:
+        def weights(columns: int, scope: EditScope) -> Numbers:
+            found = np.ones((1, columns))
+            if mode == "one_token":
+                found[:] = 0
+                found[:, -1] = scope.phase is Phase.PREFILL
+            elif mode == "growing":
+                step = scope.first_position - scope.batch.positions + 1
+                found[:] = 0 if scope.phase is Phase.PREFILL else step / max(self._max_tokens - 1, 1)
+            return found
+
+        return weights
+
+    def _edit(self, sweep: Sweep, rows: int, weights: _Weights) -> Edit:
+        """Adds each block's strength times direction to its `rows` rows, weighed by column."""
+        ops = self._model.engine.ops
+        doses = np.repeat(sweep.strengths[:, None] * sweep.directions, rows, axis=0)[:, None]
+
+        def apply(value: Array, scope: EditScope) -> Array:
+            return value + ops.asarray((weights(value.shape[1], scope)[..., None] * doses).astype(np.float32))
+
+        return Edit(self._site, apply)
