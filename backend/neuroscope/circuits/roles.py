@@ -1,122 +1,282 @@
-"""Head roles, from where heads look.
+"""Head roles: what a head looks at, and what it thereby does to what it acts on.
 
-On random sequences repeated once (tokens 0 … n−1, then the same again) a head's mean attention tells
-    previous-token   from token i to i − 1
-    duplicate-token  from token i to i − n, the same token before
-    induction        from token i to i − n + 1, the token after the same token before (Olsson et al. 2022)
-On the task's own clean prompts, from the last token,
-    S-inhibition     to the second mention of the wrong answer
-    name mover       to the answer's own mention, writing towards the answer
-    negative mover   to the answer's own mention, writing against it (Wang et al. 2022)
-where "towards" is the head's direct effect on logit(answer) − logit(wrong). A role is given when the attention is at
-least `THRESHOLD`; several roles are listed strongest first.
+A role is an effect. It is measured by path patching (`paths`): what the role is said to act on reads the head's corrupt write in
+place of its clean one, everything else stays, and the fall of the metric is a share of the gap between clean and corrupt
+prompts. The role is given when that share is at least `FLOOR` in size, its interval leaves out 0, the test against 0 passes
+among all heads tried (Benjamini & Hochberg 1995), and the head looks where the role says. Where the prompts show no gap
+there are no roles. In this order:
+
+1. On the task, path head → logits: the direct writers.
+2. On the task, paths head → queries of the direct writers, for heads that attend to a place (`attended`) from the last token.
+3. On random sequences repeated once (`repeats`), for heads that attend there as such heads do,
+       induction        head → logits
+       previous-token   head → keys of the heads that attend as induction heads
+4. On the task, paths head → keys, and → values, of S-inhibition heads (of the direct writers in other tasks), for heads that
+   attend on repeats as induction, duplicate-token or previous-token heads.
+
+In the indirect-object task the roles of 1 and 2 have the names of Wang et al. (2022):
+    name mover       attends to the indirect object, and its direct effect is above 0
+    negative mover   attends to the indirect object, and its direct effect is below 0
+    S-inhibition     attends to the second mention of the subject, and its effect by the name movers' queries is above 0
+Every other role of 1 and 2 is told plainly: "attends to 'X'", or "direct writer" for one that attends to no place.
+
+A circuit's mask leaves only its own edges to 1, 2 and 4: what a head does by other edges is no part of the circuit.
+
+Sources: Wang et al. 2022, "Interpretability in the Wild"; Olsson et al. 2022; Goldowsky-Dill et al. 2023.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from scipy import stats
 
+from neuroscope.circuits.attended import ANSWER, SECOND_WRONG, Attended, in_indirect_object
+from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.models.engines.protocol import Engine, TokenBatch
+from neuroscope.circuits.paths import Paths, path_effects
+from neuroscope.circuits.repeats import REPEAT_THRESHOLD, repeat_pairs, repeat_scores
+from neuroscope.models.engines.protocol import BoolArray, Engine
 from neuroscope.models.sites import Component, Site
+from neuroscope.tasks.statistics import Estimate, difference_test, ratio_of
 
-THRESHOLD = 0.25
-_ROWS = 8
-_LENGTH = 20
+#: The smallest share of the gap that is worth a role.
+FLOOR = 0.01
+_LEVEL = 0.05
+_REPEATS = 32
+_NAMED = 4
+
+Decode = Callable[[int], str]
 
 
 @dataclass(frozen=True)
 class Role:
-    """A head's role with the attention (0 to 1) that speaks for it."""
+    """What a head does. attention: what it gives to what it looks at (0 to 1).
+
+    effect: share of the gap between clean and corrupt metric that runs from the head into what it acts on; above 0 for the
+    answer. Circuit files written before roles were measured have none.
+    """
 
     head: Site
     role: str
     attention: float
+    effect: Estimate | None = None
+    acts_on: str = ""
 
-    def as_dictionary(self) -> dict[str, object]:
-        return {"head": str(self.head), "role": self.role, "attention": self.attention}
+    def as_dictionary(self) -> dict[str, Any]:
+        return {
+            "head": str(self.head),
+            "role": self.role,
+            "attention": self.attention,
+            "effect": None if self.effect is None else self.effect.as_dictionary(),
+            "actsOn": self.acts_on,
+        }
+
+    @classmethod
+    def from_dictionary(cls, data: dict[str, Any]) -> Role:
+        """The role that `as_dictionary` wrote."""
+        effect = data.get("effect")
+        found = None if effect is None else Estimate.from_dictionary(effect)
+        return cls(Site.parse(data["head"]), data["role"], data["attention"], found, data.get("actsOn", ""))
 
 
-def head_roles(engine: Engine, pairs: PairBatch, heads: list[Site], *, seed: int = 0) -> list[Role]:
-    """Roles of the given heads (sites of headOutput), in the heads' order."""
-    layers = sorted({site.layer for site in heads if site.layer is not None})
-    scores = {**repeat_scores(engine, layers, seed), **_on_task(engine, pairs, layers)}
-    found = []
-    for site in heads:
+@dataclass(frozen=True)
+class _Trial:
+    """A role that a head has if the paths turn out to have an effect of the sign asked for."""
+
+    head: int
+    attention: float
+    acts_on: str
+    paths: Paths
+    name: Callable[[float], str | None]
+
+
+def head_roles(
+    engine: Engine,
+    pairs: PairBatch,
+    heads: Sequence[Site],
+    *,
+    task: str,
+    mask: BoolArray | None = None,
+    seed: int = 0,
+    decode: Decode | None = None,
+) -> list[Role]:
+    """Roles of the given heads (sites of headOutput), in the heads' order, a head's strongest first.
+
+    pairs: of the task, and not those that found the circuit. mask: the circuit's edges (channels, sources); without one all
+    edges of the graph count. decode: the text of a token, to name what prompts share.
+    """
+    if not heads:
+        return []
+    graph = Graph.of(engine.anatomy)
+    sources = [graph.source_of(site) for site in heads]
+    search = _Roles(engine, graph, pairs, sources, graph.valid if mask is None else mask, task, seed, decode)
+    on_task, on_repeats = search.on_task(), search.on_repeats()
+    return [role for site in heads for role in _of(site, on_task, on_repeats)]
+
+
+def _of(site: Site, on_task: Sequence[Role], on_repeats: Sequence[Role]) -> list[Role]:
+    """One head's roles, strongest first. A role comes once: as it acts most on the task, or else on repeats."""
+    mine: dict[str, Role] = {}
+    for roles in (on_task, on_repeats):
+        for role in sorted((role for role in roles if role.head == site), key=_size, reverse=True):
+            mine.setdefault(role.role, role)
+    return sorted(mine.values(), key=_size, reverse=True)
+
+
+def _size(role: Role) -> float:
+    return 0.0 if role.effect is None else abs(role.effect.value)
+
+
+def _always(name: str) -> Callable[[float], str | None]:
+    return lambda _: name
+
+
+def _when_above(name: str, *, otherwise: str | None = None) -> Callable[[float], str | None]:
+    """A name for effects above 0, and another, or none, for those below."""
+    return lambda effect: name if effect > 0 else otherwise
+
+
+class _Roles:
+    """The search for roles, in the steps of this module's text."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        graph: Graph,
+        pairs: PairBatch,
+        sources: Sequence[int],
+        mask: BoolArray,
+        task: str,
+        seed: int,
+        decode: Decode | None,
+    ) -> None:
+        self.engine, self.graph, self.pairs, self.sources, self.mask = engine, graph, pairs, sources, mask
+        self.indirect = task.startswith("indirect_object")
+        self.seed = seed
+
+        layers = sorted({self._at(source)[0] for source in sources})
+        self.attended = Attended(engine, pairs, layers, decode)
+        self.scores = repeat_scores(engine, list(range(graph.layers)), seed)
+
+    def on_task(self) -> list[Role]:
+        direct = self._given(self.pairs, [trial for source in self.sources if (trial := self._direct(source))])
+        writers = [self.graph.source_of(role.head) for role in direct]
+        movers = [self.graph.source_of(role.head) for role in direct if role.role == "name mover"]
+        steering = self._given(self.pairs, self._by_queries(movers if self.indirect else writers))
+        inhibiting = [self.graph.source_of(role.head) for role in steering if role.role == "S-inhibition"]
+        moving = self._given(self.pairs, self._by_values(inhibiting if self.indirect else writers))
+        return [*direct, *steering, *moving]
+
+    def on_repeats(self) -> list[Role]:
+        pairs = repeat_pairs(self.engine, _REPEATS, self.seed)
+        inducing = [source for source in range(self.graph.sources) if self._score(source, "induction") >= REPEAT_THRESHOLD]
+        if pairs is None or not inducing:
+            return []
+        direct, keys = [], []
+        for source in self.sources:
+            induces, previous = (self._score(source, name) for name in ("induction", "previous-token"))
+            if induces >= REPEAT_THRESHOLD:
+                paths = Paths(source, (self.graph.logits,))
+                acts_on = "logits, on repeated sequences"
+                direct.append(_Trial(source, induces, acts_on, paths, _when_above("induction")))
+            reached, readers = self._into(source, inducing, Component.KEY, self.graph.valid)
+            if previous >= REPEAT_THRESHOLD and reached is not None:
+                acts_on = f"keys of {self._listed(readers)}, on repeated sequences"
+                keys.append(_Trial(source, previous, acts_on, reached, _when_above("previous-token")))
+        return [*self._given(pairs, direct), *self._given(pairs, keys)]
+
+    # --- the steps ------------------------------------------------------------------------------------------------
+
+    def _direct(self, source: int) -> _Trial | None:
+        if not self.mask[self.graph.logits, source]:
+            return None
+        place = self.attended.place(*self._at(source))
+        to_answer = self.attended.attention(*self._at(source), ANSWER) if self.indirect else 0.0
+        plain = "direct writer" if place is None else f"attends to {self._called(place[0])}"
+        name = _when_above("name mover", otherwise="negative mover") if to_answer else _always(plain)
+        attention = to_answer or (0.0 if place is None else place[1])
+        return _Trial(source, attention, "logits", Paths(source, (self.graph.logits,)), name)
+
+    def _by_queries(self, receivers: Sequence[int]) -> list[_Trial]:
+        trials = []
+        for source in self.sources:
+            place = self.attended.place(*self._at(source))
+            to_second = self.attended.attention(*self._at(source), SECOND_WRONG) if self.indirect else 0.0
+            paths, readers = self._into(source, receivers, Component.QUERY, self.mask)
+            if paths is None or place is None:
+                continue
+            plain = f"attends to {self._called(place[0])}"
+            name = _when_above("S-inhibition", otherwise=plain) if to_second else _always(plain)
+            trials.append(_Trial(source, to_second or place[1], f"queries of {self._listed(readers)}", paths, name))
+        return trials
+
+    def _by_values(self, receivers: Sequence[int]) -> list[_Trial]:
+        trials = []
+        for source in self.sources:
+            kind, attention = self._kind(source)
+            for component in (Component.KEY, Component.VALUE):
+                paths, readers = self._into(source, receivers, component, self.mask)
+                if kind and paths is not None:
+                    acts_on = f"{component.value}s of {self._listed(readers)}"
+                    trials.append(_Trial(source, attention, acts_on, paths, _always(kind)))
+        return trials
+
+    # --- measuring ------------------------------------------------------------------------------------------------
+
+    def _given(self, pairs: PairBatch, trials: Sequence[_Trial]) -> list[Role]:
+        """The roles of the trials whose paths have an effect."""
+        if not trials:
+            return []
+        units = getattr(pairs, "units", ()) or None
+        falls, gaps = path_effects(self.engine, pairs, [trial.paths for trial in trials])
+        if not difference_test(gaps, units).estimate.low > 0:
+            return []
+        tested = stats.false_discovery_control([difference_test(fall, units).p_value for fall in falls], method="bh")
+        found = []
+        for trial, fall, value in zip(trials, falls, tested, strict=True):
+            effect = ratio_of(fall, gaps, units)
+            certain = value < _LEVEL and (effect.low > 0 or effect.high < 0)
+            name = trial.name(effect.value) if certain and abs(effect.value) >= FLOOR else None
+            if name is not None:
+                found.append(Role(self.graph.source_site(trial.head), name, trial.attention, effect, trial.acts_on))
+        return found
+
+    def _into(self, source: int, receivers: Sequence[int], kind: Component, mask: BoolArray) -> tuple[Paths | None, list[int]]:
+        """The paths of the mask from a source into queries, keys or values of some heads, and the heads that read by them."""
+        channels: dict[int, None] = {}
+        readers = []
+        for receiver in receivers:
+            layer, head = self._at(receiver)
+            shared = head // (self.graph.heads // self.graph.key_value_heads)
+            channel = self.graph.channel(layer, kind, head if kind is Component.QUERY else shared)
+            if mask[channel, source]:
+                channels[channel] = None
+                readers.append(receiver)
+        return (Paths(source, tuple(channels)) if channels else None), readers
+
+    # --- looking --------------------------------------------------------------------------------------------------
+
+    def _kind(self, source: int) -> tuple[str, float]:
+        """As what kind of head one attends on repeats, and how much."""
+        attention, kind = max((self._score(source, name), name) for name in self.scores)
+        return (kind, attention) if attention >= REPEAT_THRESHOLD else ("", 0.0)
+
+    def _score(self, source: int, name: str) -> float:
+        site = self.graph.source_site(source)
+        return 0.0 if site.head is None or site.layer is None else float(self.scores[name][site.layer][site.head])
+
+    def _at(self, source: int) -> tuple[int, int]:
+        site = self.graph.source_site(source)
         assert site.layer is not None
         assert site.head is not None
-        mine = [(float(values[site.layer][site.head]), name) for name, values in scores.items()]
-        found += [Role(site, name, value) for value, name in sorted(mine, reverse=True) if value >= THRESHOLD]
-    return found
+        return site.layer, site.head
 
+    def _called(self, place: str) -> str:
+        return in_indirect_object(place) if self.indirect else place
 
-def repeat_scores(engine: Engine, layers: list[int], seed: int) -> dict[str, dict[int, NDArray[np.float64]]]:
-    """Mean attention (heads,) of every layer that speaks for previous-token, duplicate-token and induction heads."""
-    random = np.random.default_rng(seed)
-    length = _length(engine)
-    once = random.integers(0, engine.anatomy.vocabulary, (_ROWS, length))
-    batch = TokenBatch.of(np.concatenate([once, once], axis=1).tolist())
-    sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
-    run = engine.forward(batch, capture=sites, logits=None, stop=max(layers) + 1)
-    offsets = {"previous-token": 1, "duplicate-token": length, "induction": length - 1}
-    found: dict[str, dict[int, NDArray[np.float64]]] = {name: {} for name in offsets}
-    for layer, site in zip(layers, sites, strict=True):
-        pattern = engine.ops.to_numpy(run[site]).astype(np.float64)
-        for name, offset in offsets.items():
-            # The second half only: there all three offsets exist and name different tokens.
-            queries = np.arange(length, 2 * length)
-            found[name][layer] = pattern[:, :, queries, queries - offset].mean((0, 2))
-    return found
-
-
-def uniform_score(engine: Engine) -> float:
-    """What a head that looks at all tokens alike scores on repeats."""
-    length = _length(engine)
-    return float((1 / np.arange(length + 1, 2 * length + 1)).mean())
-
-
-def _length(engine: Engine) -> int:
-    return min(_LENGTH, (engine.anatomy.context or 2 * _LENGTH) // 2)
-
-
-def _on_task(engine: Engine, pairs: PairBatch, layers: list[int]) -> dict[str, dict[int, NDArray[np.float64]]]:
-    batch, metric = pairs.clean, pairs.metric
-    ends = batch.column(-1)
-    movers = [_mentions(batch, row, int(metric.answers[row])) for row in range(batch.rows)]
-    inhibited = [_mentions(batch, row, int(metric.wrongs[row])) for row in range(batch.rows)]
-    rows_with_answer = [row for row in range(batch.rows) if movers[row]]
-    rows_with_repeat = [row for row in range(batch.rows) if len(inhibited[row]) >= 2]
-    kinds = (Component.ATTENTION_PATTERN, Component.HEAD_OUTPUT)
-    run = engine.forward(batch, capture=[Site(layer, kind) for layer in layers for kind in kinds])
-    directions = _directions(engine, pairs)
-    found: dict[str, dict[int, NDArray[np.float64]]] = {"name mover": {}, "negative mover": {}, "S-inhibition": {}}
-    for layer in layers:
-        pattern = engine.ops.to_numpy(run[Site(layer, Component.ATTENTION_PATTERN)]).astype(np.float64)
-        at_end = pattern[np.arange(batch.rows), :, ends]  # (rows, heads, keys)
-        writes = engine.ops.to_numpy(engine.head_writes(layer, run[Site(layer, Component.HEAD_OUTPUT)]))
-        direct = np.einsum("rhd,rd->rh", writes[np.arange(batch.rows), ends], directions).mean(0)
-        nothing = np.zeros(engine.anatomy.heads)
-        to_answer = np.mean([at_end[r][:, movers[r]].sum(1) for r in rows_with_answer], axis=0) if rows_with_answer else nothing
-        to_second = np.mean([at_end[r][:, inhibited[r][1]] for r in rows_with_repeat], axis=0) if rows_with_repeat else nothing
-        found["name mover"][layer] = np.where(direct > 0, to_answer, 0.0)
-        found["negative mover"][layer] = np.where(direct < 0, to_answer, 0.0)
-        found["S-inhibition"][layer] = to_second
-    return found
-
-
-def _mentions(batch: TokenBatch, row: int, token: int) -> list[int]:
-    return [int(column) for column in np.flatnonzero((batch.ids[row] == token) & batch.real[row])]
-
-
-def _directions(engine: Engine, pairs: PairBatch) -> NDArray[np.float64]:
-    """(rows, d_model): the direction in the stream that raises the metric at the last token, at the clean run."""
-    last = engine.anatomy.layers - 1
-    site = Site(last, Component.RESIDUAL)
-    batch = pairs.clean
-    found = engine.gradients(batch, pairs.metric.compute(engine), [site], logits=pairs.metric.request(batch))
-    gradient = engine.ops.to_numpy(found.gradients[site]).astype(np.float64)
-    picked: NDArray[np.float64] = gradient[np.arange(batch.rows), batch.column(-1)]
-    return picked
+    def _listed(self, heads: Sequence[int]) -> str:
+        named = ["{}.{}".format(*self._at(source)) for source in heads]
+        return ", ".join(named[:_NAMED]) + (f" and {len(named) - _NAMED} more" if len(named) > _NAMED else "")

@@ -28,7 +28,6 @@ from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.roles import Role
 from neuroscope.errors import CircuitError
 from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.sites import Site
 from neuroscope.results import Provenance, plain
 from neuroscope.tasks.metrics import PromptMetric
 from neuroscope.tasks.statistics import Estimate
@@ -73,7 +72,7 @@ class CircuitFile:
         return Circuit(
             task=header["task"],
             **figures,
-            roles=[Role(Site.parse(role["head"]), role["role"], role["attention"]) for role in header["roles"]],
+            roles=[Role.from_dictionary(role) for role in header["roles"]],
             curve=[
                 CurvePoint(**{**point, "faithfulness": Estimate.from_dictionary(point["faithfulness"])})
                 for point in header["curve"]

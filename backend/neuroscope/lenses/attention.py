@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import settings
-from neuroscope.circuits.roles import THRESHOLD, repeat_scores, uniform_score
+from neuroscope.circuits.repeats import REPEAT_THRESHOLD, repeat_scores, uniform_score
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
@@ -87,7 +87,9 @@ class AttentionPatterns(Result):
             found = self.with_role(role)
             named = ", ".join(f"{head.layer}.{head.head} ({head.scores[role]:.2f})" for head in found[:8])
             lines.append(f"  {role:<16} {len(found):>3} heads  {named}{', …' if len(found) > 8 else ''}")
-        lines.append(f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {THRESHOLD}")
+        lines.append(
+            f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {REPEAT_THRESHOLD}"
+        )
         return "\n".join(lines)
 
     def as_dictionary(self) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
     heads = []
     for layer, head in itertools.product(layers, range(engine.anatomy.heads)):
         mine = {name: float(found[layer][head]) for name, found in scores.items()}
-        roles = sorted((name for name, score in mine.items() if score >= THRESHOLD), key=lambda name: -mine[name])
+        roles = sorted((name for name, score in mine.items() if score >= REPEAT_THRESHOLD), key=lambda name: -mine[name])
         mine[_SINK] = float(parked[layer, head])
         if mine[_SINK] >= _PARKED:
             roles.append(_SINK)

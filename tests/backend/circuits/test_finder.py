@@ -63,11 +63,11 @@ def test_its_figures_are_those_of_a_perfect_circuit(found: Circuit) -> None:
 
 
 def test_heads_get_the_roles_that_they_were_built_for(found: Circuit) -> None:
-    roles = {(str(role.head), role.role) for role in found.roles}
-    assert ("0.headOutput[0]", "previous-token") in roles
-    assert ("1.headOutput[0]", "induction") in roles
-    assert ("1.headOutput[0]", "name mover") in roles  # it looks at the answer and writes towards it
-    assert ("0.headOutput[0]", "induction") not in roles
+    assert {(str(role.head), role.role, role.acts_on) for role in found.roles} == {
+        ("0.headOutput[0]", "previous-token", "keys of 1.0"),
+        ("1.headOutput[0]", "induction", "logits, on repeated sequences"),
+        ("1.headOutput[0]", "attends to the answer's mention", "logits"),
+    }
 
 
 @pytest.mark.parametrize("distractor", [False, True])

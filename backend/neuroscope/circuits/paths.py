@@ -1,0 +1,172 @@
+"""Path patching from one source into several channels at once.
+
+For the paths s → c₁, s → c₂ … the clean run is repeated with one change: the channels c₁, c₂ … read the stream with s's
+corrupt write in place of its clean one. Nothing else that reads s is touched; what the channels' own changed reads do later
+is computed. The fall of the metric is the effect of these paths together. With one channel that is the effect of an edge
+(`edges`); into the logits alone it is the source's direct effect.
+
+Source: Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path Patching"; Wang et al. 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.pairs import PairBatch
+from neuroscope.circuits.reference import Numbers, PairRuns
+from neuroscope.errors import CircuitError
+from neuroscope.models.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
+from neuroscope.models.sites import Component, Site
+
+_PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Edges out of one source, patched together. channels: queries, keys, values of later heads, or the logits."""
+
+    source: int
+    channels: tuple[int, ...]
+
+
+def path_effects(engine: Engine, pairs: PairBatch, patched: Sequence[Paths]) -> tuple[Numbers, Numbers]:
+    """How much the metric falls (paths, rows) with each of `patched`, and from clean to corrupt prompts (rows,).
+
+    Raises `CircuitError` for a channel that does not read the source, or an MLP's.
+    """
+    graph = Graph.of(engine.anatomy)
+    for one in patched:
+        _check(graph, one)
+    chunk = max(1, engine.rows_that_fit(pairs.clean.positions) // 2)
+    parts = [_Part(graph, PairRuns(engine, part)) for part in pairs.chunks(chunk)]
+    with events.progress("patching paths", total=len(patched) * len(parts), unit="paths") as job:
+        falls = np.concatenate([part.falls(patched, job.advance) for part in parts], axis=1)
+    return falls, np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in parts])
+
+
+def _check(graph: Graph, paths: Paths) -> None:
+    for channel in paths.channels:
+        site = graph.channel_site(channel)
+        if site.component is Component.MLP_INPUT or not graph.valid[channel, paths.source]:
+            raise CircuitError(
+                f"There is no path to patch from {graph.source_site(paths.source)} to {site}.",
+                site=site,
+                remedy="Channels: queries, keys and values of later heads, and logits.",
+            )
+    if not paths.channels:
+        raise CircuitError(f"The paths out of {graph.source_site(paths.source)} lead nowhere.")
+
+
+class _Part:
+    """The pairs that run together."""
+
+    def __init__(self, graph: Graph, runs: PairRuns) -> None:
+        self.graph, self.runs = graph, runs
+
+    def falls(self, patched: Sequence[Paths], advance: Callable[[int], None]) -> Numbers:
+        found = np.zeros((len(patched), self.runs.rows))
+        fit = max(1, self.runs.engine.rows_that_fit(self.runs.positions) // self.runs.rows)
+        by_layer: dict[int, list[int]] = {}
+        for index, one in enumerate(patched):
+            by_layer.setdefault(min(map(self._layer, one.channels)), []).append(index)
+        for layer, members in sorted(by_layer.items()):
+            for first in range(0, len(members), fit):
+                group = members[first : first + fit]
+                found[group] = self.runs.clean.metric - self._metric(layer, [patched[index] for index in group])
+                advance(len(group))
+        return found
+
+    def _layer(self, channel: int) -> int:
+        return min(channel // self.graph.channels_per_layer, self.graph.layers)
+
+    def _metric(self, layer: int, patched: Sequence[Paths]) -> Numbers:
+        """(paths, rows), run from `layer` on."""
+        differences = self._differences({one.source for one in patched})
+        entry = self.runs.engine.ops.repeat(self.runs.clean.streams[layer], len(patched))
+        edits: list[Edit] = []
+        for at in range(layer, self.graph.layers):
+            edits += _Reads(self.graph, self.runs, at, patched, differences).edits()
+        direct = {index: one.source for index, one in enumerate(patched) if self.graph.logits in one.channels}
+
+        def at_logits(value: Array, _: EditScope | None = None) -> Array:
+            value = self.runs.engine.ops.copy(value)
+            for index, source in direct.items():
+                value[_group(self.runs, index)] -= differences[source]
+            return value
+
+        if layer == self.graph.layers:
+            entry = at_logits(entry)
+        elif direct:
+            edits.append(Edit(Site(self.graph.layers - 1, Component.RESIDUAL), at_logits))
+        return self.runs.again(len(patched), residual=entry, start=layer, edits=edits)
+
+    def _differences(self, sources: set[int]) -> dict[int, Array]:
+        """What each source writes in the clean run minus the corrupt one (rows, positions, d_model)."""
+        engine, clean, corrupt = self.runs.engine, self.runs.clean, self.runs.corrupt
+        found: dict[int, Array] = {}
+        heads: dict[int, list[int]] = {}
+        for source in sources:
+            site = self.graph.source_site(source)
+            if site.layer is None:
+                found[source] = clean.streams[0] - corrupt.streams[0]
+            elif site.head is None:
+                found[source] = clean.mlps[site.layer] - corrupt.mlps[site.layer]
+            else:
+                heads.setdefault(site.layer, []).append(site.head)
+        for layer, members in heads.items():
+            # Not the writes of the outputs' difference: a quantised projection need not be linear.
+            written = engine.head_writes(layer, clean.heads[layer]) - engine.head_writes(layer, corrupt.heads[layer])
+            for head in members:
+                found[self.graph.head(layer, head)] = written[:, :, head]
+        return found
+
+
+class _Reads:
+    """One layer's queries, keys and values that read a changed stream, each in the rows of its own paths."""
+
+    def __init__(
+        self, graph: Graph, runs: PairRuns, layer: int, patched: Sequence[Paths], differences: dict[int, Array]
+    ) -> None:
+        self.runs, self.layer, self.differences = runs, layer, differences
+        self.stream: Array | None = None
+        #: kind → (index of the paths, their source, head that reads)
+        self.readers: dict[Component, list[tuple[int, int, int]]] = {}
+        for kind in _PROJECTED:
+            rows = graph.rows(layer, kind)
+            for index, one in enumerate(patched):
+                for channel in one.channels:
+                    if rows.start <= channel < rows.stop:
+                        self.readers.setdefault(kind, []).append((index, one.source, channel - rows.start))
+
+    def edits(self) -> list[Edit]:
+        if not self.readers:
+            return []
+        kept = Edit(Site(self.layer, Component.RESIDUAL_PRE), self._keep)
+        return [kept, *(Edit(Site(self.layer, kind), self._read(kind)) for kind in self.readers)]
+
+    def _keep(self, value: Array, _: EditScope) -> Array:
+        self.stream = value
+        return value
+
+    def _read(self, kind: Component) -> Apply:
+        engine = self.runs.engine
+
+        def apply(value: Array, _: EditScope) -> Array:
+            value = engine.ops.copy(value)
+            for index, source, head in self.readers[kind]:
+                mine = _group(self.runs, index)
+                assert self.stream is not None
+                read = engine.normalise(self.layer, Port.ATTENTION, self.stream[mine] - self.differences[source])
+                value[mine, :, head] = engine.project_head(Site(self.layer, kind, head=head), read)
+            return value
+
+        return apply
+
+
+def _group(runs: PairRuns, index: int) -> slice:
+    return slice(index * runs.rows, (index + 1) * runs.rows)
