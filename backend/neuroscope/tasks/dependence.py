@@ -1,70 +1,150 @@
 """Variances of means over rows that may share units: names, places, templates.
 
-Two rows that share a unit need not be independent, so every pair of them counts: with A the matrix that is 1 where two
-rows share a unit (and on the diagonal) and e the residuals, the variance of a mean of n rows is eᵀAe / n², as for dyads
-(Aronow, Samii & Assenova 2015) and for several ways of clustering (Cameron, Gelbach & Miller 2011).
+Rows that share a unit need not be independent. Their covariance is modelled by crossed random effects: with Z_k the
+matrix of rows and the units of kind k, the rows have covariance σ₀² I + Σ_k σ_k² Z_k Z_kᵀ. The components σ² are those whose
+quadratic forms in the residuals have the values that were found (Henderson's analysis of variance, as in Searle, Casella &
+McCulloch 1992, ch. 5); a negative one is 0, and the others are fitted again. The variance of the mean is then a quadratic
+form eᵀQe of the residuals, with the degrees of freedom of the χ² that has its first two moments (Satterthwaite 1946; Bell &
+McCaffrey 2002). For rows in equal groups this is Student's interval over the groups' means.
 
-Residuals are smaller than errors, the more so the more rows are dependent, so eᵀAe is divided by the value that it has
-for independent rows of one variance, and its degrees of freedom are those of the χ² with the same first two moments
-(Bell & McCaffrey 2002). With M the centring matrix these are tr(MAM) and tr(MAM)² / tr(MAMAM). For rows without common
-units that is Student's interval with n − 1 degrees of freedom, and for equal groups Student's over the groups' means.
+Summing the products of residuals over all pairs of rows that share a unit (Cameron, Gelbach & Miller 2011; Aronow, Samii &
+Assenova 2015) needs no model, but also many units of every kind: with the twenty pairs that judge a circuit, of two to six
+templates, it has less than one degree of freedom.
+
+A kind of unit whose component is not even significant at 0.25 is pooled with the rest (Bozivich, Bancroft & Hartley 1956):
+otherwise a kind of three values widens every interval manifold, whether it matters or not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from neuroscope.errors import ArgumentError
 
 Units = Sequence[frozenset[str]]
 _Numbers = NDArray[np.float64]
 
+#: The level at which a component is kept.
+_POOLED_ABOVE = 0.25
+
 
 @dataclass(frozen=True)
-class Dependence:
-    """Which rows depend on one another: related (rows, rows) is 1 where they do, scale and degrees as above."""
+class Kernel:
+    """The variance of a mean as a quadratic form of the rows' residuals, with its degrees of freedom.
 
-    related: _Numbers
-    scale: float
+    matrix: (rows, rows), None for that of independent rows. degrees: 0 where nothing tells how the mean varies.
+    """
+
     degrees: float
+    matrix: _Numbers | None = None
 
     def covariance(self, residuals: _Numbers) -> _Numbers:
-        """The covariance (columns, columns) of the means of residuals (rows, columns), which may not be definite."""
-        return np.asarray(residuals.T @ self.related @ residuals / (len(residuals) * self.scale))
+        """The covariance (columns, columns) of the means of residuals (rows, columns), the nearest one that is definite."""
+        rows = len(residuals)
+        weighted = residuals / (rows * max(rows - 1, 1)) if self.matrix is None else self.matrix @ residuals
+        values, vectors = np.linalg.eigh(residuals.T @ weighted)
+        return np.asarray((vectors * np.maximum(values, 0)) @ vectors.T)
 
 
-def independent(rows: int) -> Dependence:
-    """No two of the rows share a unit."""
-    return Dependence(np.eye(rows), rows - 1.0, rows - 1.0)
+class Dependence:
+    """What rows share. Raises `ArgumentError` when there are not as many sets of units as rows."""
+
+    def __init__(self, rows: int, units: Units) -> None:
+        if len(units) != rows:
+            raise ArgumentError(f"{rows} rows have {len(units)} sets of units.", remedy="Give one set of units a row.")
+        self.rows = rows
+        similar = _similarities(units) if rows > 1 else []
+        self._forms = [_centred(matrix) for matrix in [np.eye(rows), *similar]]
+        self._shares = np.array([matrix.sum() / rows**2 for matrix in [np.eye(rows), *similar]])
+        self._traces = np.array([np.trace(form) for form in self._forms])
+        self._products = np.array([[float((one * other).sum()) for other in self._forms] for one in self._forms])
+
+    def kernel(self, residuals: _Numbers) -> Kernel | None:
+        """How the mean of rows with these residuals (rows,) varies by what they share; None when they share nothing that tells."""
+        found = np.array([residuals @ form @ residuals for form in self._forms])
+        if len(found) == 1 or found[0] <= 0:
+            return None
+        kept = [0, *self._significant(found)]
+        if len(kept) == 1:
+            return None
+        if any(self._exchangeable(kind) for kind in kept[1:]):
+            return Kernel(0.0)
+        while True:
+            inverse = np.linalg.pinv(self._products[np.ix_(kept, kept)], rcond=1e-10)
+            components = inverse @ found[kept]
+            if components.min() >= 0:
+                break
+            kept.pop(int(components.argmin()))
+        matrix = sum(w * self._forms[kind] for w, kind in zip(self._shares[kept] @ inverse, kept, strict=True))
+        model = sum(component * self._forms[kind] for component, kind in zip(components, kept, strict=True))
+        product = np.asarray(matrix @ model)
+        variance = float(self._shares[kept] @ components)
+        degrees = variance**2 / float((product * product.T).sum())
+        return Kernel(float(np.clip(degrees, 1, self.rows - 1)), np.asarray(matrix))
+
+    def _significant(self, found: _Numbers) -> Iterable[int]:
+        """The kinds whose rows resemble each other more than independent rows do, at `_POOLED_ABOVE`.
+
+        Under independence q_k / σ̂² has mean tr G and variance 2 (tr G² − (tr G)² / (n − 1)) (n − 1) / (n + 1).
+        """
+        degrees = self.rows - 1
+        for kind in range(1, len(found)):
+            trace, square = self._traces[kind], self._products[kind, kind]
+            spread = 2 * (square - trace**2 / degrees) * degrees / (degrees + 2)
+            if spread < 1e-9 * square:
+                yield kind
+                continue
+            scale = 2 * trace / spread
+            if special.chdtrc(trace * scale, found[kind] / (found[0] / degrees) * scale) < _POOLED_ABOVE:
+                yield kind
+
+    def _exchangeable(self, kind: int) -> bool:
+        """Whether every two rows are alike by this kind: then it cannot be told from a mean that is off."""
+        return bool(self._products[0, kind] ** 2 > (1 - 1e-9) * self._products[0, 0] * self._products[kind, kind])
 
 
-def sharing(rows: int, units: Units | None) -> list[Dependence]:
-    """The dependences to be reckoned with: that of independent rows, and the one by shared units where rows share any.
+def kernels(residuals: _Numbers, units: Units | None) -> list[Kernel]:
+    """How the mean of rows with these residuals (rows,) varies if they are independent, and by what they share if that tells."""
+    independent = Kernel(len(residuals) - 1.0)
+    if units is None:
+        return [independent]
+    shared = _dependence(len(residuals), tuple(map(frozenset, units))).kernel(residuals)
+    return [independent] if shared is None else [independent, shared]
 
-    Units that every row has make no two rows more alike than others and are left out: what is estimated is then the
-    mean for that unit. Raises `ArgumentError` when there are not as many sets of units as rows.
+
+@functools.lru_cache(maxsize=32)
+def _dependence(rows: int, units: tuple[frozenset[str], ...]) -> Dependence:
+    return Dependence(rows, units)
+
+
+def _similarities(units: Units) -> list[_Numbers]:
+    """For each kind of unit ("kind:value") how many units every two rows (rows, rows) have in common.
+
+    A unit that every row has makes no two rows more alike than others and is left out: what is estimated is then the mean
+    for that unit. So is a kind of which no two rows share a unit, and one that groups the rows as another does.
     """
-    if units is not None and len(units) != rows:
-        raise ArgumentError(f"{rows} rows have {len(units)} sets of units.", remedy="Give one set of units a row.")
-    found = [independent(rows)]
-    if units is None or rows < 2:
-        return found
     common = frozenset.intersection(*map(frozenset, units))
-    members: dict[str, list[int]] = {}
+    members: dict[str, dict[str, list[int]]] = {}
     for row, mine in enumerate(units):
         for unit in mine - common:
-            members.setdefault(unit, []).append(row)
-    related = np.eye(rows)
-    for shared in members.values():
-        related[np.ix_(shared, shared)] = 1
-    if related.sum() == rows:
-        return found
-    inner = related - related.mean(0) - related.mean(1)[:, None] + related.mean()
-    scale, squares = float(np.trace(inner)), float((inner**2).sum())
-    if scale < 1e-9 * rows:  # no two rows are independent: nothing tells how the mean varies
-        return [*found, Dependence(related, 1.0, 0.0)]
-    return [*found, Dependence(related, scale, scale**2 / squares)]
+            kind, colon, _ = unit.partition(":")
+            members.setdefault(kind if colon else "", {}).setdefault(unit, []).append(row)
+    found: list[_Numbers] = []
+    for _, kind in sorted(members.items()):
+        matrix = np.zeros((len(units), len(units)))
+        for rows in kind.values():
+            matrix[np.ix_(rows, rows)] += 1
+        shared = (matrix - np.diag(np.diag(matrix))).any()
+        if shared and not any(np.array_equal(matrix, other) for other in found):
+            found.append(matrix)
+    return found
+
+
+def _centred(matrix: _Numbers) -> _Numbers:
+    return np.asarray(matrix - matrix.mean(0) - matrix.mean(1)[:, None] + matrix.mean())

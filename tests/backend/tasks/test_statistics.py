@@ -28,10 +28,41 @@ def test_the_interval_of_independent_rows_is_students() -> None:
     assert mean(VALUES) == found
 
 
-def test_the_p_value_of_independent_rows_is_students() -> None:
-    found = difference_test(VALUES)
-    assert found.p_value == pytest.approx(stats.ttest_1samp(VALUES, 0).pvalue, rel=1e-12)
-    assert found.estimate == mean_of(VALUES)
+def test_the_p_value_of_skewed_rows_is_halls_and_agrees_with_the_interval() -> None:
+    values = np.random.default_rng(2).exponential(size=20) - 0.4
+    n, ratio = 20, values.mean() / values.std()
+    error = math.sqrt(6 * 20 * 19 / (18 * 21 * 23))
+    worst = stats.ttest_1samp(values, 0).pvalue
+    for skewness in stats.skew(values, bias=False) + error * np.array([-0.5, 0, 0.5]):
+        transformed = ratio + skewness * ratio**2 / 3 + skewness**2 * ratio**3 / 27 + skewness / (6 * n)
+        worst = max(worst, 2 * stats.t.sf(abs(math.sqrt(n - 1) * transformed), n - 1))
+    found = difference_test(values)
+    assert found.p_value == pytest.approx(worst, rel=1e-9)
+    for bound in (found.estimate.low, found.estimate.high):
+        edge = difference_test(values - bound)
+        assert edge.p_value == pytest.approx(0.05, rel=1e-6)
+    assert found.estimate.high > mean_of(values).high + 0.1
+
+
+@pytest.mark.parametrize("n", [6, 12, 20, 40])
+def test_skewed_differences_of_mean_0_are_rarely_called_different(n: int) -> None:
+    random = np.random.default_rng(n)
+    samples = {"exponential": random.exponential(size=(600, n)) - 1, "gamma": random.gamma(0.5, size=(600, n)) - 0.5}
+    for name, draws in samples.items():
+        for sign in (1, -1):
+            wrong = np.mean([difference_test(sign * values).p_value < 0.05 for values in draws])
+            assert wrong <= 0.065, name  # Student's test is wrong in .07 to .16
+
+
+def test_a_difference_that_is_there_is_found() -> None:
+    random = np.random.default_rng(0)
+    for n, least in ((6, 0.5), (12, 0.9), (20, 0.98)):
+        assert np.mean([difference_test(random.normal(2, 1, n)).p_value < 0.05 for _ in range(200)]) > least
+
+
+def test_differences_without_spread_are_certain_or_none() -> None:
+    assert difference_test([0.0, 0.0, 0.0]).p_value == 1
+    assert difference_test([0.5, 0.5, 0.5]).p_value == 0
 
 
 def test_rows_of_equal_groups_have_students_interval_over_the_groups_means() -> None:
@@ -40,26 +71,56 @@ def test_rows_of_equal_groups_have_students_interval_over_the_groups_means() -> 
     values = (VALUES.reshape(5, 4) + np.arange(5)[:, None]).ravel()
     theirs = stats.ttest_1samp(means, 0)
     interval = theirs.confidence_interval(0.95)
-    found = difference_test(values, groups)
-    assert (found.estimate.low, found.estimate.high) == pytest.approx((interval.low, interval.high), rel=1e-12)
-    assert found.p_value == pytest.approx(theirs.pvalue, rel=1e-12)
+    found = mean_of(values, groups)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high), rel=1e-9)
+    assert difference_test(values, groups).p_value == pytest.approx(theirs.pvalue, rel=1e-9)
 
 
-def test_every_pair_that_shares_a_unit_counts_and_a_unit_of_all_rows_does_not() -> None:
-    # Three kinds of units, written out pair by pair.
+def crossed(random: np.random.Generator, rows: int, *levels: int) -> tuple[np.ndarray, list[frozenset[str]]]:
+    """Which value of each kind every row has, and that as units, with one that all rows share."""
+    kinds = random.integers(0, levels, (rows, len(levels)))
+    return kinds, [frozenset({"template:one", *(f"{name}:{value}" for name, value in enumerate(row))}) for row in kinds]
+
+
+def test_crossed_units_have_the_variance_of_their_components() -> None:
     random = np.random.default_rng(5)
-    kinds = random.integers(0, [9, 12], (40, 2))
-    values = random.normal(size=9)[kinds[:, 0]] + random.normal(size=12)[kinds[:, 1]] + random.normal(0, 0.1, 40)
-    units = [frozenset({f"name:{a}", f"place:{b}", "template:one"}) for a, b in kinds]
-    errors, centre = values - values.mean(), np.eye(40) - 1 / 40
-    shared = np.array([[float((a == b).any()) for b in kinds] for a in kinds])
-    expected = centre @ shared @ centre
-    variance = errors @ shared @ errors / 40 / np.trace(expected)
-    degrees = np.trace(expected) ** 2 / np.trace(expected @ expected)
+    kinds, units = crossed(random, 40, 9, 12)
+    values = random.normal(size=9)[kinds[:, 0]] + random.normal(size=12)[kinds[:, 1]] + random.normal(0, 0.3, 40)
+    # Henderson's equations, written out: E[tr(M Z_k Z_kᵀ M v vᵀ)] = Σ_l tr(M Z_k Z_kᵀ M Z_l Z_lᵀ) σ²_l
+    centre = np.eye(40) - 1 / 40
+    alike = [np.eye(40)] + [(kinds[:, None, kind] == kinds[None, :, kind]).astype(float) for kind in (0, 1)]
+    sums = [values @ centre @ one @ centre @ values for one in alike]
+    expected = np.array([[np.trace(centre @ one @ centre @ other) for other in alike] for one in alike])
+    components = np.linalg.solve(expected, sums)
+    assert (components > 0).all()
+    variance = sum(c * one.sum() for c, one in zip(components, alike, strict=True)) / 40**2
+    weights = np.linalg.solve(expected.T, [one.sum() / 40**2 for one in alike])
+    form = centre @ sum(w * one for w, one in zip(weights, alike, strict=True)) @ centre
+    assert values @ form @ values == pytest.approx(variance)
+    model = sum(c * one for c, one in zip(components, alike, strict=True))
+    degrees = variance**2 / np.trace(form @ model @ form @ model)
     half = stats.t.ppf(0.975, degrees) * math.sqrt(variance)
     assert half > 1.3 * (mean_of(values).high - values.mean())
     found = mean_of(values, units)
-    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-9)
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), rel=1e-6)
+    assert difference_test(values, units).p_value == pytest.approx(
+        2 * stats.t.sf(abs(values.mean()) / math.sqrt(variance), degrees), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(("between", "low", "high"), [(0.0, 0.94, 0.985), (1.0, 0.93, 0.985)])
+def test_intervals_of_crossed_rows_cover_the_truth(between: float, low: float, high: float) -> None:
+    random = np.random.default_rng(1)
+    covered, ignoring = 0, 0
+    for _ in range(400):
+        kinds, units = crossed(random, 20, 8, 6)
+        values = random.normal(size=20) + between * (random.normal(size=8)[kinds[:, 0]] + random.normal(size=6)[kinds[:, 1]])
+        found, naive = mean_of(values, units), mean_of(values)
+        covered += found.low <= 0 <= found.high
+        ignoring += naive.low <= 0 <= naive.high
+    assert low <= covered / 400 <= high
+    if between:
+        assert ignoring / 400 < 0.75
 
 
 def test_an_interval_is_never_narrower_for_what_rows_share() -> None:
