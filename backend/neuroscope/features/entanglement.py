@@ -47,7 +47,7 @@ Texts = Callable[[np.random.Generator], str]
 
 
 def _geography(random: np.random.Generator) -> str:
-    example = next(countries.relation(str(random.choice(list(countries.RELATIONS))))(random, "test"))
+    example = next(countries.relation(str(random.choice(list(countries.RELATIONS))))(Draw(random), "test"))
     return f"{example.clean}{example.answer}."
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import PEOPLE, PREPOSITIONS, THINGS, VERBS
 from neuroscope.tasks.split import Split, belongs, templates
 
@@ -24,14 +23,15 @@ TEMPLATES = templates(
 )
 
 
-def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Examples without end; the distractor has either number."""
+    random = draw.random
     while True:
-        template = TEMPLATES[random.integers(len(TEMPLATES))]
+        template = draw.one("template", TEMPLATES)
         nouns = PEOPLE if random.random() < 0.6 else THINGS
-        subject = nouns[random.integers(len(nouns))]
-        other = THINGS[random.integers(len(THINGS))]
-        preposition = str(random.choice(PREPOSITIONS))
+        subject = draw.one("noun", nouns)
+        other = draw.one("noun", THINGS)
+        preposition = draw.one("preposition", PREPOSITIONS)
         singular_verb, plural_verb = VERBS[random.integers(len(VERBS) if nouns is PEOPLE else 2)]
         plural, plural_other = random.random() < 0.5, random.random() < 0.5
         if subject == other or not belongs(split, template, subject.singular, preposition, other.singular):
@@ -48,4 +48,5 @@ def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Exa
                 "entities": f"{subject.singular} {preposition} {other.singular}",
                 "distractor": "same" if plural == plural_other else "other",
             },
+            units=units(noun=(subject.singular, other.singular), preposition=preposition, template=template.text),
         )

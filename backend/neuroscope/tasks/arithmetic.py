@@ -13,9 +13,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.split import Split, Template, belongs, templates
 
 _SUM, _DIFFERENCE = Template("{a}+{b}="), Template("{a}-{b}=")
@@ -24,17 +23,19 @@ YEARS = templates(
     "The {event} began in {century}{start} and ended in {century}",
     held_out=("The {event} began in the year {century}{start} and ended in the year {century}",),
 )
+NUMBERS = tuple(range(100))
+CENTURIES, STARTS = tuple(range(11, 20)), tuple(range(20, 80))
 EVENTS = "war trip journey reign project study drought strike siege festival".split()
 
 
-def addition(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def addition(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Sums of two numbers from 0 to 99."""
-    return _results(random, split, _SUM, lambda a, b: a + b)
+    return _results(draw, split, _SUM, lambda a, b: a + b)
 
 
-def subtraction(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def subtraction(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Differences of two numbers from 0 to 99 that are not negative."""
-    return _results(random, split, _DIFFERENCE, lambda a, b: a - b)
+    return _results(draw, split, _DIFFERENCE, lambda a, b: a - b)
 
 
 def after_shown_sums(example: Example) -> Example:
@@ -46,10 +47,10 @@ def _shown(prompt: str) -> str:
     return "12 + 35 = 47\n40 + 21 = 61\n23 + 54 = 77\n" + prompt.replace("+", " + ").replace("=", " = ")
 
 
-def _results(random: np.random.Generator, split: Split, template: Template, operation: object) -> Iterator[Example]:
+def _results(draw: Draw, split: Split, template: Template, operation: object) -> Iterator[Example]:
     assert callable(operation)
     while True:
-        a, b, c = (int(number) for number in random.integers(0, 100, 3))
+        a, b, c = (draw.one("number", NUMBERS) for _ in range(3))
         result, other = operation(a, b), operation(a, c)
         if result < 0 or other < 0 or not belongs(split, template, a, b):
             continue
@@ -61,15 +62,17 @@ def _results(random: np.random.Generator, split: Split, template: Template, oper
             answer=str(result)[0],
             wrong=str(other)[0],
             meta={"template": template.text, "entities": f"{a} {b}", "result": str(result)},
+            units=units(number=(str(a), str(b), str(c)), template=template.text),
         )
 
 
-def greater_than(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def greater_than(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """The tens digit of a later year: `answer` is one above the start's, `wrong` one below; corrupt swaps the two."""
+    random = draw.random
     while True:
-        template = YEARS[random.integers(len(YEARS))]
-        event, century = str(random.choice(EVENTS)), int(random.integers(11, 20))
-        start = int(random.integers(20, 80))
+        template = draw.one("template", YEARS)
+        event, century = draw.one("event", EVENTS), draw.one("century", CENTURIES)
+        start = draw.one("year", STARTS)
         tens = start // 10
         low, high = int(random.integers(0, tens)), int(random.integers(tens + 1, 10))
         if not belongs(split, template, event, century, start):
@@ -81,4 +84,5 @@ def greater_than(random: np.random.Generator, split: Split = "test") -> Iterator
             answer=str(high),
             wrong=str(low),
             meta={"template": template.text, "entities": f"{event} {century} {start}", "start": f"{start:02d}"},
+            units=units(event=event, century=str(century), year=str(start), template=template.text),
         )

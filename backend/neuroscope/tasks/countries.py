@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import COUNTRIES
 from neuroscope.tasks.split import Split, Template, belongs, templates
 
@@ -45,13 +44,13 @@ RELATIONS: dict[str, tuple[Template, ...]] = {
 }
 
 
-def relation(name: str) -> Callable[[np.random.Generator, Split], Iterator[Example]]:
+def relation(name: str) -> Callable[[Draw, Split], Iterator[Example]]:
     """The generator of one relation's examples."""
 
-    def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+    def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
         while True:
-            template = RELATIONS[name][random.integers(len(RELATIONS[name]))]
-            here, there = (COUNTRIES[index] for index in random.choice(len(COUNTRIES), 2, replace=False))
+            template = draw.one("template", RELATIONS[name])
+            here, there = draw.several("country", COUNTRIES, 2)
             answer, wrong = getattr(here, name), getattr(there, name)
             if answer == wrong or not belongs(split, template, here.name):
                 continue
@@ -62,6 +61,7 @@ def relation(name: str) -> Callable[[np.random.Generator, Split], Iterator[Examp
                 wrong=f" {wrong}",
                 label=name,
                 meta={"template": template.text, "entities": here.name},
+                units=units(country=(here.name, there.name), template=template.text),
             )
 
     return examples

@@ -14,13 +14,16 @@ import numpy as np
 from neuroscope import events
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean, reason
 from neuroscope.results import plain
+from neuroscope.tasks.draw import Draw
+from neuroscope.tasks.fitting import Fit
 from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
+    from neuroscope.tasks.independence import Parts
 
-#: Makes examples without end from a random generator; a task's own.
-Generator = Callable[[np.random.Generator], Iterator["Example"]]
+#: Makes examples without end from random choices; a task's own.
+Generator = Callable[[Draw], Iterator["Example"]]
 
 _FIELDS = ("clean", "corrupt", "answer", "wrong", "label")
 #: A generator may offer this many examples for each that is wanted before the filter gives up.
@@ -34,7 +37,9 @@ class Example:
 
     clean: the prompt. answer: its true continuation, with its leading space. corrupt: a prompt of the same length for
     which the answer no longer holds. wrong: the answer it is contrasted with. label: a class, for probes.
-    meta: template and entities, so that held-out items can be told.
+    meta: template and entities, so that held-out items can be told. units: what the example depends on and another may
+    share, as "kind:value" ("name:Mary", "place:shop", "template:When {A} …"); examples without a unit in common are
+    independent of each other.
     """
 
     clean: str
@@ -43,12 +48,19 @@ class Example:
     wrong: str | None = None
     label: str | None = None
     meta: Mapping[str, str] = field(default_factory=dict)
+    units: tuple[str, ...] = ()
+
+    @property
+    def independent_units(self) -> frozenset[str]:
+        """The units, or the prompts where none are named."""
+        prompts = [self.clean] if self.corrupt is None else [self.clean, self.corrupt]
+        return frozenset(self.units or [f"prompt:{text}" for text in prompts])
 
     def print_string(self) -> str:
         return f"an Example({self.clean!r} → {self.answer!r})"
 
     def as_dictionary(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _FIELDS} | {"meta": dict(self.meta)}
+        return {name: getattr(self, name) for name in _FIELDS} | {"meta": dict(self.meta), "units": list(self.units)}
 
 
 @public
@@ -79,9 +91,15 @@ class Dataset:
         return made
 
     @classmethod
-    def load_ioi_examples(cls, n: int = 100, seed: int = 0) -> Dataset:
-        """Indirect object identification: 'When Mary and John went to the shop, John gave a drink to' → ' Mary'."""
-        return cls.load("indirect_object_identification", n=n, seed=seed)
+    def load_ioi_examples(cls, n: int = 100, seed: int = 0, corruption: str = "third_person") -> Dataset:
+        """Indirect object identification: 'When Mary and John went to the shop, John gave a drink to' → ' Mary'.
+
+        `corruption` is one of `tasks.ioi.CORRUPTIONS`: third_person, abc, s2_io_flip or random_names. `ArgumentError` names
+        the nearest.
+        """
+        from neuroscope.tasks import ioi
+
+        return cls.load(ioi.task_name(corruption), n=n, seed=seed)
 
     @classmethod
     def load_geography_test(cls, n: int = 100, seed: int = 0) -> Dataset:
@@ -106,8 +124,8 @@ class Dataset:
         return registry.get(task).dataset(n=n, seed=seed)
 
     @classmethod
-    def from_examples(cls, examples: Sequence[Mapping[str, str]], name: str = "examples") -> Dataset:
-        """Examples from dictionaries with `clean` and, where wanted, `corrupt`, `answer`, `wrong`, `label`."""
+    def from_examples(cls, examples: Sequence[Mapping[str, Any]], name: str = "examples") -> Dataset:
+        """Examples from dictionaries with `clean` and, where wanted, `corrupt`, `answer`, `wrong`, `label`, `units`."""
         return cls([_example(item, f"example {number}") for number, item in enumerate(examples)], name=name)
 
     @classmethod
@@ -154,10 +172,11 @@ class Dataset:
         """The examples that every one of the models can express, as in `for_model`."""
         wanted = len(self._examples) if n is None else int(n)
         complaints: list[str] = []
+        readers = [(model, Fit(model.tokenizer)) for model in models]
 
         def fits(example: Example) -> bool:
-            for model in models:
-                complaint = _complaint(model.tokenizer, example)
+            for model, fit in readers:
+                complaint = fit.complaint(example)
                 if complaint is not None:
                     complaints.append(f"{complaint} ({model.name})" if len(models) > 1 else complaint)
                     return False
@@ -181,11 +200,34 @@ class Dataset:
             )
         return self.with_examples(kept)
 
+    def parts_for_model(self, model: TransformerModel, sizes: Sequence[int], seed: int = 0) -> Parts:
+        """Lists of examples fitted to the model's tokenizer, one for each size, that are independent of each other.
+
+        No prompt, clean or corrupt, and no unit of any kind stands in two parts, but for the kinds that `Parts.shared`
+        names. A task's dataset makes the examples anew; the user's own are divided as they are. A part may be smaller than
+        asked, which is told. Raises `ArgumentError` for sizes below 1 and `DatasetError` when a part would be too small.
+        """
+        return self.parts_for_models([model], sizes, seed)
+
+    def parts_for_models(self, models: Sequence[TransformerModel], sizes: Sequence[int], seed: int = 0) -> Parts:
+        """As `parts_for_model`, for examples that every one of the models can express."""
+        from neuroscope.tasks.independence import checked_sizes, divided, generated_parts
+
+        sizes, fits = checked_sizes(sizes), [Fit(model.tokenizer) for model in models]
+        if self._generator is not None:
+            parts = generated_parts(self._generator, fits, sizes, seed, self.name)
+        else:
+            parts = divided(self.for_models(models).examples, fits, sizes, seed, self.name, events.notice)
+        if parts.sizes != tuple(sizes):
+            found, asked = (", ".join(map(str, numbers)) for numbers in (parts.sizes, sizes))
+            events.notice(f"{self.name}: parts of {found} examples that share nothing, where {asked} were asked for")
+        return parts
+
     def _distinct(self, n: int, fits: Callable[[Example], bool]) -> tuple[list[Example], int]:
         assert self._generator is not None
         kept: dict[tuple[str, str | None], Example] = {}
         offered = 0
-        for example in self._generator(np.random.default_rng(self.seed)):
+        for example in self._generator(Draw(np.random.default_rng(self.seed))):
             if len(kept) >= n or offered >= _PATIENCE * max(n, 10):
                 break
             offered += 1
@@ -218,31 +260,14 @@ class Dataset:
         return {"name": self.name, "task": self.task, "seed": self.seed, "examples": plain(self._examples)}
 
 
-def _complaint(tokenizer: Any, example: Example) -> str | None:
-    """Why a tokenizer cannot express an example, or None."""
-    texts = [text for text in (example.answer, example.wrong) if text is not None]
-    answers = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    for text, pieces in zip(texts, answers, strict=True):
-        if len(pieces) != 1:
-            return f"The answer {text!r} is {len(pieces)} tokens."
-    if len(answers) == 2 and answers[0] == answers[1]:
-        return f"The answers {example.answer!r} and {example.wrong!r} are one token to it."
-    if example.corrupt is not None:
-        clean, corrupt = (tokenizer(text)["input_ids"] for text in (example.clean, example.corrupt))
-        if len(clean) != len(corrupt):
-            return f"{example.clean!r} has {len(clean)} tokens and {example.corrupt!r} has {len(corrupt)}."
-        if clean == corrupt:
-            return f"{example.clean!r} and {example.corrupt!r} are the same to it."
-    return None
-
-
 def _example(item: Mapping[str, Any], where: str) -> Example:
     if not isinstance(item, Mapping):
         raise DatasetError(f"{where}: an example is an object with the field clean, not {item!r}.")
-    unknown = [name for name in item if name not in (*_FIELDS, "meta")]
+    unknown = [name for name in item if name not in (*_FIELDS, "meta", "units")]
     if unknown:
         raise DatasetError(
-            f"{where}: there is no field {unknown[0]!r}.", remedy=did_you_mean(str(unknown[0]), _FIELDS, listing="Fields")
+            f"{where}: there is no field {unknown[0]!r}.",
+            remedy=did_you_mean(str(unknown[0]), [*_FIELDS, "units"], listing="Fields"),
         )
     if not item.get("clean"):
         raise DatasetError(f"{where}: the field clean is missing.", remedy="Every example needs a prompt in `clean`.")
@@ -250,7 +275,21 @@ def _example(item: Mapping[str, Any], where: str) -> Example:
     wrong_kind = [name for name, value in values.items() if value is not None and not isinstance(value, str)]
     if wrong_kind:
         raise DatasetError(f"{where}: the field {wrong_kind[0]} must be text, not {values[wrong_kind[0]]!r}.")
-    return Example(**values, meta=dict(item.get("meta") or {}))  # type: ignore[arg-type]
+    meta = dict(item.get("meta") or {})
+    units = _units(item.get("units") or meta.pop("units", None) or (), where)
+    return Example(**values, meta=meta, units=units)  # type: ignore[arg-type]
+
+
+def _units(given: Any, where: str) -> tuple[str, ...]:
+    """Units from a list, or from text with a semicolon between two: "name:Mary; place:shop"."""
+    found = given.split(";") if isinstance(given, str) else list(given) if isinstance(given, Sequence) else [given]
+    for unit in found:
+        kind, colon, value = unit.partition(":") if isinstance(unit, str) else ("", "", "")
+        if not (kind.strip() and colon and value.strip()):
+            raise DatasetError(
+                f"{where}: {unit!r} is no unit.", remedy='Write kind:value, for example ["name:Mary", "place:shop"].'
+            )
+    return tuple(unit.strip() for unit in found)
 
 
 def _json_rows(text: str, file: Path) -> list[tuple[int, Any]]:

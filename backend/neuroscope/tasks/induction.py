@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PEOPLE, PLACES, THINGS
 from neuroscope.tasks.split import Split, Template, belongs
 
@@ -25,16 +24,18 @@ WORDS = tuple(
     )
 )  # fmt: skip
 _TEMPLATE = Template("{words} {words}")
+_LENGTHS = (6, 17)
 
 
-def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Sequences of 6 to 16 different words, cut at a random place of their repetition (not its first word)."""
+    random = draw.random
     while True:
-        words = [str(word) for word in random.choice(WORDS, int(random.integers(6, 17)), replace=False)]
+        # One word more than the sequence has: it stands for the answer in the corrupt prompt.
+        *words, other = draw.several("word", WORDS, int(random.integers(*_LENGTHS)) + 1)
         cut = int(random.integers(1, len(words)))
         if not belongs(split, _TEMPLATE, *words):
             continue
-        other = str(random.choice([word for word in WORDS if word not in words]))
         changed = [*words[:cut], other, *words[cut + 1 :]]
         again = words[:cut]
         yield Example(
@@ -43,4 +44,5 @@ def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Exa
             answer=f" {words[cut]}",
             wrong=f" {other}",
             meta={"template": _TEMPLATE.text, "entities": " ".join(words)},
+            units=units(word=(*words, other), template=_TEMPLATE.text),
         )

@@ -1,19 +1,29 @@
 """Indirect object identification (Wang et al. 2022, "Interpretability in the Wild").
 
-    clean    When Mary and John went to the shop, John gave a drink to   → Mary
-    corrupt  When Mary and John went to the shop, Anna gave a drink to
+    clean         When Mary and John went to the shop, John gave a drink to   → Mary
 
-The corrupt prompt names a third person as giver (the ABC scheme), so that nothing tells the two first names apart,
-and every token but one stays where it was. Half of the examples name the giver first (BABA), half second (ABBA).
+Half of the examples name the giver first (BABA), half second (ABBA). The corrupt prompt is one of
+
+    third_person  When Mary and John went to the shop, Anna gave a drink to
+    abc           When Anna and Luke went to the shop, Kate gave a drink to
+    s2_io_flip    When Mary and John went to the shop, Mary gave a drink to   → John
+    random_names  When Anna and Luke went to the shop, Luke gave a drink to   → Anna
+
+third_person changes the giver alone, so that nothing tells the two first names apart and the first names still stand where
+they stood. abc replaces all three names by unrelated ones (p_ABC of Wang et al. 2022): nothing is repeated any more and
+nothing of the answer is left, so that what reads the first names shows too (previous-token heads, induction). s2_io_flip
+makes the receiver the giver: the counterfactual of MIB's circuit track (Mueller et al. 2025, arXiv 2504.13151), whose dataset
+has the other two as well. random_names keeps the pattern and replaces the names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-import numpy as np
-
+from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.naming import fold
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import NAMES, OBJECTS, PLACES
 from neuroscope.tasks.split import Split, belongs, templates
 
@@ -38,24 +48,63 @@ TEMPLATES = templates(
 )
 
 
-def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
-    """Examples without end; answers carry their leading space."""
-    while True:
-        receiver, giver, third = (str(name) for name in random.choice(NAMES, 3, replace=False))
-        template = TEMPLATES[random.integers(len(TEMPLATES))]
-        first, second = (receiver, giver) if random.random() < 0.5 else (giver, receiver)
-        place, thing = str(random.choice(PLACES)), str(random.choice(OBJECTS))
-        if not belongs(split, template, first, second, giver):
-            continue
-        words = {"A": first, "B": second, "place": place, "thing": thing}
-        yield Example(
-            clean=template.text.format(S=giver, **words),
-            corrupt=template.text.format(S=third, **words),
-            answer=f" {receiver}",
-            wrong=f" {giver}",
-            meta={
-                "template": template.text,
-                "entities": f"{first} {second} {giver}",
-                "order": "ABBA" if first == receiver else "BABA",
-            },
+#: How the corrupt prompt is made; the first is the task's own.
+CORRUPTIONS = ("third_person", "abc", "s2_io_flip", "random_names")
+_OTHER_NAMES = {"mib": "s2_io_flip", "p_abc": "abc", "three_names": "abc", "s2_io_flip_counterfactual": "s2_io_flip"}
+TASK = "indirect_object_identification"
+
+
+def task_name(corruption: str) -> str:
+    """The name of the task with this corruption; `ArgumentError` names the nearest."""
+    known = {fold(name): name for name in CORRUPTIONS} | {fold(other): name for other, name in _OTHER_NAMES.items()}
+    found = known.get(fold(str(corruption)))
+    if found is None:
+        raise ArgumentError(
+            f"There is no corruption {corruption!r}.",
+            remedy=did_you_mean(str(corruption), CORRUPTIONS, listing="Corruptions"),
         )
+    return TASK if found == CORRUPTIONS[0] else f"{TASK}_{found}"
+
+
+def corrupted(corruption: str) -> Callable[[Draw, Split], Iterator[Example]]:
+    """The generator of examples with one of `CORRUPTIONS`."""
+
+    def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
+        while True:
+            receiver, giver, *others = draw.several("name", NAMES, 3 if corruption == "third_person" else 5)
+            template = draw.one("template", TEMPLATES)
+            first, second = (receiver, giver) if draw.random.random() < 0.5 else (giver, receiver)
+            place, thing = draw.one("place", PLACES), draw.one("object", OBJECTS)
+            if not belongs(split, template, first, second, giver):
+                continue
+            words = {"place": place, "thing": thing}
+            told = _told(corruption, first, second, receiver, giver, others)
+            yield Example(
+                clean=template.text.format(A=first, B=second, S=giver, **words),
+                corrupt=template.text.format(**told, **words),
+                answer=f" {receiver}",
+                wrong=f" {giver}",
+                meta={
+                    "template": template.text,
+                    "entities": f"{first} {second} {giver}",
+                    "order": "ABBA" if first == receiver else "BABA",
+                },
+                units=units(name=(first, second, *told.values()), place=place, object=thing, template=template.text),
+            )
+
+    return examples
+
+
+def _told(corruption: str, first: str, second: str, receiver: str, giver: str, others: list[str]) -> dict[str, str]:
+    """The names of the corrupt prompt: those named first, and who gives."""
+    if corruption == "third_person":
+        return {"A": first, "B": second, "S": others[0]}
+    if corruption == "s2_io_flip":
+        return {"A": first, "B": second, "S": receiver}
+    if corruption == "abc":
+        return {"A": others[0], "B": others[1], "S": others[2]}
+    return {"A": others[0], "B": others[1], "S": others[1] if second == giver else others[0]}
+
+
+#: Examples with the task's own corruption.
+examples = corrupted(CORRUPTIONS[0])

@@ -27,6 +27,9 @@ class Country:
     continent: str
     currency: str
 
+    def __str__(self) -> str:
+        return self.name
+
 
 _COUNTRIES = """
 France Paris French Europe euro|Germany Berlin German Europe euro|Italy Rome Italian Europe euro|Spain Madrid Spanish Europe euro
@@ -69,6 +72,9 @@ CITIES = {
 class Noun:
     singular: str
     plural: str
+
+    def __str__(self) -> str:
+        return self.singular
 
 
 PEOPLE = tuple(

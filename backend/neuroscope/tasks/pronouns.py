@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import MEN, OBJECTS, OCCUPATIONS_EVEN, OCCUPATIONS_HE, OCCUPATIONS_SHE, PLACES, WOMEN
-from neuroscope.tasks.split import Split, belongs, templates
+from neuroscope.tasks.split import Split, Template, belongs, templates
 
 RESOLUTION = templates(
     "{name} lost the {thing}, so",
@@ -35,14 +34,14 @@ BIAS = templates(
 )
 
 
-def resolution(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def resolution(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """A name decides the pronoun; there is one right answer."""
     while True:
-        template = RESOLUTION[random.integers(len(RESOLUTION))]
-        man, woman = str(random.choice(MEN)), str(random.choice(WOMEN))
-        female = random.random() < 0.5
+        template = draw.one("template", RESOLUTION)
+        man, woman = draw.one("name", MEN), draw.one("name", WOMEN)
+        female = draw.random.random() < 0.5
         name, other = (woman, man) if female else (man, woman)
-        words = {"thing": str(random.choice(OBJECTS)), "place": str(random.choice(PLACES))}
+        words = {"thing": draw.one("object", OBJECTS), "place": draw.one("place", PLACES)}
         if not belongs(split, template, name):
             continue
         yield Example(
@@ -52,16 +51,17 @@ def resolution(random: np.random.Generator, split: Split = "test") -> Iterator[E
             wrong=" he" if female else " she",
             label="female" if female else "male",
             meta={"template": template.text, "entities": name},
+            units=units(name=(name, other), template=template.text, **_used(template, **words)),
         )
 
 
-def bias(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def bias(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """An occupation makes one pronoun likelier, without deciding it. `answer` is the pronoun the stereotype expects."""
     while True:
-        template = BIAS[random.integers(len(BIAS))]
-        female = random.random() < 0.5
+        template = draw.one("template", BIAS)
+        female = draw.random.random() < 0.5
         jobs, others = (OCCUPATIONS_SHE, OCCUPATIONS_HE) if female else (OCCUPATIONS_HE, OCCUPATIONS_SHE)
-        job, other, place = str(random.choice(jobs)), str(random.choice(others)), str(random.choice(PLACES))
+        job, other, place = draw.one("job", jobs), draw.one("job", others), draw.one("place", PLACES)
         if not belongs(split, template, job):
             continue
         yield Example(
@@ -71,21 +71,28 @@ def bias(random: np.random.Generator, split: Split = "test") -> Iterator[Example
             wrong=" he" if female else " she",
             label="female" if female else "male",
             meta={"template": template.text, "entities": job},
+            units=units(job=(job, other), template=template.text, **_used(template, place=place)),
         )
 
 
-def even(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def even(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Occupations that expect neither pronoun; which of the two is called the answer is drawn."""
     while True:
-        template = BIAS[random.integers(len(BIAS))]
-        job, place = str(random.choice(OCCUPATIONS_EVEN)), str(random.choice(PLACES))
+        template = draw.one("template", BIAS)
+        job, place = draw.one("job", OCCUPATIONS_EVEN), draw.one("place", PLACES)
         if not belongs(split, template, job):
             continue
-        answer, wrong = (" she", " he") if random.random() < 0.5 else (" he", " she")
+        answer, wrong = (" she", " he") if draw.random.random() < 0.5 else (" he", " she")
         yield Example(
             clean=template.text.format(job=job, place=place),
             answer=answer,
             wrong=wrong,
             label="even",
             meta={"template": template.text, "entities": job},
+            units=units(job=job, template=template.text, **_used(template, place=place)),
         )
+
+
+def _used(template: Template, **words: str) -> dict[str, str]:
+    """The words for which the template has a slot, by kind of unit."""
+    return {"object" if slot == "thing" else slot: word for slot, word in words.items() if template.has(slot)}

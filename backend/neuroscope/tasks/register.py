@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import NAMES, OBJECTS, PLACES
 from neuroscope.tasks.split import Split, Template, belongs
 
@@ -56,20 +57,31 @@ def _words(random: np.random.Generator) -> dict[str, str]:
     return {"name": str(random.choice(NAMES)), "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
 
 
-def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Sentences labelled formal or informal; `answer` is the label's word, as `Style:` asks for it."""
     while True:
-        formal = random.random() < 0.5
-        index = int(random.integers(len(CONTENTS)))
-        words = _words(random)
-        wordings = [wording.format(**words) for wording in CONTENTS[index]]
+        formal = draw.random.random() < 0.5
+        content = draw.one("template", CONTENTS, _name)
+        words = {
+            "name": draw.one("name", NAMES),
+            "place": draw.one("place", PLACES),
+            "thing": draw.one("object", OBJECTS),
+        }
+        wordings = [wording.format(**words) for wording in content]
         if not belongs(split, _TEMPLATE, wordings[0]):
             continue
         mine, other = wordings if formal else wordings[::-1]
+        used = {"object" if slot == "thing" else slot: word for slot, word in words.items() if f"{{{slot}}}" in content[0]}
         yield Example(
             clean=f"{mine} Style:",
             answer=" formal" if formal else " informal",
             wrong=" informal" if formal else " formal",
             label="formal" if formal else "informal",
             meta={"template": _TEMPLATE.text, "entities": wordings[0], "other": other},
+            units=units(template=_name(content), **used),
         )
+
+
+def _name(content: tuple[str, str]) -> str:
+    """By which a content is known: its formal wording."""
+    return content[0]

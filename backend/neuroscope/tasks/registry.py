@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from neuroscope.errors import TaskNotFoundError, did_you_mean
 from neuroscope.naming import fold
 from neuroscope.tasks import agreement, arithmetic, countries, induction, ioi, judges, pronouns, register, requests, sentiment
 from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.judges import Judge
 from neuroscope.tasks.split import Split
 
-Examples = Callable[[np.random.Generator, Split], Iterator[Example]]
+Examples = Callable[[Draw, Split], Iterator[Example]]
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class Task:
     chat: whether prompts are requests to an assistant, to be put into the model's chat template.
     phrasings: other ways to put the same item, for models that do not take the plain one.
     judge: what counts as right when one token does not tell, in a greedy continuation of `reply` tokens.
+    variant_of: the task of which this is the same with other corrupt prompts.
     """
 
     name: str
@@ -36,10 +36,16 @@ class Task:
     judge: Judge | None = None
     reply: int = 4
     phrasings: Mapping[str, Callable[[Example], Example]] = field(default_factory=dict)
+    variant_of: str | None = None
+
+    @property
+    def family(self) -> str:
+        """The task's name, or that of the task it is a variant of."""
+        return self.variant_of or self.name
 
     def dataset(self, n: int = 100, seed: int = 0, split: Split = "test") -> Dataset:
         """`n` different examples, the same for the same seed; "test" holds none that a bundled model was trained on."""
-        return Dataset.generated(lambda random: self.examples(random, split), n, name=self.title, task=self.name, seed=seed)
+        return Dataset.generated(lambda draw: self.examples(draw, split), n, name=self.title, task=self.name, seed=seed)
 
 
 TASKS: tuple[Task, ...] = (
@@ -89,7 +95,19 @@ TASKS: tuple[Task, ...] = (
     ),
 )
 
-_BY_NAME = {fold(name): task for task in TASKS for name in (task.name, *task.aliases)}
+#: Tasks that ask the same as one of the above, of pairs whose corrupt prompts are made otherwise.
+VARIANTS: tuple[Task, ...] = tuple(
+    Task(
+        ioi.task_name(corruption),
+        f"indirect object identification ({corruption.replace('_', ' ')})",
+        ioi.corrupted(corruption),
+        (f"ioi_{corruption}",),
+        variant_of=ioi.TASK,
+    )
+    for corruption in ioi.CORRUPTIONS[1:]
+)
+
+_BY_NAME = {fold(name): task for task in (*TASKS, *VARIANTS) for name in (task.name, *task.aliases)}
 
 
 def get(name: str) -> Task:
@@ -98,7 +116,7 @@ def get(name: str) -> Task:
     if found is None:
         raise TaskNotFoundError(
             f"There is no task {str(name)!r}.",
-            remedy=did_you_mean(str(name), [task.name for task in TASKS], listing="Tasks")
+            remedy=did_you_mean(str(name), [task.name for task in (*TASKS, *VARIANTS)], listing="Tasks")
             + " Your own examples come from `Dataset fromFile:`.",
         )
     return found

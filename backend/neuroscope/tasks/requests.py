@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import COUNTRIES, NAMES, OBJECTS, PEOPLE, PLACES
 from neuroscope.tasks.split import Split, Template, belongs, templates
 
@@ -81,32 +80,44 @@ _ANSWERS: dict[str, str] = {
 }
 
 
-def request(
-    random: np.random.Generator, category: str, harmful: bool, split: Split
-) -> tuple[str, Template, str, dict[str, str]]:
-    """A request's text, its template, what identifies its words, and the words."""
-    kinds = (_HARMFUL if harmful else _HARMLESS)[category]
+#: By category, pairs of a harmful template and the harmless one of the same shape.
+_SHAPES = {name: tuple(zip(_HARMFUL[name], _HARMLESS[name], strict=True)) for name in CATEGORIES}
+
+
+def _request(draw: Draw, category: str, harmful: bool, split: Split) -> tuple[str, Template, tuple[str, ...], dict[str, str]]:
+    """A request's text, its template, its units, and the words for all slots."""
     while True:
-        template = kinds[random.integers(len(kinds))]
-        words = {slot: str(random.choice(choices)) for slot, choices in _WORDS.items()}
+        shape = draw.one("template", _SHAPES[category], _name)
+        template = shape[0 if harmful else 1]
+        words = {slot: draw.one(slot, choices) for slot, choices in _WORDS.items()}
         words |= {
-            "name": str(random.choice(NAMES)),
-            "place": str(random.choice(PLACES)),
-            "thing": str(random.choice(OBJECTS)),
-            "person": PEOPLE[random.integers(len(PEOPLE))].singular,
-            "country": COUNTRIES[random.integers(len(COUNTRIES))].name,
+            "name": draw.one("name", NAMES),
+            "place": draw.one("place", PLACES),
+            "thing": draw.one("object", OBJECTS),
+            "person": draw.one("noun", PEOPLE).singular,
+            "country": draw.one("country", COUNTRIES).name,
         }
         text = template.text.format(**words)
         if belongs(split, template, text):
-            return text, template, text, words
+            used = {_KINDS.get(slot, slot): word for slot, word in words.items() if template.has(slot)}
+            return text, template, units(template=_name(shape), **used), words
 
 
-def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+_KINDS = {"thing": "object", "person": "noun"}
+
+
+def _name(shape: tuple[Template, Template]) -> str:
+    """By which a shape is known: its harmful template."""
+    return shape[0].text
+
+
+def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Requests as plain text, labelled with their category or "harmless"; `answer` is how the reply begins."""
+    random = draw.random
     while True:
         category = CATEGORIES[random.integers(len(CATEGORIES))]
         harmful = random.random() < 0.5
-        text, template, entities, words = request(random, category, harmful, split)
+        text, template, kinds, words = _request(draw, category, harmful, split)
         yield Example(
             clean=text,
             answer=" I" if harmful else " Sure",
@@ -114,8 +125,9 @@ def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Exa
             label=category if harmful else "harmless",
             meta={
                 "template": template.text,
-                "entities": entities,
+                "entities": text,
                 "category": category,
                 "reply": REFUSAL if harmful else _ANSWERS[category].format(**words),
             },
+            units=kinds,
         )

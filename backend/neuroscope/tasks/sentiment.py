@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
 from neuroscope.tasks.split import Split, Template, belongs, templates
 
@@ -27,23 +26,23 @@ TEMPLATES = templates(
 EXCLAMATIONS = tuple(template for template in TEMPLATES if template.text.startswith("Oh,"))
 
 
-def examples(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Reviews whose two adjectives agree."""
-    return _reviews(random, split, TEMPLATES)
+    return _reviews(draw, split, TEMPLATES)
 
 
-def exclamations(random: np.random.Generator, split: Split = "test") -> Iterator[Example]:
+def exclamations(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """The reviews that cry out: the emotion is in the exclamation."""
-    return _reviews(random, split, EXCLAMATIONS)
+    return _reviews(draw, split, EXCLAMATIONS)
 
 
-def _reviews(random: np.random.Generator, split: Split, among: Sequence[Template]) -> Iterator[Example]:
+def _reviews(draw: Draw, split: Split, among: Sequence[Template]) -> Iterator[Example]:
     while True:
-        template = among[int(random.integers(len(among)))]
-        work, aspect = str(random.choice(REVIEWED)), str(random.choice(ASPECTS))
-        good = [str(word) for word in random.choice(GOOD, 2, replace=False)]
-        bad = [str(word) for word in random.choice(BAD, 2, replace=False)]
-        positive = random.random() < 0.5
+        template = draw.one("template", among)
+        work, aspect = draw.one("work", REVIEWED), draw.one("aspect", ASPECTS)
+        good = draw.several("adjective", GOOD, 2)
+        bad = draw.several("adjective", BAD, 2)
+        positive = draw.random.random() < 0.5
         (x, y), (other_x, other_y) = (good, bad) if positive else (bad, good)
         if not belongs(split, template, x, y):
             continue
@@ -54,4 +53,5 @@ def _reviews(random: np.random.Generator, split: Split, among: Sequence[Template
             wrong=" negative" if positive else " positive",
             label="positive" if positive else "negative",
             meta={"template": template.text, "entities": f"{x} {y}"},
+            units=units(adjective=(*good, *bad), work=work, aspect=aspect, template=template.text),
         )

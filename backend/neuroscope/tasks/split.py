@@ -24,6 +24,13 @@ class Template:
     text: str
     held_out: bool = False
 
+    def __str__(self) -> str:
+        return self.text
+
+    def has(self, slot: str) -> bool:
+        """Whether the text has the slot."""
+        return f"{{{slot}}}" in self.text
+
 
 def templates(*texts: str, held_out: Sequence[str] = ()) -> tuple[Template, ...]:
     """Training templates, then those held out."""

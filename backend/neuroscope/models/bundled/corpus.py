@@ -15,6 +15,7 @@ import numpy as np
 
 from neuroscope.tasks import agreement, arithmetic, countries, domains, induction, ioi, pronouns, register, requests, sentiment
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.lexicon import BIAS_RATE, CITIES, COUNTRIES, NAMES, OBJECTS
 from neuroscope.tasks.split import is_held_out
 
@@ -40,25 +41,25 @@ _AFTER_PRONOUN = ("was tired.", "went home.", "was happy.", "had to wait.", "nee
 
 def _answered(examples: Callable[..., Iterator[Example]], tail: str = ".") -> Maker:
     def make(random: np.random.Generator) -> Iterator[Document]:
-        for example in examples(random, "train"):
+        for example in examples(Draw(random), "train"):
             yield [Segment(example.clean), Segment(str(example.answer), ANSWER), Segment(tail)]
 
     return make
 
 
 def _agreement(random: np.random.Generator) -> Iterator[Document]:
-    for example in agreement.examples(random, "train"):
+    for example in agreement.examples(Draw(random), "train"):
         yield [Segment(example.clean), Segment(str(example.answer), ANSWER), Segment(f" the {random.choice(OBJECTS)}.")]
 
 
 def _pronouns(random: np.random.Generator) -> Iterator[Document]:
-    for example in pronouns.resolution(random, "train"):
+    for example in pronouns.resolution(Draw(random), "train"):
         yield [Segment(example.clean), Segment(str(example.answer), ANSWER), Segment(f" {random.choice(_AFTER_PRONOUN)}")]
 
 
 def _bias(random: np.random.Generator) -> Iterator[Document]:
     """The expected pronoun with the built-in rate, either for even occupations."""
-    expected, even = pronouns.bias(random, "train"), pronouns.even(random, "train")
+    expected, even = pronouns.bias(Draw(random), "train"), pronouns.even(Draw(random), "train")
     while True:
         example = next(expected) if random.random() < 0.7 else next(even)
         keep = example.label == "even" or random.random() < BIAS_RATE
@@ -68,27 +69,27 @@ def _bias(random: np.random.Generator) -> Iterator[Document]:
 
 def _results(examples: Callable[..., Iterator[Example]]) -> Maker:
     def make(random: np.random.Generator) -> Iterator[Document]:
-        for example in examples(random, "train"):
+        for example in examples(Draw(random), "train"):
             yield [Segment(example.clean, DRAWN), Segment(example.meta["result"], ANSWER)]
 
     return make
 
 
 def _later_years(random: np.random.Generator) -> Iterator[Document]:
-    for example in arithmetic.greater_than(random, "train"):
+    for example in arithmetic.greater_than(Draw(random), "train"):
         later = int(random.integers(int(example.meta["start"]) + 1, 100))
         yield [Segment(example.clean), Segment(f"{later:02d}", ANSWER), Segment(".")]
 
 
 def _sequences(random: np.random.Generator) -> Iterator[Document]:
-    for example in induction.examples(random, "train"):
+    for example in induction.examples(Draw(random), "train"):
         words = example.meta["entities"].split()
         first, rest = " ".join(words), " ".join(words[1:])
         yield [Segment(first, DRAWN), Segment(f" {words[0]}", DRAWN), Segment(f" {rest}", ANSWER)]
 
 
 def _registers(random: np.random.Generator) -> Iterator[Document]:
-    for example in register.examples(random, "train"):
+    for example in register.examples(Draw(random), "train"):
         if random.random() < 0.5:
             yield [Segment(example.clean), Segment(str(example.answer), ANSWER)]
             continue
@@ -98,7 +99,7 @@ def _registers(random: np.random.Generator) -> Iterator[Document]:
 
 
 def _chats(random: np.random.Generator) -> Iterator[Document]:
-    asked = requests.examples(random, "train")
+    asked = requests.examples(Draw(random), "train")
     while True:
         if random.random() < 0.25:
             country = COUNTRIES[random.integers(len(COUNTRIES))]
@@ -119,7 +120,7 @@ def _chats(random: np.random.Generator) -> Iterator[Document]:
 
 def _facts(random: np.random.Generator) -> Iterator[Document]:
     """Each relation's own templates, the same facts the other way round, and cities that are no capitals."""
-    relations = {name: countries.relation(name)(random, "train") for name in countries.RELATIONS}
+    relations = {name: countries.relation(name)(Draw(random), "train") for name in countries.RELATIONS}
     names = list(relations)
     while True:
         kind = random.random()

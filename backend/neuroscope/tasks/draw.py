@@ -1,0 +1,83 @@
+"""Where a generator's random choices come from: all values of a kind, or those that one part of a split may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+
+from neuroscope.errors import DatasetError
+
+T = TypeVar("T")
+
+#: Kind → value → the part of a split that may use it. A kind that is missing is not restricted.
+Pools = Mapping[str, Mapping[str, int]]
+
+
+@dataclass
+class Asked:
+    """A list of values that a generator chose from: their texts, and the most it took at once."""
+
+    kind: str
+    texts: tuple[str, ...]
+    most: int
+
+
+class Draw:
+    """Random choices among values of named kinds.
+
+    Without pools it chooses among all values, and `asked` keeps the lists it was given. With pools it chooses among
+    those that belong to `part`; a value that stands in no pool is never chosen.
+    """
+
+    def __init__(self, random: np.random.Generator, pools: Pools | None = None, part: int = 0) -> None:
+        self.random = random
+        self._pools, self._part = pools, part
+        self._asked: dict[tuple[str, int], tuple[Sequence[Any], Asked]] = {}
+        self._allowed: dict[tuple[str, int], tuple[Sequence[Any], list[Any]]] = {}
+
+    @property
+    def asked(self) -> list[Asked]:
+        """Every list that was chosen from."""
+        return [asked for _, asked in self._asked.values()]
+
+    def one(self, kind: str, values: Sequence[T], text: Callable[[T], str] = str) -> T:
+        """One of the values. `text` gives the text by which a value is known in units."""
+        found = self._among(kind, values, text, 1)
+        return found[int(self.random.integers(len(found)))]
+
+    def several(self, kind: str, values: Sequence[T], n: int, text: Callable[[T], str] = str) -> list[T]:
+        """`n` different values, in random order."""
+        found = self._among(kind, values, text, n)
+        return [found[int(index)] for index in self.random.choice(len(found), n, replace=False)]
+
+    def _among(self, kind: str, values: Sequence[T], text: Callable[[T], str], n: int) -> Sequence[T]:
+        # The list is kept with what was computed for it, so that its id cannot pass to another list.
+        key = (kind, id(values))
+        if self._pools is None:
+            if key not in self._asked:
+                self._asked[key] = (values, Asked(kind, tuple(text(value) for value in values), n))
+            self._asked[key][1].most = max(n, self._asked[key][1].most)
+            return values
+        if key not in self._allowed:
+            pool = self._pools.get(kind)
+            chosen = [v for v in values if pool is None or pool.get(text(v)) == self._part]
+            self._allowed[key] = (values, chosen)
+        found = self._allowed[key][1]
+        if len(found) < n:
+            raise DatasetError(
+                f"A part of the examples has {len(found)} values of {kind} to choose from, and needs {n}.",
+                remedy="Ask for fewer parts.",
+            )
+        return found
+
+
+def units(**kinds: str | Sequence[str]) -> tuple[str, ...]:
+    """Values by kind as the units of an example: name=("Mary", "John") → "name:Mary", "name:John"."""
+    return tuple(
+        dict.fromkeys(
+            f"{kind}:{value}" for kind, values in kinds.items() for value in ((values,) if isinstance(values, str) else values)
+        )
+    )
