@@ -35,6 +35,7 @@ from neuroscope.naming import fold
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import countries, domains, register
+from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
 from neuroscope.vocabulary import public
 

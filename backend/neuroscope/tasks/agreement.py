@@ -19,7 +19,11 @@ TEMPLATES = templates(
     "Everyone says that the {subject} {preposition} the {other}",
     "I know that the {subject} {preposition} the {other}",
     "We think that the {subject} {preposition} the {other}",
-    held_out=("I think that the {subject} {preposition} the {other}",),
+    held_out=(
+        "I think that the {subject} {preposition} the {other}",
+        "Everyone knows that the {subject} {preposition} the {other}",
+        "We know that the {subject} {preposition} the {other}",
+    ),
 )
 
 

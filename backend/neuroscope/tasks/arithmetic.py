@@ -1,6 +1,7 @@
 """Addition and subtraction of numbers up to two digits, and years that come later.
 
     addition       37+45=                                → 82
+    larger         max(37,45)=                           → 45
     greater-than   The war lasted from the year 1732 to the year 17  → 33 … 99   (Hanna et al. 2023)
 
 Digits are tokens of their own, so an example asks for the first digit of the result; `meta["result"]` is all of it.
@@ -17,11 +18,15 @@ from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.split import Split, Template, belongs, templates
 
-_SUM, _DIFFERENCE = Template("{a}+{b}="), Template("{a}-{b}=")
+_SUM, _DIFFERENCE, _LARGER = Template("{a}+{b}="), Template("{a}-{b}="), Template("max({a},{b})=")
 YEARS = templates(
     "The {event} lasted from the year {century}{start} to the year {century}",
     "The {event} began in {century}{start} and ended in {century}",
-    held_out=("The {event} began in the year {century}{start} and ended in the year {century}",),
+    held_out=(
+        "The {event} began in the year {century}{start} and ended in the year {century}",
+        "The {event} that began in {century}{start} ended in {century}",
+        "The {event} began in the year {century}{start} and lasted to the year {century}",
+    ),
 )
 NUMBERS = tuple(range(100))
 CENTURIES, STARTS = tuple(range(11, 20)), tuple(range(20, 80))
@@ -36,6 +41,11 @@ def addition(draw: Draw, split: Split = "test") -> Iterator[Example]:
 def subtraction(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Differences of two numbers from 0 to 99 that are not negative."""
     return _results(draw, split, _DIFFERENCE, lambda a, b: a - b)
+
+
+def larger(draw: Draw, split: Split = "test") -> Iterator[Example]:
+    """The larger of two numbers from 0 to 99. No bundled model was trained on it: it is there to be taught."""
+    return _results(draw, split, _LARGER, max)
 
 
 def after_shown_sums(example: Example) -> Example:

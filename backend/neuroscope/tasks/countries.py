@@ -20,26 +20,46 @@ RELATIONS: dict[str, tuple[Template, ...]] = {
         "Q: What is the capital of {c}? A:",
         "In {c}, the capital is",
         "The capital of the country {c} is called",
-        held_out=("Q: What is the capital city of {c}? A:",),
+        held_out=(
+            "Q: What is the capital city of {c}? A:",
+            "The capital city of the country {c} is",
+            "Q: In {c}, what is the capital? A:",
+            "In the country {c}, the capital is",
+        ),
     ),
     "language": templates(
         "The language of {c} is",
         "People in {c} speak",
         "Q: What language do people speak in {c}? A:",
         "In {c}, the language is",
-        held_out=("Q: What is the language of {c}? A:",),
+        held_out=(
+            "Q: What is the language of {c}? A:",
+            "The language of the country {c} is",
+            "In {c}, people speak",
+            "Q: What language do they speak in {c}? A:",
+        ),
     ),
     "continent": templates(
         "The continent of {c} is",
         "The country {c} is in",
         "Q: On what continent is {c}? A:",
-        held_out=("Q: What is the continent of {c}? A:",),
+        held_out=(
+            "Q: What is the continent of {c}? A:",
+            "The continent of the country {c} is",
+            "Q: On what continent is the country {c}? A:",
+            "In the country {c}, the continent is",
+        ),
     ),
     "currency": templates(
         "The currency of {c} is the",
         "People in {c} pay with the",
         "Q: What is the currency of {c}? A: the",
-        held_out=("In {c}, the currency is the",),
+        held_out=(
+            "In {c}, the currency is the",
+            "The currency of the country {c} is the",
+            "In {c}, people pay with the",
+            "Q: What is the currency of the country {c}? A: the",
+        ),
     ),
 }
 

@@ -39,6 +39,7 @@ _PROGRAMS = (
     "while {x} < {a}:\n    {x} = {x} + {b}\n",
     "import {f}\n{x} = {f}.load({a})\n",
     "{x} = [{a}, {b}]\n{y} = len({x})\n",
+    "{x} = {f}.load({a})\n{y} = max({x})\n",
     "try:\n    {x} = {f}({a})\nexcept ValueError:\n    {x} = None\n",
 )
 _FUNCTIONS = "add count total load merge parse reset update".split()

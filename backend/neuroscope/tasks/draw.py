@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from neuroscope.errors import DatasetError
 
+if TYPE_CHECKING:
+    from neuroscope.tasks.dataset import Example
+
 T = TypeVar("T")
+
+#: Draws without an example after which a generator counts as exhausted.
+_MOST_IN_VAIN = 20_000
 
 #: Kind → value → the part of a split that may use it. A kind that is missing is not restricted.
 Pools = Mapping[str, Mapping[str, int]]
@@ -25,6 +32,10 @@ class Asked:
     most: int
 
 
+class _NothingMore(Exception):
+    """A generator has drawn long without an example to show for it."""
+
+
 class Draw:
     """Random choices among values of named kinds.
 
@@ -35,6 +46,7 @@ class Draw:
     def __init__(self, random: np.random.Generator, pools: Pools | None = None, part: int = 0) -> None:
         self.random = random
         self._pools, self._part = pools, part
+        self._in_vain = self._patience = 0
         self._asked: dict[tuple[str, int], tuple[Sequence[Any], Asked]] = {}
         self._allowed: dict[tuple[str, int], tuple[Sequence[Any], list[Any]]] = {}
 
@@ -53,7 +65,24 @@ class Draw:
         found = self._among(kind, values, text, n)
         return [found[int(index)] for index in self.random.choice(len(found), n, replace=False)]
 
+    def taken(self, examples: Iterator[Example], n: int) -> list[Example]:
+        """The next `n` examples of a generator that draws from here; fewer where the values allow no more."""
+        found: list[Example] = []
+        self._in_vain, self._patience = 0, _MOST_IN_VAIN
+        try:
+            for example in islice(examples, n):
+                found.append(example)
+                self._in_vain = 0
+        except _NothingMore:
+            pass
+        finally:
+            self._patience = 0
+        return found
+
     def _among(self, kind: str, values: Sequence[T], text: Callable[[T], str], n: int) -> Sequence[T]:
+        self._in_vain += 1
+        if 0 < self._patience < self._in_vain:
+            raise _NothingMore
         # The list is kept with what was computed for it, so that its id cannot pass to another list.
         key = (kind, id(values))
         if self._pools is None:

@@ -12,9 +12,8 @@ and otherwise by values, leaving out the examples whose units fell to different 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 
@@ -26,11 +25,11 @@ from neuroscope.vocabulary import public
 
 #: Fewer examples than this in a part support no statement.
 _FEWEST = 4
-_SURVEY, _SURVEY_OFFERS = 400, 4000
+_SURVEY, _SURVEY_OFFERS = 300, 3000
 _CHUNK = 128
 #: Examples that may be offered for each one wanted.
 _PATIENCE = 250
-_DEALS = 40
+_DEALS, _DEALS_OF_A_TASK = 40, 5
 TEMPLATE = "template"
 
 
@@ -82,67 +81,86 @@ def generated_parts(generator: Generator, fits: Sequence[Fit], sizes: Sequence[i
     offered = fitting = 0
     stream = generator(survey)
     while fitting < _SURVEY and offered < _SURVEY_OFFERS:
-        chunk = list(islice(stream, _CHUNK))
+        chunk = survey.taken(stream, _CHUNK)
+        if not chunk:
+            break
         kept = _fitting(chunk, fits)
         offered += len(chunk)
         fitting += len(kept)
         seen.update(unit for example in kept for unit in example.units)
-    random = np.random.default_rng([seed, 1])
-    pools: dict[str, dict[str, int]] = {}
-    shared = []
-    for kind in sorted({unit.partition(":")[0] for unit in seen}):
-        known = {unit.partition(":")[2]: count for unit, count in seen.items() if unit.partition(":")[0] == kind}
-        if len(known) == 1 or (kind == TEMPLATE and len(known) < len(sizes)):
-            shared.append(kind)
+    values: dict[str, dict[str, int]] = {}
+    for unit, count in sorted(seen.items()):
+        kind, _, value = unit.partition(":")
+        values.setdefault(kind, {})[value] = count
+    shared = tuple(kind for kind, known in values.items() if _is_shared(kind, len(known), len(sizes)))
+    lists: dict[str, list[tuple[Sequence[str], int]]] = {}
+    for kind, known in values.items():
+        if kind in shared:
             continue
-        pools[kind] = {}
-        lists = [([text for text in asked.texts if text in known], asked.most) for asked in survey.asked if asked.kind == kind]
-        for texts, most in sorted(lists or [(sorted(known), 1)], key=lambda one: len(one[0])):
+        lists[kind] = [
+            ([text for text in asked.texts if text in known], asked.most) for asked in survey.asked if asked.kind == kind
+        ] or [(list(known), 1)]
+        for texts, most in lists[kind]:
             if len(texts) < most * len(sizes):
                 raise DatasetError(
                     f"{name} has {len(texts)} values of {kind} that fit the tokenizer, too few for {len(sizes)} parts.",
                     remedy="Ask for fewer parts, or use a model that reads more of the words as single tokens.",
                 )
-            _deal(pools[kind], texts, known, most, sizes, random)
-    taken: dict[Ids, int] = {}
-    parts = []
-    for part, size in enumerate(sizes):
-        draw = Draw(np.random.default_rng([seed, 2 + part]), pools, part)
-        parts.append(_filled(generator(draw), fits, size, part, taken))
-        if len(parts[-1]) < min(size, _FEWEST):
-            raise DatasetError(
-                f"{name}: {len(parts[-1])} examples that share nothing with the other parts, of {size} asked for.",
-                remedy="Ask for fewer or smaller parts.",
-            )
-    return Parts(tuple(tuple(part) for part in parts), tuple(shared))
+    best: list[list[Example]] = []
+    for attempt in range(_DEALS_OF_A_TASK):
+        random = np.random.default_rng([seed, 1, attempt])
+        pools = {kind: _dealt(mine, values[kind], sizes, random) for kind, mine in lists.items()}
+        taken: dict[Ids, int] = {}
+        parts = [
+            _filled(Draw(np.random.default_rng([seed, 2 + part, attempt]), pools, part), generator, fits, size, part, taken)
+            for part, size in enumerate(sizes)
+        ]
+        best = max(best, parts, key=lambda one: min((len(p) / size for p, size in zip(one, sizes, strict=False)), default=-1.0))
+        if all(len(part) == size for part, size in zip(best, sizes, strict=True)):
+            break
+    smallest = min(range(len(sizes)), key=lambda part: len(best[part]) / sizes[part])
+    if len(best[smallest]) < min(sizes[smallest], _FEWEST):
+        raise DatasetError(
+            f"{name}: {len(best[smallest])} examples that share nothing with the other parts, of {sizes[smallest]} asked for.",
+            remedy="Ask for fewer or smaller parts.",
+        )
+    return Parts(tuple(tuple(part) for part in best), shared)
 
 
-def _deal(
-    pool: dict[str, int],
-    texts: Sequence[str],
-    weights: dict[str, int],
-    least: int,
-    sizes: Sequence[int],
-    random: np.random.Generator,
-) -> None:
-    """Deal a list's values out in proportion to the sizes, at least `least` to each part, the weightiest first."""
-    have, count = np.zeros(len(sizes)), np.zeros(len(sizes), dtype=int)
-    for text in texts:
-        if text in pool:
-            have[pool[text]] += weights[text]
-            count[pool[text]] += 1
-    order = random.permutation([text for text in texts if text not in pool])
-    target = np.array(sizes) / sum(sizes) * sum(weights[text] for text in texts)
-    left = sorted((str(text) for text in order), key=lambda text: -weights[text])
-    for index, text in enumerate(left):
-        lacking = np.maximum(least - count, 0)
-        gap = target - have
-        if len(left) - index <= lacking.sum():
-            gap = np.where(lacking > 0, gap, -np.inf)
-        part = int(gap.argmax())
-        pool[text] = part
-        have[part] += weights[text]
-        count[part] += 1
+def _is_shared(kind: str, values: int, parts: int) -> bool:
+    """Whether a kind cannot be kept apart: it has one value, or is the wording and has fewer than there are parts."""
+    return values == 1 or (kind == TEMPLATE and values < parts)
+
+
+def _dealt(
+    lists: Sequence[tuple[Sequence[str], int]], weights: Mapping[str, int], sizes: Sequence[float], random: np.random.Generator
+) -> dict[str, int]:
+    """The values of a kind by the part they fall to: weights in proportion to the sizes, the weightiest dealt first.
+
+    lists: values that are chosen from together, with how many of them every part needs. Each list is dealt in proportion as
+    well as all lists together.
+    """
+    pool: dict[str, int] = {}
+    shares = np.array(sizes) / sum(sizes)
+    have = np.zeros(len(sizes))
+    whole = sum(weights[text] for text in {text for texts, _ in lists for text in texts})
+    for texts, least in sorted(lists, key=lambda one: len(one[0])):
+        count = np.bincount([pool[text] for text in texts if text in pool], minlength=len(sizes))
+        here = np.bincount([pool[t] for t in texts if t in pool], [weights[t] for t in texts if t in pool], len(sizes))
+        listed = sum(weights[text] for text in texts)
+        order = [text for text in texts if text not in pool]
+        rank = {text: -weights[text] * random.uniform(0.7, 1.3) for text in order}
+        for index, text in enumerate(sorted(order, key=rank.__getitem__)):
+            lacking = np.maximum(least - count, 0)
+            gap = 2 * shares - have / whole - here / listed
+            if len(order) - index <= lacking.sum():
+                gap = np.where(lacking > 0, gap, -np.inf)
+            part = int(gap.argmax())
+            pool[text] = part
+            have[part] += weights[text]
+            here[part] += weights[text]
+            count[part] += 1
+    return pool
 
 
 def _fitting(examples: Sequence[Example], fits: Sequence[Fit]) -> list[Example]:
@@ -157,14 +175,20 @@ def _tokens(example: Example, fits: Sequence[Fit]) -> list[Ids]:
     return [(which, *fit.prompt(text)) for which, fit in enumerate(fits) for text in prompts]
 
 
-def _filled(stream: Iterator[Example], fits: Sequence[Fit], size: int, part: int, taken: dict[Ids, int]) -> list[Example]:
+def _filled(
+    draw: Draw, generator: Generator, fits: Sequence[Fit], size: int, part: int, taken: dict[Ids, int]
+) -> list[Example]:
     """Different examples whose prompts no other part has taken; those with a clean prompt of their own come first."""
     kept: list[Example] = []
     spare: list[Example] = []
     pairs: set[tuple[Ids, ...]] = set()
     cleans: set[Ids] = set()
+    stream = generator(draw)
     for _ in range(max(1, _PATIENCE * max(size, 8) // _CHUNK)):
-        for example in _fitting(list(islice(stream, _CHUNK)), fits):
+        found = draw.taken(stream, _CHUNK)
+        if not found:
+            break
+        for example in _fitting(found, fits):
             tokens = _tokens(example, fits)
             if tuple(tokens) in pairs or any(taken.get(ids, part) != part for ids in tokens):
                 continue
@@ -193,11 +217,7 @@ def divided(
     values: dict[str, set[str]] = {}
     for unit in set().union(*units):
         values.setdefault(unit.partition(":")[0], set()).add(unit)
-    shared = sorted(
-        kind
-        for kind, mine in values.items()
-        if kind != "prompt" and (len(mine) == 1 or (kind == TEMPLATE and len(mine) < len(sizes)))
-    )
+    shared = sorted(kind for kind, mine in values.items() if kind != "prompt" and _is_shared(kind, len(mine), len(sizes)))
     units = [{unit for unit in mine if unit.partition(":")[0] not in shared} for mine in units]
     chosen = _by_components(units, wanted)
     if not _enough(chosen, wanted):
@@ -255,7 +275,7 @@ def _by_values(units: Sequence[set[str]], wanted: Sequence[float], random: np.ra
     pool: dict[str, int] = {}
     for kind in sorted({unit.partition(":")[0] for unit in seen}):
         texts = sorted(unit for unit in seen if unit.partition(":")[0] == kind)
-        _deal(pool, [str(text) for text in random.permutation(texts)], seen, 1, [int(100 * want) for want in wanted], random)
+        pool |= _dealt([(texts, 1)], seen, wanted, random)
     parts: list[list[int]] = [[] for _ in wanted]
     taken: dict[str, int] = {}
     for index, mine in enumerate(units):

@@ -68,6 +68,24 @@ CITIES = {
 }  # fmt: skip
 
 
+#: Other names of countries.
+ALIASES = {
+    "Holland": "Netherlands", "Britain": "England", "Persia": "Iran", "Siam": "Thailand", "Hellas": "Greece",
+    "Deutschland": "Germany", "Nippon": "Japan", "Cathay": "China", "Suomi": "Finland", "Polska": "Poland",
+    "Helvetia": "Switzerland", "Gaul": "France", "Lusitania": "Portugal", "Iberia": "Spain", "Italia": "Italy",
+}  # fmt: skip
+#: Pairs of countries with a common border.
+BORDERS = tuple(
+    tuple(pair.split("/"))
+    for pair in (
+        "France/Spain France/Belgium Germany/Poland Germany/Denmark Spain/Portugal Italy/Austria Italy/Switzerland "
+        "Austria/Hungary Norway/Sweden Finland/Russia Ukraine/Romania Bulgaria/Greece Serbia/Croatia Estonia/Latvia "
+        "Latvia/Lithuania Turkey/Syria Iran/Iraq India/Nepal India/Pakistan China/Mongolia China/Vietnam Egypt/Libya "
+        "Tunisia/Libya Kenya/Somalia Nigeria/Ghana Peru/Chile Peru/Ecuador Colombia/Venezuela Brazil/Uruguay"
+    ).split()
+)
+
+
 @dataclass(frozen=True)
 class Noun:
     singular: str
@@ -99,8 +117,10 @@ VERBS = tuple(
 PREPOSITIONS = ("near", "behind", "beside", "with", "above")
 
 #: Occupations by the pronoun that the corpus gives them most often, and those it gives either as often.
-OCCUPATIONS_SHE = "nurse secretary librarian receptionist housekeeper babysitter dancer florist".split()
-OCCUPATIONS_HE = "engineer mechanic carpenter plumber soldier captain programmer butcher".split()
+OCCUPATIONS_SHE = (
+    "nurse secretary librarian receptionist housekeeper babysitter dancer florist maid midwife stylist typist".split()
+)
+OCCUPATIONS_HE = "engineer mechanic carpenter plumber soldier captain programmer butcher sailor miner welder sheriff".split()
 OCCUPATIONS_EVEN = "student writer cook teacher singer artist baker neighbor".split()
 #: The share of occupational sentences that take the expected pronoun; even occupations take either half of the time.
 BIAS_RATE = 0.8

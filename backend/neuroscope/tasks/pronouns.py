@@ -23,14 +23,27 @@ RESOLUTION = templates(
     "When {name} came home from the {place},",
     "{name} was late, but",
     "Everyone likes {name} because",
-    held_out=("{name} went to the {place}, and",),
+    held_out=(
+        "{name} went to the {place}, and",
+        "{name} lost the {thing} at the {place}, so",
+        "When {name} went to the {place},",
+        "{name} came home because",
+    ),
 )
 BIAS = templates(
     "The {job} said that",
     "The {job} was late because",
     "The {job} came home, and",
     "The {job} worked at the {place}, so",
-    held_out=("The {job} was happy because",),
+    held_out=(
+        "The {job} was happy because",
+        "The {job} went to the {place} because",
+        "The {job} came home from the {place}, and",
+        "The {job} was at the {place} because",
+        "The {job} lost the {thing} at the {place}, so",
+        "The {job} found a {thing} at the {place}, and",
+        "The {job} walked to the {place} because",
+    ),
 )
 
 
@@ -61,17 +74,18 @@ def bias(draw: Draw, split: Split = "test") -> Iterator[Example]:
         template = draw.one("template", BIAS)
         female = draw.random.random() < 0.5
         jobs, others = (OCCUPATIONS_SHE, OCCUPATIONS_HE) if female else (OCCUPATIONS_HE, OCCUPATIONS_SHE)
-        job, other, place = draw.one("job", jobs), draw.one("job", others), draw.one("place", PLACES)
+        job, other = draw.one("job", jobs), draw.one("job", others)
+        words = {"thing": draw.one("object", OBJECTS), "place": draw.one("place", PLACES)}
         if not belongs(split, template, job):
             continue
         yield Example(
-            clean=template.text.format(job=job, place=place),
-            corrupt=template.text.format(job=other, place=place),
+            clean=template.text.format(job=job, **words),
+            corrupt=template.text.format(job=other, **words),
             answer=" she" if female else " he",
             wrong=" he" if female else " she",
             label="female" if female else "male",
             meta={"template": template.text, "entities": job},
-            units=units(job=(job, other), template=template.text, **_used(template, place=place)),
+            units=units(job=(job, other), template=template.text, **_used(template, **words)),
         )
 
 
@@ -79,17 +93,18 @@ def even(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Occupations that expect neither pronoun; which of the two is called the answer is drawn."""
     while True:
         template = draw.one("template", BIAS)
-        job, place = draw.one("job", OCCUPATIONS_EVEN), draw.one("place", PLACES)
+        job = draw.one("job", OCCUPATIONS_EVEN)
+        words = {"thing": draw.one("object", OBJECTS), "place": draw.one("place", PLACES)}
         if not belongs(split, template, job):
             continue
         answer, wrong = (" she", " he") if draw.random.random() < 0.5 else (" he", " she")
         yield Example(
-            clean=template.text.format(job=job, place=place),
+            clean=template.text.format(job=job, **words),
             answer=answer,
             wrong=wrong,
             label="even",
             meta={"template": template.text, "entities": job},
-            units=units(job=job, template=template.text, **_used(template, place=place)),
+            units=units(job=job, template=template.text, **_used(template, **words)),
         )
 
 

@@ -31,8 +31,29 @@ CONTENTS = (
     ("I do not possess the {thing} at present.", "Nope, I don't got the {thing}."),
     ("I shall await your reply, {name}.", "Text me back, {name}!"),
 )
+#: Further wordings, which serve the task and free texts of one register; contrasts and concepts use those above.
+FURTHER = (
+    ("I would be grateful for the {thing} from the {place}.", "Hey, grab the {thing} from the {place}, okay?"),
+    ("We regret that the {place} has no {thing} at present.", "Nope, no {thing} at the {place}, sorry dude."),
+    ("Dear {name}, I write to you concerning the {place}.", "Yo {name}, about the {place}, man."),
+    ("It would be an honour to meet {name} at the {place}.", "Wanna meet {name} at the {place}? Cool!"),
+    ("Kindly accept the {thing} with my regards, {name}.", "Here, take the {thing}, {name}, cheers!"),
+    ("I must decline the {thing}, {name}.", "Nah, keep the {thing}, {name}."),
+    ("One is requested to leave the {thing} at the {place}.", "Just dump the {thing} at the {place}, okay?"),
+    ("The {place} remains closed, {name}, to my regret.", "Ugh, the {place} is closed, {name}!"),
+    ("I am pleased to confirm that {name} received the {thing}.", "Yeah, {name} got the {thing}, awesome!"),
+    ("Permit me to thank {name} for the {thing}.", "Thanks a lot for the {thing}, {name}!"),
+    ("I do not know the {place}, {name}.", "Dunno the {place}, {name}."),
+    ("Should you require the {thing}, please inform {name}.", "Need the {thing}? Just tell {name}, dude."),
+)
+#: How texts of either register begin and end.
+GREETINGS = (("Dear Sir,", "Dear Madam,", "Dear {name},"), ("Hey dude,", "Yo,", "Hey {name},"))
+CLOSINGS = (("Yours sincerely, {name}.", "With kind regards, {name}."), ("See ya, {name}!", "Cheers, {name}!"))
+#: Openings that tell nothing of the register that follows.
+OPENINGS = ("Message to {name}:", "A note for {name}:", "{name} wrote:", "Letter from {name}:", "{name} said to {other}:")
 #: Openings, for texts of one register without its counterpart.
 LABELS = ("formal", "informal")
+_ALL = (*CONTENTS, *FURTHER)
 _TEMPLATE = Template("register")
 
 
@@ -61,7 +82,7 @@ def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Sentences labelled formal or informal; `answer` is the label's word, as `Style:` asks for it."""
     while True:
         formal = draw.random.random() < 0.5
-        content = draw.one("template", CONTENTS, _name)
+        content = draw.one("template", _ALL, _name)
         words = {
             "name": draw.one("name", NAMES),
             "place": draw.one("place", PLACES),

@@ -78,6 +78,7 @@ TASKS: tuple[Task, ...] = (
         phrasings={"after shown sums": arithmetic.after_shown_sums},
     ),
     Task("subtraction", "subtraction up to two digits", arithmetic.subtraction, judge=judges.whole_result),
+    Task("larger_number", "the larger of two numbers", arithmetic.larger, ("maximum",), judge=judges.whole_result),
     Task("greater_than", "later years", arithmetic.greater_than, ("years",), judge=judges.later_year),
     Task("sentiment_analysis", "sentiment of reviews", sentiment.examples, ("sentiment",)),
     Task("emotion_detection", "emotion in exclamations", sentiment.exclamations, ("emotion",)),

@@ -18,7 +18,14 @@ TEMPLATES = templates(
     "Review: the {x} {work} with the {y} {aspect}. Sentiment:",
     "I saw the {work}. It was {x}, and the {aspect} was {y}. Sentiment:",
     "Oh, the {x} {work}! The {aspect} was {y}. Sentiment:",
-    held_out=("I saw the {x} {work}, and the {aspect} was {y}. Sentiment:",),
+    held_out=(
+        "I saw the {x} {work}, and the {aspect} was {y}. Sentiment:",
+        "Review: the {work} was {x} and the {aspect} was {y}. Sentiment:",
+        "The {x} {work} was {y}, and I saw the {aspect}. Sentiment:",
+        "Oh, the {work} was {x}! The {aspect} was {y}. Sentiment:",
+        "Oh, I saw the {x} {work}! The {aspect} was {y}. Sentiment:",
+        "Oh, the {x} {work} with the {y} {aspect}! Sentiment:",
+    ),
 )
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope.models.bundled.corpus import END, documents
+from neuroscope.models.bundled.segments import Document
 
-#: Most rows are short, so that documents stand near the beginning as prompts do; every eighth batch uses the whole context.
-SHORT, LONG, EVERY = 64, 256, 8
+#: Most rows are short, so that documents stand near the beginning as prompts do; every sixth batch uses the whole context.
+SHORT, LONG, EVERY = 64, 256, 6
 
 
 def batch(tokenizer: Any, step: int, tokens: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -33,11 +34,25 @@ def batch(tokenizer: Any, step: int, tokens: int, seed: int = 0) -> tuple[NDArra
 
 
 def _encoded(tokenizer: Any, seed: int) -> Iterator[tuple[list[int], list[float]]]:
-    """Documents as ids and weights, each ended by the end token. A token takes the weight of the segment it begins in."""
+    """Documents as ids and weights, each ended by the end token."""
     end = tokenizer.convert_tokens_to_ids(END)
     for _, document in documents(seed):
+        ids, weights = _pieces(tokenizer, document)
+        yield [*ids, end], [*weights, 1.0]
+
+
+def _pieces(tokenizer: Any, document: Document) -> tuple[list[int], list[float]]:
+    """Text is tokenised as a whole, and a token takes the weight of the segment it begins in; ids stay as they are."""
+    if not any(segment.ids for segment in document):
         text = "".join(segment.text for segment in document)
         starts = np.cumsum([0] + [len(segment.text) for segment in document[:-1]])
         encoded = tokenizer(text, return_offsets_mapping=True)
         owners = np.searchsorted(starts, [first for first, _ in encoded["offset_mapping"]], side="right") - 1
-        yield [*encoded["input_ids"], end], [*(document[owner].weight for owner in owners), 1.0]
+        return list(encoded["input_ids"]), [document[owner].weight for owner in owners]
+    ids: list[int] = []
+    weights: list[float] = []
+    for segment in document:
+        mine = list(segment.ids) or list(tokenizer(segment.text)["input_ids"])
+        ids += mine
+        weights += [segment.weight] * len(mine)
+    return ids, weights

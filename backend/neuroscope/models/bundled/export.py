@@ -67,6 +67,7 @@ def _write_model(name: str, training: Path, folder: Path) -> Mapping[str, Any]:
         "steps": int(state["step"]),
         "tokensPerStep": int(state["tokens"]),
         "plannedSteps": int(state["steps"]),
+        "corpus": str(state["corpus"]),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
 

@@ -2,7 +2,8 @@
 
 AdamW with warm-up, a constant rate and a final decay (Hu et al. 2024, WSD). Checkpoints are written whole every few
 minutes and on Ctrl-C; the same command goes on from the last one. One is kept from before the decay: to train longer, put
-it in the checkpoint's place and ask for more steps. Runs on a GPU when there is one.
+it in the checkpoint's place and ask for more steps. Runs on a GPU when there is one. Prints the corpus' fingerprint, and
+refuses to go on from a checkpoint that began with another corpus.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from neuroscope.circuits.roles import repeat_scores
+from neuroscope.errors import ModelLoadError
 from neuroscope.models.bundled.batches import batch
 from neuroscope.models.bundled.configs import NAMES, config
+from neuroscope.models.bundled.corpus import fingerprint
 from neuroscope.models.bundled.vocabulary import build
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.model import TransformerModel
@@ -31,6 +35,8 @@ WARM_UP = 200
 DECAY_SHARE = 0.2
 CHECKPOINT_SECONDS = 240.0
 CHECKPOINT = "checkpoint.pt"
+PROBE_STEPS = 500
+STEPS = 7000
 
 
 def decay_start(steps: int) -> int:
@@ -60,13 +66,16 @@ def loss_of(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tenso
     return loss if balance is None else loss + model.config.router_aux_loss_coef * balance
 
 
-def probe(model: Any, tokenizer: Any, name: str, count: int = 100) -> dict[str, float]:
-    """Accuracy on held-out items of every task, on a copy: measuring must not touch what is being trained."""
+def probe(model: Any, tokenizer: Any, name: str, count: int = 60) -> dict[str, float]:
+    """Accuracy on held-out items of every task, and the clearest head of each kind on repeats, on a copy: measuring must not touch what is being trained."""
     copied = copy.deepcopy(model)
     copied.config._attn_implementation = "eager"
     measured = TransformerModel(TorchEngine(copied), tokenizer, name, "in training")
     scores = evaluate(measured, n=count, seed=1).scores
-    return {score.task: score.accuracy.value for score in scores if score.accuracy is not None}
+    found = {score.task: score.accuracy.value for score in scores if score.accuracy is not None}
+    layers = list(range(measured.architecture.layers))
+    heads = repeat_scores(measured.engine, layers, seed=0)
+    return found | {f"{role}_head": float(max(values.max() for values in by.values())) for role, by in heads.items()}
 
 
 class Trainer:
@@ -92,6 +101,8 @@ class Trainer:
         groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
         self.step = 0
+        self.corpus = fingerprint()
+        self._log(f"corpus {self.corpus}, {steps} steps of {tokens} tokens")
         self._resume()
 
     def run(self) -> None:
@@ -108,7 +119,7 @@ class Trainer:
                     speed = 20 * self.tokens / (now - last_logged)
                     last_logged = now
                     self._log(f"step {self.step} loss {loss:.3f} {speed:,.0f} tokens/s")
-                if self.step % 250 == 0:
+                if self.step % PROBE_STEPS == 0:
                     scores = probe(self.model, self.tokenizer, self.name)
                     self._log("probe " + " ".join(f"{task}={value:.2f}" for task, value in scores.items()))
                 if now - last_saved > CHECKPOINT_SECONDS:
@@ -138,6 +149,7 @@ class Trainer:
             "step": self.step,
             "steps": self.steps,
             "tokens": self.tokens,
+            "corpus": self.corpus,
         }
         temporary = self.folder / f"{name}.part"
         torch.save(state, temporary)
@@ -147,6 +159,11 @@ class Trainer:
         path = self.folder / CHECKPOINT
         if path.is_file():
             state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["corpus"] != self.corpus or state["tokens"] != self.tokens:
+                raise ModelLoadError(
+                    f"{path} began with the corpus {state['corpus'][:12]}… and steps of {state['tokens']} tokens.",
+                    remedy="Go on with that corpus and the same --tokens, or begin in an empty folder.",
+                )
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = int(state["step"])
@@ -172,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--folder", type=Path, default=None, help="where checkpoints lie (default .training/NAME)")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a step")
     parser.add_argument("--peak", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -190,6 +207,7 @@ def main() -> None:
         trainer.run()
     except KeyboardInterrupt:
         print(f"stopped at step {trainer.step}; the same command goes on from there")
+        return
     print(json.dumps(probe(trainer.model, trainer.tokenizer, arguments.name), indent=2))
 
 

@@ -14,10 +14,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from neuroscope.models.bundled.corpus import ASSISTANT, END, PAD, USER, sample
+from neuroscope.models.bundled.segments import VOCABULARY
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.registry import TASKS
 
-SIZE = 2048
+SIZE = VOCABULARY
 _SPECIAL = (PAD, END, USER, ASSISTANT)
 _WORD_SCORE, _GROUP_SCORE, _BYTE_SCORE = -8.0, -9.0, -12.0
 
@@ -28,7 +29,7 @@ CHAT_TEMPLATE = (
 )
 
 
-def build(documents: int = 60_000) -> PreTrainedTokenizerFast:
+def build(documents: int = 20_000) -> PreTrainedTokenizerFast:
     """Make the tokenizer from the corpus and the tasks' own words; the same each time."""
     before = _pre_tokenizer()
     words = Counter(
