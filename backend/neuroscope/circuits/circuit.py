@@ -12,7 +12,9 @@ import numpy as np
 
 from neuroscope.circuits.baseline import Means, source_means
 from neuroscope.circuits.curve import CurvePoint
+from neuroscope.circuits.effect import Effect
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.judging import Control, extended_embedding
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.errors import CircuitError
@@ -24,43 +26,69 @@ from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:
     from neuroscope.circuits.attribution import Scores
+    from neuroscope.circuits.discovery import HypothesisTest
     from neuroscope.circuits.pairs import PairBatch
     from neuroscope.models.model import TransformerModel
 
 
-@public
-@dataclass(frozen=True)
-class Circuit(Result):
-    """Edges that suffice for a task, found on a model.
+#: A figure that was not measured, because there is no circuit or a file is older than the figure.
+UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"), 0)
 
-    faithfulness: on the pairs that chose the circuit; held_out_faithfulness: on pairs never looked at.
-    completeness: 1 − the faithfulness of the model without the circuit's edges.
-    minimality: share of edges (of a random sample) whose removal alone lowers the metric by more than its standard error.
-    random_circuit_faithfulness: mean and spread over random circuits of the same number of edges.
+
+@public
+@dataclass(frozen=True, kw_only=True)
+class Circuit(Result):
+    """Edges that suffice for a task, found on a model; or the answer that there are none.
+
+    exists: whether there is a circuit. Where clean and corrupt prompts cannot be told apart there is none: `reason` says
+    so, the mask is empty and every figure is `UNKNOWN`. effect: that test, on pairs used for nothing else.
+    test: how it did as a hypothesis, for a circuit that discovery extracted.
+    doubts: what speaks against trusting the circuit, measured on held-out pairs; `trustworthy` when it exists without any.
+    faithfulness: on the pairs that chose the circuit; held_out_faithfulness: on pairs that share no prompt, entity, word or
+    template with those (but for the kinds of `shared`, of which the task has a single one).
+    closeness: the same pair by pair (`curve.CurvePoint`), held out; 1 for a circuit that does what the model does on each.
+    cmd: the circuit–model distance of the edges' order by |score| on held-out pairs (`curve`).
+    completeness, minimality, controls: see `judging`. random_circuit_faithfulness: of connected random circuits of its size.
     clean_metric, corrupt_metric: the whole model on clean and corrupt prompts (with another ablation than `corrupt`, the
     model without any edge).
     """
 
     task: str
-    faithfulness: Estimate
-    held_out_faithfulness: Estimate
-    completeness: Estimate
-    minimality: Estimate
+    exists: bool = True
+    reason: str | None = None
+    effect: Effect | None = None
+    doubts: list[str] = field(default_factory=list)
+    faithfulness: Estimate = UNKNOWN
+    held_out_faithfulness: Estimate = UNKNOWN
+    closeness: Estimate = UNKNOWN
+    cmd: float | None = None
+    completeness: Estimate = UNKNOWN
+    worst_completeness: float | None = None
+    minimality: Estimate = UNKNOWN
     clean_metric: Estimate
     corrupt_metric: Estimate
-    random_circuit_faithfulness: Estimate
-    roles: list[Role]
-    curve: list[CurvePoint]
+    random_circuit_faithfulness: Estimate = UNKNOWN
+    controls: list[Control] = field(default_factory=list)
+    roles: list[Role] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+    shared: list[str] = field(default_factory=list)
     method: str
     ablation: str
     metric: str
     provenance: Provenance
+    test: HypothesisTest | None = None
     _graph: Graph = field(repr=False)
     _mask: BoolArray = field(repr=False)
     _scores: Scores = field(repr=False)
     _pairs: PairBatch = field(repr=False)
+    _chosen_by: frozenset[str] = field(default=frozenset(), repr=False)
     _model: TransformerModel | None = field(default=None, repr=False)
     _means: Means | None = field(default=None, repr=False)
+
+    @property
+    def trustworthy(self) -> bool:
+        """There is a circuit, and nothing that was measured on held-out pairs speaks against it."""
+        return self.exists and not self.doubts
 
     @functools.cached_property
     def model(self) -> TransformerModel:
@@ -133,6 +161,12 @@ class Circuit(Result):
 
     @property
     @python_only
+    def chosen_by(self) -> frozenset[str]:
+        """The units (`Example.units`) of the pairs that tested the effect and chose the circuit, without `shared` kinds."""
+        return self._chosen_by
+
+    @property
+    @python_only
     def graph(self) -> Graph:
         return self._graph
 
@@ -163,9 +197,21 @@ class Circuit(Result):
 
     @property
     def layer(self) -> int:
-        """The layer of the strongest component: the head or MLP with the largest total absolute score of its edges."""
+        """The layer of the strongest component: the head or MLP with the largest total absolute score of its edges.
+
+        The first MLP, through which every token's identity passes, counts only when there is nothing else. Raises
+        `CircuitError` for a circuit without components.
+        """
         totals = np.abs(np.where(self._mask, self._scores, 0.0)).sum(0)
-        totals[0] = -1.0
+        common = list(extended_embedding(self.graph))
+        if not np.delete(totals, common).any():
+            common = [0]
+        totals[common] = -1.0
+        if totals.max() <= 0:
+            raise CircuitError(
+                f"The circuit for {self.task} has no component" + (f": {self.reason}." if self.reason else "."),
+                remedy="Ask whether it `exists` first.",
+            )
         site = self.graph.source_site(int(totals.argmax()))
         assert site.layer is not None
         return site.layer
@@ -188,24 +234,39 @@ class Circuit(Result):
         return len(self.nodes)
 
     def print_string(self) -> str:
+        if not self.exists:
+            return f"a Circuit({self.task}: none, {self.reason})"
         return f"a Circuit({self.task}: {self.edge_count} edges, faithfulness {self.faithfulness})"
 
     def summary(self) -> str:
+        model = self.provenance.model
+        metric = f"  metric             clean {self.clean_metric}, corrupt {self.corrupt_metric}"
+        if not self.exists:
+            return f"No circuit for {self.task} in {model}: {self.reason}\n{metric}"
         roles: dict[str, list[str]] = {}
         for role in self.roles:
             roles.setdefault(role.role, []).append(f"{role.head.layer}.{role.head.head}")
-        named = [f"  {name:<17}{', '.join(heads[:14])}{', …' if len(heads) > 14 else ''}" for name, heads in roles.items()]
+        named = [f"    {name}: {', '.join(heads[:14])}{', …' if len(heads) > 14 else ''}" for name, heads in roles.items()]
+        distance = "" if self.cmd is None else f"; CMD of the order {self.cmd:.3f}"
+        worst = "" if self.worst_completeness is None else f"; worst {self.worst_completeness:.3f}"
         return "\n".join(
             [
-                f"Circuit for {self.task} in {self.provenance.model}",
-                f"  edges            {self.edge_count} of {self.graph.edges} ({self.fraction_of_edges:.2%}), "
+                f"Circuit for {self.task} in {model}" + (", not trustworthy:" if self.doubts else ""),
+                *([] if self.test is None else [f"  hypothesis         {self.test.verdict}"]),
+                *(f"  doubt              {doubt}" for doubt in self.doubts),
+                f"  edges              {self.edge_count} of {self.graph.edges} ({self.fraction_of_edges:.2%}), "
                 f"{len(self.heads)} heads, {len(self.mlps)} MLPs",
-                f"  metric           clean {self.clean_metric}, corrupt {self.corrupt_metric}",
-                f"  faithfulness     {self.faithfulness}; held out {self.held_out_faithfulness}",
-                f"  random circuits  {self.random_circuit_faithfulness}",
-                f"  completeness     {self.completeness}",
-                f"  minimality       {self.minimality}",
-                "  heads by role" if named else "  no head attends as a known role does",
+                metric,
+                f"  faithfulness       {self.faithfulness}; held out {self.held_out_faithfulness}",
+                f"  closeness          {self.closeness} pair by pair, held out{distance}",
+                *(
+                    f"  {control.kind + ' control':<19}{control.faithfulness}, closeness {control.closeness}"
+                    for control in self.controls
+                ),
+                f"  completeness       {self.completeness}{worst}",
+                f"  minimality         {self.minimality}",
+                *([f"  not held out       {', '.join(self.shared)}: the task has only one"] if self.shared else []),
+                "  heads by role" if named else "  no head has an effect that gives it a role",
                 *named,
             ]
         )
@@ -214,7 +275,8 @@ class Circuit(Result):
         """The result's fields and the circuit itself: nodes and edges by site."""
         return {
             **super().as_dictionary(),
-            "layer": self.layer,
+            "trustworthy": self.trustworthy,
+            "layer": self.layer if self.nodes else None,
             "edgeCount": self.edge_count,
             "graphEdges": self.graph.edges,
             "fractionOfEdges": self.fraction_of_edges,

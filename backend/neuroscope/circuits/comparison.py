@@ -1,13 +1,14 @@
 """How a circuit grows with the model: the same items and pipeline on a small and a large one.
 
-For each model: whether it does the task at all (the gap between clean and corrupt metric, with its interval), the circuit
-with its measured curve, the heads and MLPs that 80 % faithfulness takes, and how much of the circuit the model uses for
+For each model: whether it does the task at all (the gap between clean and corrupt metric, tested on pairs that serve nothing
+else), the circuit with its measured curve, the heads and MLPs that 80 % faithfulness takes, and how much of the circuit the model uses for
 other tasks too. Reuse is the share of the circuit's edges that other tasks' circuits have; beside it stands the share
 that random edges would have, which is what chance gives. What is not reused is specialized.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,15 +18,15 @@ import numpy as np
 from neuroscope import events, settings
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint
-from neuroscope.circuits.estimates import mean
-from neuroscope.circuits.finder import CircuitFinder
-from neuroscope.circuits.pairs import PairBatch, make_pairs
+from neuroscope.circuits.finder import CircuitFinder, PairParts, part_sizes
+from neuroscope.circuits.pairs import make_pairs
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
-from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.independence import Parts
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public
 
@@ -35,17 +36,20 @@ _ENOUGH = 0.8
 @public
 @dataclass(frozen=True)
 class ModelGrowth(Result):
-    """One model's side of the comparison. Without an effect there is no circuit, and its fields are None.
+    """One model's side of the comparison. Without an effect there is no circuit: `reason` says so, and its fields are None.
 
-    effect: clean minus corrupt metric. accuracy: share of pairs whose right answer is above the wrong one. heads, mlps,
-    edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness. reuse, specialization: shares of its
-    edges; chance_reuse: of random edges.
+    effect: clean minus corrupt metric on the pairs that test it. preference: share of pairs whose right answer is above the
+    wrong one. heads, mlps, edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness; doubts: what
+    speaks against it. reuse, specialization: shares of its edges; chance_reuse: of random edges.
     """
 
     model: str
     phrasing: str
-    accuracy: Estimate
+    preference: Estimate
     effect: Estimate
+    exists: bool
+    reason: str | None = None
+    doubts: list[str] = field(default_factory=list)
     heads: int | None = None
     mlps: int | None = None
     edges: int | None = None
@@ -97,7 +101,7 @@ class GrowthAnalysis(Result):
         sides = (self.small, self.large)
         rows: list[tuple[str, list[str]]] = [
             ("items as", [side.phrasing for side in sides]),
-            ("right above wrong", [str(side.accuracy) for side in sides]),
+            ("right above wrong", [str(side.preference) for side in sides]),
             ("clean − corrupt", [str(side.effect) for side in sides]),
             ("heads for 80 %", [_text(side.heads) for side in sides]),
             ("MLPs for 80 %", [_text(side.mlps) for side in sides]),
@@ -111,9 +115,8 @@ class GrowthAnalysis(Result):
         ]
         lines = [f"Growth of the circuit for {self.task}", f"  {'':<24}{self.small.model:<28}{self.large.model}"]
         lines += [f"  {name:<24}{small:<28}{large}" for name, (small, large) in rows]
-        for side in sides:
-            if side.edges is None:
-                lines.append(f"  {side.model} does not do this task: no circuit to compare.")
+        lines += [f"  {side.model}: no circuit, {side.reason}" for side in sides if not side.exists]
+        lines += [f"  {side.model}: doubt, {doubt}" for side in sides for doubt in side.doubts]
         if self.growth:
             lines.append(
                 "  growth                  " + ", ".join(f"{name} × {value:.2f}" for name, value in self.growth.items())
@@ -154,11 +157,12 @@ class CircuitComparator:
         """
         found = registry.get(task)
         dataset = found.dataset(seed=self.seed) if examples is None else examples
-        items = list(dataset.for_models([self.small_model, self.large_model], n=self.pairs))
+        models = [self.small_model, self.large_model]
+        parts = dataset.parts_for_models(models, part_sizes(self.pairs), seed=self.seed)
         with events.progress(f"comparing {found.title}", total=2, unit="models") as job:
             sides = []
-            for model in (self.small_model, self.large_model):
-                sides.append(self._side(model, found, items))
+            for model in models:
+                sides.append(self._side(model, found, parts))
                 job.advance()
         small, large = sides
         growth = {
@@ -168,21 +172,27 @@ class CircuitComparator:
         }
         return GrowthAnalysis(found.name, small, large, growth)
 
-    def _side(self, model: TransformerModel, task: registry.Task, items: list[Example]) -> ModelGrowth:
-        phrasing, pairs, runs = self._phrased(model, task, items)
-        gap = runs.clean.metric - runs.corrupt.metric
-        effect = mean(gap, seed=self.seed)
-        accuracy = wilson(int((runs.clean.metric > 0).sum()), len(gap))
-        if effect.low <= 0:
-            return ModelGrowth(model.name, phrasing, accuracy, effect)
+    def _side(self, model: TransformerModel, task: registry.Task, items: Parts) -> ModelGrowth:
+        phrasing, pairs = self._phrased(model, task, items)
         circuit = CircuitFinder(model, target=_ENOUGH, seed=self.seed).search(task.name, pairs)
-        others = self._others(model, task.name)
-        reuse, chance = _reuse(circuit, others)
-        return ModelGrowth(
+        assert circuit.effect is not None
+        right = PairRuns(model.engine, pairs.judging).clean.metric > 0
+        side = ModelGrowth(
             model=model.name,
             phrasing=phrasing,
-            accuracy=accuracy,
-            effect=effect,
+            preference=wilson(int(right.sum()), len(right)),
+            effect=circuit.effect.gap,
+            exists=circuit.exists,
+            reason=circuit.reason,
+            provenance=circuit.provenance,
+        )
+        if not circuit.exists:
+            return side
+        others = self._others(model, task.name)
+        reuse, chance = _reuse(circuit, others)
+        return dataclasses.replace(
+            side,
+            doubts=circuit.doubts,
             heads=len(circuit.heads),
             mlps=len(circuit.mlps),
             edges=circuit.edge_count,
@@ -194,20 +204,20 @@ class CircuitComparator:
             compared_with=[other.task for other in others],
             held_out_faithfulness=circuit.held_out_faithfulness,
             random_circuit_faithfulness=circuit.random_circuit_faithfulness,
-            provenance=circuit.provenance,
             _circuit=circuit,
         )
 
-    def _phrased(self, model: TransformerModel, task: registry.Task, items: list[Example]) -> tuple[str, PairBatch, PairRuns]:
-        """The items in the phrasing with the clearest effect (mean gap over its standard error), ready to run."""
+    def _phrased(self, model: TransformerModel, task: registry.Task, items: Parts) -> tuple[str, PairParts]:
+        """The items in the phrasing with the clearest effect on the finding pairs (mean gap over its standard error)."""
         found = []
         for name, phrase in {"plain": lambda example: example, **task.phrasings}.items():
-            pairs = make_pairs(model, [phrase(item) for item in items])
-            runs = PairRuns(model.engine, pairs)
+            effect, finding, judging = (make_pairs(model, [phrase(item) for item in part]) for part in items)
+            pairs = PairParts(effect, finding, judging, items.shared)
+            runs = PairRuns(model.engine, pairs.finding)
             gap = runs.clean.metric - runs.corrupt.metric
-            found.append((float(gap.mean() / (gap.std(ddof=1) + 1e-12)), name, pairs, runs))
-        _, name, pairs, runs = max(found, key=lambda one: one[0])
-        return name, pairs, runs
+            found.append((float(gap.mean() / (gap.std(ddof=1) + 1e-12)), name, pairs))
+        _, name, pairs = max(found, key=lambda one: one[0])
+        return name, pairs
 
     def _others(self, model: TransformerModel, task: str) -> list[Circuit]:
         """Circuits of the other tasks that this model does."""
@@ -215,15 +225,14 @@ class CircuitComparator:
         names = [name for name in self.others if name != task]
         with events.progress("circuits of other tasks", total=len(names), unit="tasks") as job:
             for name in names:
-                finder = CircuitFinder(model, target=_ENOUGH, pairs=24, random_circuits=1, minimality_sample=1, seed=self.seed)
+                finder = CircuitFinder(model, target=_ENOUGH, random_circuits=1, minimality_sample=1, seed=self.seed)
                 try:
-                    _, pairs = finder.pairs_of(name, None)
+                    circuit = finder.find_circuit(name)
                 except DatasetError as error:
                     events.notice(f"{name} is left out: {error.message}")
                 else:
-                    runs = PairRuns(model.engine, pairs)
-                    if mean(runs.clean.metric - runs.corrupt.metric, seed=self.seed).low > 0:
-                        found.append(finder.search(name, pairs))
+                    if circuit.exists:
+                        found.append(circuit)
                 job.advance()
         return found
 

@@ -20,7 +20,7 @@ from neuroscope import events, settings
 from neuroscope.circuits.attribution import Scores, edge_scores
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.compiled import CircuitEngine
-from neuroscope.circuits.curve import prefix
+from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.graph import Graph
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.engines.protocol import BoolArray, Engine
@@ -96,6 +96,8 @@ class ModelComposer:
         circuit = getattr(circuit, "last_circuit", circuit)
         if not isinstance(circuit, Circuit):
             raise ArgumentError(f"Only circuits can be composed, not {circuit!r}.")
+        if not circuit.exists:
+            raise CircuitError(f"There is no circuit for {circuit.task} to compose: {circuit.reason}.")
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise ArgumentError(f"A priority is a whole number, not {priority!r}.")
         for other, before in self._parts:
@@ -159,8 +161,10 @@ class ModelComposer:
 @public
 @dataclass(frozen=True)
 class CompositionReport(Result):
-    """A composite beside the whole model and random composites of the same number of edges, on each circuit's task.
+    """A composite, the whole model and a connected random composite of the same number of edges, on each circuit's task.
 
+    Accuracy asks for the right answer before all others, preference only before the wrong one it is contrasted with: a
+    composite that prefers may still answer something else.
     latency: seconds for one batch of prompts; the composite computes every edge apart, so it is slower than the whole model.
     """
 
@@ -178,10 +182,12 @@ class CompositionReport(Result):
     def summary(self) -> str:
         lines = [
             f"Composite of {self.provenance.model}: {self.edges} edges ({self.fraction_of_edges:.2%})",
-            f"  {'task':<34}{'composite':<24}{'whole model':<24}random composite",
+            f"  {'task':<34}{'':<12}{'composite':<24}{'whole model':<24}random composite",
         ]
-        for mine, full, random in zip(self.composite, self.full, self.random, strict=True):
-            lines.append(f"  {mine.task:<34}{mine.preference!s:<24}{full.preference!s:<24}{random.preference}")
+        for scores in zip(self.composite, self.full, self.random, strict=True):
+            for name in ("accuracy", "preference"):
+                figures = "".join(f"{getattr(score, name)!s:<24}" for score in scores).rstrip()
+                lines.append(f"  {scores[0].task if name == 'accuracy' else '':<34}{name:<12}{figures}")
         kept = sum(conflict.kept for conflict in self.conflicts)
         lines.append(f"  {len(self.conflicts)} conflicting edges, {kept} kept; {len(self.dependencies)} dependencies")
         lines.append(f"  latency {1e3 * self.composite_latency:.0f} ms, whole model {1e3 * self.full_latency:.0f} ms")
@@ -228,7 +234,7 @@ class ComposedModel(TransformerModel):
         tasks = list(dict.fromkeys(circuit.task for circuit in self._circuits))
         graph = Graph.of(self._whole.architecture)
         random = np.random.default_rng(self.seed)
-        other = prefix(graph, random.permutation(np.flatnonzero(graph.valid)), self.edge_count)
+        other = connected_random(graph, self.edge_count, random)
         engine = cast(Engine, CircuitEngine(self._whole.engine, other, self._means, self._probe))
         control = TransformerModel(engine, self.tokenizer, "random composite", self.loaded_hash)
         with events.progress("measuring the composite", total=3, unit="models") as job:

@@ -19,6 +19,7 @@ from neuroscope.circuits.attribution import Scores
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.reference import Numbers
 from neuroscope.models.engines.protocol import BoolArray, IntArray
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
@@ -92,24 +93,28 @@ def prefix(graph: Graph, order: IntArray, count: int) -> BoolArray:
     return mask.reshape(graph.valid.shape)
 
 
-def measured(masked: MaskedModel, order: IntArray, count: int, weight: float, seed: int) -> tuple[BoolArray, CurvePoint]:
+def measured(masked: MaskedModel, order: IntArray, count: int, weight: float) -> tuple[BoolArray, CurvePoint]:
     """The pruned circuit of the first `count` edges, and how it measures. Raises `CircuitError` where pairs show no effect."""
     graph = masked.graph
     mask = graph.pruned(prefix(graph, order, count))
     metric = masked.metric(mask)
-    value = normalised(metric, masked.empty, masked.clean, seed=seed)
-    distance = float(np.abs(metric - masked.clean).sum() / np.abs(masked.clean - masked.empty).sum())
+    value = normalised(metric, masked.empty, masked.clean, units=masked.pairs.units)
     edges = int(mask.sum())
-    return mask, CurvePoint(edges, edges / graph.edges, value, 1 - distance, weight)
+    return mask, CurvePoint(edges, edges / graph.edges, value, closeness(masked, metric), weight)
 
 
-def curve_points(masked: MaskedModel, scores: Scores, weight: float, *, seed: int) -> list[CurvePoint]:
+def closeness(masked: MaskedModel, metric: Numbers) -> float:
+    """1 − Σ|metric − clean| / Σ|clean − empty| over pairs, for a circuit's metric (rows,): 1 when it equals the model's."""
+    return float(1 - np.abs(metric - masked.clean).sum() / np.abs(masked.clean - masked.empty).sum())
+
+
+def curve_points(masked: MaskedModel, scores: Scores, weight: float) -> list[CurvePoint]:
     """Points at every size of `SIZES`."""
     order = ranked(masked.graph, scores, weight)
     found = []
     with events.progress("measuring the curve", total=len(SIZES), unit="sizes") as job:
         for share in SIZES:
-            found.append(measured(masked, order, max(1, round(share * masked.graph.edges)), weight, seed)[1])
+            found.append(measured(masked, order, max(1, round(share * masked.graph.edges)), weight)[1])
             job.advance()
     return found
 

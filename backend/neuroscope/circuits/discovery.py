@@ -1,18 +1,21 @@
 """Automated discovery: hypotheses about which edges do a task, each put to a test on examples it never saw.
 
 Strategies
-    gradient                 prefixes of the edges ranked by EAP-IG (Hanna et al. 2024)
+    gradient                 the smallest prefixes of the edges, ranked by EAP-IG, that reach several faithfulnesses (`search`)
     greedy                   what greedy pruning leaves at several thresholds (ACDC; Conmy et al. 2023)
-    exhaustive_with_pruning  every node is patched exactly, both ways; nodes whose effect cannot be told from none are pruned;
-                             the hypotheses are the circuits on the strongest 1, 2, 4 … of the rest with all edges among them
+    exhaustive_with_pruning  every node is patched exactly, both ways; nodes whose effect is not certain (paired test over
+                             pairs, false discoveries among all nodes at most 5 %) or negligible are pruned; the hypotheses
+                             are the circuits on the strongest 1, 2, 4 … of the rest with all edges among them
 
-A hypothesis is valid when, on held-out pairs, its circuit is as faithful as asked and keeps more of the metric than random
-circuits of its size: Wilcoxon's signed-rank test over pairs, one-sided, times the number of hypotheses (Bonferroni).
-Scoring goes on from disk after an interruption.
+The gap between clean and corrupt prompts is tested first, on pairs that serve nothing else; without a gap there are no
+hypotheses. A hypothesis is valid when, on held-out pairs, its circuit is as faithful as asked, pair by pair too
+(`search.reaches`), and closer to the model than connected random circuits of its size: a two-sided test by exchange within pairs, times the
+number of hypotheses (Bonferroni). Scoring goes on from disk after an interruption.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,15 +27,18 @@ from scipy import stats
 from neuroscope import events, settings
 from neuroscope.circuits.attribution import Scores, edge_scores
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.circuits.curve import prefix, ranked
+from neuroscope.circuits.controls import connected_random
+from neuroscope.circuits.curve import closeness
+from neuroscope.circuits.effect import Effect, exchange_test, paired_effect
 from neuroscope.circuits.estimates import normalised
-from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.finder import CircuitFinder, PairParts
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.search import reaches, smallest
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
 from neuroscope.models.engines.protocol import BoolArray
@@ -41,16 +47,18 @@ from neuroscope.naming import fold
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
-from neuroscope.tasks.statistics import Estimate
+from neuroscope.tasks.statistics import Estimate, ratio_of
 from neuroscope.vocabulary import public, python_only
 
 STRATEGIES = ("exhaustive_with_pruning", "greedy", "gradient")
-_SHARES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+#: Faithfulnesses for which the strategy `gradient` proposes a circuit.
+_TARGETS = (0.7, 0.85, 0.95)
 _THRESHOLDS = (0.2, 0.1, 0.05, 0.02)
 _BATCH = 32
-_CONTROLS = 5
+_CONTROLS = 10
 #: The smallest share of the effect that a node may have and still be no noise.
 _LEAST_EFFECT = 0.005
+_FALSE_DISCOVERIES = 0.05
 
 
 @public
@@ -78,9 +86,10 @@ class Hypothesis(Result):
 @public
 @dataclass(frozen=True)
 class HypothesisTest(Result):
-    """How a hypothesis did on held-out pairs. effect: what its circuit keeps beyond random circuits, as a share of the gap.
+    """How a hypothesis did on held-out pairs.
 
-    p_value: Wilcoxon's, one-sided, times the number of `hypotheses` (Bonferroni).
+    effect: how much closer to the model its circuit comes, pair by pair, than connected random circuits of its size, as a
+    share of the gap. p_value: of that, paired and two-sided, times the number of `hypotheses` (Bonferroni).
     """
 
     hypothesis: Hypothesis
@@ -88,15 +97,21 @@ class HypothesisTest(Result):
     p_value: float
     effect: Estimate
     faithfulness: Estimate
+    closeness: float
     random_faithfulness: float
     size: int
     hypotheses: int
 
+    @property
+    def verdict(self) -> str:
+        """Valid or not, with the test's p."""
+        valid = "valid" if self.is_valid else "not valid"
+        return f"{self.hypothesis.description}: {valid}, p = {self.p_value:.2g} of {self.hypotheses} hypotheses"
+
     def summary(self) -> str:
-        verdict = "valid" if self.is_valid else "not valid"
         return (
-            f"{self.hypothesis.description}: {verdict}; {self.size} edges, faithfulness {self.faithfulness}, "
-            f"random {self.random_faithfulness:.3f}, p = {self.p_value:.2g} of {self.hypotheses} hypotheses"
+            f"{self.verdict}; {self.size} edges, faithfulness {self.faithfulness}, closeness {self.closeness:.3f}, "
+            f"random {self.random_faithfulness:.3f}"
         )
 
     def print_string(self) -> str:
@@ -122,7 +137,7 @@ class CircuitDiscovery:
         self._capability: str | None = None
         self._strategy = STRATEGIES[0]
         self._examples: Dataset | Sequence[Any] | None = None
-        self._split: tuple[PairBatch, PairBatch] | None = None
+        self._split: PairParts | None = None
         self._hypotheses: list[Hypothesis] = []
         self._judge: MaskedModel | None = None
 
@@ -167,6 +182,13 @@ class CircuitDiscovery:
         self._forget()
 
     @property
+    def effect(self) -> Effect:
+        """The test of the gap between clean and corrupt prompts, on pairs that serve nothing else."""
+        pairs = self._parts().effect
+        runs = PairRuns(self.model.engine, pairs)
+        return paired_effect(runs.clean.metric, runs.corrupt.metric, pairs.units)
+
+    @property
     def examples(self) -> Dataset | Sequence[Any] | None:
         """Examples to use in place of the task's own."""
         return self._examples
@@ -177,8 +199,16 @@ class CircuitDiscovery:
         self._forget()
 
     def generate_hypotheses(self) -> list[Hypothesis]:
-        """Hypotheses by the chosen strategy, smallest first. Goes on from disk where an interrupted run of it stopped."""
-        finding, _ = self._pairs()
+        """Hypotheses by the chosen strategy, smallest first; none, with a notice that says why, where there is no effect.
+
+        Goes on from disk where an interrupted run of it stopped.
+        """
+        self._hypotheses = []
+        effect = self.effect
+        if not effect.exists:
+            events.notice(f"There is no circuit for {self.target_capability} in {self.model.name}: {effect.reason}.")
+            return []
+        finding = self._parts().finding
         journal = Journal("discovery", self._identity(finding))
         scores = journaled_scores(self.model, finding, journal)
         masks = {"gradient": self._by_gradient, "greedy": self._by_pruning, "exhaustive_with_pruning": self._by_nodes}[
@@ -201,43 +231,43 @@ class CircuitDiscovery:
         if not isinstance(hypothesis, Hypothesis):
             raise ArgumentError(f"Only hypotheses can be tested, not {hypothesis!r}.", remedy="generateHypotheses makes them.")
         masked = self._judging()
-        graph = masked.graph
+        graph, units = masked.graph, masked.pairs.units
         random = np.random.default_rng(self.seed)
         metric = masked.metric(hypothesis.mask)
-        flat = np.flatnonzero(graph.valid)
-        controls = np.mean(
-            [masked.metric(prefix(graph, random.permutation(flat), hypothesis.size)) for _ in range(_CONTROLS)], axis=0
-        )
-        gap = np.sign(float((masked.clean - masked.empty).mean()))
-        differences = gap * (metric - controls)
+        others = [masked.metric(connected_random(graph, hypothesis.size, random)) for _ in range(_CONTROLS)]
+        distances = np.mean([np.abs(other - masked.clean) for other in others], axis=0)
+        closer = distances - np.abs(metric - masked.clean)
         tested = max(1, len(self._hypotheses))
-        p_value = 1.0
-        if np.abs(differences).max() > 1e-12:
-            p_value = min(1.0, tested * float(stats.wilcoxon(differences, alternative="greater").pvalue))
-        faithfulness = normalised(metric, masked.empty, masked.clean, seed=self.seed)
+        p_value = min(1.0, tested * exchange_test(closer))
+        faithfulness = normalised(metric, masked.empty, masked.clean, units=units)
+        near = closeness(masked, metric)
         return HypothesisTest(
             hypothesis=hypothesis,
-            is_valid=p_value < self.alpha and faithfulness.value >= self.target,
+            is_valid=bool(p_value < self.alpha and closer.mean() > 0 and reaches(faithfulness.value, near, self.target)),
             p_value=p_value,
-            effect=normalised(metric - controls + masked.empty, masked.empty, masked.clean, seed=self.seed),
+            effect=ratio_of(closer, masked.clean - masked.empty, units or None),
             faithfulness=faithfulness,
-            random_faithfulness=normalised(controls, masked.empty, masked.clean, seed=self.seed).value,
+            closeness=near,
+            random_faithfulness=normalised(np.mean(others, axis=0), masked.empty, masked.clean, units=units).value,
             size=hypothesis.size,
             hypotheses=tested,
         )
 
     def extract_circuit(self, hypothesis: Hypothesis) -> Circuit:
-        """The hypothesis as a circuit, judged as any other."""
-        finding, judging = self._pairs()
-        finder = CircuitFinder(self.model, target=self.target, pairs=self.pairs, seed=self.seed)
-        return finder.judge(self.target_capability, hypothesis.mask, hypothesis._scores, finding, judging)
+        """The hypothesis as a circuit, judged as any other; a hypothesis that fails its test is among the circuit's doubts."""
+        test = self.test_hypothesis(hypothesis)
+        circuit = self._finder().judge(self.target_capability, hypothesis.mask, hypothesis._scores, self._parts())
+        verdict = (
+            [] if test.is_valid else [f"as a hypothesis it is not valid (p = {test.p_value:.2g}, {test.hypotheses} tested)"]
+        )
+        return dataclasses.replace(circuit, doubts=[*verdict, *circuit.doubts], test=test)
 
     # --- strategies -----------------------------------------------------------------------------------------------
 
     def _by_gradient(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
-        graph = Graph.of(self.model.architecture)
-        order = ranked(graph, scores, 0.85)
-        return [(f"the best {share:.1%} of edges", prefix(graph, order, round(share * graph.edges))) for share in _SHARES]
+        masked = MaskedModel(self.model.engine, finding)
+        targets = sorted({*_TARGETS, self.target})
+        return [(f"the smallest that reaches {target:.0%}", smallest(masked, scores, target)[0]) for target in targets]
 
     def _by_pruning(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
         masked = MaskedModel(self.model.engine, finding)
@@ -253,8 +283,10 @@ class CircuitDiscovery:
 
     def _by_nodes(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
         graph = Graph.of(self.model.architecture)
-        effects, errors = journaled_node_effects(self.model, finding, journal)
-        certain = (np.abs(effects) > 2 * errors) & (np.abs(effects) > _LEAST_EFFECT)
+        effects, p_values = journaled_node_effects(self.model, finding, journal)
+        q_values = stats.false_discovery_control(p_values[:, 1:], axis=None, method="bh")  # the embedding is no candidate
+        certain = np.abs(effects) > _LEAST_EFFECT
+        certain[:, 1:] &= q_values.reshape(2, -1) < _FALSE_DISCOVERIES
         strength = np.where(certain, np.abs(effects), 0.0).max(0)
         order = [int(node) for node in np.argsort(-strength, kind="stable") if strength[node] > 0 and node != 0]
         counts = sorted({min(2**power, len(order)) for power in range(len(order).bit_length() + 1)} - {0})
@@ -270,15 +302,17 @@ class CircuitDiscovery:
 
     # --- what is shared -------------------------------------------------------------------------------------------
 
-    def _pairs(self) -> tuple[PairBatch, PairBatch]:
+    def _finder(self) -> CircuitFinder:
+        return CircuitFinder(self.model, target=self.target, pairs=self.pairs, seed=self.seed)
+
+    def _parts(self) -> PairParts:
         if self._split is None:
-            finder = CircuitFinder(self.model, pairs=self.pairs, seed=self.seed)
-            self._split = finder.split(finder.pairs_of(self.target_capability, self._examples)[1])
+            self._split = self._finder().pairs_of(self.target_capability, self._examples)[1]
         return self._split
 
     def _judging(self) -> MaskedModel:
         if self._judge is None:
-            self._judge = MaskedModel(self.model.engine, self._pairs()[1])
+            self._judge = MaskedModel(self.model.engine, self._parts().judging)
         return self._judge
 
     def _identity(self, finding: PairBatch) -> dict[str, Any]:
@@ -320,7 +354,7 @@ def journaled_scores(model: TransformerModel, pairs: PairBatch, journal: Journal
 def journaled_node_effects(
     model: TransformerModel, pairs: PairBatch, journal: Journal
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Recovery and damage of every node, with standard errors (2, sources) each, as shares of the mean gap."""
+    """Recovery and damage of every node (2, sources) as shares of the mean gap, with two-sided p-values over pairs."""
     graph = Graph.of(model.architecture)
     sites = [graph.source_site(source) for source in range(1, graph.sources)]
     done, arrays = journal.load("nodes")
@@ -339,7 +373,6 @@ def journaled_node_effects(
             rows, gaps = np.concatenate([rows, both], 2), np.concatenate([gaps, runs.clean.metric - runs.corrupt.metric])
             journal.save("nodes", first + part.rows, {"rows": rows, "gaps": gaps})
             job.advance(part.rows)
-    gap = float(gaps.mean())
-    if abs(gap) < 1e-9:
-        raise CircuitError("Clean and corrupt prompts give the same metric on average, so there is no effect to explain.")
-    return rows.mean(2) / gap, rows.std(2, ddof=1) / np.sqrt(rows.shape[2]) / abs(gap)
+    p_values = np.ones(rows.shape[:2])
+    p_values[:, 1:] = np.nan_to_num(stats.ttest_1samp(rows[:, 1:], 0, axis=2).pvalue, nan=1.0)  # nodes without any effect
+    return rows.mean(2) / float(gaps.mean()), p_values

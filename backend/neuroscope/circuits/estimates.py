@@ -22,9 +22,9 @@ def normalised(values: Numbers, low: Numbers, high: Numbers, *, units: Units | N
             "Clean and corrupt prompts give the same metric on average, so there is no effect to explain.",
             remedy="Check that the model can do the task (`neuroscope evaluate`) and that the pairs differ in the answer.",
         )
-    return ratio_of(values - low, high - low, units)
+    return ratio_of(values - low, high - low, units or None)
 
 
 def mean(values: Numbers, *, units: Units | None = None, seed: int = 0) -> Estimate:
     """The mean over pairs (rows,) with a 95 % interval."""
-    return mean_of(values, units)
+    return mean_of(values, units or None)

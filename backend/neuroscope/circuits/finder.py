@@ -1,35 +1,35 @@
-"""Finding circuits: score the edges, then measure which prefix of them is enough.
+"""Finding circuits: ask whether there is an effect, score the edges, measure which of them are enough, judge the result.
 
-1. Two thirds of the examples find the circuit; the rest, held out, judge it.
-2. Every edge is scored on the finding examples, by EAP-IG unless another method is asked for.
-3. Edges are taken in order of their scores, and prefixes of growing size are *measured*: every other edge carries its
-   corrupt activation (or another ablation). Edges with negative scores work against the answer. Counted like positive
-   ones (Hanna et al. 2024) they make small circuits fall short, and counted less they make them overshoot; so several
-   weights are tried, and at each size the one whose circuit stays closest to the model, pair by pair, is kept. The
-   first size that reaches the target faithfulness is narrowed down by bisection.
-4. Edges on no path from embedding to logits are dropped: they carry nothing.
-5. The circuit is judged on the held-out examples, beside random circuits of the same size, without its complement
-   (completeness), and without single edges (minimality); heads get roles from their attention.
+1. The examples are divided into three parts that share no prompt, entity, word or template.
+2. On the first part the gap between clean and corrupt prompts is tested (`effect`). Without a gap there is no circuit.
+3. On the second every edge is scored, by EAP-IG unless another method is asked for, and the smallest set of edges that
+   reaches the target faithfulness is searched for by measuring (`search`): every other edge carries its corrupt activation
+   (or another ablation). Edges on no path from embedding to logits are dropped: they carry nothing.
+4. On the third the circuit is judged (`judging`): faithfulness, closeness pair by pair, completeness, minimality, controls
+   of the same size; what speaks against it becomes a doubt. Heads get roles from what they do (`roles`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from neuroscope import events
-from neuroscope.circuits.attribution import Scores, checked_method, edge_scores
+from neuroscope.circuits import judging
+from neuroscope.circuits.attribution import Scores, checked_method, checked_rule, edge_scores
 from neuroscope.circuits.baseline import checked_ablation
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.circuits.curve import SIZES, CurvePoint, FaithfulnessCurve, area, curve_points, measured, prefix, ranked
+from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points
+from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, paired_effect
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel, Removal
+from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.pairs import PairBatch, make_pairs
-from neuroscope.circuits.reference import Numbers
 from neuroscope.circuits.roles import head_roles
+from neuroscope.circuits.search import smallest
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.instrument import Instrument
 from neuroscope.models.engines.protocol import BoolArray
@@ -40,21 +40,44 @@ from neuroscope.results import Provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.metrics import checked_metric
-from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
 
-_BISECTIONS = 5
-#: How much a negative score may count beside a positive one of the same size.
-NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5)
+
+@dataclass(frozen=True)
+class PairParts:
+    """A task's pairs in three independent parts. shared: kinds of units that could not be kept apart (`independence`)."""
+
+    effect: PairBatch
+    finding: PairBatch
+    judging: PairBatch
+    shared: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        return self.effect.rows + self.finding.rows + self.judging.rows
+
+    @property
+    def chosen_by(self) -> frozenset[str]:
+        """Units of the pairs that test the effect and choose the circuit, without kinds that no part can avoid."""
+        units = frozenset[str]().union(*self.effect.units, *self.finding.units)
+        return frozenset(unit for unit in units if unit.partition(":")[0] not in self.shared)
+
+
+def part_sizes(pairs: int) -> tuple[int, int, int]:
+    """How many of so many pairs test the effect (a fifth, but not fewer than can), find the circuit, and judge it (a third)."""
+    effect, judged = min(max(FEWEST_PAIRS, pairs // 5), pairs // 3), pairs // 3
+    return effect, pairs - effect - judged, judged
 
 
 @public
 class CircuitFinder(Instrument):
     """Finds circuits of one model.
 
-    pairs: examples used (two thirds to find, one third held out). method: how edges are scored (`attribution.METHODS`).
-    steps: integration steps. ablation: what edges outside a circuit carry (`baseline.ABLATIONS`). target: faithfulness to
-    reach. random_circuits: how many controls. minimality_sample: edges tried one by one.
+    pairs: examples used (`part_sizes`). method: how edges are scored (`attribution.METHODS`). rule: how integrated gradients
+    are summed (`attribution.RULES`). steps: integration steps. ablation: what edges outside a circuit carry
+    (`baseline.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits: how many draws of every kind of
+    control. minimality_sample: edges tried one by one.
     """
 
     def __init__(
@@ -63,23 +86,25 @@ class CircuitFinder(Instrument):
         *,
         pairs: int = 60,
         method: str = "eap_ig",
+        rule: str = "midpoint",
         steps: int = 5,
         ablation: str = "corrupt",
         target: float = 0.85,
         metric: str = "logit_difference",
-        random_circuits: int = 5,
+        random_circuits: int = 20,
         minimality_sample: int = 40,
         seed: int | None = None,
     ) -> None:
         super().__init__(model, seed)
         if not 0 < target <= 1:
             raise ArgumentError(f"The target faithfulness is above 0 and at most 1, not {target}.")
-        if pairs < 4:
-            raise ArgumentError(f"Finding a circuit needs at least 4 pairs, not {pairs}.")
+        if pairs < 6:
+            raise ArgumentError(f"Finding a circuit needs at least 6 pairs, not {pairs}.", remedy="60 is a good number.")
         if steps < 1:
             raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
         self.pairs: int = pairs
         self.method: str = checked_method(method)
+        self.rule: str = checked_rule(rule)
         self.steps: int = steps
         self.ablation: str = checked_ablation(ablation)
         self.target: float = target
@@ -96,23 +121,28 @@ class CircuitFinder(Instrument):
         return self._found[-1]
 
     def find_circuit(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> Circuit:
-        """The smallest circuit for a task that measures as faithful.
+        """The smallest circuit for a task that measures as faithful, or the answer that there is none (`exists`).
 
         `examples` default to the task's own; a Dataset is filtered to what the model's tokenizer can express.
-        Raises `DatasetError` for unfit examples and `CircuitError` when no circuit reaches the target.
+        Raises `DatasetError` for unfit examples, or too few of them to hold any out.
         """
-        name, pairs = self.pairs_of(task, examples)
-        circuit = self.search(name, pairs)
+        name, parts = self.pairs_of(task, examples)
+        circuit = self.search(name, parts)
         self._found.append(circuit)
         return circuit
 
     def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> FaithfulnessCurve:
-        """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD."""
-        name, pairs = self.pairs_of(task, examples)
-        finding, judging = self.split(pairs)
-        scores = self._scores(finding)
-        masked = MaskedModel(self._model.engine, judging, ablation=self.ablation, seed=self.seed)
-        points, signed = (curve_points(masked, scores, weight, seed=self.seed) for weight in (1.0, 0.0))
+        """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD.
+
+        Raises `CircuitError` where clean and corrupt prompts cannot be told apart: there is nothing to share out.
+        """
+        name, parts = self.pairs_of(task, examples)
+        effect = self._effect(parts)
+        if not effect.exists:
+            raise CircuitError(f"There is no curve for {name} in {self._model.name}: {effect.reason}.")
+        scores = self._scores(parts.finding)
+        masked = self._masked(parts.judging)
+        points, signed = (curve_points(masked, scores, weight) for weight in (1.0, 0.0))
         return FaithfulnessCurve(
             task=name,
             method=self.method,
@@ -121,148 +151,152 @@ class CircuitFinder(Instrument):
             cmd=area(points, from_one=True),
             points=points,
             signed_points=signed,
-            provenance=self._provenance(name, finding, judging),
+            provenance=self._provenance(name, parts),
         )
 
     @python_only
-    def search(self, task: str, pairs: PairBatch) -> Circuit:
+    def search(self, task: str, parts: PairParts) -> Circuit:
         """Find and judge a circuit on pairs that are ready to run."""
-        finding, judging = self.split(pairs)
-        scores = self._scores(finding)
-        masked = MaskedModel(self._model.engine, finding, ablation=self.ablation, seed=self.seed)
-        mask, curve = self._smallest(masked, scores)
-        return self._judged(task, mask, scores, curve, masked, judging)
+        effect = self._effect(parts)
+        if not effect.exists:
+            return self._none(task, effect, parts)
+        scores = self._scores(parts.finding)
+        finding = self._masked(parts.finding)
+        mask, curve = smallest(finding, scores, self.target)
+        return self._judged(task, effect, mask, scores, curve, finding, parts)
 
     @python_only
-    def pairs_of(self, task: str, examples: Dataset | Sequence[Any] | None) -> tuple[str, PairBatch]:
-        """The task's full name, and its examples as pairs that this model's tokenizer can express."""
+    def pairs_of(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> tuple[str, PairParts]:
+        """The task's full name, and its examples as pairs that this model's tokenizer can express, in independent parts."""
         found = registry.get(task)
-        dataset = found.dataset(seed=self.seed) if examples is None else examples
-        chosen = dataset.for_model(self._model, n=self.pairs) if isinstance(dataset, Dataset) else dataset
-        return found.name, make_pairs(self._model, list(chosen), self.metric)
+        chosen = found.dataset(seed=self.seed) if examples is None else examples
+        return found.name, self.parts_of([self._model], chosen)
 
     @python_only
-    def split(self, pairs: PairBatch) -> tuple[PairBatch, PairBatch]:
-        """The pairs that find a circuit and those that judge it."""
-        order = np.random.default_rng(self.seed).permutation(pairs.rows)
-        held_out = pairs.rows // 3
-        if held_out == 0:
-            raise CircuitError(f"{pairs.rows} pairs are too few to hold any out.", remedy="Give at least 3, better 60.")
-        return pairs.take(order[held_out:]), pairs.take(order[:held_out])
+    def parts_of(self, models: Sequence[TransformerModel], examples: Dataset | Sequence[Any]) -> PairParts:
+        """Examples that all the models can express, as pairs of this finder's model in independent parts."""
+        if not isinstance(examples, Dataset):
+            make_pairs(self._model, examples, self.metric)  # names the example that does not fit, instead of leaving it out
+            examples = Dataset(list(examples))
+        parts = examples.parts_for_models(models, part_sizes(self.pairs), seed=self.seed)
+        effect, finding, judged = (make_pairs(self._model, part, self.metric) for part in parts)
+        return PairParts(effect, finding, judged, parts.shared)
+
+    @python_only
+    def judge(self, task: str, mask: BoolArray, scores: Scores, parts: PairParts) -> Circuit:
+        """A circuit whose edges are known, with every figure that a found one has."""
+        effect = self._effect(parts)
+        if not effect.exists:
+            return self._none(task, effect, parts)
+        return self._judged(task, effect, mask, scores, [], self._masked(parts.finding), parts)
+
+    def _masked(self, pairs: PairBatch) -> MaskedModel:
+        return MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
+
+    def _effect(self, parts: PairParts) -> Effect:
+        masked = self._masked(parts.effect)
+        return paired_effect(masked.clean, masked.empty, masked.pairs.units)
 
     def _scores(self, finding: PairBatch) -> Scores:
         return edge_scores(
-            self._model.engine, finding, method=self.method, steps=self.steps, ablation=self.ablation, seed=self.seed
+            self._model.engine,
+            finding,
+            method=self.method,
+            rule=self.rule,
+            steps=self.steps,
+            ablation=self.ablation,
+            seed=self.seed,
         )
 
-    @python_only
-    def judge(self, task: str, mask: BoolArray, scores: Scores, finding: PairBatch, judging: PairBatch) -> Circuit:
-        """A circuit whose edges are known, with every figure that a found one has."""
-        masked = MaskedModel(self._model.engine, finding, ablation=self.ablation, seed=self.seed)
-        return self._judged(task, mask, scores, [], masked, judging)
+    def _provenance(self, task: str, parts: PairParts) -> Provenance:
+        sizes = {"effect_pairs": parts.effect.rows, "pairs": parts.finding.rows, "held_out": parts.judging.rows}
+        return provenance(self._model, task, self.seed, **sizes, steps=self.steps)
 
-    def _provenance(self, task: str, finding: PairBatch, judging: PairBatch) -> Provenance:
-        return provenance(self._model, task, self.seed, pairs=finding.rows, held_out=judging.rows, steps=self.steps)
-
-    def _smallest(self, masked: MaskedModel, scores: Scores) -> tuple[BoolArray, list[CurvePoint]]:
-        graph = masked.graph
-        orders = {weight: ranked(graph, scores, weight) for weight in NEGATIVE_WEIGHTS}
-        found: dict[int, tuple[BoolArray, CurvePoint]] = {}
-
-        def reaches(count: int, weights: Sequence[float]) -> bool:
-            tried = [measured(masked, orders[weight], count, weight, self.seed) for weight in weights]
-            found[count] = max(tried, key=lambda one: one[1].closeness)
-            job.advance()
-            return found[count][1].faithfulness.value >= self.target
-
-        sizes = sorted({max(1, round(share * graph.edges)) for share in SIZES})
-        with events.progress("measuring circuits", total=len(sizes) + _BISECTIONS, unit="sizes") as job:
-            low = 0
-            for high in sizes:
-                if reaches(high, NEGATIVE_WEIGHTS):
-                    break
-                low = high
-            else:
-                raise CircuitError("Not even the whole graph is as faithful as asked.", remedy="Lower the target.")
-            weight = found[high][1].negative_weight
-            for _ in range(_BISECTIONS):
-                middle = (low + high) // 2
-                if middle in (low, high):
-                    break
-                if reaches(middle, [weight]):
-                    high = middle
-                else:
-                    low = middle
-        return found[high][0], [found[count][1] for count in sorted(found)]
+    def _none(self, task: str, effect: Effect, parts: PairParts) -> Circuit:
+        graph = Graph.of(self._model.architecture)
+        masked = self._masked(parts.judging)
+        return Circuit(
+            task=task,
+            exists=False,
+            reason=effect.reason,
+            effect=effect,
+            clean_metric=mean(masked.clean, units=masked.pairs.units),
+            corrupt_metric=mean(masked.empty, units=masked.pairs.units),
+            shared=list(parts.shared),
+            method=self.method,
+            ablation=self.ablation,
+            metric=self.metric,
+            provenance=self._provenance(task, parts),
+            _graph=graph,
+            _mask=np.zeros_like(graph.valid),
+            _scores=np.zeros(graph.valid.shape),
+            _pairs=parts.judging,
+            _chosen_by=parts.chosen_by,
+            _model=self._model,
+        )
 
     def _judged(
         self,
         task: str,
+        effect: Effect,
         mask: BoolArray,
         scores: Scores,
         curve: list[CurvePoint],
         finding: MaskedModel,
-        judging: PairBatch,
+        parts: PairParts,
     ) -> Circuit:
-        engine, graph = self._model.engine, finding.graph
-        held_out = MaskedModel(engine, judging, ablation=self.ablation, seed=self.seed)
-        with events.progress("judging the circuit", total=3 + self.random_circuits, unit="runs") as job:
+        graph, held_out = finding.graph, self._masked(parts.judging)
+        units = held_out.pairs.units
 
-            def faithful(model: MaskedModel, edges: BoolArray) -> Estimate:
-                value = normalised(model.metric(edges), model.empty, model.clean, seed=self.seed)
-                job.advance()
-                return value
+        def faithful(model: MaskedModel) -> Estimate:
+            return normalised(model.metric(mask), model.empty, model.clean, units=model.pairs.units)
 
-            faithfulness, unseen = faithful(finding, mask), faithful(held_out, mask)
-            without = faithful(held_out, graph.valid & ~mask)
-            random = np.random.default_rng(self.seed)
-            controls = [
-                faithful(held_out, _random_circuit(graph, int(mask.sum()), random)).value for _ in range(self.random_circuits)
-            ]
-        heads = [graph.source_site(source) for source in graph.nodes(mask)]
-        heads = [site for site in heads if site.component is Component.HEAD_OUTPUT]
+        with events.progress("judging the circuit", total=5, unit="tests") as job:
+            faithfulness, unseen = faithful(finding), faithful(held_out)
+            closeness = judging.held_out_closeness(held_out, mask)
+            cmd = area(curve_points(held_out, scores, 1.0), from_one=True)
+            job.advance()
+            complete = judging.completeness(held_out, mask, seed=self.seed)
+            job.advance()
+            minimal = judging.minimality(held_out, mask, self.minimality_sample, seed=self.seed)
+            job.advance()
+            controls = judging.controls(held_out, mask, self.random_circuits, seed=self.seed)
+            job.advance()
+            heads = [site for site in map(graph.source_site, graph.nodes(mask)) if site.component is Component.HEAD_OUTPUT]
+            roles = head_roles(self._model.engine, parts.judging, heads, task=task, mask=mask, seed=self.seed) if heads else []
+            job.advance()
         return Circuit(
             task=task,
+            effect=effect,
+            doubts=judging.doubts(
+                held_out=unseen,
+                closeness=closeness,
+                share=float(mask.sum()) / graph.edges,
+                target=self.target,
+                controls=controls,
+            ),
             faithfulness=faithfulness,
             held_out_faithfulness=unseen,
-            completeness=Estimate(1 - without.value, 1 - without.high, 1 - without.low, without.n),
-            minimality=self._minimality(held_out, mask),
-            clean_metric=mean(held_out.clean, seed=self.seed),
-            corrupt_metric=mean(held_out.empty, seed=self.seed),
-            random_circuit_faithfulness=mean(np.array(controls), seed=self.seed),
-            roles=head_roles(
-                engine,
-                judging,
-                heads,
-                task=task,
-                mask=mask,
-                seed=self.seed,
-                decode=lambda token: str(self._model.tokenizer.decode([token])),
-            ),
+            closeness=closeness,
+            cmd=cmd,
+            completeness=complete.typical,
+            worst_completeness=complete.worst,
+            minimality=minimal,
+            clean_metric=mean(held_out.clean, units=units),
+            corrupt_metric=mean(held_out.empty, units=units),
+            random_circuit_faithfulness=controls[0].faithfulness,
+            controls=controls,
+            roles=roles,
             curve=curve,
+            shared=list(parts.shared),
             ablation=self.ablation,
             method=self.method,
             metric=self.metric,
-            provenance=self._provenance(task, finding.pairs, judging),
+            provenance=self._provenance(task, parts),
             _graph=graph,
             _mask=mask,
             _scores=scores,
-            _pairs=judging,
+            _pairs=parts.judging,
+            _chosen_by=parts.chosen_by,
             _model=self._model,
         )
-
-    def _minimality(self, masked: MaskedModel, mask: BoolArray) -> Estimate:
-        """Share of sampled edges whose removal alone lowers the metric by more than the standard error of that fall."""
-        edges = np.argwhere(mask)
-        random = np.random.default_rng(self.seed)
-        if len(edges) > self.minimality_sample:
-            edges = edges[random.choice(len(edges), self.minimality_sample, replace=False)]
-        whole = masked.metric(mask)
-        falls: Numbers = whole - masked.removals(mask, [Removal(int(c), int(s)) for c, s in edges])
-        errors = falls.std(1, ddof=1) / np.sqrt(falls.shape[1]) if falls.shape[1] > 1 else np.zeros(len(falls))
-        return wilson(int((falls.mean(1) > errors).sum()), len(edges))
-
-
-def _random_circuit(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:
-    flat = random.permutation(np.flatnonzero(graph.valid))
-    return prefix(graph, flat, edges)

@@ -16,13 +16,22 @@ if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
 
+#: What each row shares with others.
+Units = tuple[frozenset[str], ...]
+
+
 @dataclass(frozen=True)
 class PairBatch:
-    """Rows of clean and corrupt prompts of equal length, aligned token by token, padded on the right."""
+    """Rows of clean and corrupt prompts of equal length, aligned token by token, padded on the right.
+
+    units: for each row what other rows may share with it (`Example.units`); rows without a unit in common are independent.
+    Empty when nothing is known of them: then rows count as independent.
+    """
 
     clean: TokenBatch
     corrupt: TokenBatch
     metric: PromptMetric
+    units: Units = ()
 
     @property
     def rows(self) -> int:
@@ -43,6 +52,7 @@ class PairBatch:
             TokenBatch(clean.ids[:, :width], clean.real[:, :width]),
             TokenBatch(corrupt.ids[:, :width], corrupt.real[:, :width]),
             self.metric.take(rows),
+            tuple(self.units[index] for index in np.arange(self.rows)[rows]) if self.units else (),
         )
 
     def chunks(self, size: int) -> list[PairBatch]:
@@ -87,7 +97,13 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
         TokenBatch.of(cleans, pad=pad),
         TokenBatch.of(corrupts, pad=pad),
         PromptMetric(name, np.array(answers, dtype=np.int64), np.array(wrongs, dtype=np.int64)),
+        tuple(_units(example) for example in examples),
     )
+
+
+def _units(example: Any) -> frozenset[str]:
+    """What the example shares with others: its own units, or its prompts."""
+    return frozenset(example.independent_units)
 
 
 def _ids(model: TransformerModel, text: str) -> list[int]:

@@ -3,6 +3,7 @@
 Denoising puts a node's clean activation into the corrupt run: what it recovers is what the node suffices for. Noising
 puts the corrupt activation into the clean run: the damage is what the node is needed for. Both are shares of the gap
 between the clean and the corrupt metric. Nodes outside the circuit, drawn at random, are the control.
+The embedding and the first MLP carry every token's identity: patching them is patching the prompt, and they are told apart.
 
 Sources: Vig et al. 2020; Meng et al. 2022; Heimersheim & Nanda 2024, "How to use and interpret activation patching".
 """
@@ -18,6 +19,7 @@ import numpy as np
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.judging import extended_embedding
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
@@ -65,12 +67,17 @@ class ResidualMap(Result):
 @public
 @dataclass(frozen=True)
 class CausalTestResults(Result):
-    """What a circuit's nodes suffice for and are needed for, with the circuit's own figures and the controls beside.
+    """What a circuit's nodes suffice for and are needed for, with the circuit's own figures and the controls.
 
-    components: the circuit's nodes, largest recovery first. controls: random nodes outside the circuit.
+    components: the circuit's nodes, largest recovery first. extended_embedding: the first MLP, through which every token's
+    identity passes whatever the circuit is, told apart. controls: random nodes outside the circuit. Where there is no
+    circuit `exists` is false, `reason` says why, and there are no components and no map.
     """
 
     task: str
+    exists: bool
+    reason: str | None
+    doubts: list[str]
     faithfulness: Estimate
     held_out_faithfulness: Estimate
     completeness: Estimate
@@ -81,9 +88,10 @@ class CausalTestResults(Result):
     edges: int
     fraction_of_edges: float
     components: list[NodeEffect]
+    extended_embedding: list[NodeEffect]
     controls: list[NodeEffect]
     roles: list[Role]
-    residual_map: ResidualMap
+    residual_map: ResidualMap | None
     provenance: Provenance
     _circuit: Circuit = field(repr=False)
 
@@ -101,11 +109,13 @@ class CausalTestResults(Result):
         return f"a CausalTestResults({self.task}: {len(self)} components, faithfulness {self.faithfulness})"
 
     def summary(self) -> str:
+        if not self.exists:
+            return self._circuit.summary()
         roles = {str(role.head): role.role for role in reversed(self.roles)}
         lines = [self._circuit.summary(), "  component          recovered (denoising)      damage (noising)"]
         for effect in self.components[:10]:
-            role = roles.get(str(effect.site), "")
-            lines.append(f"    {effect.site!s:<16} {effect.recovered!s:<26} {effect.damage!s:<26} {role}")
+            lines.append(_row(str(effect.site), effect, roles.get(str(effect.site), "")))
+        lines += [_row(str(effect.site), effect, "extended embedding") for effect in self.extended_embedding]
         if self.controls:
             recovered = np.mean([abs(effect.recovered.value) for effect in self.controls])
             damage = np.mean([abs(effect.damage.value) for effect in self.controls])
@@ -113,6 +123,10 @@ class CausalTestResults(Result):
                 f"    {len(self.controls)} random others: mean |recovered| {recovered:.3f}, mean |damage| {damage:.3f}"
             )
         return "\n".join(lines)
+
+
+def _row(name: str, effect: NodeEffect, note: str) -> str:
+    return f"    {name:<16} {effect.recovered!s:<26} {effect.damage!s:<26} {note}".rstrip()
 
 
 @public
@@ -135,27 +149,32 @@ class ActivationPatcher(Instrument):
         if not isinstance(circuit, Circuit):
             raise ArgumentError(f"A causal test needs a Circuit, not {circuit!r}.", remedy="Find one with CircuitFinder.")
         circuit.check(self._model)
-        engine = self._model.engine
-        runs = PairRuns(engine, circuit.pairs)
+        runs = PairRuns(self._model.engine, circuit.pairs)
         nodes = circuit.nodes
-        others = self._others(circuit.graph, nodes)
+        common = {circuit.graph.source_site(source) for source in extended_embedding(circuit.graph)}
+        others = self._others(circuit.graph, nodes) if circuit.exists else []
         effects = self._effects(runs, [*nodes, *others])
-        components = sorted(effects[: len(nodes)], key=lambda effect: -effect.recovered.value)
+        inside = sorted(effects[: len(nodes)], key=lambda effect: -effect.recovered.value)
+        units = circuit.pairs.units
         return CausalTestResults(
             task=circuit.task,
+            exists=circuit.exists,
+            reason=circuit.reason,
+            doubts=circuit.doubts,
             faithfulness=circuit.faithfulness,
             held_out_faithfulness=circuit.held_out_faithfulness,
             completeness=circuit.completeness,
             minimality=circuit.minimality,
-            clean_metric=mean(runs.clean.metric, seed=self.seed),
-            corrupt_metric=mean(runs.corrupt.metric, seed=self.seed),
+            clean_metric=mean(runs.clean.metric, units=units),
+            corrupt_metric=mean(runs.corrupt.metric, units=units),
             random_circuit_faithfulness=circuit.random_circuit_faithfulness,
             edges=circuit.edge_count,
             fraction_of_edges=circuit.fraction_of_edges,
-            components=components,
+            components=[effect for effect in inside if effect.site not in common],
+            extended_embedding=[effect for effect in inside if effect.site in common],
             controls=effects[len(nodes) :],
             roles=circuit.roles,
-            residual_map=self.residual_map(circuit.pairs),
+            residual_map=self.residual_map(circuit.pairs) if circuit.exists else None,
             provenance=provenance(self._model, circuit.task, self.seed, pairs=runs.rows, controls=len(others)),
             _circuit=circuit,
         )
@@ -170,14 +189,17 @@ class ActivationPatcher(Instrument):
         return [graph.source_site(int(source)) for source in sorted(picked)]
 
     def _effects(self, runs: PairRuns, sites: list[Site]) -> list[NodeEffect]:
+        if not sites:
+            return []
+        units = runs.pairs.units
         clean, corrupt = runs.clean, runs.corrupt
         denoised = sweep(runs, corrupt, clean, sites, name="denoising nodes")
         noised = sweep(runs, clean, corrupt, sites, name="noising nodes")
         return [
             NodeEffect(
                 site,
-                recovered=normalised(up, corrupt.metric, clean.metric, seed=self.seed),
-                damage=normalised(down, clean.metric, corrupt.metric, seed=self.seed),
+                recovered=normalised(up, corrupt.metric, clean.metric, units=units),
+                damage=normalised(down, clean.metric, corrupt.metric, units=units),
             )
             for site, up, down in zip(sites, denoised, noised, strict=True)
         ]

@@ -37,7 +37,12 @@ RECIPES = (
     Recipe("syntax", "pronoun_resolution", "pronoun_resolution", "a name decides the pronoun that follows"),
     Recipe("semantics", "entity_recognition", "indirect_object_identification", "which of two people is meant"),
     Recipe("semantics", "relation_extraction", "capital_of_country", "from a country to its capital"),
-    Recipe("sentiment", "tokenization", "induction", "a token is recognised as the same as one before"),
+    Recipe(
+        "sentiment",
+        "tokenization",
+        "induction",
+        "an induction circuit: a token seen before is recognised, and what followed it comes again",
+    ),
     Recipe("sentiment", "emotion_detection", "emotion_detection", "the emotion of an exclamation"),
     Recipe("sentiment", "sentiment_polarity", "sentiment_analysis", "whether a review is positive or negative"),
 )

@@ -23,7 +23,9 @@ from safetensors.numpy import save
 
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint
+from neuroscope.circuits.effect import Effect
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.judging import Control
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.roles import Role
 from neuroscope.errors import CircuitError
@@ -72,6 +74,7 @@ class CircuitFile:
         return Circuit(
             task=header["task"],
             **figures,
+            **_judgement(header),
             roles=[Role.from_dictionary(role) for role in header["roles"]],
             curve=[
                 CurvePoint(**{**point, "faithfulness": Estimate.from_dictionary(point["faithfulness"])})
@@ -85,6 +88,7 @@ class CircuitFile:
             _mask=mask,
             _scores=scores,
             _pairs=self._pairs(),
+            _chosen_by=frozenset(header.get("chosen_by", ())),
             _means=tensors["means"],
         )
 
@@ -93,7 +97,26 @@ class CircuitFile:
         real = np.arange(tensors["clean"].shape[1])[None] < tensors["lengths"][:, None]
         metric = PromptMetric(self.header["metric"], tensors["answers"].astype(np.int64), tensors["wrongs"].astype(np.int64))
         clean, corrupt = (TokenBatch(tensors[name].astype(np.int64), real) for name in ("clean", "corrupt"))
-        return PairBatch(clean, corrupt, metric)
+        return PairBatch(clean, corrupt, metric, tuple(frozenset(row) for row in self.header.get("units", ())))
+
+
+def _judgement(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What files have held since circuits can be doubted; older files are silent on it."""
+    found: dict[str, Any] = {
+        name: header[name] for name in ("exists", "reason", "doubts", "cmd", "worst_completeness", "shared") if name in header
+    }
+    if header.get("closeness"):
+        found["closeness"] = Estimate.from_dictionary(header["closeness"])
+    if header.get("effect"):
+        found["effect"] = Effect(**{**header["effect"], "gap": Estimate.from_dictionary(header["effect"]["gap"])})
+    found["controls"] = [
+        Control(
+            kind=control["kind"],
+            **{name: Estimate.from_dictionary(control[name]) for name in ("faithfulness", "closeness", "as_close")},
+        )
+        for control in header.get("controls", ())
+    ]
+    return found
 
 
 def write(
@@ -177,13 +200,27 @@ def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any
             "key_value_heads": graph.key_value_heads,
             "parallel": graph.parallel,
         },
-        "provenance": {field: plain(getattr(provenance, field)) for field in Provenance.__dataclass_fields__},
+        "provenance": _fields(provenance),
         "figures": {figure: plain(getattr(circuit, figure)) for figure in _FIGURES},
+        "exists": circuit.exists,
+        "reason": circuit.reason,
+        "doubts": list(circuit.doubts),
+        "effect": _fields(circuit.effect),
+        "closeness": plain(circuit.closeness),
+        "cmd": circuit.cmd,
+        "worst_completeness": circuit.worst_completeness,
+        "controls": [_fields(control) for control in circuit.controls],
+        "shared": list(circuit.shared),
+        "chosen_by": sorted(circuit.chosen_by),
+        "units": [sorted(row) for row in circuit.pairs.units],
         "roles": plain(circuit.roles),
-        "curve": [
-            {field: plain(getattr(point, field)) for field in CurvePoint.__dataclass_fields__} for point in circuit.curve
-        ],
+        "curve": [_fields(point) for point in circuit.curve],
     }
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """A small dataclass as plain data under its own field names."""
+    return None if value is None else {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
 
 
 def _digest(header: str, tensors: Tensors) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,18 +10,20 @@ import plotly.graph_objects as go
 
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.comparison import GrowthAnalysis
-from neuroscope.circuits.curve import SIZES, FaithfulnessCurve
+from neuroscope.circuits.curve import SIZES, CurvePoint, FaithfulnessCurve
 from neuroscope.circuits.patching import CausalTestResults, NodeEffect, ResidualMap
 from neuroscope.circuits.quality import ASPECTS, QualityReport
 from neuroscope.views.layered import circuit_graph
 from neuroscope.views.page import figures
-from neuroscope.views.theme import BLUE, GREY, ORANGE, TOWARDS, error_bars
+from neuroscope.views.theme import BLUE, GREY, ORANGE, PALETTE, TOWARDS, error_bars
 
 _MOST_NODES = 40
 
 
 @figures.register
 def _(result: Circuit) -> Sequence[Any]:
+    if not result.exists:
+        return [effect_figure(result)]
     return [circuit_graph(result), *([faithfulness_curve(result)] if result.curve else [])]
 
 
@@ -42,6 +45,8 @@ def _(result: QualityReport) -> Sequence[Any]:
 
 @figures.register
 def _(result: CausalTestResults) -> Sequence[Any]:
+    if result.residual_map is None:
+        return [effect_figure(result.circuit)]
     return [faithfulness_curve(result.circuit), node_effects(result), residual_heatmap(result.residual_map)]
 
 
@@ -77,20 +82,46 @@ def growth_curves(analysis: GrowthAnalysis) -> Any:
     """Faithfulness against circuit size in both models."""
     figure = go.Figure()
     for side, colour in ((analysis.small, BLUE), (analysis.large, ORANGE)):
-        points = sorted(side.curve, key=lambda point: point.fraction)
+        points = chosen_line(side.curve, side.edges)
         values = [point.faithfulness for point in points]
         figure.add_scatter(
             x=[100 * point.fraction for point in points],
             y=[value.value for value in values],
             error_y=error_bars(values),
             mode="lines+markers",
-            name=side.model if points else f"{side.model}: does not do the task",
+            name=side.model if side.exists else f"{side.model}: no circuit",
             line_color=colour,
         )
     figure.update_layout(
         title=f"Growth of the circuit for {analysis.task}",
         xaxis={"title": "edges kept (% of each model's graph)", "type": "log"},
         yaxis={"title": "faithfulness", "rangemode": "tozero"},
+        template="plotly_white",
+    )
+    return figure
+
+
+def chosen_line(curve: Sequence[CurvePoint], edges: int | None) -> list[CurvePoint]:
+    """The points of the weight that gave the circuit of so many edges, by size; none without a circuit."""
+    weights = {point.negative_weight for point in curve if point.edges == edges}
+    return sorted((point for point in curve if point.negative_weight in weights), key=lambda point: point.fraction)
+
+
+def effect_figure(circuit: Circuit) -> Any:
+    """Clean and corrupt metric where they cannot be told apart, so that there is no circuit to draw."""
+    values = [circuit.clean_metric, circuit.corrupt_metric]
+    figure = go.Figure()
+    figure.add_scatter(
+        x=["clean", "corrupt"],
+        y=[value.value for value in values],
+        error_y=error_bars(values),
+        mode="markers",
+        marker={"color": BLUE, "size": 11},
+    )
+    figure.update_layout(
+        title=f"No circuit for {circuit.task}",
+        xaxis={"title": circuit.reason},
+        yaxis={"title": circuit.metric},
         template="plotly_white",
     )
     return figure
@@ -108,18 +139,20 @@ def qualityerror_bars(report: QualityReport) -> Any:
 
 
 def faithfulness_curve(circuit: Circuit) -> Any:
-    """Measured faithfulness against the share of edges, with the circuit and its random controls marked."""
-    points = sorted(circuit.curve, key=lambda point: point.fraction)
-    values = [point.faithfulness for point in points]
+    """Measured faithfulness against the share of edges, a line for each weight of negative scores, with the controls."""
     figure = go.Figure()
-    figure.add_scatter(
-        x=[100 * point.fraction for point in points],
-        y=[value.value for value in values],
-        error_y=error_bars(values),
-        mode="lines+markers",
-        name="best-scored edges",
-        line_color=BLUE,
-    )
+    weights = sorted({point.negative_weight for point in circuit.curve}, reverse=True)
+    for weight, colour in zip(weights, itertools.cycle(PALETTE)):
+        points = sorted((point for point in circuit.curve if point.negative_weight == weight), key=lambda one: one.fraction)
+        values = [point.faithfulness for point in points]
+        figure.add_scatter(
+            x=[100 * point.fraction for point in points],
+            y=[value.value for value in values],
+            error_y=error_bars(values),
+            mode="lines+markers",
+            name=f"negative scores × {weight:g}",
+            line_color=colour,
+        )
     share = 100 * circuit.fraction_of_edges
     figure.add_scatter(
         x=[share],
@@ -129,13 +162,15 @@ def faithfulness_curve(circuit: Circuit) -> Any:
         name="the circuit, held-out pairs",
         marker={"color": ORANGE, "size": 12, "symbol": "diamond"},
     )
-    figure.add_scatter(
-        x=[share],
-        y=[circuit.random_circuit_faithfulness.value],
-        mode="markers",
-        name="random circuits of that size",
-        marker={"color": GREY, "size": 11, "symbol": "x"},
-    )
+    for control, symbol in zip(circuit.controls, itertools.cycle(("x", "cross", "triangle-up"))):
+        figure.add_scatter(
+            x=[share],
+            y=[control.faithfulness.value],
+            error_y=error_bars([control.faithfulness]),
+            mode="markers",
+            name=f"{control.kind} circuits of that size",
+            marker={"color": GREY, "size": 11, "symbol": symbol},
+        )
     figure.update_layout(
         title=f"Faithfulness against size: {circuit.task}",
         xaxis={"title": "edges kept (% of the graph)", "type": "log"},

@@ -19,7 +19,7 @@ from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.engines.protocol import GenerationSettings, LogitRequest, TokenBatch
 from tests import tiny
-from tests.backend.circuits.pairs import random_pairs
+from tests.backend.circuits.pairs import pairs_with_an_effect, random_pairs
 
 RUNNABLE = ["gpt2", "gpt_neox", "llama", "qwen3", "gpt_oss"]
 
@@ -75,7 +75,8 @@ def test_what_a_compiled_circuit_cannot_do_it_says() -> None:
 
 @pytest.fixture(scope="module")
 def circuit() -> Circuit:
-    return CircuitFinder(tiny.model("gpt2", scale=0.1), target=0.5).search("induction", random_pairs(9))
+    model = tiny.model("gpt2", scale=0.1)
+    return CircuitFinder(model, target=0.5).search("induction", pairs_with_an_effect(model))
 
 
 def edited(circuit: Circuit, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], task: str, seed: int = 1) -> Circuit:
@@ -141,7 +142,8 @@ def test_what_cannot_be_composed_is_refused(circuit: Circuit, tmp_path: Path) ->
             composer.add_circuit(circuit, priority=wrong)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="Only circuits"):
         composer.add_circuit("syntax", priority=1)  # type: ignore[arg-type]
-    foreign = CircuitFinder(tiny.model("gpt2", seed=3, scale=0.1), target=0.5).search("induction", random_pairs(9))
+    other = tiny.model("gpt2", seed=3, scale=0.1)
+    foreign = CircuitFinder(other, target=0.5).search("induction", pairs_with_an_effect(other))
     composer.add_circuit(foreign, priority=1)
     with pytest.raises(CircuitError, match="one model"):
         composer.validate_compatibility()

@@ -15,7 +15,7 @@ from neuroscope.circuits.sweeps import sweep
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from tests import tiny
-from tests.backend.circuits.pairs import random_pairs
+from tests.backend.circuits.pairs import pairs_with_an_effect, random_pairs
 
 pytestmark = tiny.needs_mlx
 
@@ -57,7 +57,7 @@ def test_edges_rank_the_same(architecture: str, method: str) -> None:
 def test_the_same_circuit_is_found(architecture: str) -> None:
     theirs, ours = (
         CircuitFinder(tiny.model(architecture, on=framework), target=0.6, random_circuits=1, minimality_sample=5).search(
-            "random pairs", random_pairs(8)
+            "random pairs", pairs_with_an_effect(tiny.model(architecture))
         )
         for framework in FRAMEWORKS
     )

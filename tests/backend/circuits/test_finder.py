@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,14 +20,16 @@ from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.circuits.pruning import greedy_circuit
+from neuroscope.circuits.search import NEGATIVE_WEIGHTS, reaches
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError, NonFiniteActivationError
 from neuroscope.models.sites import Site
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.metrics import PromptMetric
 from neuroscope.tasks.statistics import Estimate
 from tests import tiny
-from tests.backend.circuits.examples import handmade
+from tests.backend.circuits.examples import handmade, induction_examples
 from tests.backend.circuits.handmade import induction_model, induction_pairs
-from tests.backend.circuits.pairs import random_pairs
+from tests.backend.circuits.pairs import in_parts, pairs_with_an_effect, random_pairs
 
 INDUCTION_EDGES = {
     ("embedding", "0.value[0]"),
@@ -37,7 +41,7 @@ INDUCTION_EDGES = {
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "with a distractor"])
 def found(request: pytest.FixtureRequest) -> Circuit:
     finder = CircuitFinder(handmade(distractor=request.param), target=0.95)
-    return finder.search("induction", induction_pairs(30))
+    return finder.search("induction", in_parts(induction_pairs(36)))
 
 
 def test_the_handmade_model_does_induction() -> None:
@@ -101,7 +105,7 @@ def test_a_curve_of_true_scores_integrates_to_a_better_figure_than_one_of_wrong_
     scores = edge_scores(masked.engine, masked.pairs, method="exact")
     shuffled = scores.copy()
     shuffled[masked.graph.valid] = np.random.default_rng(0).permutation(scores[masked.graph.valid])
-    points, wrong = (curve_points(masked, found, 1.0, seed=0) for found in (scores, shuffled))
+    points, wrong = (curve_points(masked, found, 1.0) for found in (scores, shuffled))
     assert area(points, from_one=True) < area(wrong, from_one=True)
     assert area(points, from_one=False) > area(wrong, from_one=False)
     assert points[-1].faithfulness.value == pytest.approx(1, abs=1e-6)
@@ -115,12 +119,21 @@ def test_areas_are_those_of_the_trapezoidal_rule() -> None:
 
 def test_the_finder_measures_a_curve_by_name(found: Circuit) -> None:
     finder = CircuitFinder(tiny.model("gpt2", scale=0.1), method="EAP", ablation="mean")
-    examples = [Example(f"w1 w{n} w3 w4", f"w1 w{n + 1} w3 w4", answer="w5", wrong="w6") for n in range(10, 40)]
-    curve = finder.faithfulness_curve("induction", examples)
+    examples = [Example(f"w1 w{n} w3 w4", f"w1 w{n + 1} w3 w4", answer="w5", wrong="w6") for n in range(10, 90, 2)]
+    _, parts = finder.pairs_of("induction", examples)
+    with pytest.raises(CircuitError, match="no curve for induction in tiny gpt2: the metric is higher on corrupt prompts"):
+        finder.faithfulness_curve("induction", examples)
+    finder = CircuitFinder(found.model, method="EAP", ablation="mean")
+    curve = finder.faithfulness_curve("induction", induction_examples(40))
     assert (curve.method, curve.ablation) == ("eap", "mean")
     assert len(curve.points) == len(curve.signed_points) == len(SIZES)
     assert "CPR" in curve.summary()
-    assert curve.as_dictionary()["provenance"]["sizes"] == {"pairs": 20, "held_out": 10, "steps": 5}
+    assert curve.as_dictionary()["provenance"]["sizes"] == {
+        "effect_pairs": parts.effect.rows,
+        "pairs": parts.finding.rows,
+        "held_out": parts.judging.rows,
+        "steps": 5,
+    }
 
 
 @pytest.mark.parametrize(
@@ -158,11 +171,52 @@ def test_a_finder_stands_for_its_last_circuit() -> None:
 
 def test_the_circuit_measures_as_faithful_as_asked_and_random_ones_do_not() -> None:
     model = tiny.model("gpt_oss", scale=0.1)
-    circuit = CircuitFinder(model, target=0.8).search("random", random_pairs(12))
-    assert circuit.faithfulness.value >= 0.8
+    circuit = CircuitFinder(model, target=0.8).search("random", pairs_with_an_effect(model))
+    assert circuit.exists
+    assert abs(circuit.faithfulness.value - 1) <= 0.2
     assert circuit.random_circuit_faithfulness.value < circuit.faithfulness.value
-    smaller = [point for point in circuit.curve if point.edges < circuit.edge_count]
-    assert all(point.faithfulness.value < 0.8 for point in smaller)
+    mine = next(point for point in circuit.curve if point.edges == circuit.edge_count)
+    assert reaches(mine.faithfulness.value, mine.closeness, 0.8)
+
+
+def test_no_measured_circuit_that_reaches_the_target_and_holds_is_smaller() -> None:
+    model = tiny.model("llama", scale=0.1)
+    circuit = CircuitFinder(model, target=0.8).search("random", pairs_with_an_effect(model))
+    weights = {point.negative_weight for point in circuit.curve}
+    assert weights == set(NEGATIVE_WEIGHTS)
+    for weight in weights:
+        line = sorted((point for point in circuit.curve if point.negative_weight == weight), key=lambda point: point.edges)
+        for two in itertools.pairwise(line):
+            if all(reaches(point.faithfulness.value, point.closeness, 0.8) for point in two):
+                assert two[0].edges >= circuit.edge_count
+
+
+@pytest.mark.parametrize("family", tiny.ARCHITECTURES)
+def test_a_random_model_has_no_circuit(family: str) -> None:
+    circuit = CircuitFinder(tiny.model(family, scale=0.1)).search("random", in_parts(random_pairs(36)))
+    assert not circuit.exists
+    assert not circuit.trustworthy
+    assert circuit.edge_count == 0
+    assert circuit.summary().startswith(
+        f"No circuit for random in tiny {family}: clean and corrupt prompts cannot be told apart"
+    )
+    data = circuit.as_dictionary()
+    assert data["exists"] is False
+    assert "cannot be told apart" in data["reason"]
+    assert data["heldOutFaithfulness"] == {"value": None, "low": None, "high": None, "n": 0}
+    results = ActivationPatcher(circuit.model).test_causal_relationship(circuit)
+    assert not results.exists
+    assert results.summary() == circuit.summary()
+    assert results.components == []
+
+
+def test_a_gap_with_the_wrong_sign_is_no_effect() -> None:
+    parts = pairs_with_an_effect(tiny.model("gpt2", scale=0.1))
+    exchanged = PromptMetric("logit_difference", parts.effect.metric.wrongs, parts.effect.metric.answers)
+    parts = dataclasses.replace(parts, effect=dataclasses.replace(parts.effect, metric=exchanged))
+    circuit = CircuitFinder(tiny.model("gpt2", scale=0.1)).search("random", parts)
+    assert not circuit.exists
+    assert "higher on corrupt prompts" in str(circuit.reason)
 
 
 def test_results_turn_into_json_with_the_documented_fields(found: Circuit) -> None:
@@ -180,7 +234,8 @@ def test_results_turn_into_json_with_the_documented_fields(found: Circuit) -> No
 
 
 def test_the_same_seed_gives_the_same_circuit() -> None:
-    model, pairs = tiny.model("llama", scale=0.1), random_pairs(9)
+    model = tiny.model("llama", scale=0.1)
+    pairs = pairs_with_an_effect(model)
     first, second = (CircuitFinder(model, seed=3, target=0.7).search("random", pairs) for _ in range(2))
     assert first.as_dictionary() == second.as_dictionary()
 
@@ -211,25 +266,24 @@ def test_unfit_examples_are_named(examples: list[Any], says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_pairs_that_show_no_effect_are_refused() -> None:
-    pairs = random_pairs(6)
+def test_pairs_that_do_not_differ_have_no_circuit() -> None:
+    pairs = random_pairs(12)
     same = PairBatch(pairs.clean, pairs.clean, pairs.metric)
-    with pytest.raises(CircuitError, match="no effect to explain"):
-        CircuitFinder(tiny.model("gpt2")).search("nothing", same)
+    assert not CircuitFinder(tiny.model("gpt2")).search("nothing", in_parts(same)).exists
 
 
 def test_nan_weights_stop_the_search() -> None:
     model = tiny.model("gpt2")
     model.engine.layers[0].mlp.c_fc.weight[0, 0] = float("nan")  # type: ignore[attr-defined]
     with pytest.raises(NonFiniteActivationError):
-        CircuitFinder(model).search("broken", random_pairs(6))
+        CircuitFinder(model).search("broken", in_parts(random_pairs(6)))
 
 
 @pytest.mark.parametrize("options", [{"target": 0}, {"target": 1.5}, {"pairs": 2}, {"metric": "logit_diference"}, {"steps": 0}])
 def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
         finder = CircuitFinder(tiny.model("gpt2"), **options)
-        finder.search("random", random_pairs(6))
+        finder.search("random", in_parts(random_pairs(6)))
 
 
 def test_site_order_is_causal(found: Circuit) -> None:

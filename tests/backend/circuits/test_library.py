@@ -18,7 +18,7 @@ from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models import aliases
 from neuroscope.models.model import TransformerModel
 from tests import tiny
-from tests.backend.circuits.pairs import random_pairs
+from tests.backend.circuits.pairs import pairs_with_an_effect
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def circuit(folder: Path) -> Circuit:
     model = TransformerModel.from_hugging_face(str(folder))
-    return CircuitFinder(model, target=0.5).search("induction", random_pairs(9))
+    return CircuitFinder(model, target=0.5).search("induction", pairs_with_an_effect(model))
 
 
 def test_a_circuit_is_read_as_it_was_written(circuit: Circuit, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from neuroscope.errors import CircuitError
 from neuroscope.views.layered import circuit_graph, layout, svg
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples
-from tests.backend.circuits.pairs import random_pairs
+from tests.backend.circuits.pairs import pairs_with_an_effect
 
 _SVG = "{http://www.w3.org/2000/svg}"
 
@@ -25,7 +25,9 @@ def induction() -> Circuit:
 
 @pytest.fixture(scope="module")
 def large() -> Circuit:
-    return CircuitFinder(tiny.model("llama", scale=0.1), target=0.8).search("induction", random_pairs(9))
+    return CircuitFinder(tiny.model("llama", scale=0.1), target=0.8).search(
+        "induction", pairs_with_an_effect(tiny.model("llama", scale=0.1))
+    )
 
 
 def test_the_drawing_of_the_handmade_circuit_is_complete(induction: Circuit, tmp_path: Path) -> None:

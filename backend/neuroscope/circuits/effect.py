@@ -1,0 +1,60 @@
+"""Whether there is anything to explain: the paired gap between clean and corrupt prompts, tested before a circuit is sought.
+
+A circuit explains why the metric is higher on clean prompts than on corrupt ones. Where the gap cannot be told from zero
+there is nothing to explain, and every figure that is a share of it is a ratio of noise. The test is two-sided, paired, and
+made on pairs that serve nothing else afterwards, by exchanging clean and corrupt at random (Fisher's randomisation test, which
+asks nothing of the distribution). Its level is strict, because pairs that share a name are a little dependent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope.circuits.reference import Numbers
+from neuroscope.tasks.statistics import Estimate, mean_of
+
+LEVEL = 0.02
+#: With fewer pairs not even gaps of one sign pass: 2 / 2⁷ < 0.02.
+FEWEST_PAIRS = 7
+_EXACT, _EXCHANGES = 14, 20_000
+
+
+@dataclass(frozen=True)
+class Effect:
+    """gap: clean minus corrupt metric, mean over pairs. exists: it is above zero. reason: why not, in words."""
+
+    gap: Estimate
+    p_value: float
+    exists: bool
+    reason: str | None = None
+
+
+def paired_effect(clean: Numbers, corrupt: Numbers, units: Sequence[frozenset[str]] | None = None) -> Effect:
+    """Test clean − corrupt (rows,) against zero. units: what rows share (`PairBatch.units`), for the gap's interval."""
+    differences = clean - corrupt
+    gap, p_value = mean_of(differences, units or None), exchange_test(differences)
+    if len(differences) < FEWEST_PAIRS:
+        return Effect(
+            gap, p_value, False, f"{len(differences)} pairs cannot tell clean from corrupt prompts; {FEWEST_PAIRS} could"
+        )
+    found = f"clean − corrupt {gap}, p = {p_value:.2g}, {len(differences)} pairs"
+    if p_value >= LEVEL:
+        return Effect(gap, p_value, False, f"clean and corrupt prompts cannot be told apart ({found})")
+    if gap.value < 0:
+        return Effect(gap, p_value, False, f"the metric is higher on corrupt prompts than on clean ones ({found})")
+    return Effect(gap, p_value, True)
+
+
+def exchange_test(differences: Numbers) -> float:
+    """Two-sided p-value of paired differences (rows,) under exchange within pairs: all exchanges, or 20,000 random ones."""
+    rows = len(differences)
+    if rows <= _EXACT:
+        signs = 1.0 - 2.0 * ((np.arange(1 << rows)[:, None] >> np.arange(rows)) & 1)
+        exchanged = np.abs(signs @ differences)
+        return float((exchanged >= exchanged[0] * (1 - 1e-9)).mean())
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], (_EXCHANGES, rows))
+    reached = int((np.abs(signs @ differences) >= abs(differences.sum()) * (1 - 1e-9)).sum())
+    return (reached + 1) / (_EXCHANGES + 1)

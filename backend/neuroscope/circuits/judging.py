@@ -1,0 +1,155 @@
+"""Judging a circuit on pairs that did not choose it: completeness, minimality, controls, and what speaks against it.
+
+completeness   after Wang et al. 2022: taking the same nodes K out of the circuit C and out of the whole model M should do the
+               same, |F(C∖K) − F(M∖K)| = 0, for every K. Measured for K = ∅, for random K (every node with probability ½),
+               and for a K grown greedily towards the largest difference. F is the metric as a share of the gap.
+minimality     the share of the circuit's edges whose removal alone costs more than 1 % of the gap, with an interval off zero.
+controls       circuits of the same size that might do as well: connected random ones, the circuit's own nodes wired otherwise,
+               and degree-preserving swaps (`controls`).
+
+The embedding and the first MLP carry every token's identity, so everything passes through them whatever the circuit is:
+they are the *extended embedding*, and K never holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.circuits.controls import CONTROLS
+from neuroscope.circuits.curve import closeness
+from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.masked import MaskedModel, Removal
+from neuroscope.circuits.reference import Numbers
+from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
+
+#: The share of the gap that an edge's removal must cost to count as needed.
+LEAST_COST = 0.01
+#: A circuit of a larger share of the graph's edges localises nothing.
+LARGEST_SHARE = 0.25
+_RANDOM_SUBSETS, _GREEDY_STEPS, _GREEDY_CANDIDATES = 6, 2, 5
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """`typical`: 1 − |F(C∖K) − F(M∖K)|, mean over K = ∅ and random K. `worst`: the smallest over all K tried, greedy ones too."""
+
+    typical: Estimate
+    worst: float
+
+
+@dataclass(frozen=True)
+class Control:
+    """How circuits of one kind of control measure on the held-out pairs; n counts draws.
+
+    as_close: the share of draws that are as close to the model, pair by pair, as the circuit is.
+    """
+
+    kind: str
+    faithfulness: Estimate
+    closeness: Estimate
+    as_close: Estimate
+
+
+def extended_embedding(graph: Graph) -> frozenset[int]:
+    """The sources through which every token's identity passes: the embedding and the first MLP."""
+    return frozenset({0, graph.mlp(0)})
+
+
+def held_out_closeness(masked: MaskedModel, mask: BoolArray) -> Estimate:
+    """Closeness to the model pair by pair (`curve.closeness`) with its interval."""
+    metric = masked.metric(mask)
+    far = ratio_of(np.abs(metric - masked.clean), np.abs(masked.clean - masked.empty), masked.pairs.units or None)
+    return Estimate(1 - far.value, 1 - far.high, 1 - far.low, far.n)
+
+
+def completeness(masked: MaskedModel, mask: BoolArray, *, seed: int) -> Completeness:
+    """Compare the circuit with the model when both lose the same nodes."""
+    graph, random = masked.graph, np.random.default_rng(seed)
+    nodes = [node for node in graph.nodes(mask) if node not in extended_embedding(graph)]
+    gap = float((masked.clean - masked.empty).mean())
+
+    def difference(removed: Sequence[int]) -> float:
+        kept = np.ones(graph.sources, dtype=np.bool_)
+        kept[list(removed)] = False
+        circuit, model = (float(masked.metric(edges & kept[None]).mean()) for edges in (mask, graph.valid))
+        job.advance()
+        return abs((circuit - model) / gap)
+
+    steps = 1 + (_RANDOM_SUBSETS + _GREEDY_STEPS * _GREEDY_CANDIDATES if nodes else 0)
+    with events.progress("testing completeness", total=steps, unit="subsets") as job:
+        sampled = [difference([])]
+        worst: list[float] = []
+        if nodes:
+            sampled += [
+                difference([node for node, out in zip(nodes, random.random(len(nodes)) < 0.5, strict=True) if out])
+                for _ in range(_RANDOM_SUBSETS)
+            ]
+            grown: list[int] = []
+            for _ in range(_GREEDY_STEPS):
+                rest = [node for node in nodes if node not in grown]
+                tried = random.permutation(rest)[:_GREEDY_CANDIDATES].tolist()
+                found = {node: difference([*grown, node]) for node in tried}
+                if found:
+                    grown.append(max(found, key=lambda node: found[node]))
+                    worst.append(max(found.values()))
+    typical = mean_of(1 - np.array(sampled))
+    return Completeness(typical, float(1 - max([*sampled, *worst])))
+
+
+def minimality(masked: MaskedModel, mask: BoolArray, sample: int, *, seed: int) -> Estimate:
+    """The share of a sample of edges whose removal alone costs more than `LEAST_COST` of the gap, beyond its error."""
+    edges = np.argwhere(mask)
+    random = np.random.default_rng(seed)
+    if len(edges) > sample:
+        edges = edges[random.choice(len(edges), sample, replace=False)]
+    falls: Numbers = masked.metric(mask) - masked.removals(mask, [Removal(int(c), int(s)) for c, s in edges])
+    least = LEAST_COST * float((masked.clean - masked.empty).mean())
+    costs = [mean_of(fall, masked.pairs.units or None) for fall in falls]
+    return wilson(sum(cost.low > 0 and cost.value > least for cost in costs), len(edges))
+
+
+def controls(masked: MaskedModel, mask: BoolArray, draws: int, *, seed: int) -> list[Control]:
+    """Measure `draws` circuits of every kind of control; a kind that this circuit is too small for is left out."""
+    graph = masked.graph
+    found: list[Control] = []
+    mine = closeness(masked, masked.metric(mask))
+    with events.progress("measuring controls", total=len(CONTROLS) * draws, unit="circuits") as job:
+        for kind, draw in CONTROLS.items():
+            random = np.random.default_rng([seed, len(found)])
+            shares: list[float] = []
+            near: list[float] = []
+            for _ in range(draws):
+                other = draw(graph, mask, random)
+                job.advance()
+                if other is not None:
+                    metric = masked.metric(other)
+                    shares.append(normalised(metric, masked.empty, masked.clean).value)
+                    near.append(closeness(masked, metric))
+            if shares:
+                as_close = wilson(sum(value >= mine for value in near), len(near))
+                found.append(Control(kind, mean_of(np.array(shares)), mean_of(np.array(near)), as_close))
+    return found
+
+
+def doubts(*, held_out: Estimate, closeness: Estimate, share: float, target: float, controls: Sequence[Control]) -> list[str]:
+    """What speaks against a circuit that reached its target where it was found; empty when nothing does."""
+    found = []
+    slack = 1 - target
+    if held_out.low > 1 + slack or held_out.high < 1 - slack or abs(1 - held_out.value) > 3 * slack:
+        found.append(f"on held-out pairs its faithfulness is {held_out}")
+    if 1 - closeness.value > 4 * slack:
+        found.append(f"pair by pair it is far from the model (closeness {closeness})")
+    if share > LARGEST_SHARE:
+        found.append(f"it takes {share:.0%} of all edges")
+    found += [
+        f"{control.as_close.value:.0%} of {control.kind} circuits come as close to the model"
+        for control in controls
+        if control.as_close.value > 0.05
+    ]
+    return found

@@ -1,0 +1,105 @@
+"""The smallest circuit that measures as faithful, among the prefixes of several orders of the edges.
+
+Edges with negative scores work against the answer. Counted like positive ones (Hanna et al. 2024) they make small circuits
+fall short, and counted less they make them overshoot; which weight needs the fewest edges differs from task to task, and
+faithfulness is not monotone in the number of edges. So for every weight
+
+1. prefixes of growing size are measured until one reaches the target and the next larger one does too (it *holds*);
+2. between the last size that fell short and that one, sizes are measured downwards, as long as they reach, twice finer;
+3. of all weights the smallest circuit is taken, edges on no path from embedding to logits not counted.
+
+A circuit reaches a target t when its faithfulness is within 1 − t of 1, above as well as below, and its distance pair by
+pair (`CurvePoint.closeness`) is at most twice that: an excess on one pair does not make up for a lack on another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from neuroscope import events
+from neuroscope.circuits.attribution import Scores
+from neuroscope.circuits.curve import SIZES, CurvePoint, measured, ranked
+from neuroscope.circuits.masked import MaskedModel
+from neuroscope.models.engines.protocol import BoolArray, IntArray
+
+#: How much a negative score counts compared with a positive one of the same size; one curve is measured for each.
+NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.3)
+_FINER = 4
+#: Sizes that differ by less are one size; circuits of fewer than 20 edges are told apart by single edges.
+_CLOSE_ENOUGH = 1.05
+#: Circuits this much smaller than one that was found on another curve are not looked at.
+_HOPELESS = 8
+
+
+def reaches(faithfulness: float, closeness: float, target: float) -> bool:
+    """Whether a measured circuit is as faithful as asked, on average and pair by pair."""
+    slack = 1 - target + 1e-9
+    return abs(1 - faithfulness) <= slack and 1 - closeness <= 2 * slack
+
+
+def smallest(masked: MaskedModel, scores: Scores, target: float) -> tuple[BoolArray, list[CurvePoint]]:
+    """The mask (channels, sources) of the smallest circuit that reaches the target and holds, and every point measured.
+
+    The whole graph always reaches it. Raises `CircuitError` where the pairs show no effect.
+    """
+    best: tuple[BoolArray, CurvePoint] | None = None
+    points: list[CurvePoint] = []
+    with events.progress("measuring circuits", total=len(NEGATIVE_WEIGHTS), unit="curves") as job:
+        for weight in NEGATIVE_WEIGHTS:
+            order = ranked(masked.graph, scores, weight)
+            at_most = masked.graph.edges if best is None else best[1].edges
+            line = _Line(masked, order, weight, target, from_size=1 if best is None else at_most // _HOPELESS)
+            found = line.smallest(at_most)
+            if found is not None and (best is None or found[1].edges < best[1].edges):
+                best = found
+            points += line.points
+            job.advance()
+    assert best is not None
+    return best[0], points
+
+
+@dataclass
+class _Line:
+    """The curve of one weight, measured where the search needs it."""
+
+    masked: MaskedModel
+    order: IntArray
+    weight: float
+    target: float
+    from_size: int
+    _known: dict[int, tuple[BoolArray, CurvePoint]] = field(default_factory=dict)
+
+    @property
+    def points(self) -> list[CurvePoint]:
+        return [self._known[count][1] for count in sorted(self._known)]
+
+    def smallest(self, at_most: int) -> tuple[BoolArray, CurvePoint] | None:
+        """The smallest circuit on this curve of at most `at_most` edges; None when none reaches the target."""
+        sizes = sorted({max(1, round(share * self.masked.graph.edges)) for share in SIZES})
+        sizes = [size for size in sizes if self.from_size <= size < at_most] + [at_most]
+        below = 0
+        for size, larger in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
+            if self._reaches(size) and self._reaches(larger):
+                return self._refined(below, size)
+            below = size
+        return None
+
+    def _refined(self, low: int, high: int) -> tuple[BoolArray, CurvePoint]:
+        for _ in range(2):
+            if high <= _CLOSE_ENOUGH * low:
+                break
+            inner = {int(size) for size in np.geomspace(max(low, 1), high, _FINER + 2)[:-1].round()}
+            for size in sorted((size for size in inner if low < size < high), reverse=True):
+                if not self._reaches(size):
+                    low = size
+                    break
+                high = size
+        return self._known[high]
+
+    def _reaches(self, count: int) -> bool:
+        if count not in self._known:
+            self._known[count] = measured(self.masked, self.order, count, self.weight)
+        point = self._known[count][1]
+        return reaches(point.faithfulness.value, point.closeness, self.target)
