@@ -16,13 +16,13 @@ from tests.backend.circuits.examples import handmade, induction_examples
 
 @pytest.fixture(scope="module")
 def circuit() -> Circuit:
-    return CircuitFinder(handmade(distractor=True), target=0.95).find_circuit("induction", induction_examples(36))
+    return CircuitFinder(handmade(distractor=True), target=0.95).find_circuit("induction", induction_examples(60))
 
 
 def assurance(circuit: Circuit) -> CircuitQualityAssurance:
     made = CircuitQualityAssurance(items=12, seeds=1)
     made.circuit = circuit
-    made.examples = induction_examples(30, seed=9)
+    made.examples = induction_examples(60, seed=9)
     return made
 
 
