@@ -30,6 +30,8 @@ _CHUNK = 128
 #: Examples that may be offered for each one wanted.
 _PATIENCE = 250
 _DEALS, _DEALS_OF_A_TASK = 40, 5
+#: Examples made for each that is kept, so that every template of the part is among them.
+_VARIETY = 3
 TEMPLATE = "template"
 
 
@@ -109,7 +111,11 @@ def generated_parts(generator: Generator, fits: Sequence[Fit], sizes: Sequence[i
     best: list[list[Example]] = []
     for attempt in range(_DEALS_OF_A_TASK):
         random = np.random.default_rng([seed, 1, attempt])
-        pools = {kind: _dealt(mine, values[kind], sizes, random) for kind, mine in lists.items()}
+        # Templates are dealt by number: some occur more often, and a part would otherwise hang on a single one.
+        pools = {
+            kind: _dealt(mine, dict.fromkeys(values[kind], 1) if kind == TEMPLATE else values[kind], sizes, random)
+            for kind, mine in lists.items()
+        }
         taken: dict[Ids, int] = {}
         parts = [
             _filled(Draw(np.random.default_rng([seed, 2 + part, attempt]), pools, part), generator, fits, size, part, taken)
@@ -195,11 +201,22 @@ def _filled(
             pairs.add(tuple(tokens))
             (spare if tokens[0] in cleans else kept).append(example)
             cleans.add(tokens[0])
-        if len(kept) >= size:
+        if len(kept) >= _VARIETY * size:
             break
-    kept = [*kept, *spare][:size]
+    kept = _varied([*kept, *spare])[:size]
     taken.update((ids, part) for example in kept for ids in _tokens(example, fits))
     return kept
+
+
+def _varied(examples: Sequence[Example]) -> list[Example]:
+    """The examples with their templates in turn, so that a rare template is not drowned by a frequent one."""
+    turns: Counter[str] = Counter()
+    order = []
+    for example in examples:
+        template = next((unit for unit in example.units if unit.startswith(f"{TEMPLATE}:")), "")
+        order.append(turns[template])
+        turns[template] += 1
+    return [examples[index] for index in np.argsort(order, kind="stable")]
 
 
 def divided(

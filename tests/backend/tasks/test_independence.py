@@ -90,7 +90,9 @@ def test_units_name_what_stands_in_the_prompts(task: Task) -> None:
 
 
 def test_the_same_seed_gives_the_same_parts_and_another_seed_others() -> None:
-    first, again, other = (Dataset.load_ioi_examples(4).parts_for_model(model("gpt2-medium"), (6, 6), seed) for seed in (1, 1, 2))
+    first, again, other = (
+        Dataset.load_ioi_examples(4).parts_for_model(model("gpt2-medium"), (6, 6), seed) for seed in (1, 1, 2)
+    )
     assert first.parts == again.parts
     assert first.parts != other.parts
 
@@ -106,7 +108,7 @@ def test_sizes_below_one_are_refused() -> None:
 
 
 def test_a_task_with_too_few_values_for_so_many_parts_says_so() -> None:
-    with pytest.raises(DatasetError, match="fewer parts|smaller parts"):
+    with pytest.raises(DatasetError, match=r"fewer parts|smaller parts"):
         Dataset.load("sentiment", 4).parts_for_model(model("gpt2-medium"), [20] * 9)
 
 
@@ -183,13 +185,16 @@ def test_corruptions_of_indirect_objects_do_what_they_say() -> None:
             receiver, giver = str(example.answer).strip(), str(example.wrong).strip()
             first, second, gives = names
             if corruption == "third_person":
-                assert {first, second} == {receiver, giver} and gives not in (receiver, giver)
+                assert {first, second} == {receiver, giver}
+                assert gives not in (receiver, giver)
             elif corruption == "abc":
                 assert len({first, second, gives, receiver, giver}) == 5
             elif corruption == "s2_io_flip":
-                assert {first, second} == {receiver, giver} and gives == receiver
+                assert {first, second} == {receiver, giver}
+                assert gives == receiver
             else:
-                assert gives in (first, second) and not {first, second} & {receiver, giver}
+                assert gives in (first, second)
+                assert not {first, second} & {receiver, giver}
                 assert (gives == second) == (example.meta["order"] == "ABBA")
 
 

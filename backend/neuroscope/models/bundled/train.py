@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from neuroscope.circuits.roles import repeat_scores
+from neuroscope.circuits.repeats import repeat_scores
 from neuroscope.errors import ModelLoadError
 from neuroscope.models.bundled.batches import batch
 from neuroscope.models.bundled.configs import NAMES, config
