@@ -32,6 +32,7 @@ _Numbers = NDArray[np.float64]
 
 #: The level at which a component is kept.
 _POOLED_ABOVE = 0.25
+_FEWEST_VALUES = 4
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def _similarities(units: Units) -> list[_Numbers]:
     """For each kind of unit ("kind:value") how many units every two rows (rows, rows) have in common.
 
     A unit that every row has makes no two rows more alike than others and is left out: what is estimated is then the mean
-    for that unit. So is a kind of which no two rows share a unit, and one that groups the rows as another does.
+    for that unit. So is a kind of fewer than `_FEWEST_VALUES` values, whose spread two or three values cannot tell: what is
+    estimated is the mean over these. So are a kind of which no two rows share a unit, and one that groups the rows as another.
     """
     common = frozenset.intersection(*map(frozenset, units))
     members: dict[str, dict[str, list[int]]] = {}
@@ -137,6 +139,8 @@ def _similarities(units: Units) -> list[_Numbers]:
             members.setdefault(kind if colon else "", {}).setdefault(unit, []).append(row)
     found: list[_Numbers] = []
     for _, kind in sorted(members.items()):
+        if len(kind) < _FEWEST_VALUES < len(units):
+            continue
         matrix = np.zeros((len(units), len(units)))
         for rows in kind.values():
             matrix[np.ix_(rows, rows)] += 1
