@@ -138,11 +138,11 @@ def _similarities(units: Units) -> list[_Numbers]:
             kind, colon, _ = unit.partition(":")
             members.setdefault(kind if colon else "", {}).setdefault(unit, []).append(row)
     found: list[_Numbers] = []
-    for _, kind in sorted(members.items()):
-        if len(kind) < _FEWEST_VALUES < len(units):
+    for values in (members[kind] for kind in sorted(members)):
+        if len(values) < _FEWEST_VALUES < len(units):
             continue
         matrix = np.zeros((len(units), len(units)))
-        for rows in kind.values():
+        for rows in values.values():
             matrix[np.ix_(rows, rows)] += 1
         shared = (matrix - np.diag(np.diag(matrix))).any()
         if shared and not any(np.array_equal(matrix, other) for other in found):
