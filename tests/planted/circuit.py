@@ -1,0 +1,53 @@
+"""A planted circuit: a model, examples, and the edges that the answer travels along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.pairs import PairBatch, make_pairs
+from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Site
+from neuroscope.tasks.dataset import Example
+
+
+@dataclass(frozen=True)
+class Planted:
+    """edges: (source, channel), as sites. blind: the scoring methods that cannot find it, for the reason that its module tells."""
+
+    name: str
+    model: TransformerModel
+    examples: list[Example]
+    edges: frozenset[tuple[str, str]]
+    blind: frozenset[str] = frozenset()
+
+    @cached_property
+    def graph(self) -> Graph:
+        return Graph.of(self.model.engine.anatomy)
+
+    @cached_property
+    def truth(self) -> BoolArray:
+        """(channels, sources)"""
+        mask = np.zeros_like(self.graph.valid)
+        for source, channel in self.edges:
+            mask[self.graph.channel_of(Site.parse(channel)), self.graph.source_of(Site.parse(source))] = True
+        assert (self.graph.pruned(mask) == mask).all(), "an edge lies on no path"
+        return mask
+
+    @cached_property
+    def pairs(self) -> PairBatch:
+        return make_pairs(self.model, self.examples)
+
+
+def words(vocabulary: list[str]) -> PreTrainedTokenizerFast:
+    """A tokenizer of words apart by spaces; the first word pads."""
+    numbers = {word: number for number, word in enumerate(vocabulary)}
+    tokens = Tokenizer(models.WordLevel(numbers, unk_token=vocabulary[0]))
+    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token=vocabulary[0])
