@@ -4,13 +4,14 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo peers test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: demo peers truth test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
 	@echo "make test      install, then lint, types, import contracts and the whole test suite"
 	@echo "make test-smalltalk   the image's side, on GNU Smalltalk"
 	@echo "make peers     the tools that benchmarks/ compares with, in environments of their own"
+	@echo "make truth     conclusions held against planted circuits, and against models and data with nothing in them"
 	@echo "make check     lint, types and import contracts only"
 	@echo "make format    let ruff rewrite the sources"
 
@@ -33,6 +34,9 @@ test: check
 test-smalltalk: $(STAMP)
 	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }
 	$(BIN)/python -m pytest tests/pharo
+
+truth: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.truth
 
 # TransformerLens 4 with nnsight, and circuitkit with TransformerLens 3, do not go together.
 peers: .venv-lens/.installed .venv-circuitkit/.installed

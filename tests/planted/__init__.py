@@ -16,6 +16,7 @@ from tests.planted.circuit import Planted
 CIRCUITS: dict[str, Callable[..., Planted]] = {
     "induction": induction.planted,
     "or": gates.either,
+    "or, both on": gates.either_redundant,
     "or in one head": gates.either_in_one_head,
     "and": gates.both,
     "indirect object, negative mover": names.planted,

@@ -19,13 +19,17 @@ from neuroscope.tasks.dataset import Example
 
 @dataclass(frozen=True)
 class Planted:
-    """edges: (source, channel), as sites. blind: the scoring methods that cannot find it, for the reason that its module tells."""
+    """edges: (source, channel), as sites. blind: the scoring methods that cannot find it, for the reason that its module tells.
+
+    redundant: a part of the edges does the whole task, because other edges stand in for the rest.
+    """
 
     name: str
     model: TransformerModel
     examples: list[Example]
     edges: frozenset[tuple[str, str]]
     blind: frozenset[str] = frozenset()
+    redundant: bool = False
 
     @cached_property
     def graph(self) -> Graph:

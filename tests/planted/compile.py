@@ -27,7 +27,9 @@ def main() -> None:
     config = model.model_config
     assert config.layer_norm is False
     arrays: dict[str, Any] = {
-        f"{module}/{name}": np.asarray(value, dtype=np.float32) for module, found in model.params.items() for name, value in found.items()
+        f"{module}/{name}": np.asarray(value, dtype=np.float32)
+        for module, found in model.params.items()
+        for name, value in found.items()
     }
     encoding = model.input_encoder.encoding_map
     arrays["vocabulary"] = np.array(sorted(encoding, key=encoding.get))

@@ -4,6 +4,9 @@ Layer 0, head 0 looks for P and writes a flag, head 1 for Q; where there is none
 layer 1 is the gate. OR is saturated: one flag is enough, and at the clean prompt the gate is flat whatever is on, so that the
 gradient there says nothing (`eap` is blind). Some clean prompts have only P, some only Q, some both, so both branches matter.
 
+In `either_redundant` every clean prompt has both. Either branch is enough, so patching an edge of one alone does nothing
+(`exact` is blind too), and a circuit that has only one of them is as faithful as the model, but not complete.
+
 In `either_in_one_head` one head looks everywhere alike and writes how much of P and Q there is: three edges in a row.
 """
 
@@ -32,6 +35,13 @@ def either(n: int = 60, *, seed: int = 0) -> Planted:
     return Planted("or", made.finished("or"), examples, frozenset(_TWO_HEADS), frozenset({"eap"}))
 
 
+def either_redundant(n: int = 60, *, seed: int = 0) -> Planted:
+    made = _with_flags(looking=True)
+    _clip(made, slope=8, low=2, high=6)
+    name, blind = "or, both on", frozenset({"eap", "exact"})
+    return Planted(name, made.finished(name), _examples(n, seed, [("PQ", "")]), frozenset(_TWO_HEADS), blind, redundant=True)
+
+
 def either_in_one_head(n: int = 60, *, seed: int = 0) -> Planted:
     made = _with_flags(looking=False)
     _clip(made, slope=8 * LENGTH, low=2, high=6)
@@ -52,13 +62,21 @@ def _token(name: str) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
 
 
 def _with_flags(*, looking: bool) -> HandSet:
-    made = HandSet(VOCABULARY, positions=LENGTH, parts={"token": len(VOCABULARY), "flag": 1, "answer": 1}, d_head=len(VOCABULARY))
+    made = HandSet(
+        VOCABULARY, positions=LENGTH, parts={"token": len(VOCABULARY), "flag": 1, "answer": 1}, d_head=len(VOCABULARY)
+    )
     made.embed("token", np.eye(len(VOCABULARY)))
     if looking:
         for head, name in enumerate("PQ"):
             key = {"token": 8 * _token(name) + 4 * _token("^")}
             made.head(
-                0, head, query={"token": 0 * _token(name)}, query_bias=np.ones(1), key=key, value={"token": _token(name)}, writes="flag"
+                0,
+                head,
+                query={"token": 0 * _token(name)},
+                query_bias=np.ones(1),
+                key=key,
+                value={"token": _token(name)},
+                writes="flag",
             )
     else:
         nothing = {"token": 0 * _token("P")}

@@ -31,7 +31,14 @@ class HandSet:
     """A GPT-2 in the making. Whatever is not set by hand becomes a distractor when it is finished."""
 
     def __init__(
-        self, vocabulary: list[str], *, positions: int, parts: Mapping[str, int], layers: int = 3, heads: int = 4, d_head: int = 1
+        self,
+        vocabulary: list[str],
+        *,
+        positions: int,
+        parts: Mapping[str, int],
+        layers: int = 3,
+        heads: int = 4,
+        d_head: int = 1,
     ) -> None:
         self.vocabulary, self.layers, self.heads = vocabulary, layers, heads
         self.places: dict[str, slice] = {}

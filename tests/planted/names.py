@@ -66,4 +66,6 @@ def planted(n: int = 60, *, seed: int = 0) -> Planted:
         *(("1.headOutput[0]", f"2.query[{head}]") for head in (0, 1)),
         *((f"2.headOutput[{head}]", "logits") for head in (0, 1)),
     }
-    return Planted("indirect object", made.finished("indirect object, negative mover"), examples, frozenset(edges))
+    return Planted(
+        "indirect object, negative mover", made.finished("indirect object, negative mover"), examples, frozenset(edges)
+    )

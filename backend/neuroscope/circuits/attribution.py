@@ -11,6 +11,11 @@ projection and its normalisation. The methods differ in the inputs at which they
 `eap_ig`               K prompts between baseline and clean embedding, x_i = x_base + α_i (x_clean − x_base)
 `eap_ig_activations`   for each source, the clean prompt with that source's write between baseline and clean
 `exact`                none: every edge is patched (`edges.edge_effects`)
+`hybrid`               those of `eap_ig` and none: see `_hybrid`
+`auto`                 `hybrid` on graphs so small that every edge can be patched (`PATCHED`), else `eap_ig`
+
+Gradients say nothing where a softmax or a gate is saturated, whatever the steps; patching an edge alone says nothing where
+another edge stands in for it. Each of the two finds what the other misses.
 
 α_1 … α_K sample the integral over the way from baseline (0) to clean (1) by a rule:
 
@@ -24,7 +29,7 @@ projection and its normalisation. The methods differ in the inputs at which they
    with the differences of all earlier sources in one matrix product. No source × channel array of vectors is kept.
 
 Sources: Nanda 2023, "Attribution patching"; Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in
-Faithfulness" (EAP-IG, on inputs and on activations).
+Faithfulness" (EAP-IG, on inputs and on activations); ensembles of scores: Mondorf et al. 2025.
 """
 
 from __future__ import annotations
@@ -45,7 +50,11 @@ from neuroscope.models.sites import Component, Site
 
 Scores = NDArray[np.float64]
 
-METHODS = ("eap_ig", "eap", "eap_ig_activations", "exact")
+METHODS = ("auto", "eap_ig", "eap", "eap_ig_activations", "exact", "hybrid")
+#: `auto` patches every edge where that is at most so many runs: the graph's edges times the pairs.
+PATCHED = 20_000
+#: An exact effect smaller than this share of the largest one does not tell its sign.
+_SILENT = 0.01
 #: Where in each of the K parts of the way from baseline to clean the gradient is taken.
 _PLACES = {"midpoint": 0.5, "hanna": 0.0, "paper": 1.0}
 RULES = tuple(_PLACES)
@@ -59,6 +68,14 @@ def checked_method(name: str) -> str:
     if found is None:
         raise ArgumentError(f"There is no scoring method {name!r}.", remedy=did_you_mean(str(name), METHODS, listing="Methods"))
     return found
+
+
+def chosen_method(name: str, graph: Graph, pairs: int) -> str:
+    """The method that a name stands for with so many pairs: `auto` is decided, any other name stays."""
+    method = checked_method(name)
+    if method != "auto":
+        return method
+    return "hybrid" if graph.edges * pairs <= PATCHED else "eap_ig"
 
 
 def checked_rule(name: str) -> str:
@@ -80,7 +97,7 @@ def edge_scores(
     engine: Engine,
     pairs: PairBatch,
     *,
-    method: str = "eap_ig",
+    method: str = "auto",
     steps: int = 5,
     rule: str = "midpoint",
     ablation: str = "corrupt",
@@ -88,15 +105,21 @@ def edge_scores(
 ) -> Scores:
     """Scores (channels, sources), averaged over pairs; zero where there is no edge.
 
-    method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to the two methods of integrated gradients only.
+    method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to integrated gradients only.
     With the ablations `mean` and `resample` the baseline is that of the pairs which run together. Raises `ArgumentError`
     for a method or a rule that does not exist and for fewer than one step, `NonFiniteActivationError` when a gradient is
     not finite.
     """
-    method, at = checked_method(method), path(rule, steps)
+    graph, at = Graph.of(engine.anatomy), path(rule, steps)
+    method = chosen_method(method, graph, pairs.rows)
+    if method == "hybrid":
+        return _hybrid(
+            edge_scores(engine, pairs, method="exact", ablation=ablation, seed=seed),
+            edge_scores(engine, pairs, method="eap_ig", steps=steps, rule=rule, ablation=ablation, seed=seed),
+        )
     if method == "eap":
         at = [1.0]
-    graph, steps = Graph.of(engine.anatomy), len(at)
+    steps = len(at)
     total = np.zeros((graph.channels, graph.sources))
     share = ablation == "corrupt"
     positions = pairs.clean.positions - (pairs.shared_columns if share else 0)
@@ -125,6 +148,13 @@ def node_scores(scores: Scores) -> NDArray[np.float64]:
     A write reaches every later channel unchanged, so the gradient at the write is the sum of the channels' gradients.
     """
     return scores.sum(0)
+
+
+def _hybrid(exact: Scores, gradients: Scores) -> Scores:
+    """Of each edge the larger score in size, with the sign of its exact effect where that is not silent."""
+    size = np.maximum(np.abs(exact), np.abs(gradients))
+    heard = np.abs(exact) > _SILENT * np.abs(exact).max()
+    return size * np.sign(np.where(heard, exact, gradients))
 
 
 def source_differences(graph: Graph, runs: PairRuns, baseline: Baseline) -> Array:

@@ -281,7 +281,9 @@ def _united(parts: Sequence[tuple[Circuit, int]], model: TransformerModel) -> tu
     """The union of the circuits (highest priority first) without the edges that lost a conflict."""
     scored = []
     for circuit, priority in parts:
-        scores = edge_scores(model.engine, circuit.pairs, steps=_STEPS) if len(parts) > 1 else circuit.mask * 1.0
+        scores: Scores = circuit.mask * 1.0
+        if len(parts) > 1:
+            scores = edge_scores(model.engine, circuit.pairs, method="eap_ig", steps=_STEPS)
         scored.append(_Part(circuit, priority, scores / np.abs(scores).sum()))
     graph = Graph.of(model.architecture)
     union = np.any([part.circuit.mask for part in scored], axis=0)

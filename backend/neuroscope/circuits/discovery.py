@@ -345,7 +345,7 @@ def journaled_scores(model: TransformerModel, pairs: PairBatch, journal: Journal
             job.advance(done)
         for first in range(done, pairs.rows, _BATCH):
             part = pairs.take(slice(first, first + _BATCH))
-            total = total + edge_scores(model.engine, part) * part.rows
+            total = total + edge_scores(model.engine, part, method="eap_ig") * part.rows
             journal.save("scores", first + part.rows, {"total": total})
             job.advance(part.rows)
     return total / pairs.rows

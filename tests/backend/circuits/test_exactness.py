@@ -168,7 +168,7 @@ def test_every_metric_can_be_patched_and_attributed(engine: TorchEngine, metric:
     if metric == "kl":
         assert masked.clean == pytest.approx(np.zeros(pairs.rows), abs=1e-9)
         assert (masked.empty < 0).all()
-    scores = edge_scores(engine, pairs, steps=3)
+    scores = edge_scores(engine, pairs, method="eap_ig", steps=3)
     graph = masked.graph
     edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
     exact = edge_effects(engine, pairs, edges).mean(1)
@@ -297,6 +297,6 @@ def test_node_scores_are_the_gradient_at_the_write(engine: TorchEngine) -> None:
 def test_attribution_follows_the_ablation(engine: TorchEngine, ablation: str) -> None:
     pairs = random_pairs()
     exact = edge_scores(engine, pairs, method="exact", ablation=ablation)
-    scores = edge_scores(engine, pairs, ablation=ablation)
+    scores = edge_scores(engine, pairs, method="eap_ig", ablation=ablation)
     valid = Graph.of(engine.anatomy).valid
     assert spearmanr(np.abs(scores[valid]), np.abs(exact[valid]))[0] > 0.7
