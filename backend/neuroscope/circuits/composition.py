@@ -281,7 +281,7 @@ def _united(parts: Sequence[tuple[Circuit, int]], model: TransformerModel) -> tu
     """The union of the circuits (highest priority first) without the edges that lost a conflict."""
     scored = []
     for circuit, priority in parts:
-        scores: Scores = circuit.mask * 1.0
+        scores: Scores = circuit.mask.astype(np.float64)
         if len(parts) > 1:
             scores = edge_scores(model.engine, circuit.pairs, method="eap_ig", steps=_STEPS)
         scored.append(_Part(circuit, priority, scores / np.abs(scores).sum()))
