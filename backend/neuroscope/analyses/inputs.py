@@ -120,9 +120,9 @@ def swapped(model: TransformerModel, prompt: str) -> Dataset:
     batch = model.encode([prompt, *others])
     logits = model.engine.forward(batch, logits=LogitRequest.last(batch)).logits
     found = model.engine.ops.to_numpy(logits).argmax(-1)
-    answer = model.tokenizer.decode([int(found[0])])
+    answer = model.token_text(found[0])
     examples = [
-        Example(prompt, corrupt=other, answer=answer, wrong=model.tokenizer.decode([int(token)]))
+        Example(prompt, corrupt=other, answer=answer, wrong=model.token_text(token))
         for other, token in zip(others, found[1:], strict=True)
         if token != found[0]
     ]

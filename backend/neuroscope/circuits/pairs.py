@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope.errors import DatasetError
+from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.engines.protocol import IntArray, TokenBatch
+from neuroscope.models.text import example_token
 from neuroscope.tasks.metrics import PromptMetric, checked_metric
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
             )
         cleans.append(clean)
         corrupts.append(corrupt)
-        answers.append(_single(model, example.answer, number))
-        wrongs.append(_single(model, example.wrong, number) if example.wrong is not None else answers[-1])
+        answers.append(_single(model, example, example.answer, number))
+        wrongs.append(_single(model, example, example.wrong, number) if example.wrong is not None else answers[-1])
     if name == "logit_difference" and answers == wrongs:
         raise DatasetError(
             "No example names a wrong answer, which the metric logit_difference needs.",
@@ -110,12 +111,12 @@ def _ids(model: TransformerModel, text: str) -> list[int]:
     return [int(token) for token in model.encode(text).ids[0]]
 
 
-def _single(model: TransformerModel, text: str, number: int) -> int:
-    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1:
-        pieces = [model.tokenizer.decode([token]) for token in ids]
+def _single(model: TransformerModel, example: Any, text: str, number: int) -> int:
+    """The token that an answer is behind the example's prompts."""
+    try:
+        return example_token(model.tokenizer, example.clean, example.corrupt, text)
+    except ArgumentError as error:
         raise DatasetError(
-            f"Example {number}: the answer {text!r} is {len(ids)} tokens here ({pieces}), and the metric needs one.",
-            remedy="Use answers of one token; `dataset.for_model(model)` keeps only such examples.",
-        )
-    return int(ids[0])
+            f"Example {number}: {error.message}",
+            remedy=f"{error.remedy} `dataset.for_model(model)` keeps only examples that fit.",
+        ) from error

@@ -220,5 +220,5 @@ class ActivationPatcher(Instrument):
         sites = [Site(layer, Component.RESIDUAL, position=p) for layer in range(layers) for p in range(length)]
         metric = sweep(runs, corrupt, clean, sites, name="mapping the residual stream").mean(1)
         shares = (metric - corrupt.metric.mean()) / (clean.metric.mean() - corrupt.metric.mean())
-        tokens = [self._model.tokenizer.decode([int(token)]) for token in runs.pairs.clean.ids[0]]
+        tokens = [self._model.token_text(token) for token in runs.pairs.clean.ids[0]]
         return ResidualMap(shares.reshape(layers, length).tolist(), tokens, runs.rows)

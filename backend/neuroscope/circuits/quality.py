@@ -279,9 +279,9 @@ class CircuitQualityAssurance:
         refused = 0
         size = engine.rows_that_fit(64)
         for first in range(0, len(prompts), size):
-            part = harmful[first : first + size]
-            batch = model.encode(prompts[first : first + size], side="left")
-            tokens = np.array([[model.token(str(example.answer)), model.token(str(example.wrong))] for example in part])
+            part = list(zip(prompts, harmful, strict=True))[first : first + size]
+            batch = model.encode([prompt for prompt, _ in part], side="left")
+            tokens = np.array([[model.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in part])
             logits = engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch, tokens)).logits)
             refused += int((logits[:, 0] > logits[:, 1]).sum())
         return wilson(refused, len(prompts))

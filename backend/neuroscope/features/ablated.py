@@ -122,7 +122,7 @@ def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list
 
 
 def _tokens(model: TransformerModel, examples: Sequence[Example]) -> IntArray:
-    return np.array([[model.token(str(each.answer)), model.token(str(each.wrong))] for each in examples])
+    return np.array([[model.answer_token(each.clean, str(text)) for text in (each.answer, each.wrong)] for each in examples])
 
 
 def _scores(model: TransformerModel, logits: Array, tokens: IntArray) -> Scores:

@@ -305,8 +305,7 @@ class FeatureEntanglementAnalyzer(Instrument):
                 run = model.engine.forward(batch, capture=sites, logits=None, stop=max(unit.layer for unit in units) + 1)
                 values = {site: model.engine.ops.to_numpy(run[site]) for site in sites}
                 tokens = [
-                    [model.tokenizer.decode([int(token)]) for token in ids[real]]
-                    for ids, real in zip(batch.ids, batch.real, strict=True)
+                    [model.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)
                 ]
                 for unit, mine in zip(units, found, strict=True):
                     read = unit.read(values[Site(unit.layer, unit.component)])

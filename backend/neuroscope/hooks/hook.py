@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroscope.errors import HookError, NeuroScopeError, NonFiniteActivationError
-from neuroscope.models.engines.protocol import Array, ArrayOps, EditScope, Phase
-from neuroscope.models.sites import ATTENTION_MATRICES, Site
+from neuroscope.models.engines.protocol import Array, ArrayOps, BoolArray, EditScope, Phase
+from neuroscope.models.sites import ATTENTION_MATRICES, Component, Site, real_cells
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 
@@ -175,7 +175,7 @@ class ActivationHook:
     def apply(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> tuple[Array, bool]:
         """The activations to use, and whether they differ from `array`."""
         whole = self._arguments == 1
-        new = self._call(ops.copy(array), ops) if whole else self._by_position(array, scope, context, ops)
+        new = self._whole(array, scope, ops) if whole else self._by_position(array, scope, context, ops)
         if not ops.is_finite(new):
             raise NonFiniteActivationError(
                 f"{self.name} answered NaN or infinite activations at {self._site}.",
@@ -183,6 +183,13 @@ class ActivationHook:
                 remedy="Look at what the action computes; the model was left as it was.",
             )
         return new, not ops.equal(new, array)
+
+    def _whole(self, array: Array, scope: EditScope, ops: ArrayOps) -> Array:
+        """Call the action once, with an array that knows its padding."""
+        padded = scope.batch.padded and scope.phase is not Phase.DECODE and scope.first_position == 0
+        at_one = self._site.component is Component.LOGITS and array.ndim == 2  # of each row's last token alone
+        cells = real_cells(self._site, scope.batch.real) if padded and not at_one else None
+        return self._call(ops.copy(array), ops, real=cells)
 
     def _by_position(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> Array:
         """Call the action for each real token with its own array."""
@@ -206,8 +213,15 @@ class ActivationHook:
             changed.append(line[0][None] if len(line) == 1 else ops.stack(line, 0))
         return changed[0][None] if len(changed) == 1 else ops.stack(changed, 0)
 
-    def _call(self, array: Array, ops: ArrayOps, token: int = 0, context: HookContext | None = None) -> Array:
-        arguments = (ActivationTensor(array, ops), token, context)[: self._arguments]
+    def _call(
+        self,
+        array: Array,
+        ops: ArrayOps,
+        token: int = 0,
+        context: HookContext | None = None,
+        real: BoolArray | None = None,
+    ) -> Array:
+        arguments = (ActivationTensor(array, ops, real), token, context)[: self._arguments]
         answer = self._guarded("action", self._action, *arguments)
         shape = tuple(array.shape)
         if isinstance(answer, ActivationTensor):

@@ -198,8 +198,8 @@ def attribute_logits(
     parts.sort(key=lambda part: -abs(part.value.value))
     return LogitAttribution(
         prompts=list(prompts),
-        answers=[model.tokenizer.decode([int(token)]) for token in answers],
-        wrongs=[model.tokenizer.decode([int(token)]) for token in wrongs],
+        answers=[model.token_text(token) for token in answers],
+        wrongs=[model.token_text(token) for token in wrongs],
         lead=mean(found.lead, seed=seed),
         embedding=float(found.embedding.mean()),
         constant=float(found.constant.mean()),

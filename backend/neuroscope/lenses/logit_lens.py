@@ -93,7 +93,7 @@ def logit_lens(model: TransformerModel, text: str) -> LogitLens:
         text=text,
         tokens=model.tokens(text),
         layers=["embedding", *map(str, range(layers))],
-        top=[[model.tokenizer.decode([int(token)]) for token in row] for row in table],
+        top=[[model.token_text(token) for token in row] for row in table],
         probability=np.stack(probabilities).tolist(),
         final_probability=np.stack(finals).tolist(),
         kl=np.maximum(np.stack(divergences), 0.0).tolist(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,10 @@ from neuroscope import events
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError, did_you_mean
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.engines.protocol import Engine
+from neuroscope.models.folder import ModelFolder
 from neuroscope.models.resolve import ModelSource, not_found
-from neuroscope.models.resolve_files import safetensors_files
+from neuroscope.models.resolve_files import INDEX, SINGLE, pickled_files, safetensors_files
+from neuroscope.models.tokenizers import complete
 
 
 @dataclass(frozen=True)
@@ -64,11 +65,13 @@ def load(
     if dtype not in loader.dtypes:
         raise ArgumentError(f"There is no type {dtype!r}.", remedy=did_you_mean(dtype, loader.dtypes, listing="Types"))
     folder = _folder(source, revision)
-    checkpoint = Checkpoint(folder, _config(folder, loader.architectures), _weight_files(folder, allow_pickle))
+    files = ModelFolder(folder)
+    checkpoint = Checkpoint(folder, _config(files, loader.architectures), _weight_files(folder, allow_pickle))
     with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
-        tokenizer = loader.tokenizer(folder)
+        tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
         engine = loader.engine(checkpoint, dtype, device)
+        engine.end_tokens = files.end_tokens
         job.advance()
         digest = hashlib.sha256("".join(file_hash(path) for path in checkpoint.weights).encode()).hexdigest()
         job.advance()
@@ -94,32 +97,40 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
         raise not_found(source, f"the hub could not be reached ({type(error).__name__}).") from error
 
 
-def _config(folder: Path, architectures: Collection[str]) -> dict[str, Any]:
-    path = folder / "config.json"
+def _config(files: ModelFolder, architectures: Collection[str]) -> dict[str, Any]:
+    folder = files.path
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        kind = config["model_type"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelLoadError(f"{path} is no model configuration: {error}", remedy="Save the model again.") from error
+        kind = files.config["model_type"]
+    except KeyError as error:
+        raise ModelLoadError(
+            f"{folder / 'config.json'} is no model configuration: it has no model_type.", remedy="Save the model again."
+        ) from error
     if kind not in architectures:
         raise UnsupportedArchitectureError(
             f"{folder.name} is of the architecture {kind!r}, which no anatomy describes.",
             remedy=f"Supported: {', '.join(sorted(architectures))}.",
         )
-    return config
+    return files.config
 
 
 def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
     safe = safetensors_files(folder)
     if safe:
         return safe
-    pickled = sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    pickled = pickled_files(folder)
     if pickled and allow_pickle:
         return pickled
-    if pickled:
+    pickled = pickled or sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
+    if pickled and not allow_pickle:
         raise ModelLoadError(
             f"{folder} has its weights only as {pickled[0].name}, a pickle, which can run any code when it is loaded.",
             remedy="If you trust it, pass allow_pickle=True; better, convert it to safetensors.",
+        )
+    others = sorted([*folder.glob("*.safetensors"), *pickled])
+    if others:
+        raise ModelLoadError(
+            f"{folder} holds {others[0].name}, but neither {SINGLE} nor an index that names its weights.",
+            remedy=f"Rename the file to {SINGLE}, or add {INDEX}.",
         )
     raise ModelLoadError(f"{folder} has no weights.", remedy="A model folder holds *.safetensors beside config.json.")
 

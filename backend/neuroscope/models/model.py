@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,7 +21,10 @@ from neuroscope.models.engines.protocol import (
     Step,
     TokenBatch,
 )
+from neuroscope.models.generation import TextStream, Written
 from neuroscope.models.sites import Component, Site
+from neuroscope.models.text import ChatText, Texts, answer_token, continuation
+from neuroscope.models.token_texts import TokenTexts
 from neuroscope.models.weights import WeightSite, WeightView, hash_of
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
@@ -59,7 +63,7 @@ class TransformerModel:
         dtype: str = "float32",
         allow_pickle: bool = False,
         revision: str | None = None,
-    ) -> TransformerModel:
+    ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
         Raises `ModelNotFoundError` (says where it looked), `ModelLoadError`, `UnsupportedArchitectureError`.
@@ -76,13 +80,12 @@ class TransformerModel:
             )
 
         shared = registry.current()
-        if shared is None:
-            return load()
-        loaded = shared.get((chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision), load)
+        key = (chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision)
+        loaded = load() if shared is None else shared.get(key, load)
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash)
 
     @classmethod
-    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False) -> TransformerModel:
+    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False) -> Self:
         """A model that `save:` wrote, with its persistent hooks, its task type and its steering vectors.
 
         Hooks that are Python functions are looked up in modules that are loaded; `allow_imports` imports what is not. Raises
@@ -153,9 +156,14 @@ class TransformerModel:
 
     @python_only
     def encode(self, texts: str | Sequence[str], *, side: str = "right") -> TokenBatch:
-        """Token ids of one text or several, with the special tokens the tokenizer adds, padded on `side`."""
+        """Token ids of one text or several, each ready to be gone on with, padded on `side`.
+
+        With the special tokens that the tokenizer puts before a text, once (`neuroscope.models.text`). Raises
+        `ArgumentError` for a text without tokens.
+        """
         texts = [texts] if isinstance(texts, str) else list(texts)
-        rows = [list(self._tokenizer(text)["input_ids"]) for text in texts]
+        known = Texts(self._tokenizer)
+        rows = [known.prompt(text) for text in texts]
         for text, row in zip(texts, rows, strict=True):
             if not row:
                 raise ArgumentError(f"The text {text!r} has no tokens.", remedy="Give at least one token.")
@@ -164,7 +172,12 @@ class TransformerModel:
 
     def tokens(self, text: str) -> list[str]:
         """The text's tokens, each as text."""
-        return [self._tokenizer.decode([int(token)]) for token in self.encode(text).ids[0]]
+        return [self.token_text(token) for token in self.encode(text).ids[0]]
+
+    @python_only
+    def token_text(self, token: int) -> str:
+        """One token as text, with the space it may begin with; bytes that are part of a character as `\\xe2`."""
+        return TokenTexts.of(self._tokenizer).text(int(token))
 
     @property
     @python_only
@@ -173,23 +186,36 @@ class TransformerModel:
 
     @python_only
     def token(self, text: str) -> int:
-        """The id of a text that is one token; `ArgumentError` when it is none or several."""
-        ids = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise ArgumentError(f"{text!r} is {len(ids)} tokens for {self._name}, not one.")
-        return int(ids[0])
+        """The id of a text that is one token within other text; `ArgumentError` when it is none or several."""
+        return Texts(self._tokenizer).token(text, self._name)
 
     @python_only
-    def chat_prompt(self, request: str) -> str:
-        """A request in the model's own chat template, up to where its reply begins; `ArgumentError` without a template."""
+    def answer_token(self, prompt: str, answer: str) -> int:
+        """The one token that an answer is behind its prompt, tokenised together.
+
+        Raises `ArgumentError` where the answer is several tokens, joins with the end of the prompt, or lacks its space.
+        """
+        return answer_token(self._tokenizer, prompt, answer)
+
+    @python_only
+    def chat_prompt(self, request: str | Sequence[Mapping[str, str]]) -> ChatText:
+        """A request, or messages with `role` and `content`, in the model's own chat template, up to where its reply begins.
+
+        Raises `ArgumentError` without a template, and for messages that the template refuses.
+        """
         if not self.has_chat_template:
             raise ArgumentError(f"{self._name} has no chat template.", remedy="Give the whole prompt as text.")
-        messages = [{"role": "user", "content": request}]
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        messages = [{"role": "user", "content": request}] if isinstance(request, str) else [dict(one) for one in request]
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a program of the model's makers and may refuse in its own way
+            raise ArgumentError(f"The chat template of {self._name} refuses these messages: {error}") from error
+        return ChatText(text)
 
     @python_only
-    def decode(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=True))
+    def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
+        """Tokens as text without special tokens; behind the tokens `after`, whose text is left out."""
+        return continuation(self._tokenizer, after, ids)
 
     # --- runs -----------------------------------------------------------------------------------------------------
 
@@ -223,11 +249,8 @@ class TransformerModel:
         wanted = [Site.parse(site) for site in sites] if sites is not None else self._usual_sites()
         batch = self.encode(prompts)
         run = self.run(batch, wanted, logits=None, task_type=task_type)
-        texts = [
-            [self._tokenizer.decode([int(token)]) for token in ids[real]]
-            for ids, real in zip(batch.ids, batch.real, strict=True)
-        ]
-        return ActivationCache(run.activations, self._engine.ops, texts)
+        texts = [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
+        return ActivationCache(run.activations, self._engine.ops, texts, batch.real)
 
     def _usual_sites(self) -> list[Site]:
         kinds = (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
@@ -240,7 +263,36 @@ class TransformerModel:
         ops = self._engine.ops
         logs = ops.to_numpy(ops.log_softmax(run.logits))[0]
         best = np.argsort(-logs)[: max(1, int(count))]
-        return [(self._tokenizer.decode([int(token)]), float(np.exp(logs[token]))) for token in best]
+        return [(self.token_text(token), float(np.exp(logs[token]))) for token in best]
+
+    @python_only
+    def written(
+        self,
+        prompt: str | TokenBatch,
+        settings: GenerationSettings,
+        sites: Sequence[Site | str] = (),
+        *,
+        task_type: str | None = None,
+    ) -> Generator[Written]:
+        """Generate step by step with the model's hooks, capturing `sites`: each token with its text and why it is the last.
+
+        Asked for one more after the last, it raises `InertHookError` where a hook never fired. Raises `ArgumentError` for
+        several prompts at once: see `continuations`.
+        """
+        batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
+        if batch.rows != 1:
+            raise ArgumentError(f"{batch.rows} prompts are not one text.", remedy="Use `stream`, or `continuations`.")
+        text = TextStream(self._tokenizer, batch.ids[0][batch.real[0]], settings.stop)
+        last = settings.max_tokens - 1
+        with closing(self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped)) as steps:
+            for step in steps:
+                token, offset = int(step.tokens[0]), text.offset
+                ended = token in settings.end_tokens
+                shown = "" if ended else text.add(token)
+                finish = "stop" if ended or text.stopped else "length" if step.index == last else None
+                if finish is not None and not text.stopped:
+                    shown += text.rest()
+                yield Written(step, token, shown, offset, finish)
 
     @python_only
     def stream(
@@ -251,12 +303,34 @@ class TransformerModel:
         *,
         task_type: str | None = None,
     ) -> Generator[Step]:
-        """Generate step by step with the model's hooks, capturing `sites` at every step."""
+        """Generate step by step with the model's hooks, capturing `sites` at every step. Stop texts end a single prompt only."""
         batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
-        text = prompt if isinstance(prompt, str) else None
+        if batch.rows > 1 and settings.stop:
+            raise ArgumentError("Stop texts end the generation of one prompt, not of several.", remedy="Give one prompt.")
+        if settings.stop:
+            with closing(self.written(prompt, settings, sites, task_type=task_type)) as written:
+                for piece in written:
+                    yield piece.step
+        else:
+            yield from self._steps(batch, settings, sites, prompt, task_type, lambda: False)
+
+    def _steps(
+        self,
+        batch: TokenBatch,
+        settings: GenerationSettings,
+        sites: Sequence[Site | str],
+        prompt: str | TokenBatch,
+        task_type: str | None,
+        ended: Callable[[], bool],
+    ) -> Generator[Step]:
+        """The engine's steps until it ends or `ended` says so; either way, inert hooks are told."""
         parsed = [Site.parse(site) for site in sites]
+        text = prompt if isinstance(prompt, str) else None
         with self._hook_manager.edits(prompt=text, task_type=task_type or self.task_type) as edits:
-            yield from self._engine.generate(batch, settings, capture=parsed, edits=edits)
+            for step in self._engine.generate(batch, settings, capture=parsed, edits=edits):
+                yield step
+                if ended():
+                    return
 
     def generate(
         self,
@@ -268,28 +342,24 @@ class TransformerModel:
         stop: Sequence[str] | str = (),
         task_type: str | None = None,
     ) -> str:
-        """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it."""
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
+        """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it.
+
+        It ends at an end token too, as in `end_tokens`. Raises `InertHookError` for a hook that never fired.
+        """
         settings = GenerationSettings(
             max_tokens=max_tokens,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
-            stop=stops,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
             end_tokens=self.end_tokens,
         )
-        ids: list[int] = []
-        text = ""
+        parts: list[str] = []
         with events.progress("generating", total=max_tokens, unit="tokens") as job:
-            for step in self.stream(prompt, settings, task_type=task_type):
-                ids.append(int(step.tokens[0]))
-                if stops:
-                    text = self.decode(ids)
-                    cut = min((text.find(s) for s in stops if s in text), default=-1)
-                    if cut >= 0:
-                        return text[:cut]
+            for piece in self.written(prompt, settings, task_type=task_type):
+                parts.append(piece.text)
                 job.advance()
-        return self.decode(ids)
+        return "".join(parts)
 
     @python_only
     def continuations(self, prompts: Sequence[str], max_tokens: int, *, task_type: str | None = None) -> list[str]:
@@ -301,14 +371,16 @@ class TransformerModel:
         ends = {-1, *self.end_tokens}
         rows = [[int(tokens[row]) for tokens in steps] for row in range(batch.rows)]
         cut = [next((at for at, token in enumerate(row) if token in ends), len(row)) for row in rows]
-        return [self.decode(row[:stop]) for row, stop in zip(rows, cut, strict=True)]
+        prompts_ids = [ids[real] for ids, real in zip(batch.ids, batch.real, strict=True)]
+        return [self.decode(row[:stop], after=ids) for row, stop, ids in zip(rows, cut, prompts_ids, strict=True)]
 
     @property
     @python_only
     def end_tokens(self) -> tuple[int, ...]:
-        """Token ids that end a generation."""
-        end = self._tokenizer.eos_token_id
-        return () if end is None else (int(end),)
+        """Token ids that end a generation: those that the model's files name, and the tokenizer's own."""
+        own = self._tokenizer.eos_token_id
+        found = dict.fromkeys((*(() if own is None else (int(own),)), *self._engine.end_tokens))
+        return tuple(token for token in found if 0 <= token < self.architecture.vocabulary)
 
     # --- questions ------------------------------------------------------------------------------------------------
 

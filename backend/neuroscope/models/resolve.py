@@ -15,7 +15,7 @@ from typing import Literal
 
 from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, did_you_mean
 from neuroscope.models import aliases
-from neuroscope.models.resolve_files import has_tokenizer, has_weights
+from neuroscope.models.resolve_files import has_tokenizer, has_weights, snapshot_of
 
 Kind = Literal["bundled", "folder", "gguf", "package", "cache", "hub"]
 
@@ -132,6 +132,9 @@ def _local(name: str, target: str, path: Path) -> ModelSource:
             raise ModelLoadError(f"{path} is no model.", remedy="A model is a folder with config.json, or a .gguf file.")
         return ModelSource(name, target, "gguf", path)
     if not (path / "config.json").is_file():
+        snapshot = snapshot_of(path)
+        if snapshot is not None:
+            return ModelSource(name, target, "folder", snapshot)
         raise ModelLoadError(f"The folder {path} has no config.json.", remedy=_what_instead(path))
     return ModelSource(name, target, "folder", path)
 

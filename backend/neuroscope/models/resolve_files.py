@@ -7,21 +7,33 @@ from pathlib import Path
 
 from neuroscope.errors import ModelLoadError
 
+SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth")
+_PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
 def safetensors_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, each parameter once: those the index names, else model.safetensors, else all.
+    """The files that hold the weights, each parameter once: model.safetensors, else those that the index names.
 
-    Repositories may carry the same weights twice (`consolidated.safetensors` beside the shards); the index decides.
-    Raises `ModelLoadError` for an index that is damaged or names a file that is not there.
+    That is the choice of transformers, for every engine: a folder may hold the same weights twice, or one file and the shards
+    of another model, and what runs must be what is hashed. Raises `ModelLoadError` for an index that is damaged or names a
+    file that is not there.
     """
-    index = folder / INDEX
-    single = folder / "model.safetensors"
+    return _files(folder, SINGLE, INDEX)
+
+
+def pickled_files(folder: Path) -> list[Path]:
+    """The same for pickled weights: pytorch_model.bin, else those that its index names."""
+    return _files(folder, _PICKLED, _PICKLED_INDEX)
+
+
+def _files(folder: Path, single: str, index_name: str) -> list[Path]:
+    if (folder / single).is_file():
+        return [folder / single]
+    index = folder / index_name
     if not index.is_file():
-        return [single] if single.is_file() else sorted(folder.glob("*.safetensors"))
+        return []
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -38,9 +50,26 @@ def safetensors_files(folder: Path) -> list[Path]:
 def has_weights(folder: Path) -> bool:
     """Whether weights lie there whole: safetensors, or pickles (whether to trust those is decided on loading)."""
     try:
-        return bool(safetensors_files(folder)) or any(any(folder.glob(pattern)) for pattern in _PICKLES)
+        return bool(safetensors_files(folder) or pickled_files(folder))
     except ModelLoadError:
         return False
+
+
+def snapshot_of(folder: Path) -> Path | None:
+    """The model's folder in a repository's folder of the hub's cache (`models--org--name`), or in its `snapshots`.
+
+    The revision that `refs/main` names, else the newest that is whole; None where the folder is no such thing.
+    """
+    repository = folder.parent if folder.name == "snapshots" else folder
+    snapshots = [config.parent for config in repository.glob("snapshots/*/config.json")]
+    if not snapshots:
+        return None
+    main = repository / "refs" / "main"
+    named = repository / "snapshots" / main.read_text(encoding="utf-8").strip() if main.is_file() else None
+    if named in snapshots:
+        return named
+    whole = [path for path in snapshots if has_weights(path)] or snapshots
+    return max(whole, key=lambda path: path.stat().st_mtime)
 
 
 def has_tokenizer(folder: Path) -> bool:

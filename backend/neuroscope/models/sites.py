@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuroscope.errors import SiteError, did_you_mean
 from neuroscope.naming import fold
 
@@ -169,3 +172,18 @@ class Site:
                     remedy=f"Units of {component} run from 0 to {width - 1}.",
                 )
         return site
+
+
+def real_cells(site: Site, real: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Which cells of a site's array belong to tokens, given which positions do: (rows, positions) → broadcastable to the array.
+
+    None where the site names its position, which every row has.
+    """
+    if site.position is not None:
+        return None
+    if site.component in ATTENTION_MATRICES:
+        matrix = real[:, :, None] & real[:, None, :]
+        return matrix if site.head is not None else matrix[:, None]
+    per_head = site.component in PER_HEAD or site.component in PER_KEY_VALUE_HEAD
+    axes = 2 + (site.head is None and per_head) + (site.neuron is None)
+    return real.reshape(*real.shape, *[1] * (axes - 2))

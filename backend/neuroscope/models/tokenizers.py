@@ -1,7 +1,7 @@
 """Tokenizers straight from their files, without transformers (which imports torch wherever that is installed).
 
-`tokenizer.json` holds the whole tokenizer and the package `tokenizers` runs it; `tokenizer_config.json` names the special
-tokens and may hold the chat template. What these files leave to a class of transformers is loaded by transformers.
+`tokenizer.json` holds the whole tokenizer and the package `tokenizers` runs it; what the other files say is read by
+`neuroscope.models.folder`. What these files leave to a class of transformers is loaded by transformers.
 """
 
 from __future__ import annotations
@@ -10,14 +10,12 @@ import json
 import shutil
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from neuroscope.errors import ModelLoadError, first_line
-
-_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
-_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+from neuroscope.models.folder import TOKENIZER_FILES, ModelFolder
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -41,48 +39,91 @@ def load_tokenizer(folder: Path) -> Any:
         ) from error
 
 
+def complete(tokenizer: Any, folder: ModelFolder) -> Any:
+    """Give a tokenizer of transformers what it does not read from its folder: special tokens and the chat template."""
+    if isinstance(tokenizer, FileTokenizer):
+        return tokenizer
+    for name, text in folder.special_tokens.items():
+        if getattr(tokenizer, name) is None and tokenizer.convert_tokens_to_ids(text) is not None:
+            setattr(tokenizer, name, text)
+    if not tokenizer.chat_template and folder.chat_template is not None:
+        tokenizer.chat_template = folder.chat_template
+    return tokenizer
+
+
 class FileTokenizer:
     """What NeuroScope asks of a tokenizer, named as transformers names it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._files = ModelFolder(folder)
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        config = folder / "tokenizer_config.json"
-        self._config: dict[str, Any] = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-        template = folder / "chat_template.jinja"
-        self.chat_template: str | None = template.read_text(encoding="utf-8") if template.is_file() else self._own_template()
-        self.special_tokens = {name: text for name in _SPECIAL if (text := _text(self._config.get(name))) is not None}
+        self._add_tokens()
+        self.chat_template: str | None = self._files.chat_template
+        self.special_tokens = dict(self._files.special_tokens)
 
     @property
     def complete(self) -> bool:
         """Whether the files alone say how text becomes tokens; the Llama classes add tokens on their own account."""
+        config = self._files.tokenizer_config
         added = self("a")["input_ids"]
         for name, place in (("bos", 0), ("eos", -1)):
-            wanted = self._config.get(f"add_{name}_token")
+            wanted = config.get(f"add_{name}_token")
             if wanted is not None and wanted != (added[place] == self._id(f"{name}_token")):
                 return False
-        return not self._config.get("clean_up_tokenization_spaces")
+        known = all(self._tokenizer.token_to_id(token.content) == id_ for id_, token in self._listed.items())
+        return known and not config.get("clean_up_tokenization_spaces")
 
     @property
-    def pad_token_id(self) -> int | None:
-        return self._id("pad_token")
+    def backend_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the package `tokenizers`."""
+        return self._tokenizer
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._id("bos_token")
 
     @property
     def eos_token_id(self) -> int | None:
         return self._id("eos_token")
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
-        """`input_ids` of a text, with the special tokens the tokenizer adds."""
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._id("pad_token")
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    @overload
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]: ...
+    @overload
+    def __call__(self, text: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]: ...
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> Any:
+        """`input_ids` of a text, or of each of several, with the special tokens the tokenizer adds."""
+        if isinstance(text, list):
+            encoded = self._tokenizer.encode_batch(text, add_special_tokens=add_special_tokens)
+            return {"input_ids": [list(one.ids) for one in encoded]}
         return {"input_ids": list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)}
 
-    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+    def decode(
+        self, ids: list[int], skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> str:
+        """Tokens as text. Spaces are as they are written, whether or not they are asked to be cleaned up."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def convert_ids_to_tokens(self, id_: int) -> str | None:
+        """What stands in the vocabulary for an id; None where it has no such id."""
+        return self._tokenizer.id_to_token(id_)
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """The id of an entry of the vocabulary; None where there is no such entry."""
+        return self._tokenizer.token_to_id(token)
 
     def save_pretrained(self, folder: Path) -> None:
         """Copy the tokenizer's files into a folder."""
-        for name in _FILES:
+        for name in TOKENIZER_FILES:
             if (self._folder / name).is_file():
                 shutil.copyfile(self._folder / name, Path(folder) / name)
 
@@ -97,32 +138,35 @@ class FileTokenizer:
 
     @cached_property
     def _template(self) -> Any:
-        from datetime import datetime
+        from neuroscope.models.chat_templates import environment
 
-        from jinja2.exceptions import TemplateError
-        from jinja2.ext import loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
+        return environment().from_string(self.chat_template or "")
 
-        def refuse(message: str) -> None:
-            raise TemplateError(message)
+    def _add_tokens(self) -> None:
+        """Add the tokens that stand in the other files alone, in the order of their ids, as transformers does."""
+        self._listed = self._read_listed()
+        for id_, token in sorted(self._listed.items()):
+            if self._tokenizer.get_added_tokens_decoder().get(id_) != token:
+                self._tokenizer.add_tokens([token])
+        for text in self._files.special_tokens.values():
+            if text not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
+                self._tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.globals["raise_exception"] = refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        environment.filters["tojson"] = lambda value, **settings: json.dumps(value, ensure_ascii=False, **settings)
-        return environment.from_string(self.chat_template or "")
-
-    def _own_template(self) -> str | None:
-        found = self._config.get("chat_template")
-        if isinstance(found, list):  # several, by name
-            found = next((entry["template"] for entry in found if entry["name"] == "default"), None)
-        return found
+    def _read_listed(self) -> dict[int, AddedToken]:
+        """The added tokens of `tokenizer_config.json`, else of `added_tokens.json`, by id."""
+        config = self._files.tokenizer_config.get("added_tokens_decoder")
+        if config is not None:
+            return {int(id_): AddedToken(**token) for id_, token in config.items()}
+        file = self._folder / "added_tokens.json"
+        found: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        special = set(self._files.special_tokens.values())
+        return {
+            id_: AddedToken(text, special=text in special, normalized=text not in special)
+            for text, id_ in found.items()
+            if text not in known
+        }
 
     def _id(self, name: str) -> int | None:
         text = self.special_tokens.get(name)
         return None if text is None else self._tokenizer.token_to_id(text)
-
-
-def _text(token: Any) -> str | None:
-    """A special token, which files write as text or as a mapping."""
-    return token.get("content") if isinstance(token, dict) else token

@@ -172,7 +172,7 @@ class Dataset:
         """The examples that every one of the models can express, as in `for_model`."""
         wanted = len(self._examples) if n is None else int(n)
         complaints: list[str] = []
-        readers = [(model, Fit(model.tokenizer)) for model in models]
+        readers = [(model, self._fit(model)) for model in models]
 
         def fits(example: Example) -> bool:
             for model, fit in readers:
@@ -213,7 +213,7 @@ class Dataset:
         """As `parts_for_model`, for examples that every one of the models can express."""
         from neuroscope.tasks.independence import checked_sizes, divided, generated_parts
 
-        sizes, fits = checked_sizes(sizes), [Fit(model.tokenizer) for model in models]
+        sizes, fits = checked_sizes(sizes), [self._fit(model) for model in models]
         if self._generator is not None:
             parts = generated_parts(self._generator, fits, sizes, seed, self.name)
         else:
@@ -222,6 +222,13 @@ class Dataset:
             found, asked = (", ".join(map(str, numbers)) for numbers in (parts.sizes, sizes))
             events.notice(f"{self.name}: parts of {found} examples that share nothing, where {asked} were asked for")
         return parts
+
+    def _fit(self, model: TransformerModel) -> Fit:
+        """How a model's tokenizer reads these examples; in its chat template where that is what their task does."""
+        from neuroscope.tasks import registry
+
+        chat = model.has_chat_template if self.task in {task.name for task in registry.TASKS if task.chat} else False
+        return Fit(model.tokenizer, model.chat_prompt if chat else None)
 
     def _distinct(self, n: int, fits: Callable[[Example], bool]) -> tuple[list[Example], int]:
         assert self._generator is not None

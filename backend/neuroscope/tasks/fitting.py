@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
+
+from neuroscope.errors import ArgumentError
+from neuroscope.models.text import Texts
 
 if TYPE_CHECKING:
     from neuroscope.tasks.dataset import Example
@@ -13,42 +16,33 @@ Ids = tuple[int, ...]
 
 
 class Fit:
-    """One tokenizer with the texts it has met: answers must be one token, the prompts of a pair equally long."""
+    """One tokenizer with the texts it has met: answers must be one token, the prompts of a pair equally long.
 
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._prompts: dict[str, Ids] = {}
-        self._answers: dict[str, Ids] = {}
+    `template` makes the prompt of a request, for tasks whose prompts stand in a model's chat template.
+    """
+
+    def __init__(self, tokenizer: Any, template: Callable[[str], str] | None = None) -> None:
+        self._texts = Texts(tokenizer)
+        self._template = template
 
     def read(self, examples: Iterable[Example]) -> None:
         """Tokenise the prompts and answers of many examples at once, which is several times faster than one by one."""
-        examples = list(examples)
-        prompts = [text for e in examples for text in (e.clean, e.corrupt) if text is not None]
-        answers = [text for e in examples for text in (e.answer, e.wrong) if text is not None]
-        for texts, known, special in ((prompts, self._prompts, True), (answers, self._answers, False)):
-            new = [text for text in dict.fromkeys(texts) if text not in known]
-            if new:
-                encoded = self._tokenizer(new, add_special_tokens=special)["input_ids"]
-                known.update((text, tuple(ids)) for text, ids in zip(new, encoded, strict=True))
+        prompts = [(text, e) for e in examples for text in (e.clean, e.corrupt) if text is not None]
+        behind = [f"{text}{answer}" for text, e in prompts for answer in (e.answer, e.wrong) if answer is not None]
+        self._texts.read([*(text for text, _ in prompts), *behind])
 
     def prompt(self, text: str) -> Ids:
         """A prompt's tokens."""
-        if text not in self._prompts:
-            self._prompts[text] = tuple(self._tokenizer(text)["input_ids"])
-        return self._prompts[text]
-
-    def _answer(self, text: str) -> Ids:
-        if text not in self._answers:
-            self._answers[text] = tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return self._answers[text]
+        return tuple(self._texts.prompt(text))
 
     def complaint(self, example: Example) -> str | None:
         """Why the tokenizer cannot express an example, or None."""
         texts = [text for text in (example.answer, example.wrong) if text is not None]
-        answers = [self._answer(text) for text in texts]
-        for text, pieces in zip(texts, answers, strict=True):
-            if len(pieces) != 1:
-                return f"The answer {text!r} is {len(pieces)} tokens."
+        prompt = example.clean if self._template is None else self._template(example.clean)
+        try:
+            answers = [self._texts.example_token(prompt, example.corrupt, text) for text in texts]
+        except ArgumentError as error:
+            return error.brief
         if len(answers) == 2 and answers[0] == answers[1]:
             return f"The answers {example.answer!r} and {example.wrong!r} are one token to it."
         if example.corrupt is not None:

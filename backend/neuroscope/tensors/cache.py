@@ -6,19 +6,26 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from neuroscope.errors import SiteError, did_you_mean
-from neuroscope.models.engines.protocol import Array, ArrayOps
-from neuroscope.models.sites import Site
+from neuroscope.models.engines.protocol import Array, ArrayOps, BoolArray
+from neuroscope.models.sites import Site, real_cells
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 
 
 @public
 class ActivationCache:
-    """Activations by site: `cache at: '5.residual'`. `tokens` are the texts of each row's tokens."""
+    """Activations by site: `cache at: '5.residual'`. `tokens` are the texts of each row's tokens.
 
-    def __init__(self, activations: Mapping[Site, Array], ops: ArrayOps, tokens: list[list[str]]) -> None:
+    Rows of different lengths are padded; `real` (rows, positions) says which of the positions hold tokens, and what the
+    activations answer about themselves (`mean`, `norm` …) is about those alone.
+    """
+
+    def __init__(
+        self, activations: Mapping[Site, Array], ops: ArrayOps, tokens: list[list[str]], real: BoolArray | None = None
+    ) -> None:
         self._activations = dict(activations)
         self._ops = ops
+        self._real = None if real is None or bool(real.all()) else real
         self.tokens: list[list[str]] = tokens
 
     @property
@@ -35,20 +42,23 @@ class ActivationCache:
                 site=parsed,
                 remedy=did_you_mean(str(parsed), self.sites, listing="Captured"),
             )
-        return ActivationTensor(found, self._ops)
+        return self._tensor(parsed, found)
 
     def __contains__(self, site: str | Site) -> bool:
         return Site.parse(site) in self._activations
 
     def __iter__(self) -> Iterator[ActivationTensor]:
-        return (ActivationTensor(array, self._ops) for array in self._activations.values())
+        return (tensor for _, tensor in self.items())
 
     def __len__(self) -> int:
         return len(self._activations)
 
     @python_only
     def items(self) -> Iterator[tuple[Site, ActivationTensor]]:
-        return ((site, ActivationTensor(array, self._ops)) for site, array in self._activations.items())
+        return ((site, self._tensor(site, array)) for site, array in self._activations.items())
+
+    def _tensor(self, site: Site, array: Array) -> ActivationTensor:
+        return ActivationTensor(array, self._ops, None if self._real is None else real_cells(site, self._real))
 
     def print_string(self) -> str:
         return f"an ActivationCache({len(self)} sites)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator
 from numbers import Real
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import Array, ArrayOps
+from neuroscope.models.engines.protocol import Array, ArrayOps, BoolArray
 from neuroscope.vocabulary import public, python_only
 
 
@@ -20,11 +22,15 @@ class ActivationTensor:
 
     Arithmetic and comparison work elementwise and broadcast as in numpy. Indexing is zero-based on the last axis, at
     every position: `activations at: 7` are the values of unit 7, `at: 7 put: x` replaces them.
+
+    Where rows of different lengths are padded, the tensor knows which cells are `real`, and so does what is calculated from
+    it: `mean`, `norm`, `max`, `min`, `dot` and `cosine` leave the padding out. The values themselves hold it.
     """
 
-    def __init__(self, array: Array, ops: ArrayOps) -> None:
+    def __init__(self, array: Array, ops: ArrayOps, real: BoolArray | None = None) -> None:
         self._array = array
         self._ops = ops
+        self._real = real  # broadcasts to the array's shape; None where every cell is real
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -50,28 +56,29 @@ class ActivationTensor:
         return self.numpy().tolist()
 
     def mean(self) -> float:
-        return float(self.numpy().mean())
+        return float(self._cells().mean())
 
     def norm(self) -> float:
         """Euclidean norm over all elements."""
-        return float(np.linalg.norm(self.numpy().astype(np.float64)))
+        return float(np.linalg.norm(self._cells().astype(np.float64)))
 
     def max(self) -> float:
-        return float(self.numpy().max())
+        return float(self._cells().max())
 
     def min(self) -> float:
-        return float(self.numpy().min())
+        return float(self._cells().min())
 
     def abs(self) -> ActivationTensor:
         return self._wrap(abs(self._array))
 
     def dot(self, other: ActivationTensor) -> float:
         """Inner product over all elements."""
-        return float((self.numpy().astype(np.float64) * _plain(other)).sum())
+        a, b = self._with(other)
+        return float((a * b).sum())
 
     def cosine(self, other: ActivationTensor) -> float:
         """Cosine similarity over all elements; `ArgumentError` when either is zero."""
-        a, b = self.numpy().astype(np.float64), np.asarray(_plain(other), dtype=np.float64)
+        a, b = self._with(other)
         scale = np.linalg.norm(a) * np.linalg.norm(b)
         if scale == 0:
             raise ArgumentError("The cosine with a zero tensor is undefined.")
@@ -79,6 +86,24 @@ class ActivationTensor:
 
     def copy(self) -> ActivationTensor:
         return self._wrap(self._ops.copy(self._array))
+
+    def _cells(self) -> NDArray[Any]:
+        """A numpy copy of the cells that are real, flat where some are not."""
+        values = self.numpy()
+        return values if self._real is None else values[np.broadcast_to(self._real, values.shape)]
+
+    def _with(self, other: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Both sides of an inner product in double precision, padding of either set to zero."""
+        sides = []
+        for side in (self, other):
+            values = np.asarray(_plain(side), dtype=np.float64)
+            real = side._real if isinstance(side, ActivationTensor) else None
+            sides.append(values if real is None else np.where(real, values, 0.0))
+        if self._real is not None and sides[1].shape == sides[0].shape:
+            sides[1] = np.where(self._real, sides[1], 0.0)
+        if isinstance(other, ActivationTensor) and other._real is not None and sides[1].shape == sides[0].shape:
+            sides[0] = np.where(other._real, sides[0], 0.0)
+        return sides[0], sides[1]
 
     def __len__(self) -> int:
         return self.shape[-1] if self.shape else 1
@@ -89,7 +114,10 @@ class ActivationTensor:
     def __getitem__(self, index: int) -> ActivationTensor | float:
         value = self._array[..., self._checked(index)]
         # A value, not a view: writing into this tensor later does not change what was read before.
-        return float(value) if value.ndim == 0 else self._wrap(self._ops.copy(value))
+        if value.ndim == 0:
+            return float(value)
+        real = None if self._real is None else np.broadcast_to(self._real, self.shape)[..., index]
+        return ActivationTensor(self._ops.settled(self._ops.copy(value)), self._ops, real)
 
     def __setitem__(self, index: int, value: Any) -> None:
         self._array[..., self._checked(index)] = _unwrap(value)
@@ -100,8 +128,13 @@ class ActivationTensor:
             raise ArgumentError(f"There is no unit {index!r}: units run from 0 to {len(self) - 1}.")
         return index
 
-    def _wrap(self, array: Array) -> ActivationTensor:
-        return ActivationTensor(self._ops.settled(array), self._ops)
+    def _wrap(self, array: Array, other: Any = None) -> ActivationTensor:
+        """A tensor calculated from this one, and `other`: what is real in both is real in it."""
+        reals = [side._real for side in (self, other) if isinstance(side, ActivationTensor) and side._real is not None]
+        real = functools.reduce(operator.and_, reals) if reals else None
+        if real is not None and np.broadcast_shapes(real.shape, tuple(array.shape)) != tuple(array.shape):
+            real = None
+        return ActivationTensor(self._ops.settled(array), self._ops, real)
 
     def _operand(self, other: Any) -> Any:
         """The other side of an operation as array or number; None when it is neither."""
@@ -120,7 +153,7 @@ class ActivationTensor:
         if operand is None:
             return NotImplemented
         try:
-            return self._wrap(operation(self._array, operand))
+            return self._wrap(operation(self._array, operand), other)
         except (RuntimeError, ValueError) as error:
             theirs = tuple(getattr(operand, "shape", ()))
             raise ArgumentError(f"Shapes {self.shape} and {theirs} do not fit together.") from error

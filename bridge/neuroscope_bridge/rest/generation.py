@@ -1,8 +1,4 @@
-"""Generating for HTTP: prompts as tokens, tokens as text, stop texts, log-probabilities.
-
-`pieces` runs a model step by step. A piece is one token with the text that has become certain with it: characters
-that are still incomplete, and text that may be the beginning of a stop text, wait for the next piece.
-"""
+"""Generating for HTTP: requests as settings, and what a model writes with its log-probabilities."""
 
 from __future__ import annotations
 
@@ -17,6 +13,8 @@ import numpy as np
 from neuroscope.errors import ArgumentError
 from neuroscope.models.engines.protocol import GenerationSettings, Step, TokenBatch
 from neuroscope.models.sites import Site
+from neuroscope.models.text import prompt_ids
+from neuroscope.models.token_texts import TokenTexts
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
@@ -27,25 +25,34 @@ USUAL_TOKENS = 512
 #: Smaller temperatures are greedy: dividing by them leaves nothing to draw.
 _GREEDY_BELOW = 1e-3
 
-_INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-
 
 @dataclass(frozen=True)
 class Chance:
-    """A token and the logarithm of its probability."""
+    """A token and the logarithm of its probability. `data` are its bytes, which may be part of a character alone."""
 
     id: int
     text: str
+    data: bytes
     logprob: float
+
+    @property
+    def whole(self) -> bool:
+        """Whether the bytes are text by themselves."""
+        return self.text.encode("utf-8", "replace") == self.data
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One generated token. `finish` is "stop" or "length" on the last one; `step` has what was captured."""
+    """One generated token.
+
+    `text` is what has become certain with it, `offset` how many characters of the answer come before the token's own. `finish`
+    is "stop" or "length" on the last one; `step` has what was captured.
+    """
 
     token: Chance | None
     id: int
     text: str
+    offset: int
     top: tuple[Chance, ...]
     step: Step
     finish: str | None
@@ -108,48 +115,39 @@ def chat_tokens(model: TransformerModel, messages: Sequence[dict[str, str]]) -> 
     """Messages in the model's own chat template, up to where its reply begins; `ArgumentError` when it has none."""
     if not model.has_chat_template:
         raise ArgumentError(f"{model.name} has no chat template.", remedy="Send the whole prompt as text to /v1/completions.")
-    try:
-        text = model.tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # a template is a program of the model's makers and may refuse in its own way
-        raise ArgumentError(f"The chat template of {model.name} refuses these messages: {error}") from error
-    return text_tokens(model, str(text), special=False)
+    return text_tokens(model, model.chat_prompt(messages))
 
 
 def text_tokens(model: TransformerModel, text: str, *, special: bool = True) -> list[int]:
-    """Token ids of a text, with the special tokens that the tokenizer adds to a text unless `special` is false."""
-    return [int(token) for token in model.tokenizer(text, add_special_tokens=special)["input_ids"]]
+    """Token ids of a text, with the special tokens that the tokenizer puts before a text unless `special` is false."""
+    return prompt_ids(model.tokenizer, text, special=special)
 
 
 def pieces(model: TransformerModel, asked: Ask, sites: Sequence[Site] = ()) -> Iterator[Piece]:
-    """Generate with the model's hooks, capturing `sites`; the last piece says why it ended."""
-    text = _Text(model, asked.settings.stop)
-    ends = set(asked.settings.end_tokens)
-    last = asked.settings.max_tokens - 1
-    with closing(model.stream(asked.batch, asked.settings, sites)) as steps:
-        for step in steps:  # asked for one more after an end of its own, the stream checks that no hook was inert
-            id_ = int(step.tokens[0])
-            token, top = (None, ()) if asked.logprobs is None else _chances(model, step, id_, asked.logprobs)
-            shown = "" if id_ in ends else text.add(id_)
-            finish = "stop" if id_ in ends or text.stopped else "length" if step.index == last else None
-            if finish is not None and not text.stopped:
-                shown += text.rest()
-            yield Piece(token, id_, shown, top, step, finish)
-            if text.stopped:
-                return
+    """Generate with the model's hooks, capturing `sites`; the last piece says why it ended.
+
+    Asked for one more after the last, it raises `InertHookError` for a hook that never fired.
+    """
+    with closing(model.written(asked.batch, asked.settings, sites)) as written:
+        for one in written:
+            token, top = (None, ()) if asked.logprobs is None else _chances(model, one.step, one.id, asked.logprobs)
+            yield Piece(token, one.id, one.text, one.offset, top, one.step, one.finish)
 
 
 def token_text(model: TransformerModel, id_: int) -> str:
     """One token as text, special ones too."""
-    return str(model.tokenizer.decode([id_]))
+    return model.token_text(id_)
 
 
 def _chances(model: TransformerModel, step: Step, chosen: int, count: int) -> tuple[Chance, tuple[Chance, ...]]:
     """The chosen token and the `count` likeliest, best first, under the model's own distribution."""
-    ops = model.engine.ops
+    ops, tokens = model.engine.ops, TokenTexts.of(model.tokenizer)
     logs = ops.to_numpy(ops.log_softmax(step.logits))[0]
-    best = likeliest(logs, count)
-    top = tuple(Chance(int(id_), token_text(model, int(id_)), float(logs[id_])) for id_ in best)
-    return Chance(chosen, token_text(model, chosen), float(logs[chosen])), top
+
+    def chance(id_: int) -> Chance:
+        return Chance(id_, tokens.text(id_), tokens.data(id_), float(logs[id_]))
+
+    return chance(chosen), tuple(chance(int(id_)) for id_ in likeliest(logs, count))
 
 
 def likeliest(scores: Any, count: int) -> Any:
@@ -160,53 +158,3 @@ def likeliest(scores: Any, count: int) -> Any:
     part = np.argpartition(-scores, count - 1, axis=-1)[..., :count]
     order = np.argsort(-np.take_along_axis(scores, part, -1), axis=-1, kind="stable")
     return np.take_along_axis(part, order, -1)
-
-
-class _Text:
-    """Tokens to text as they come.
-
-    A window of recent tokens is decoded twice, with and without the new one, and the difference is the new text: so a
-    tokenizer whose text depends on the token before (spaces, bytes of one character) gives the text that it gives whole.
-    """
-
-    def __init__(self, model: TransformerModel, stops: Sequence[str]) -> None:
-        self._model = model
-        self._stops = [stop for stop in stops if stop]
-        self._ids: list[int] = []
-        self._from = self._read = 0
-        self._held = ""
-        self.stopped = False
-
-    def add(self, id_: int) -> str:
-        """The text that is certain now."""
-        self._ids.append(id_)
-        known = self._model.decode(self._ids[self._from : self._read])
-        now = self._model.decode(self._ids[self._from :])
-        if now.endswith(_INCOMPLETE) or len(now) <= len(known):
-            return ""
-        self._from, self._read = self._read, len(self._ids)
-        self._held += now[len(known) :]
-        return self._release()
-
-    def _release(self) -> str:
-        cut = min((at for at in (self._held.find(stop) for stop in self._stops) if at >= 0), default=-1)
-        if cut >= 0:
-            self.stopped = True
-            return self._held[:cut]
-        keep = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
-        return shown
-
-    def rest(self) -> str:
-        """What was held back, when nothing follows."""
-        known = self._model.decode(self._ids[self._from : self._read])
-        tail = self._model.decode(self._ids[self._from :])[len(known) :]
-        return self._held + tail
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
-    for length in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[-length:]):
-            return length
-    return 0

@@ -140,16 +140,11 @@ def vector_width(site: Site, model: TransformerModel) -> int:
 
 def contrast_vector(model: TransformerModel, site: Site, contrast: Contrast) -> Any:
     """Mean difference of the site's activations at the texts' last tokens (Rimsky et al. 2024, CAA)."""
-    from neuroscope.models.engines.protocol import TokenBatch
-
     means = []
     for texts in (contrast.more, contrast.less):
         rows = []
         for text in texts:
-            ids = [int(token) for token in model.tokenizer(text)["input_ids"]]
-            if not ids:
-                raise ArgumentError("A text of the contrast has no tokens.", remedy="Give at least one token.")
-            run = model.engine.forward(TokenBatch.of([ids]), capture=[site], logits=None)
+            run = model.engine.forward(model.encode(text), capture=[site], logits=None)
             rows.append(model.engine.ops.to_numpy(run[site])[0, -1])
         means.append(np.mean(rows, axis=0))
     return (means[0] - means[1]).astype(np.float32)

@@ -123,23 +123,28 @@ class TextAnswer(Answer):
     def _logprobs(self, pieces: Sequence[Piece]) -> Any:
         if self.asked.logprobs is None:
             return None
-        offsets, at = [], 0
-        for piece in pieces:
-            offsets.append(at)
-            at += len(piece.text)
         tokens = [piece.token for piece in pieces if piece.token is not None]
         return {
-            "tokens": [token.text for token in tokens],
+            "tokens": [_name(token) for token in tokens],
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{one.text: one.logprob for one in piece.top} for piece in pieces] if self.asked.logprobs else None,
-            "text_offset": offsets,
+            "top_logprobs": [_named(piece.top) for piece in pieces] if self.asked.logprobs else None,
+            "text_offset": [piece.offset for piece in pieces],
         }
 
 
+def _name(chance: Chance) -> str:
+    """A token as text; `bytes:\\xe2` for part of a character, as OpenAI writes it."""
+    return chance.text if chance.whole else f"bytes:{chance.text}"
+
+
+def _named(chances: Sequence[Chance]) -> dict[str, float]:
+    """Log-probabilities by the token's text; of several tokens with one text the less likely ones by their ids."""
+    found: dict[str, float] = {}
+    for chance in chances:
+        name = _name(chance)
+        found[f"token_id:{chance.id}" if name in found else name] = chance.logprob
+    return found
+
+
 def _chance(chance: Chance) -> dict[str, Any]:
-    whole = "\N{REPLACEMENT CHARACTER}" not in chance.text
-    return {
-        "token": chance.text,
-        "logprob": chance.logprob,
-        "bytes": list(chance.text.encode("utf-8")) if whole else None,
-    }
+    return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.data)}

@@ -52,6 +52,8 @@ class Decoder(ABC, Generic[SomeTaps]):
     ops: ArrayOps
     parameters: Parameters
 
+    end_tokens: tuple[int, ...] = ()
+
     def __init__(self) -> None:
         self.block_calls = 0
         self._lock = threading.RLock()
@@ -195,6 +197,8 @@ class Decoder(ABC, Generic[SomeTaps]):
                 x = layer(index, x)
                 x = taps.touch(index, Component.RESIDUAL, x)
         self.block_calls += stop - start
+        if logits is None and stop == total and taps.wants(None, Component.LOGITS):
+            logits = ALL_LOGITS  # nobody reads them but a capture or an edit
         if stop < total or logits is None:
             return Run(taps.values, None, x, stop - start)
         found = self._logits(x, logits, span.first)

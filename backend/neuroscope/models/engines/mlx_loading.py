@@ -25,6 +25,7 @@ from neuroscope.models.engines.mlx_families import ACTIVATIONS, FAMILIES, Family
 from neuroscope.models.engines.mlx_library import models_module
 from neuroscope.models.engines.mlx_saving import Origin
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
+from neuroscope.models.resolve_files import INDEX, SINGLE
 from neuroscope.models.tokenizers import load_tokenizer
 
 _Config = dict[str, Any]
@@ -49,7 +50,9 @@ class MlxLoader:
             model.set_dtype(getattr(mx, dtype))
             mx.eval(model.parameters())
         folder = checkpoint.folder
-        files = [folder / "config.json", *folder.glob("generation_config.json"), *folder.glob("*.safetensors.index.json")]
+        files = [folder / "config.json", *folder.glob("generation_config.json")]
+        if checkpoint.weights != [folder / SINGLE]:
+            files.append(folder / INDEX)
         origin = Origin([*files, *checkpoint.weights], lambda arrays: _arranged(arrays, _empty(config, family, folder), config))
         return MlxEngine(model, config, family, device_of(device), origin)
 

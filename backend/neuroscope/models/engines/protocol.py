@@ -275,6 +275,7 @@ class Engine(Protocol):
     anatomy: Anatomy
     ops: ArrayOps
     block_calls: int  # decoder layers called since loading; tests count it
+    end_tokens: tuple[int, ...]  # what the model's files say ends a text, besides the tokenizer's own end token
 
     def forward(
         self,

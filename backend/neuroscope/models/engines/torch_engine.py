@@ -33,6 +33,7 @@ from neuroscope.models.engines.torch_norms import norm_gradient, rms_scale
 from neuroscope.models.engines.torch_ops import TorchOps
 from neuroscope.models.engines.torch_parameters import TorchParameters
 from neuroscope.models.engines.torch_taps import TorchTaps
+from neuroscope.models.folder import end_ids
 from neuroscope.models.sites import Site
 
 
@@ -74,6 +75,8 @@ class TorchEngine(Decoder[TorchTaps]):
         self.device, self.dtype = parameter.device, parameter.dtype
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        generation = getattr(model, "generation_config", None)
+        self.end_tokens = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
         self._running: TorchTaps | None = None
         self.parameters = self._parameters()
 

@@ -1,0 +1,115 @@
+"""What a model's folder says about its tokens, read in one place for every engine.
+
+Several files may say the same thing, and they may differ:
+
+end tokens      `generation_config.json` and `config.json` name ids (one or a list, the latter also under `text_config`),
+                tokenizer files the text of one; every one of them ends a generation
+special tokens  `tokenizer_config.json`; where that has no `added_tokens_decoder`, `special_tokens_map.json` goes before it,
+                and otherwise fills what it leaves out
+chat template   `chat_template.jinja`, else that in `tokenizer_config.json`, else `chat_template.json`
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from neuroscope.errors import ModelLoadError
+
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+#: Files that make up a tokenizer, as far as NeuroScope reads them.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A folder as `save_pretrained` and the hub write them. Raises `ModelLoadError` for a file that is no JSON object."""
+
+    path: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return self._json("config.json")
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        return self._json("generation_config.json")
+
+    @cached_property
+    def tokenizer_config(self) -> dict[str, Any]:
+        return self._json("tokenizer_config.json")
+
+    @cached_property
+    def special_tokens(self) -> dict[str, str]:
+        """The text of each special token by its name: `eos_token` and so on."""
+        config, listed = self.tokenizer_config, self._json("special_tokens_map.json")
+        first, second = (config, listed) if "added_tokens_decoder" in config else (listed, config)
+        texts = ((name, token_text(first.get(name)) or token_text(second.get(name))) for name in SPECIAL)
+        return {name: text for name, text in texts if text is not None}
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The ids that its configurations say end a text."""
+        return end_ids(self.generation_config, self.config)
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """The template's source; of several by name that called "default"."""
+        file = self.path / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text(encoding="utf-8")
+        for source in (self.tokenizer_config, self._json("chat_template.json")):
+            found = source.get("chat_template")
+            if isinstance(found, list):
+                found = {entry["name"]: entry["template"] for entry in found}
+            if isinstance(found, dict):
+                found = found.get("default")
+            if isinstance(found, str):
+                return found
+        return None
+
+    def _json(self, name: str) -> dict[str, Any]:
+        """A file's object; an empty one where there is no such file."""
+        file = self.path / name
+        if not file.is_file():
+            return {}
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelLoadError(f"{file} cannot be read: {error}", remedy="Download or copy it again.") from error
+        if not isinstance(found, dict):
+            raise ModelLoadError(f"{file} is no JSON object.", remedy="Download or copy it again.")
+        return found
+
+
+def end_ids(*configurations: Mapping[str, Any]) -> tuple[int, ...]:
+    """The ids under `eos_token_id` of configurations, each once: one id, a list, or none."""
+    return tuple(dict.fromkeys(id_ for configuration in configurations for id_ in _end_ids(configuration)))
+
+
+def _end_ids(configuration: Mapping[str, Any]) -> Iterator[int]:
+    given = configuration.get("eos_token_id")
+    for id_ in given if isinstance(given, (list, tuple)) else [given]:
+        if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0:
+            yield id_
+    inner = configuration.get("text_config")
+    if isinstance(inner, Mapping):
+        yield from _end_ids(inner)
+
+
+def token_text(token: Any) -> str | None:
+    """A special token, which files write as text or as a mapping."""
+    found = token.get("content") if isinstance(token, Mapping) else token
+    return found if isinstance(found, str) else None

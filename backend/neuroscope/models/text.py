@@ -1,0 +1,224 @@
+"""Text as tokens: prompts, answers behind their prompts, and continuations as text again.
+
+What a tokenizer makes of a text depends on where the text stands. Tokenizers of the SentencePiece kind write a space before
+every text, so that ` Paris` alone is two tokens and behind a prompt one; others join the end of a prompt with what follows;
+some put tokens of their own before a text, and some behind it. So a prompt and its answer are tokenised together and split, a
+continuation is decoded behind its prompt, and the special tokens of a text are added in one place, here:
+
+- what a tokenizer puts *before* a text (most often the token that begins a sequence) is added once: a text that is written
+  with it already, as chat templates do, gets no second one;
+- what it puts *behind* a text (most often the token that ends a sequence) is left out: a prompt is there to be gone on with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from neuroscope.errors import ArgumentError
+
+_QUOTED = 40  # characters of a prompt that an error quotes
+_PROBES = ("a", "0", ".", "\n")
+
+
+class ChatText(str):
+    """A text in a model's chat template. It holds the special tokens that belong to it, so that none are added."""
+
+    __slots__ = ()
+
+
+def plain_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text alone, without what the tokenizer adds."""
+    return _ids(tokenizer, text, special=False)
+
+
+def prompt_ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
+    """Token ids of a text that is to be gone on with.
+
+    With the special tokens that the tokenizer puts before a text, unless `special` is false or the text is a `ChatText`.
+    Raises `ArgumentError` for what is no text.
+    """
+    return Texts(tokenizer).prompt(text) if special else plain_ids(tokenizer, text)
+
+
+def answer_token(tokenizer: Any, prompt: str, answer: str) -> int:
+    """`Texts.answer_token` for a single answer."""
+    return Texts(tokenizer).answer_token(prompt, answer)
+
+
+class Texts:
+    """A tokenizer with the texts that it has met."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._met: dict[tuple[bool, str], list[int]] = {}
+        self._begin: list[int] | None = None
+
+    def read(self, texts: Iterable[str]) -> None:
+        """Tokenise many texts at once, which is several times faster than one by one."""
+        new = [text for text in dict.fromkeys(texts) if not isinstance(text, ChatText) and (False, text) not in self._met]
+        if new:
+            encoded = self._tokenizer([_checked(text) for text in new], add_special_tokens=False)["input_ids"]
+            for text, ids in zip(new, encoded, strict=True):
+                self._met[False, text] = self._begun([int(token) for token in ids])
+
+    def prompt(self, text: str) -> list[int]:
+        """Token ids of a text that is to be gone on with; a `ChatText` has its special tokens already."""
+        key = isinstance(text, ChatText), text
+        if key not in self._met:
+            plain = plain_ids(self._tokenizer, text)
+            self._met[key] = plain if key[0] else self._begun(plain)
+        return list(self._met[key])
+
+    def answer(self, prompt: str, answer: str) -> list[int]:
+        """The tokens of an answer as they stand behind its prompt: both are tokenised together, and split.
+
+        Raises `ArgumentError` where the split is not at the prompt's end because the tokenizer joins the two, and where an
+        answer without a space would go on with the prompt's last word.
+        """
+        if not answer:
+            raise ArgumentError("The answer is empty.", remedy="Give the text that follows the prompt.")
+        found = self._behind(prompt, answer)
+        if found is not None:
+            self._check_space(prompt, answer, found)
+            return found
+        if not answer[0].isspace() and not prompt[-1:].isspace():
+            spaced = self._behind(prompt, f" {answer}")
+            # A tokenizer of plain words drops spaces: to it an answer is the same with and without.
+            if spaced is not None and spaced == self._behind(prompt, f"  {answer}"):
+                return spaced
+        raise self._joined(prompt, answer)
+
+    def answer_token(self, prompt: str, answer: str) -> int:
+        """The one token that an answer is behind its prompt; `ArgumentError` where it is several, or `answer` raises."""
+        found = self.answer(prompt, answer)
+        if len(found) != 1:
+            raise ArgumentError(
+                f"The answer {answer!r} is {len(found)} tokens behind {_end_of(prompt)!r} "
+                f"({self._pieces(found)}), and one is needed.",
+                remedy="Use answers of one token.",
+            )
+        return found[0]
+
+    def example_token(self, prompt: str, other: str | None, answer: str) -> int:
+        """`answer_token`, the same behind two prompts; `ArgumentError` where it is another token behind the other one."""
+        found = self.answer_token(prompt, answer)
+        if other is not None and self.answer_token(other, answer) != found:
+            raise ArgumentError(
+                f"The answer {answer!r} is one token behind {_end_of(prompt)!r} and another behind {_end_of(other)!r}.",
+                remedy="Let both prompts end alike.",
+            )
+        return found
+
+    def token(self, text: str, name: str = "this tokenizer") -> int:
+        """The id of a text that is one token within other text; `ArgumentError` when it is none or several."""
+        lengths = set()
+        for probe in _PROBES:
+            found = self._behind(probe, text) if text else []
+            if found is not None and len(found) == 1:
+                return found[0]
+            if found is not None:
+                lengths.add(len(found))
+        alone = plain_ids(self._tokenizer, text)
+        if len(alone) == 1:  # special tokens, and what joins with whatever stands before it
+            return alone[0]
+        raise ArgumentError(f"{text!r} is {min(lengths | {len(alone)})} tokens for {name}, not one.")
+
+    def _begun(self, plain: list[int]) -> list[int]:
+        """A text's tokens behind those that the tokenizer puts before every text, once."""
+        if self._begin is None:
+            self._begin = _before(self._tokenizer)
+        return plain if self._begin == plain[: len(self._begin)] else self._begin + plain
+
+    def _behind(self, prompt: str, text: str) -> list[int] | None:
+        """The tokens of a text behind a prompt; None where the prompt's own tokens change with it."""
+        before = self.prompt(prompt)
+        whole = self.prompt(_together(prompt, text))
+        return whole[len(before) :] if len(whole) > len(before) and whole[: len(before)] == before else None
+
+    def _check_space(self, prompt: str, answer: str, found: list[int]) -> None:
+        """Raises `ArgumentError` for `Paris` behind `France is`, which would read `isParis`, where ` Paris` is a token too."""
+        if not (_cased(prompt[-1:]) and (_cased(answer[0]) or answer[0].isdigit())):
+            return
+        spaced = self._behind(prompt, f" {answer}")
+        if spaced is not None and len(spaced) == 1 and spaced != found:
+            raise ArgumentError(
+                f"The answer {answer!r} has no space before it, so that behind {_end_of(prompt)!r} it reads "
+                f"{prompt.split()[-1] + answer!r}.",
+                remedy=f"Write {f' {answer}'!r}.",
+            )
+
+    def _joined(self, prompt: str, answer: str) -> ArgumentError:
+        if prompt[-1:].isspace():
+            return ArgumentError(
+                f"The prompt {_end_of(prompt)!r} ends in a space, which the tokenizer joins with the answer {answer!r}.",
+                remedy=f"Move the space from the end of the prompt to the answer: {f' {answer.lstrip()}'!r}.",
+            )
+        before, whole = self.prompt(prompt), self.prompt(_together(prompt, answer))
+        same = next((at for at, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
+        return ArgumentError(
+            f"The tokenizer joins the answer {answer!r} with the end of {_end_of(prompt)!r}, to {self._pieces(whole[same:])}.",
+            remedy="End the prompt where a token ends, or use another answer.",
+        )
+
+    def _pieces(self, ids: Sequence[int]) -> list[str]:
+        return [str(self._tokenizer.decode([token])) for token in ids]
+
+
+def decoded(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
+    """Tokens as the text they are, spaces as they are written; special tokens are left out unless `special`."""
+    return str(
+        tokenizer.decode([int(token) for token in ids], skip_special_tokens=not special, clean_up_tokenization_spaces=False)
+    )
+
+
+def continuation(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of tokens that go on from a prompt's tokens, with the space it may begin with."""
+    known, whole = decoded(tokenizer, prompt), decoded(tokenizer, [*prompt, *ids])
+    return whole[shared(known, whole) :]
+
+
+def shared(known: str, whole: str) -> int:
+    """How many characters of `whole` are `known`: its tail may be bytes of a character that only `whole` completes."""
+    settled = known.rstrip("\N{REPLACEMENT CHARACTER}")
+    return len(known) if whole.startswith(known) else min(len(settled), len(whole))
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _checked(text: str) -> str:
+    if not isinstance(text, str):
+        raise ArgumentError(f"{text!r} is no text.", remedy="Give a string.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ArgumentError("Half of a surrogate pair is no text.", remedy="Give whole characters.") from error
+    return str(text)
+
+
+def _ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
+    return [int(token) for token in tokenizer(_checked(text), add_special_tokens=special)["input_ids"]]
+
+
+def _before(tokenizer: Any) -> list[int]:
+    """The special tokens that the tokenizer puts before a text: what stands there besides a text's own tokens."""
+    for probe in _PROBES:
+        alone, whole = plain_ids(tokenizer, probe), _ids(tokenizer, probe, special=True)
+        for start in range(len(whole) - len(alone) + 1) if alone else ():
+            if whole[start : start + len(alone)] == alone:
+                return whole[:start]
+    return []
+
+
+def _together(prompt: str, text: str) -> str:
+    return ChatText(prompt + text) if isinstance(prompt, ChatText) else prompt + text
+
+
+def _cased(character: str) -> bool:
+    """A letter of a script that writes spaces between words (and has capitals, by which it is told)."""
+    return character.isalpha() and character.lower() != character.upper()
+
+
+def _end_of(prompt: str) -> str:
+    return str(prompt) if len(prompt) <= _QUOTED else f"… {prompt[-_QUOTED:].split(' ', 1)[-1]}"
