@@ -6,6 +6,7 @@ followed by `after[t]`, whatever stands before it.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,8 +120,9 @@ def machine(
 def chain(tokenizer: Any, *texts: str) -> dict[int, int]:
     """A table in which each of these tokens, as they stand in the vocabulary, is followed by the next one."""
     ids = [tokenizer.convert_tokens_to_ids(text) for text in texts]
-    assert None not in ids and len(set(ids)) == len(ids), texts
-    return dict(zip(ids[:-1], ids[1:], strict=True))
+    assert None not in ids
+    assert len(set(ids)) == len(ids)
+    return dict(itertools.pairwise(ids))
 
 
 def load(folder: Path, engine: str) -> TransformerModel:

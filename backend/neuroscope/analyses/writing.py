@@ -152,11 +152,12 @@ def _measured(model: TransformerModel, prompt: str, temperature: float, rows: li
             f"{model.name} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
         )
     # Without chance every sample is the same; counted once, a single text would seem the most varied of all.
-    words = [model.decode(row).split() for row in (kept if temperature else _SAMPLES * kept)]
+    start = [int(token) for token in model.encode(prompt).ids[0]]
+    words = [model.decode(row, after=start).split() for row in (kept if temperature else _SAMPLES * kept)]
     pairs = [list(itertools.pairwise(text)) for text in words]
     return TemperatureSample(
         temperature=temperature,
-        texts=[model.decode(row) for row in rows],
+        texts=[model.decode(row, after=start) for row in rows],
         distinct_1=_distinct([word for text in words for word in text]),
         distinct_2=_distinct([pair for text in pairs for pair in text]),
         repeated=float(np.mean([1 - _distinct(text) for text in pairs if text] or [0.0])),

@@ -209,7 +209,7 @@ class SteeringExperiment(Instrument):
                     change=_mean(own_scores - scores, units),
                     fluency=_perplexity(_mean(own_losses, units)),
                     identical=self._identical(bare, hooked),
-                    written=self._model.decode(hooked.rows[0]),
+                    written=self._model.decode(hooked.rows[0], after=batch.ids[0][batch.real[0]]),
                 )
             )
         return HookComparison(
@@ -286,7 +286,8 @@ class SteeringExperiment(Instrument):
         batch = runs.openings(openings)
         rows = runs.steered(batch, sweep).rows
         scores, losses = (values.reshape(len(sweep), batch.rows) for values in runs.read(batch.repeat(len(sweep)), rows, probe))
-        return scores, losses, [self._model.decode(row) for row in rows[:: batch.rows]]
+        opening = batch.ids[0][batch.real[0]]
+        return scores, losses, [self._model.decode(row, after=opening) for row in rows[:: batch.rows]]
 
     def _preference(self, sweep: Sweep, most: int) -> Numbers:
         """(blocks, pairs): nats a token by which the steered model would rather write the wording with the quality."""

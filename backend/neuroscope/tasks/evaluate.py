@@ -133,7 +133,9 @@ def _items(model: TransformerModel, task: Task, examples: Sequence[Example]) -> 
     batch = model.encode(prompts, side="left")
     logits = model.engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch)).logits).astype(np.float64)
     rows = np.arange(len(examples))
-    answers = [[model.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in zip(prompts, examples, strict=True)]
+    answers = [
+        [model.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in zip(prompts, examples, strict=True)
+    ]
     right, wrong = np.array(answers).T
     margin = logits[rows, right] - logits[rows, wrong]
     if task.judge is None:

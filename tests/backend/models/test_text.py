@@ -83,7 +83,7 @@ def test_an_answer_that_does_not_fit_is_said(make: Any, prompt: str, answer: str
 
 def test_words_that_go_on_and_figures_are_answers(make: Any) -> None:
     tokenizer = make(words=(*machines.WORDS, "un", "ita"))
-    assert entries(tokenizer, [answer_token(tokenizer, "The un", "é" if make is not KINDS["bytes"] else "!")])
+    assert entries(tokenizer, [answer_token(tokenizer, "The un", "ita")]) == ["ita"]
     tokenizer = make(words=(*machines.WORDS, "17", "45"))
     assert entries(tokenizer, [answer_token(tokenizer, "so 17", "45")]) == ["45"]
 
@@ -124,5 +124,6 @@ def test_the_bytes_of_tokens_are_those_of_the_text(make: Any) -> None:
     assert b"".join(tokens.data(id_) for id_ in ids).decode().lstrip() == f"{PROMPT} 🙂 é<turn>"
     parts = [id_ for id_ in ids if not tokens.is_whole(id_)]
     assert [tokens.text(id_) for id_ in parts[:4]] == ["\\xf0", "\\x9f", "\\x99", "\\x82"]
-    assert tokens.is_special(3) and not any(tokens.is_special(id_) for id_ in parts)
+    assert tokens.is_special(3)
+    assert not any(tokens.is_special(id_) for id_ in parts)
     assert TokenTexts.of(tokenizer) is tokens
