@@ -81,7 +81,7 @@ def machine(
 
     What `config` and `generation` hold goes into the configurations; `files` are written last (None takes one away).
     """
-    size = -(-len(tokenizer) // 4) * 4
+    size = -(-len(tokenizer) // 8) * 8  # rotation wants heads of an even width
     made = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=size,

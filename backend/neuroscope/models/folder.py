@@ -54,10 +54,17 @@ class ModelFolder:
     @cached_property
     def special_tokens(self) -> dict[str, str]:
         """The text of each special token by its name: `eos_token` and so on."""
-        config, listed = self.tokenizer_config, self._json("special_tokens_map.json")
-        first, second = (config, listed) if "added_tokens_decoder" in config else (listed, config)
-        texts = ((name, token_text(first.get(name)) or token_text(second.get(name))) for name in SPECIAL)
-        return {name: text for name, text in texts if text is not None}
+        config = self.tokenizer_config
+        return _special(config) if "added_tokens_decoder" in config else {**_special(config), **self._mapped}
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Special tokens that `special_tokens_map.json` alone names, and transformers does not read there."""
+        return {name: text for name, text in self._mapped.items() if name not in self.special_tokens}
+
+    @property
+    def _mapped(self) -> dict[str, str]:
+        return _special(self._json("special_tokens_map.json"))
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
@@ -92,6 +99,11 @@ class ModelFolder:
         if not isinstance(found, dict):
             raise ModelLoadError(f"{file} is no JSON object.", remedy="Download or copy it again.")
         return found
+
+
+def _special(source: Mapping[str, Any]) -> dict[str, str]:
+    texts = ((name, token_text(source.get(name))) for name in SPECIAL)
+    return {name: text for name, text in texts if text is not None}
 
 
 def end_ids(*configurations: Mapping[str, Any]) -> tuple[int, ...]:

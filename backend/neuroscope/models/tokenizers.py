@@ -43,8 +43,8 @@ def complete(tokenizer: Any, folder: ModelFolder) -> Any:
     """Give a tokenizer of transformers what it does not read from its folder: special tokens and the chat template."""
     if isinstance(tokenizer, FileTokenizer):
         return tokenizer
-    for name, text in folder.special_tokens.items():
-        if getattr(tokenizer, name) is None and tokenizer.convert_tokens_to_ids(text) is not None:
+    for name, text in folder.left_out.items():
+        if getattr(tokenizer, name) is None and text in tokenizer.get_vocab():
             setattr(tokenizer, name, text)
     if not tokenizer.chat_template and folder.chat_template is not None:
         tokenizer.chat_template = folder.chat_template
@@ -62,7 +62,8 @@ class FileTokenizer:
         self._tokenizer.no_truncation()
         self._add_tokens()
         self.chat_template: str | None = self._files.chat_template
-        self.special_tokens = dict(self._files.special_tokens)
+        known = {name: text for name, text in self._files.left_out.items() if self._tokenizer.token_to_id(text) is not None}
+        self.special_tokens = {**self._files.special_tokens, **known}
 
     @property
     def complete(self) -> bool:

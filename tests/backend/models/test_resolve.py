@@ -61,10 +61,11 @@ def test_a_damaged_header_is_an_error_that_names_the_file(tmp_path: Path, name: 
         count_parameters(tmp_path if name.endswith("safetensors") else path)
 
 
-def test_the_index_decides_which_files_hold_the_weights(folder: Path) -> None:
+def test_one_file_holds_the_weights_else_the_index_decides(folder: Path) -> None:
     (folder / "consolidated.safetensors").write_bytes(b"the same again")
-    assert [path.name for path in safetensors_files(folder)] == ["model.safetensors"]
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+    assert [path.name for path in safetensors_files(folder)] == ["model.safetensors"]
+    (folder / "model.safetensors").unlink()
     with pytest.raises(ModelLoadError, match=r"lacks 2 of the 2 files .* one\.safetensors"):
         safetensors_files(folder)
     (folder / INDEX).write_text("{")

@@ -82,8 +82,8 @@ def test_an_answer_that_does_not_fit_is_said(make: Any, prompt: str, answer: str
 
 
 def test_words_that_go_on_and_figures_are_answers(make: Any) -> None:
-    tokenizer = make(words=(*machines.WORDS, "un", "ita"))
-    assert entries(tokenizer, [answer_token(tokenizer, "The un", "ita")]) == ["ita"]
+    tokenizer = make()
+    assert entries(tokenizer, [answer_token(tokenizer, "The Rome", "d")]) == ["d"]  # no token is ` d`
     tokenizer = make(words=(*machines.WORDS, "17", "45"))
     assert entries(tokenizer, [answer_token(tokenizer, "so 17", "45")]) == ["45"]
 

@@ -26,6 +26,9 @@ class Words:
         pieces = [part for word in text.split() for part in ([word] if word.strip(".,") in self.known else [word, word])]
         return {"input_ids": [zlib.crc32(piece.encode()) for piece in pieces]}
 
+    def decode(self, ids: list[int]) -> str:
+        return " ".join(map(str, ids))
+
 
 def model(tokenizer: Any) -> Any:
     return SimpleNamespace(tokenizer=tokenizer, name="a model")
