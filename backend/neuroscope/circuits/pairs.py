@@ -10,7 +10,7 @@ import numpy as np
 
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.engines.protocol import IntArray, TokenBatch
-from neuroscope.models.text import example_token
+from neuroscope.models.text import Texts
 from neuroscope.tasks.metrics import PromptMetric, checked_metric
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
     if not examples:
         raise DatasetError("There are no examples.", remedy="Give at least one clean/corrupt pair.")
     name = checked_metric(metric)
+    texts = Texts(model.tokenizer)
     cleans, corrupts, answers, wrongs = [], [], [], []
     for number, example in enumerate(examples):
         if example.corrupt is None:
@@ -84,8 +85,8 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
             )
         cleans.append(clean)
         corrupts.append(corrupt)
-        answers.append(_single(model, example, example.answer, number))
-        wrongs.append(_single(model, example, example.wrong, number) if example.wrong is not None else answers[-1])
+        answers.append(_single(texts, example, example.answer, number))
+        wrongs.append(_single(texts, example, example.wrong, number) if example.wrong is not None else answers[-1])
     if name == "logit_difference" and answers == wrongs:
         raise DatasetError(
             "No example names a wrong answer, which the metric logit_difference needs.",
@@ -111,10 +112,10 @@ def _ids(model: TransformerModel, text: str) -> list[int]:
     return [int(token) for token in model.encode(text).ids[0]]
 
 
-def _single(model: TransformerModel, example: Any, text: str, number: int) -> int:
+def _single(texts: Texts, example: Any, text: str, number: int) -> int:
     """The token that an answer is behind the example's prompts."""
     try:
-        return example_token(model.tokenizer, example.clean, example.corrupt, text)
+        return texts.example_token(example.clean, example.corrupt, text)
     except ArgumentError as error:
         raise DatasetError(
             f"Example {number}: {error.message}",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from neuroscope.errors import ArgumentError
-from neuroscope.models.text import ChatText, answer_token, continuation, plain_ids, prompt_ids, token_id
+from neuroscope.models.text import ChatText, Texts, answer_token, continuation, plain_ids, prompt_ids
 from neuroscope.models.token_texts import TokenTexts
 from tests import machines, tiny
 
@@ -35,8 +35,8 @@ def test_llama_2s_tokenizer_makes_an_answer_alone_two_tokens() -> None:
 def test_an_answer_is_the_token_that_it_is_behind_its_prompt(make: Any) -> None:
     tokenizer = make()
     assert entries(tokenizer, [answer_token(tokenizer, PROMPT, " Paris")]) == ["▁Paris"]
-    assert entries(tokenizer, [token_id(tokenizer, " Paris")]) == ["▁Paris"]
-    assert entries(tokenizer, [token_id(tokenizer, "Paris")]) == ["Paris"]
+    assert entries(tokenizer, [Texts(tokenizer).token(" Paris")]) == ["▁Paris"]
+    assert entries(tokenizer, [Texts(tokenizer).token("Paris")]) == ["Paris"]
 
 
 @pytest.mark.parametrize("bos", [True, False])
@@ -127,3 +127,10 @@ def test_the_bytes_of_tokens_are_those_of_the_text(make: Any) -> None:
     assert tokens.is_special(3)
     assert not any(tokens.is_special(id_) for id_ in parts)
     assert TokenTexts.of(tokenizer) is tokens
+
+
+def test_many_texts_are_read_at_once_as_one_by_one(make: Any) -> None:
+    tokenizer = make(bos=True, eos=True)
+    texts, many = [PROMPT, "<s>The", " Paris", "é🙂"], Texts(tokenizer)
+    many.read(texts)
+    assert [many.prompt(text) for text in texts] == [prompt_ids(tokenizer, text) for text in texts]
