@@ -33,11 +33,10 @@ def evaluation(model: TransformerModel) -> Evaluation:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", AIMS)
-def test_it_does_on_held_out_items_what_its_card_says(model: TransformerModel, evaluation: Evaluation, task: str) -> None:
+def test_it_does_on_held_out_items_what_it_was_trained_for(evaluation: Evaluation, task: str) -> None:
     accuracy = evaluation[task].accuracy
     assert accuracy is not None
-    written = (bundled.WEIGHTS / model.name / "README.md").read_text(encoding="utf-8")
-    assert accuracy.high >= AIMS[task] or f"- {task}:" in written  # below the aim only where the card admits it
+    assert accuracy.high >= AIMS[task]
 
 
 @pytest.mark.slow
