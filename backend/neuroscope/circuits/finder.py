@@ -2,7 +2,7 @@
 
 1. The examples are divided into three parts that share no prompt, entity, word or template.
 2. On the first part the gap between clean and corrupt prompts is tested (`effect`). Without a gap there is no circuit.
-3. On the second every edge is scored, by EAP-IG unless another method is asked for, and the smallest set of edges that
+3. On the second every edge is scored (`attribution`), and the smallest set of edges that
    reaches the target faithfulness is searched for by measuring (`search`): every other edge carries its corrupt activation
    (or another ablation). Edges on no path from embedding to logits are dropped: they carry nothing.
 4. On the third the circuit is judged (`judging`): faithfulness, closeness pair by pair, completeness, minimality, controls
@@ -19,7 +19,7 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.circuits import judging
-from neuroscope.circuits.attribution import Scores, checked_method, checked_rule, edge_scores
+from neuroscope.circuits.attribution import Scores, checked_method, checked_rule, chosen_method, edge_scores
 from neuroscope.circuits.baseline import checked_ablation
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points
@@ -74,7 +74,7 @@ def part_sizes(pairs: int) -> tuple[int, int, int]:
 class CircuitFinder(Instrument):
     """Finds circuits of one model.
 
-    pairs: examples used (`part_sizes`). method: how edges are scored (`attribution.METHODS`). rule: how integrated gradients
+    pairs: examples used (`part_sizes`). method: how edges are scored (`attribution.METHODS`); the circuit says what `auto` came to. rule: how integrated gradients
     are summed (`attribution.RULES`). steps: integration steps. ablation: what edges outside a circuit carry
     (`baseline.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits: how many draws of every kind of
     control. minimality_sample: edges tried one by one.
@@ -85,7 +85,7 @@ class CircuitFinder(Instrument):
         model: TransformerModel,
         *,
         pairs: int = 60,
-        method: str = "eap_ig",
+        method: str = "auto",
         rule: str = "midpoint",
         steps: int = 5,
         ablation: str = "corrupt",
@@ -145,7 +145,7 @@ class CircuitFinder(Instrument):
         points, signed = (curve_points(masked, scores, weight) for weight in (1.0, 0.0))
         return FaithfulnessCurve(
             task=name,
-            method=self.method,
+            method=self._method(parts),
             ablation=self.ablation,
             cpr=area(signed, from_one=False),
             cmd=area(points, from_one=True),
@@ -207,6 +207,9 @@ class CircuitFinder(Instrument):
             ablation=self.ablation,
             seed=self.seed,
         )
+
+    def _method(self, parts: PairParts) -> str:
+        return chosen_method(self.method, Graph.of(self._model.architecture), parts.finding.rows)
 
     def _provenance(self, task: str, parts: PairParts) -> Provenance:
         sizes = {"effect_pairs": parts.effect.rows, "pairs": parts.finding.rows, "held_out": parts.judging.rows}
@@ -290,7 +293,7 @@ class CircuitFinder(Instrument):
             curve=curve,
             shared=list(parts.shared),
             ablation=self.ablation,
-            method=self.method,
+            method=self._method(parts),
             metric=self.metric,
             provenance=self._provenance(task, parts),
             _graph=graph,
