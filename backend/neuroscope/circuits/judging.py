@@ -141,7 +141,7 @@ def doubts(*, held_out: Estimate, closeness: Estimate, share: float, target: flo
     """What speaks against a circuit that reached its target where it was found; empty when nothing does."""
     found = []
     slack = 1 - target
-    if held_out.low > 1 + slack or held_out.high < 1 - slack or abs(1 - held_out.value) > 3 * slack:
+    if held_out.low > 1 + slack or held_out.high < 1 - slack or abs(1 - held_out.value) > 2 * slack:
         found.append(f"on held-out pairs its faithfulness is {held_out}")
     if 1 - closeness.value > 4 * slack:
         found.append(f"pair by pair it is far from the model (closeness {closeness})")

@@ -9,7 +9,7 @@ faithfulness is not monotone in the number of edges. So for every weight
 3. of all weights the smallest circuit is taken, edges on no path from embedding to logits not counted.
 
 A circuit reaches a target t when its faithfulness is within 1 − t of 1, above as well as below, and its distance pair by
-pair (`CurvePoint.closeness`) is at most twice that: an excess on one pair does not make up for a lack on another.
+pair (1 − `CurvePoint.closeness`) is at most three times that: an excess on one pair does not make up for a lack on another.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from neuroscope.models.engines.protocol import BoolArray, IntArray
 #: How much a negative score counts compared with a positive one of the same size; one curve is measured for each.
 NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.3)
 _FINER = 4
+#: How much farther from the model than on average a circuit may be pair by pair.
+_PAIR_BY_PAIR = 3
 #: Sizes that differ by less are one size; circuits of fewer than 20 edges are told apart by single edges.
 _CLOSE_ENOUGH = 1.05
 #: Circuits this much smaller than one that was found on another curve are not looked at.
@@ -36,7 +38,7 @@ _HOPELESS = 8
 def reaches(faithfulness: float, closeness: float, target: float) -> bool:
     """Whether a measured circuit is as faithful as asked, on average and pair by pair."""
     slack = 1 - target + 1e-9
-    return abs(1 - faithfulness) <= slack and 1 - closeness <= 2 * slack
+    return abs(1 - faithfulness) <= slack and 1 - closeness <= _PAIR_BY_PAIR * slack
 
 
 def smallest(masked: MaskedModel, scores: Scores, target: float) -> tuple[BoolArray, list[CurvePoint]]:
