@@ -1,9 +1,9 @@
 """Where every head looks in a text, and what kind of head each is.
 
-Roles are measured on random sequences repeated once, not on the text itself (`circuits.roles`): previous-token, duplicate-token
+Roles are measured on random sequences repeated once, not on the text itself (`circuits.repeats`): previous-token, duplicate-token
 and induction heads (Olsson et al. 2022). On the text: how much a head parks on the first token (Xiao et al. 2023, "attention
-sinks"), the entropy of its rows in bits, and how far back it looks on average. As a control stands what a head that looks
-everywhere alike would score.
+sinks"), the entropy of its rows in bits, and how far back it looks on average. A head parks only if it does so on random
+sequences too, whatever their first token is. As a control stands what a head that looks everywhere alike would score.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from neuroscope import settings
 from neuroscope.circuits.repeats import REPEAT_THRESHOLD, repeat_scores, uniform_score
+from neuroscope.models.engines.protocol import Engine, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
@@ -28,6 +29,8 @@ MOST_TOKENS = 64
 _SINK = "first-token"
 #: A head counts as parked when it gives the first token this share of its attention.
 _PARKED = 0.5
+#: Random sequences on which it must do so as well.
+_ROWS, _LENGTH = 8, 24
 
 
 @public
@@ -87,9 +90,7 @@ class AttentionPatterns(Result):
             found = self.with_role(role)
             named = ", ".join(f"{head.layer}.{head.head} ({head.scores[role]:.2f})" for head in found[:8])
             lines.append(f"  {role:<16} {len(found):>3} heads  {named}{', …' if len(found) > 8 else ''}")
-        lines.append(
-            f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {REPEAT_THRESHOLD}"
-        )
+        lines.append(f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {REPEAT_THRESHOLD}")
         return "\n".join(lines)
 
     def as_dictionary(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
     sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
     run = engine.forward(batch, capture=sites, logits=None)
     patterns = np.stack([engine.ops.to_numpy(run[site])[0] for site in sites]).astype(np.float32)
-    scores = repeat_scores(engine, layers, seed)
+    scores, parks = repeat_scores(engine, layers, seed), _parks(engine, sites, seed)
     # The first query can look nowhere but at the first token.
     parked = patterns[:, :, 1:, 0].mean(2)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -116,7 +117,7 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
         mine = {name: float(found[layer][head]) for name, found in scores.items()}
         roles = sorted((name for name, score in mine.items() if score >= REPEAT_THRESHOLD), key=lambda name: -mine[name])
         mine[_SINK] = float(parked[layer, head])
-        if mine[_SINK] >= _PARKED:
+        if min(mine[_SINK], parks[layer, head]) >= _PARKED:
             roles.append(_SINK)
         heads.append(
             HeadPattern(layer, head, roles, mine, float(bits[layer, head, 1:].mean()), float(distance[layer, head, 1:].mean()))
@@ -129,3 +130,12 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
         provenance=provenance(model, None, seed, tokens=batch.positions),
         _patterns=patterns,
     )
+
+
+def _parks(engine: Engine, sites: list[Site], seed: int) -> NDArray[np.float64]:
+    """Mean attention (layers, heads) to the first token of random sequences, from tokens in their second half."""
+    random = np.random.default_rng(seed)
+    length = min(_LENGTH, engine.anatomy.context or _LENGTH)
+    batch = TokenBatch.of(random.integers(0, engine.anatomy.vocabulary, (_ROWS, length)).tolist())
+    run = engine.forward(batch, capture=sites, logits=None)
+    return np.stack([engine.ops.to_numpy(run[site])[:, :, length // 2 :, 0].mean((0, 2)) for site in sites]).astype(np.float64)
