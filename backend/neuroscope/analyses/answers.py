@@ -1,10 +1,13 @@
 """How a model comes to an answer: mathematical reasoning and factual recall.
 
-On pairs of prompts that differ in what the answer hangs on (an operand, a country), those that the model gets right:
+On pairs of prompts that differ in what the answer hangs on (an operand, a country). Whether the answer's lead differs between
+clean and corrupt prompts at all is tested first, on pairs that serve nothing else (`circuits.effect`); where it does not, that
+is the answer. Then, on others, those that the model gets right:
 
 1. the answer's probability and rank as the stream holds it after each layer, at the last token (logit lens);
 2. denoising: the clean stream put into the corrupt run, layer by layer and token by token, and every head's and MLP's output
-   (Vig et al. 2020; Meng et al. 2022): what of the lead comes back;
+   (Vig et al. 2020; Meng et al. 2022): what of the lead comes back, with Fieller's interval. Listed are those that move it at
+   all: a two-sided paired test for each, corrected for their number (Benjamini & Yekutieli 2001: they are not independent);
 3. the terms of the lead that each component writes itself (direct logit attribution);
 4. attention from the last token to the changed tokens, beside that to an average other token, the first left out.
 
@@ -14,19 +17,20 @@ elsewhere works on what others have moved.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from neuroscope.analyses.inputs import pairs_of
+from neuroscope.analyses.inputs import divided_pairs
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.patching import ActivationPatcher, ResidualMap
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.sweeps import sweep
-from neuroscope.errors import DatasetError
 from neuroscope.lenses.attribution import LogitAttribution, attribute_logits
 from neuroscope.lenses.logit_lens import answers_by_layer
 from neuroscope.models.engines.protocol import Engine
@@ -34,11 +38,12 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
-from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.tasks.statistics import Estimate, difference_test, wilson
 from neuroscope.vocabulary import public
 
 _PAIRS = 10
 _LISTED = 10
+_LEVEL = 0.05
 
 
 @public
@@ -46,11 +51,12 @@ _LISTED = 10
 class AnswerComponent(Result):
     """A head or MLP: its share of the lead that denoising it brings back, and the logits that it writes itself.
 
-    to_changed, elsewhere: a head's attention from the last token to all changed tokens, and to an average other one.
+    q_value: that it brings back nothing, corrected over all heads and MLPs. to_changed, elsewhere: a head's attention from the last token to all changed tokens, and to an average other one.
     """
 
     site: str
     recovered: Estimate
+    q_value: float
     direct: float
     to_changed: float | None = None
     elsewhere: float | None = None
@@ -64,14 +70,22 @@ class AnswerComponent(Result):
 class AnswerTrace(Result):
     """How a model comes to its answers.
 
+    exists: whether the answer leads further on clean prompts than on corrupt ones. gap, gap_p_value: by how much, on pairs that
+    only this was tested on; None for the exchanged words of one prompt, which are chosen so that it does. reason: why not; then
+    nothing below the leads was measured.
+
     accuracy: share of all pairs where the answer leads; the rest is measured on those. answer_probability, answer_rank: by
     layer, from the embedding on. heads: (layers, heads), mlps: (layers,): share of the lead that denoising each recovers.
-    components: the strongest of them.
+    components: the strongest of those that recover any.
     """
 
     analysis: str
     title: str
     task: str | None
+    exists: bool
+    reason: str | None
+    gap: Estimate | None
+    gap_p_value: float | None
     prompts: list[str]
     answers: list[str]
     accuracy: Estimate
@@ -80,11 +94,11 @@ class AnswerTrace(Result):
     layers: list[str]
     answer_probability: list[float]
     answer_rank: list[float]
-    residual_map: ResidualMap
+    residual_map: ResidualMap | None
     heads: list[list[float]]
     mlps: list[float]
     components: list[AnswerComponent]
-    attribution: LogitAttribution
+    attribution: LogitAttribution | None
     provenance: Provenance
 
     @property
@@ -93,23 +107,37 @@ class AnswerTrace(Result):
         rows = range(len(self.layers))
         return next((self.layers[row] for row in rows if all(rank < 0.5 for rank in self.answer_rank[row:])), None)
 
+    def _tested(self) -> str:
+        if self.gap is None:
+            return "chosen so that the model's prediction changes"
+        return f"{self.gap} logits on {self.gap.n} other pairs (p = {self.gap_p_value:.2g})"
+
     def _decision(self) -> str:
         if self.decided is None:
             return "the answer leads the wrong one, but is not the likeliest of all tokens on average"
         return f"the answer is likeliest from {self.decided} on"
 
     def print_string(self) -> str:
-        return f"an AnswerTrace({self.title.lower()}: {len(self.prompts)} prompts, lead {self.clean_lead})"
+        found = f"lead {self.clean_lead}" if self.exists else "no effect"
+        return f"an AnswerTrace({self.title.lower()}: {len(self.prompts)} prompts, {found})"
 
     def summary(self) -> str:
+        place = f"{self.title} in {self.provenance.model}"
         lines = [
-            f"{self.title} in {self.provenance.model}",
+            place if self.exists else f"No effect. {place}: {self.reason}",
             f"  {self.prompts[0]!r} → {self.answers[0]!r}"
             + (f" and {len(self.prompts) - 1} more" if len(self.prompts) > 1 else ""),
             f"  answer leads     {self.accuracy} of {self.accuracy.n} pairs",
             f"  lead             clean {self.clean_lead}, corrupt {self.corrupt_lead} logits",
+        ]
+        if not self.exists:
+            return "\n".join(lines)
+        lines += [
+            f"  clean − corrupt  {self._tested()}",
             f"  decided          {self._decision()}",
-            "  component          recovered (denoising)      writes   looks at what changed (elsewhere)",
+            "  component          recovered (denoising)      writes   looks at what changed (elsewhere)"
+            if self.components
+            else "  no single head or MLP brings any of the lead back",
         ]
         for part in self.components:
             looks = "" if part.to_changed is None else f"{part.to_changed:.2f} ({part.elsewhere:.2f})"
@@ -128,48 +156,83 @@ def factual_recall(model: TransformerModel, on: Any, seed: int) -> AnswerTrace:
 
 
 def trace_answers(model: TransformerModel, on: Any, task: str, seed: int, name: str, title: str) -> AnswerTrace:
-    """Steps 1 to 4 of this module. Raises `DatasetError` when the model gets no pair right."""
+    """Steps 1 to 4 of this module, or why there is nothing to trace."""
     engine = model.engine
-    dataset = pairs_of(model, on, task, _PAIRS)
+    given = divided_pairs(model, on, task, _PAIRS, seed)
+    dataset, effect = given.looked_at, given.effect(model)
     offered = make_pairs(model, dataset.examples)
-    right = np.flatnonzero(PairRuns(engine, offered).clean.metric > 0)
+    runs = PairRuns(engine, offered)
+    right = np.flatnonzero(runs.clean.metric > 0)
+    accuracy = wilson(len(right), offered.rows)
+    reason = None if effect is None else effect.reason
     if not len(right):
-        raise DatasetError(
-            f"{model.name} gets none of {offered.rows} prompts right, such as {dataset[0].clean!r} → {dataset[0].answer!r}.",
-            remedy="`neuroscope evaluate` tells what the model can do; choose another task, or prompts it completes rightly.",
-        )
-    prompts = [dataset[int(row)].clean for row in right]
+        reason = reason or f"the model gets none of {offered.rows} prompts right"
+    if reason is not None:
+        # Nothing is chosen by the model's answers where nothing is explained.
+        right = np.arange(offered.rows)
     pairs = offered.take(right)
-    runs = PairRuns(engine, pairs)
-    sites = _components(engine)
-    swept = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising heads and MLPs")
-    recovered = [normalised(values, runs.corrupt.metric, runs.clean.metric, seed=seed) for values in swept]
-    probability, rank = answers_by_layer(engine, pairs.clean, pairs.metric.answers)
-    attribution = attribute_logits(
-        model, prompts, pairs.metric.answers, pairs.metric.wrongs, batch=pairs.clean, task=dataset.task, seed=seed
-    )
-    changed, elsewhere = _attention(engine, pairs)
-    heads, layers = engine.anatomy.heads, engine.anatomy.layers
-    shares = np.array([share.value for share in recovered]).reshape(layers, heads + 1)
-    order = sorted(range(len(sites)), key=lambda index: -abs(recovered[index].value))
-    components = []
-    for index in order[:_LISTED]:
-        layer, head = divmod(index, heads + 1)
-        if head == heads:
-            components.append(AnswerComponent(str(sites[index]), recovered[index], attribution.mlps[layer]))
-        else:
-            looks = float(changed[layer, head]), float(elsewhere[layer, head])
-            components.append(AnswerComponent(str(sites[index]), recovered[index], attribution.heads[layer][head], *looks))
-    return AnswerTrace(
+    prompts = [dataset[int(row)].clean for row in right]
+    clean, corrupt = runs.clean.metric[right], runs.corrupt.metric[right]
+    trace = AnswerTrace(
         analysis=name,
         title=title,
         task=dataset.task,
+        exists=reason is None,
+        reason=reason,
+        gap=None if effect is None else effect.gap,
+        gap_p_value=None if effect is None else effect.p_value,
         prompts=prompts,
-        answers=attribution.answers,
-        accuracy=wilson(len(right), offered.rows),
-        clean_lead=mean(runs.clean.metric, seed=seed),
-        corrupt_lead=mean(runs.corrupt.metric, seed=seed),
-        layers=["embedding", *(f"layer {layer}" for layer in range(layers))],
+        answers=[model.token_text(token) for token in pairs.metric.answers],
+        accuracy=accuracy,
+        clean_lead=mean(clean, units=pairs.units or None),
+        corrupt_lead=mean(corrupt, units=pairs.units or None),
+        layers=["embedding", *(f"layer {layer}" for layer in range(engine.anatomy.layers))],
+        answer_probability=[],
+        answer_rank=[],
+        residual_map=None,
+        heads=[],
+        mlps=[],
+        components=[],
+        attribution=None,
+        provenance=provenance(model, dataset.task, seed, pairs=pairs.rows, tested=effect.gap.n if effect else 0),
+    )
+    return trace if reason is not None else _traced(model, trace, pairs, seed)
+
+
+def _traced(model: TransformerModel, trace: AnswerTrace, pairs: PairBatch, seed: int) -> AnswerTrace:
+    """Steps 1 to 4 for pairs that show an effect."""
+    engine, units = model.engine, pairs.units or None
+    heads, layers = engine.anatomy.heads, engine.anatomy.layers
+    runs = PairRuns(engine, pairs)
+    sites = _components(engine)
+    swept = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising heads and MLPs")
+    recovered = [normalised(values, runs.corrupt.metric, runs.clean.metric, units=units) for values in swept]
+    p_values = [difference_test(values - runs.corrupt.metric, units).p_value for values in swept]
+    q_values = stats.false_discovery_control(p_values, method="by")
+    probability, rank = answers_by_layer(engine, pairs.clean, pairs.metric.answers)
+    attribution = attribute_logits(
+        model, trace.prompts, pairs.metric.answers, pairs.metric.wrongs, batch=pairs.clean, task=trace.task, seed=seed,
+        units=units,
+    )  # fmt: skip
+    changed, elsewhere = _attention(engine, pairs)
+    shares = np.array([share.value for share in recovered]).reshape(layers, heads + 1)
+    order = sorted(range(len(sites)), key=lambda index: -abs(recovered[index].value))
+    components = []
+    for index in [index for index in order if q_values[index] < _LEVEL][:_LISTED]:
+        layer, head = divmod(index, heads + 1)
+        is_mlp = head == heads
+        components.append(
+            AnswerComponent(
+                site=str(sites[index]),
+                recovered=recovered[index],
+                q_value=float(q_values[index]),
+                direct=attribution.mlps[layer] if is_mlp else attribution.heads[layer][head],
+                to_changed=None if is_mlp else float(changed[layer, head]),
+                elsewhere=None if is_mlp else float(elsewhere[layer, head]),
+            )
+        )
+    return dataclasses.replace(
+        trace,
         answer_probability=probability.mean(1).tolist(),
         answer_rank=rank.mean(1).tolist(),
         residual_map=ActivationPatcher(model, seed=seed).residual_map(pairs),
@@ -177,7 +240,6 @@ def trace_answers(model: TransformerModel, on: Any, task: str, seed: int, name: 
         mlps=shares[:, heads].tolist(),
         components=components,
         attribution=attribution,
-        provenance=provenance(model, dataset.task, seed, pairs=pairs.rows),
     )
 
 

@@ -3,24 +3,34 @@
 A text is anything with at least two tokens. Pairs are a task's name, a `Dataset`, an `Example` or a list of either (as
 dictionaries, too). From a single prompt, pairs are made by putting another country, city or number of the same token length
 into it; what the model itself predicts is then the answer.
+
+Pairs are divided into parts that share nothing: on one it is tested whether clean and corrupt prompts differ at all, and only
+on the other is it looked at how. A prompt's own exchanged words need no test: they were taken because the prediction changes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from neuroscope.circuits.effect import Effect, paired_effect
+from neuroscope.circuits.pairs import make_pairs
+from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError
 from neuroscope.models.engines.protocol import LogitRequest
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks import registry as tasks
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import CITIES, COUNTRIES, NAMES
+from neuroscope.tasks.statistics import Estimate
 
 _LEAST_TOKENS = 2
+#: How many pairs tell whether there is an effect, and how few may tell it.
+_TESTED, _FEWEST = 12, 4
 _MOST_SWAPS = 16
 _KINDS: tuple[tuple[str, ...], ...] = (
     tuple(country.name for country in COUNTRIES),
@@ -58,23 +68,73 @@ def text_of(model: TransformerModel, on: Any, default: str, *, most: int | None 
     return on
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """looked_at: the pairs to analyse. tested: others that only tell whether there is an effect; None where there is one by
+    choice of the pairs. complaint: why no effect can be told from so few pairs, or None.
+    """
+
+    looked_at: Dataset
+    tested: list[Example] | None
+    complaint: str | None = None
+
+    def effect(self, model: TransformerModel) -> Effect | None:
+        """Whether clean and corrupt prompts differ, on the pairs that serve nothing else; None where that needs no test."""
+        if self.complaint is not None:
+            return Effect(Estimate(float("nan"), float("-inf"), float("inf"), 0), 1.0, False, self.complaint)
+        if self.tested is None:
+            return None
+        pairs = make_pairs(model, self.tested)
+        runs = PairRuns(model.engine, pairs)
+        return paired_effect(runs.clean.metric, runs.corrupt.metric, pairs.units)
+
+
+def divided_pairs(model: TransformerModel, on: Any, task: str, n: int, seed: int) -> Pairs:
+    """At most `n` pairs to analyse, fitted to the model's tokenizer, and others that share nothing with them to test.
+
+    Raises as `pairs_of` does.
+    """
+    dataset = _source(model, on, task, n)
+    if dataset is None:
+        return Pairs(swapped(model, text_of(model, on, on)), None)
+    if dataset.generates:
+        sizes = [_TESTED, n]
+    else:
+        fitted = _fitted(model, dataset, len(dataset))
+        half = len(fitted) // 2
+        if half < _FEWEST:
+            complaint = (
+                f"{len(fitted)} pairs are too few to test an effect on some and to trace it on others, give {2 * _FEWEST}"
+            )
+            return Pairs(fitted, None, complaint)
+        dataset, sizes = fitted, [min(_TESTED, half), min(n, len(fitted) - half)]
+    tested, looked_at = dataset.parts_for_model(model, sizes, seed)
+    return Pairs(dataset.with_examples(list(looked_at)), list(tested))
+
+
 def pairs_of(model: TransformerModel, on: Any, task: str, n: int) -> Dataset:
     """The pairs to analyse, fitted to the model's tokenizer; at most `n`.
 
     Raises `ArgumentError` for what makes no pairs and `DatasetError` when fewer than two fit the model.
     """
+    dataset = _source(model, on, task, n)
+    return swapped(model, text_of(model, on, on)) if dataset is None else _fitted(model, dataset, n)
+
+
+def _source(model: TransformerModel, on: Any, task: str, n: int) -> Dataset | None:
+    """The dataset that is meant, not yet fitted; None for a prompt."""
     if on is None:
-        return tasks.get(task).dataset(4 * n).for_model(model, n)
+        return tasks.get(task).dataset(4 * n)
     if isinstance(on, str):
-        return _of_name(model, on, n)
+        return _of_name(on, n)
     if isinstance(on, (Example, Mapping)):
         on = [on]
     if isinstance(on, Dataset):
-        return on.for_model(model, n)
+        return on
     if isinstance(on, Sequence) and on and all(isinstance(item, Example) for item in on):
-        return _fitted(model, Dataset(on, name="own examples"), n)
+        return Dataset(on, name="own examples")
     if isinstance(on, Sequence) and on and all(isinstance(item, Mapping) for item in on):
-        return _fitted(model, Dataset.from_examples(on), n)
+        return Dataset.from_examples(on)
     raise ArgumentError(
         f"This analysis works on a prompt, a task, a Dataset or examples, not {_named(on)}.",
         remedy="on: 'The capital of France is', on: #capitalOfCountry, or on: (Dataset fromFile: 'mine.jsonl')",
@@ -89,7 +149,7 @@ def _fitted(model: TransformerModel, dataset: Dataset, n: int) -> Dataset:
     return Dataset(list(Dataset([example, example], name=dataset.name).for_model(model))[:1], name=dataset.name)
 
 
-def _of_name(model: TransformerModel, text: str, n: int) -> Dataset:
+def _of_name(text: str, n: int) -> Dataset | None:
     try:
         task = tasks.get(text)
     except TaskNotFoundError as error:
@@ -97,12 +157,12 @@ def _of_name(model: TransformerModel, text: str, n: int) -> Dataset:
             raise ArgumentError(
                 f"{text!r} is neither a task nor a prompt.", remedy=f"{error.remedy} A prompt has several words."
             ) from error
-        return swapped(model, text_of(model, text, text))
+        return None
     if not task.paired:
         raise ArgumentError(
             f"The task {task.name} has no pairs of prompts.", remedy="Choose one of `neuroscope tasks` that has."
         )
-    return task.dataset(4 * n).for_model(model, n)
+    return task.dataset(4 * n)
 
 
 def swapped(model: TransformerModel, prompt: str) -> Dataset:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope.analyses.inputs import pairs_of, text_of
+from neuroscope.analyses.inputs import divided_pairs, text_of
 from neuroscope.circuits.pairs import make_pairs
 from neuroscope.lenses.attention import MOST_TOKENS, AttentionPatterns, attention_patterns
 from neuroscope.lenses.attribution import LogitAttribution, attribute_logits
@@ -31,16 +31,28 @@ def lens(model: TransformerModel, on: Any, seed: int) -> LogitLens:
 
 
 def attribution(model: TransformerModel, on: Any, seed: int) -> LogitAttribution:
-    """On a text, the likeliest next token against the runner-up; otherwise each pair's answer against its wrong one."""
+    """On a text, the likeliest next token against the runner-up; otherwise each pair's answer against its wrong one.
+
+    On pairs it is tested first, on others, whether the answer leads further on clean prompts than on corrupt ones.
+    """
     if isinstance(on, str) and " " in on.strip():
         text = text_of(model, on, PROMPT)
         batch = model.encode(text)
         logits = model.engine.forward(batch, logits=LogitRequest.last(batch)).logits
         best = np.argsort(-model.engine.ops.to_numpy(logits), axis=-1)[:, :2].astype(np.int64)
         return attribute_logits(model, [text], best[:, 0], best[:, 1], seed=seed)
-    dataset = pairs_of(model, on, "indirect_object_identification", _PAIRS)
-    pairs = make_pairs(model, dataset.examples)
-    prompts = [example.clean for example in dataset]
+    given = divided_pairs(model, on, "indirect_object_identification", _PAIRS, seed)
+    effect = given.effect(model)
+    pairs = make_pairs(model, given.looked_at.examples)
+    prompts = [example.clean for example in given.looked_at]
     return attribute_logits(
-        model, prompts, pairs.metric.answers, pairs.metric.wrongs, batch=pairs.clean, task=dataset.task, seed=seed
+        model,
+        prompts,
+        pairs.metric.answers,
+        pairs.metric.wrongs,
+        batch=pairs.clean,
+        task=given.looked_at.task,
+        units=pairs.units or None,
+        reason=None if effect is None else effect.reason,
+        seed=seed,
     )

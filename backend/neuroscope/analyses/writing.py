@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.analyses.inputs import text_of
-from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attribution import contributions
 from neuroscope.lenses.logit_lens import decided_from, read_streams
@@ -29,7 +28,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
-from neuroscope.tasks.statistics import Estimate
+from neuroscope.tasks.statistics import Estimate, difference_test, mean_of
 from neuroscope.vocabulary import public
 
 _OPENING = "Once there was a"
@@ -44,7 +43,11 @@ Numbers = NDArray[np.float64]
 @public
 @dataclass(frozen=True)
 class TemperatureSample(Result):
-    """The continuations at one temperature. surprise, shuffled_surprise: nats a token; repeated: share of word pairs said before."""
+    """The continuations at one temperature.
+
+    repeated: share of word pairs said before. surprise, shuffled_surprise: nats a token. shuffled_p_value: that a continuation
+    is as surprising as its own tokens shuffled (paired, two-sided; 1 for a single one).
+    """
 
     temperature: float
     texts: list[str]
@@ -53,6 +56,7 @@ class TemperatureSample(Result):
     repeated: float
     surprise: Estimate
     shuffled_surprise: Estimate
+    shuffled_p_value: float
 
     def print_string(self) -> str:
         return f"a TemperatureSample({self.temperature}: distinct-2 {self.distinct_2:.2f}, surprise {self.surprise})"
@@ -99,7 +103,7 @@ class WritingAnalysis(Result):
         ]
         lines += [
             f"  {sample.temperature:>11.1f}  {sample.distinct_1:>10.2f}  {sample.distinct_2:>10.2f}  {sample.repeated:>8.2f}  "
-            f"{sample.surprise!s:<26}  {sample.shuffled_surprise!s}"
+            f"{sample.surprise!s:<26}  {sample.shuffled_surprise!s} (p = {sample.shuffled_p_value:.2g})"
             for sample in self.samples
         ]
         free = max(range(len(self.tokens)), key=lambda at: self.entropy[at])
@@ -155,16 +159,17 @@ def _measured(model: TransformerModel, prompt: str, temperature: float, rows: li
     start = [int(token) for token in model.encode(prompt).ids[0]]
     words = [model.decode(row, after=start).split() for row in (kept if temperature else _SAMPLES * kept)]
     pairs = [list(itertools.pairwise(text)) for text in words]
+    surprise = _surprise(model, prompt, kept)
+    shuffled = _surprise(model, prompt, [[int(token) for token in random.permutation(row)] for row in kept])
     return TemperatureSample(
         temperature=temperature,
         texts=[model.decode(row, after=start) for row in rows],
         distinct_1=_distinct([word for text in words for word in text]),
         distinct_2=_distinct([pair for text in pairs for pair in text]),
         repeated=float(np.mean([1 - _distinct(text) for text in pairs if text] or [0.0])),
-        surprise=mean(_surprise(model, prompt, kept), seed=seed),
-        shuffled_surprise=mean(
-            _surprise(model, prompt, [[int(token) for token in random.permutation(row)] for row in kept]), seed=seed
-        ),
+        surprise=mean_of(surprise),
+        shuffled_surprise=mean_of(shuffled),
+        shuffled_p_value=difference_test(shuffled - surprise).p_value,
     )
 
 

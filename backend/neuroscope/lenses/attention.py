@@ -90,7 +90,9 @@ class AttentionPatterns(Result):
             found = self.with_role(role)
             named = ", ".join(f"{head.layer}.{head.head} ({head.scores[role]:.2f})" for head in found[:8])
             lines.append(f"  {role:<16} {len(found):>3} heads  {named}{', …' if len(found) > 8 else ''}")
-        lines.append(f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {REPEAT_THRESHOLD}")
+        lines.append(
+            f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {REPEAT_THRESHOLD}"
+        )
         return "\n".join(lines)
 
     def as_dictionary(self) -> dict[str, Any]:

@@ -27,15 +27,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.circuits.estimates import mean
 from neuroscope.errors import ArgumentError
 from neuroscope.models.engines.protocol import Engine, IntArray, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks.dependence import Units
 from neuroscope.tasks.metrics import PromptMetric
-from neuroscope.tasks.statistics import Estimate
+from neuroscope.tasks.statistics import Estimate, mean_of
 from neuroscope.vocabulary import public
 
 Numbers = NDArray[np.float64]
@@ -78,8 +78,10 @@ class Contribution(Result):
 class LogitAttribution(Result):
     """Who writes the answer's lead.
 
-    lead: logit(answer) − logit(wrong). components: the largest terms by size, largest first. heads: (layers, heads);
-    attention_biases, mlps: (layers,); all means over prompts. gap: the largest |lead − sum of terms| of any prompt.
+    lead: logit(answer) − logit(wrong). components: the largest terms by size, largest first, with intervals over prompts (of
+    several). heads: (layers, heads); attention_biases, mlps: (layers,); all means over prompts. gap: the largest
+    |lead − sum of terms| of any prompt. exists: whether there is a lead to explain; where there is none, `reason` says why, and
+    no terms are given.
     """
 
     prompts: list[str]
@@ -95,25 +97,31 @@ class LogitAttribution(Result):
     gap: float
     provenance: Provenance
     _contributions: Contributions = field(repr=False)
+    exists: bool = True
+    reason: str | None = None
 
     def print_string(self) -> str:
-        return f"a LogitAttribution({len(self.prompts)} prompts, lead {self.lead})"
+        found = f"lead {self.lead}" if self.exists else "no effect"
+        return f"a LogitAttribution({len(self.prompts)} prompts, {found})"
 
     def summary(self) -> str:
         first = f"{self.prompts[0]!r}: {self.answers[0]!r} over {self.wrongs[0]!r}"
         more = f" and {len(self.prompts) - 1} more" if len(self.prompts) > 1 else ""
+        title = f"Direct logit attribution in {self.provenance.model}"
+        lead = f"  lead             {self.lead if len(self.prompts) > 1 else f'{self.lead.value:.3f}'} logits"
+        if not self.exists:
+            return f"No effect. {title}: {self.reason}\n  {first}{more}\n{lead}"
         heads, biases, mlps = np.array(self.heads), np.array(self.attention_biases), np.array(self.mlps)
         lines = [
-            f"Direct logit attribution in {self.provenance.model}",
+            title,
             f"  {first}{more}",
-            f"  lead             {self.lead} logits",
+            lead,
             f"  all heads        {heads.sum():+.3f}, attention biases {biases.sum():+.3f}, all MLPs {mlps.sum():+.3f}",
             f"  embedding        {self.embedding:+.3f}, constant {self.constant:+.3f}; the terms miss the lead by {self.gap:.1g}",
         ]
-        lines += [
-            f"    {part.site:<18} {part.value.value:+.3f} [{part.value.low:+.3f}, {part.value.high:+.3f}]"
-            for part in self.components[:12]
-        ]
+        for part in self.components[:12]:
+            interval = f" [{part.value.low:+.3f}, {part.value.high:+.3f}]" if len(self.prompts) > 1 else ""
+            lines.append(f"    {part.site:<18} {part.value.value:+.3f}{interval}")
         return "\n".join(lines)
 
 
@@ -178,9 +186,15 @@ def attribute_logits(
     *,
     batch: TokenBatch | None = None,
     task: str | None = None,
+    units: Units | None = None,
+    reason: str | None = None,
     seed: int = 0,
 ) -> LogitAttribution:
-    """The attribution of answers (token ids, one a prompt) over wrong ones, averaged over prompts; hooks are not included."""
+    """The attribution of answers (token ids, one a prompt) over wrong ones, averaged over prompts; hooks are not included.
+
+    units: what each prompt shares with others. reason: why there is no lead to explain, if that was found; then only the lead
+    is told. Raises `ArgumentError` when answers and wrong answers are the same.
+    """
     if np.array_equal(answers, wrongs):
         raise ArgumentError("Answer and wrong answer are the same, so there is no lead to explain.")
     engine = model.engine
@@ -188,26 +202,29 @@ def attribute_logits(
     with events.progress("attributing logits", total=batch.rows, unit="prompts") as job:
         found = contributions(engine, batch, answers, wrongs)
         job.advance(batch.rows)
-    parts = [Contribution("embedding", mean(found.embedding, seed=seed))]
+    exists = reason is None
+    parts = [Contribution("embedding", mean_of(found.embedding, units))]
     for layer in range(engine.anatomy.layers):
         parts += [
-            Contribution(str(Site(layer, Component.HEAD_OUTPUT, head=head)), mean(found.heads[:, layer, head], seed=seed))
+            Contribution(str(Site(layer, Component.HEAD_OUTPUT, head=head)), mean_of(found.heads[:, layer, head], units))
             for head in range(engine.anatomy.heads)
         ]
-        parts.append(Contribution(str(Site(layer, Component.MLP_OUTPUT)), mean(found.mlps[:, layer], seed=seed)))
+        parts.append(Contribution(str(Site(layer, Component.MLP_OUTPUT)), mean_of(found.mlps[:, layer], units)))
     parts.sort(key=lambda part: -abs(part.value.value))
     return LogitAttribution(
         prompts=list(prompts),
         answers=[model.token_text(token) for token in answers],
         wrongs=[model.token_text(token) for token in wrongs],
-        lead=mean(found.lead, seed=seed),
+        lead=mean_of(found.lead, units),
         embedding=float(found.embedding.mean()),
         constant=float(found.constant.mean()),
-        heads=found.heads.mean(0).tolist(),
-        attention_biases=found.biases.mean(0).tolist(),
-        mlps=found.mlps.mean(0).tolist(),
-        components=parts[:40],
+        heads=found.heads.mean(0).tolist() if exists else [],
+        attention_biases=found.biases.mean(0).tolist() if exists else [],
+        mlps=found.mlps.mean(0).tolist() if exists else [],
+        components=parts[:40] if exists else [],
         gap=float(np.abs(found.lead - found.total).max()),
         provenance=provenance(model, task, seed, prompts=batch.rows),
         _contributions=found,
+        exists=exists,
+        reason=reason,
     )

@@ -152,6 +152,12 @@ class Dataset:
     def examples(self) -> list[Example]:
         return list(self._examples)
 
+    @property
+    @python_only
+    def generates(self) -> bool:
+        """Whether it can make as many more examples as are asked for."""
+        return self._generator is not None
+
     def take(self, n: int) -> Dataset:
         """The first `n` examples."""
         return self.with_examples(self._examples[: max(0, int(n))])

@@ -12,19 +12,35 @@ from plotly.subplots import make_subplots
 from neuroscope.analyses.answers import AnswerTrace
 from neuroscope.analyses.stream import StreamAnalysis
 from neuroscope.analyses.writing import WritingAnalysis
+from neuroscope.circuits.patching import ResidualMap
 from neuroscope.views.lenses import contribution_bars, head_map, lens_table
 from neuroscope.views.page import figures
-from neuroscope.views.theme import AMOUNT, BELOW, BLUE, GREEN, GREY, ORANGE, TOWARDS, VIOLET, dressed, labels, visible
+from neuroscope.views.theme import (
+    AMOUNT,
+    BELOW,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    TOWARDS,
+    VIOLET,
+    dressed,
+    error_bars,
+    labels,
+    visible,
+)
 
 
 @figures.register
 def _(result: AnswerTrace) -> Sequence[Any]:
+    if result.residual_map is None or result.attribution is None:
+        return [leads(result)]
     return [
-        stream_map(result),
+        stream_map(result.residual_map),
         answer_by_layer(result),
         head_map(result.heads, "What denoising one head recovers", "recovered"),
         mlp_bars(result),
-        movers(result),
+        *([movers(result)] if any(part.to_changed is not None for part in result.components) else []),
         contribution_bars(result.attribution),
     ]
 
@@ -45,9 +61,22 @@ def _(result: WritingAnalysis) -> Sequence[Any]:
     ]
 
 
-def stream_map(result: AnswerTrace) -> Any:
+def leads(result: AnswerTrace) -> Any:
+    """The lead on clean and on corrupt prompts, where they cannot be told apart and so nothing was traced."""
+    values = [result.clean_lead, result.corrupt_lead]
+    figure = go.Figure(
+        go.Bar(
+            x=["clean prompts", "corrupt prompts"],
+            y=[value.value for value in values],
+            error_y=error_bars(values),
+            marker_color=[BLUE, GREY],
+        )
+    )
+    return dressed(figure, "No effect: the answer's lead", y="logits", height=340)
+
+
+def stream_map(found: ResidualMap) -> Any:
     """What putting the clean stream into the corrupt run recovers, layer by token."""
-    found = result.residual_map
     figure = go.Figure(
         go.Heatmap(
             z=found.values,
@@ -230,7 +259,13 @@ def variety(result: WritingAnalysis) -> Any:
         ("the same tokens shuffled", [sample.shuffled_surprise for sample in result.samples], GREY),
     ):
         figure.add_bar(
-            x=temperatures, y=[estimate.value for estimate in estimates], name=name, marker_color=colour, row=1, col=2
+            x=temperatures,
+            y=[estimate.value for estimate in estimates],
+            error_y=error_bars(estimates),
+            name=name,
+            marker_color=colour,
+            row=1,
+            col=2,
         )
     return dressed(figure, "By temperature", x="temperature", height=380, barmode="group", legend=BELOW)
 

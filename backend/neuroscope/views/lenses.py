@@ -26,6 +26,8 @@ def _(result: LogitLens) -> Sequence[Any]:
 
 @figures.register
 def _(result: LogitAttribution) -> Sequence[Any]:
+    if not result.exists:
+        return []
     return [
         contribution_bars(result),
         head_map(result.heads, "What each head writes towards the answer", "logits"),
