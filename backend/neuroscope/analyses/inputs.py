@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope.circuits.effect import Effect, paired_effect
+from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, paired_effect
 from neuroscope.circuits.pairs import make_pairs
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError
@@ -29,8 +29,8 @@ from neuroscope.tasks.lexicon import CITIES, COUNTRIES, NAMES
 from neuroscope.tasks.statistics import Estimate
 
 _LEAST_TOKENS = 2
-#: How many pairs tell whether there is an effect, and how few may tell it.
-_TESTED, _FEWEST = 12, 4
+#: How many pairs tell whether there is an effect.
+_TESTED = 12
 _MOST_SWAPS = 16
 _KINDS: tuple[tuple[str, ...], ...] = (
     tuple(country.name for country in COUNTRIES),

@@ -22,7 +22,7 @@ from tests.backend.circuits.examples import handmade, induction_examples
 
 @pytest.fixture(scope="module")
 def trace() -> AnswerTrace:
-    found = handmade().analyze("factual_recall", induction_examples(8))
+    found = handmade().analyze("factual_recall", induction_examples(16))
     assert isinstance(found, AnswerTrace)
     return found
 
@@ -32,8 +32,8 @@ def test_an_answer_is_traced_through_the_circuit_set_by_hand(trace: AnswerTrace)
     assert (trace.exists, trace.reason) == (True, None)
     assert trace.gap is not None
     assert trace.gap.low > 0
-    assert trace.gap.n == 4  # half of the pairs, which nothing else rests on
-    assert len(trace.prompts) == 4
+    assert trace.gap.n == 8  # half of the pairs, which nothing else rests on
+    assert len(trace.prompts) == 8
     recovered = np.array(trace.heads)
     assert recovered[0, 0] > 0.9
     assert recovered[1, 0] > 0.9
@@ -81,7 +81,7 @@ def test_pairs_that_show_no_effect_are_not_traced() -> None:
 
 
 def test_what_the_model_gets_wrong_is_told() -> None:
-    turned = [dataclasses.replace(each, answer=each.wrong, wrong=each.answer) for each in induction_examples(12)]
+    turned = [dataclasses.replace(each, answer=each.wrong, wrong=each.answer) for each in induction_examples(16)]
     found = handmade().analyze("factual_recall", turned)
     assert isinstance(found, AnswerTrace)
     assert (found.exists, found.accuracy.value) == (False, 0)
