@@ -101,15 +101,16 @@ def divided_pairs(model: TransformerModel, on: Any, task: str, n: int, seed: int
         sizes = [_TESTED, n]
     else:
         fitted = _fitted(model, dataset, len(dataset))
-        half = len(fitted) // 2
-        if half < _FEWEST:
+        if len(fitted) <= FEWEST_PAIRS:
             complaint = (
-                f"{len(fitted)} pairs are too few to test an effect on some and to trace it on others, give {2 * _FEWEST}"
+                f"{len(fitted)} pairs are too few to test an effect on {FEWEST_PAIRS} and to look at it on others, "
+                f"give {2 * FEWEST_PAIRS}"
             )
             return Pairs(fitted, None, complaint)
-        dataset, sizes = fitted, [min(_TESTED, half), min(n, len(fitted) - half)]
-    tested, looked_at = dataset.parts_for_model(model, sizes, seed)
-    return Pairs(dataset.with_examples(list(looked_at)), list(tested))
+        tested = min(_TESTED, max(FEWEST_PAIRS, len(fitted) // 2))
+        dataset, sizes = fitted, [tested, min(n, len(fitted) - tested)]
+    for_test, looked_at = dataset.parts_for_model(model, sizes, seed)
+    return Pairs(dataset.with_examples(list(looked_at)), list(for_test))
 
 
 def pairs_of(model: TransformerModel, on: Any, task: str, n: int) -> Dataset:
