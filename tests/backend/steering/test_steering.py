@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from neuroscope.errors import ArgumentError, DatasetError, HookError, SiteError
 from neuroscope.hooks.hook import ActivationHook
@@ -20,6 +19,7 @@ from neuroscope.steering.probe import fitted
 from neuroscope.steering.results import MODES, SteeringResults
 from neuroscope.steering.steered import SteeredRuns, Sweep
 from neuroscope.steering.vectors import SteeringVector, SteeringVectors, direction, read_site
+from neuroscope.tasks.statistics import difference_test
 from neuroscope.tensors.tensor import ActivationTensor
 from tests import tiny
 from tests.backend.features.planted import CONCEPT, OTHERS, planted_model
@@ -285,7 +285,8 @@ def test_a_probe_is_scaled_by_held_out_texts_and_held_against_shuffled_labels(
     assert probe.auroc == np.mean(with_it[:, None] > without)
     assert probe.chance.low < 0.5 < probe.chance.high
     assert probe.chance.high < 0.75
-    assert probe.p_value == pytest.approx(stats.ttest_1samp(with_it - without, 0).pvalue, rel=1e-3)
+    assert probe.p_value == pytest.approx(difference_test(with_it - without, judge.units).p_value, rel=1e-3)
+    assert probe.p_value < 0.01
 
 
 def loss(model: TransformerModel, opening: str, text: str, added: np.ndarray, layer: int) -> float:
