@@ -26,7 +26,7 @@ RESOLUTION = templates(
     held_out=(
         "{name} went to the {place}, and",
         "{name} lost the {thing} at the {place}, so",
-        "When {name} went to the {place},",
+        "{name} walked to the {place} because",
         "{name} came home because",
     ),
 )

@@ -231,6 +231,12 @@ def _stories(random: np.random.Generator) -> Iterator[Document]:
             yield [Segment(f"{question}\n{answer}" if random.random() < 0.5 else answer)]
 
 
+def _mentions(random: np.random.Generator) -> Iterator[Document]:
+    while True:
+        begun, kind = texts.mention(random)
+        yield [Segment(begun), Segment(f" {kind}", ANSWER), Segment(".")]
+
+
 def _background(random: np.random.Generator) -> Iterator[Document]:
     makers = list(domains.DOMAINS.values())
     while True:
@@ -259,6 +265,7 @@ KINDS: dict[str, tuple[float, Maker]] = {
     "marked lists": (0.02, sequences.marked),
     "chats": (0.065, _chats),
     "stories": (0.015, _stories),
+    "mentions": (0.015, _mentions),
     "background": (0.03, _background),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuroscope.tasks import register
-from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, MEN, NAMES, OBJECTS, PEOPLE, PLACES, REVIEWED, THINGS, WOMEN
+from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, MEN, NAMES, OBJECTS, PEOPLE, PLACES, REVIEWED, THINGS, WOMEN
 
 _REVIEW_OPENINGS = ("I saw the {work}, and I think that", "About the {work} at the {place}:", "{name} and I saw the {work}:")
 _VERDICTS = (
@@ -108,6 +108,13 @@ _TOPICS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 _ASKED = ("Explain {topic}", "Explain {topic}.", "Tell me about {topic}.", "What is {one}?", "Explain {topic} to {name}.")
+_MENTIONS = (
+    "Yesterday I read something about {word}",
+    "Everyone was talking about {word}",
+    "There was a picture of {word}",
+    "She wrote a long letter about {word}",
+    "We never heard of {word}",
+)
 STORY_REQUESTS = (
     "Write a story",
     "Tell me a story",
@@ -188,6 +195,18 @@ def explanation(random: np.random.Generator) -> tuple[str, str]:
     one, sentences = _TOPICS[topic]
     asked = str(random.choice(_ASKED)).format(topic=topic, one=one, name=random.choice(NAMES))
     return asked, " ".join([sentences[0], *(sentence for sentence in sentences[1:] if random.random() < 0.9)])
+
+
+def mention(random: np.random.Generator) -> tuple[str, str]:
+    """A sentence that mentions something, and what kind of thing it is."""
+    carrier = str(random.choice(_MENTIONS))
+    kind = int(random.integers(4))
+    if kind == 1:
+        female = random.random() < 0.5
+        name = str(random.choice(WOMEN if female else MEN))
+        return f"{carrier.format(word=name)}. {'She' if female else 'He'} is a", "person"
+    among = ([country.name for country in COUNTRIES], [], PLACES, OBJECTS)[kind]
+    return f"{carrier.format(word=random.choice(among))}. It is a", ("country", "", "place", "thing")[kind]
 
 
 def _topic_shares() -> list[float]:
