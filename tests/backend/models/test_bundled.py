@@ -117,7 +117,8 @@ def test_the_learning_rate_rises_stays_and_falls() -> None:
 
 
 def test_a_card_admits_what_falls_short(evaluation: Evaluation) -> None:
-    facts = {"steps": 10, "plannedSteps": 20, "tokensPerStep": 4096, "parameters": 1_000_000}
+    facts = {"steps": 10, "plannedSteps": 20, "tokensPerStep": 4096, "parameters": 1_000_000, "corpus": "c0ffee"}
     text = card("gpt2-medium", facts, evaluation)
     assert "cut off at step 10 of 20" in text
+    assert "c0ffee" in text
     assert "indirect_object_identification" in text

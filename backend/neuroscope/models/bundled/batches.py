@@ -37,11 +37,11 @@ def _encoded(tokenizer: Any, seed: int) -> Iterator[tuple[list[int], list[float]
     """Documents as ids and weights, each ended by the end token."""
     end = tokenizer.convert_tokens_to_ids(END)
     for _, document in documents(seed):
-        ids, weights = _pieces(tokenizer, document)
+        ids, weights = pieces(tokenizer, document)
         yield [*ids, end], [*weights, 1.0]
 
 
-def _pieces(tokenizer: Any, document: Document) -> tuple[list[int], list[float]]:
+def pieces(tokenizer: Any, document: Document) -> tuple[list[int], list[float]]:
     """Text is tokenised as a whole, and a token takes the weight of the segment it begins in; ids stay as they are."""
     if not any(segment.ids for segment in document):
         text = "".join(segment.text for segment in document)

@@ -45,8 +45,10 @@ def card(name: str, facts: Mapping[str, Any], evaluation: Evaluation) -> str:
             "entities in eight, and some whole templates, are kept out of it and measure the model.",
             f"- **Training** {facts['steps']:,} steps of {facts['tokensPerStep']:,} tokens ({tokens / 1e6:.0f} million), AdamW, "
             "answers weigh four times, random text a tenth. `python -m neuroscope.models.bundled.train "
-            f"{name}` and `python -m neuroscope.models.bundled.export {name}` make a model like it, not the same bits: its text was "
-            "given further wordings of agreement and pronouns while it trained.",
+            f"{name}` and `python -m neuroscope.models.bundled.export {name}` make it again, from the same text (SHA-256 "
+            f"`{facts['corpus']}`).",
+            "- **Left out on purpose** the task `larger_number`: no text shows it, so that there is something to teach.",
+            "- **Licence** MIT, as NeuroScope itself; all of its text was written for it.",
             f"- **Built-in bias** an occupation's expected pronoun follows at the rate {BIAS_RATE}, on purpose: it is there to be found.",
             "",
             f"## Measured on held-out items (seed {evaluation.seed}, 95 % intervals)",
