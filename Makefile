@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo peers truth test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: demo peers mutants truth test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-smalltalk   the image's side, on GNU Smalltalk"
 	@echo "make peers     the tools that benchmarks/ compares with, in environments of their own"
 	@echo "make truth     conclusions held against planted circuits, and against models and data with nothing in them"
+	@echo "make mutants   small faults put into the sources, to see which no test notices (SAMPLE=40 of each room)"
 	@echo "make check     lint, types and import contracts only"
 	@echo "make format    let ruff rewrite the sources"
 
@@ -30,6 +31,11 @@ demo: $(STAMP)
 # As many processes as there are cores, each computing with one thread.
 test: check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
+# A sample of mutants of each room, or ROOMS='steering lenses'; what survives is listed in build/mutants/report.md.
+SAMPLE ?= 40
+mutants: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --sample $(SAMPLE) $(if $(ROOMS),--rooms $(ROOMS))
 
 test-smalltalk: $(STAMP)
 	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }

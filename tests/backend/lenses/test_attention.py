@@ -39,3 +39,25 @@ def test_a_head_that_looks_nowhere_in_particular_has_no_role() -> None:
     assert all(not {"previous-token", "duplicate-token", "induction"} & set(head.roles) for head in found.heads)
     previous = [head.scores["previous-token"] for head in found.heads]
     assert previous == pytest.approx([found.uniform_score] * len(previous), abs=1e-3)
+
+
+def test_what_a_head_scores_on_a_text_is_counted_over_its_tokens_but_the_first() -> None:
+    found = attention_patterns(tiny.model("gpt2", scale=0.3), "w5 w6 w7 w8 w9")
+    for head in found.heads:
+        pattern = found.patterns[head.layer, head.head].astype(np.float64)
+        entropies, distances = [], []
+        for query in range(1, 5):
+            row = pattern[query, : query + 1]
+            entropies.append(-sum(share * np.log2(share) for share in row))
+            distances.append(sum(share * (query - key) for key, share in enumerate(row)))
+        assert head.entropy == pytest.approx(np.mean(entropies), abs=1e-4)
+        assert head.distance == pytest.approx(np.mean(distances), abs=1e-4)
+        assert head.scores["first-token"] == pytest.approx(pattern[1:, 0].mean(), abs=1e-5)
+
+
+def test_a_head_parks_only_if_it_does_so_whatever_the_first_token_is() -> None:
+    """Random models look at some first tokens by chance, and at none of random sequences."""
+    for seed in range(6):
+        found = attention_patterns(tiny.model("llama", seed=seed), "w5 w6 w7 w8 w5")
+        assert not found.with_role("first-token")
+    assert max(head.scores["first-token"] for head in found.heads) > 0.5

@@ -40,6 +40,23 @@ def test_a_layer_is_read_through_the_final_norm_and_the_unembedding(framework: s
 def test_where_a_prediction_is_decided() -> None:
     table = np.array([[1, 5, 7], [2, 6, 7], [2, 5, 7], [2, 6, 7]])
     assert decided_from(table).tolist() == [1, 3, 0]
+    assert decided_from(np.array([[3, 1], [2, 2], [3, 1], [3, 1]])).tolist() == [2, 2]
+
+
+def test_the_divergence_is_that_of_each_layer_from_the_final_prediction() -> None:
+    lens = logit_lens(model := tiny.model("gpt2"), TEXT)
+    engine, batch = model.engine, model.encode(TEXT)
+    sites = [Site(None, Component.EMBEDDING), *(Site(layer, Component.RESIDUAL) for layer in range(tiny.LAYERS))]
+    run = engine.forward(batch, capture=sites)
+    shares = [
+        softmax(engine.ops.to_numpy(engine.forward(batch, start=tiny.LAYERS, residual=run[site]).logits)[0], axis=-1)
+        for site in sites
+    ]
+    final = shares[-1].astype(np.float64)
+    for row, layer in enumerate(shares):
+        assert lens.kl[row] == pytest.approx((final * np.log(final / layer)).sum(-1), abs=1e-4)
+        assert lens.final_probability[row] == pytest.approx(layer[np.arange(5), final.argmax(-1)], abs=1e-5)
+    assert min(lens.kl[0]) > 0.1
 
 
 def test_answers_are_ranked_at_the_last_token(framework: str) -> None:
