@@ -13,6 +13,7 @@ from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.results import plain
 from neuroscope.tasks.statistics import Estimate, difference_test, mean_of, mean_over_groups, ratio_of
+from neuroscope.views.theme import error_bars
 
 VALUES = np.random.default_rng(3).normal(0.4, 1.3, 20)
 
@@ -177,6 +178,15 @@ def test_bounds_that_are_not_there_print_and_travel() -> None:
     assert plain(one) == one.as_dictionary()
     assert Estimate.from_dictionary(one.as_dictionary()) == one
     assert Estimate.from_dictionary(mean_of(VALUES).as_dictionary()) == mean_of(VALUES)
+
+
+def test_bars_of_infinite_bounds_reach_past_every_finite_one() -> None:
+    bars = error_bars([Estimate(0.5, 0.2, 0.9, 9), Estimate(0.7, -math.inf, math.inf, 9)])
+    assert bars["array"][0] == pytest.approx(0.4)
+    assert bars["arrayminus"][0] == pytest.approx(0.3)
+    assert 0.7 + bars["array"][1] > 0.9
+    assert 0.7 - bars["arrayminus"][1] < 0.2
+    assert all(math.isfinite(length) for length in [*bars["array"], *bars["arrayminus"]])
 
 
 def test_means_of_groups_have_students_interval() -> None:
