@@ -34,19 +34,28 @@ class Paths:
     channels: tuple[int, ...]
 
 
-def path_effects(engine: Engine, pairs: PairBatch, patched: Sequence[Paths]) -> tuple[Numbers, Numbers]:
-    """How much the metric falls (paths, rows) with each of `patched`, and from clean to corrupt prompts (rows,).
+class PathPatcher:
+    """Patches paths on a batch of pairs, whose clean and corrupt runs are kept.
 
-    Raises `CircuitError` for a channel that does not read the source, or an MLP's.
+    gaps: clean minus corrupt metric of each pair (rows,). units: what each row may share with others.
     """
-    graph = Graph.of(engine.anatomy)
-    for one in patched:
-        _check(graph, one)
-    chunk = max(1, engine.rows_that_fit(pairs.clean.positions) // 2)
-    parts = [_Part(graph, PairRuns(engine, part)) for part in pairs.chunks(chunk)]
-    with events.progress("patching paths", total=len(patched) * len(parts), unit="paths") as job:
-        falls = np.concatenate([part.falls(patched, job.advance) for part in parts], axis=1)
-    return falls, np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in parts])
+
+    def __init__(self, engine: Engine, pairs: PairBatch) -> None:
+        self.graph = Graph.of(engine.anatomy)
+        self.units = getattr(pairs, "units", ()) or None
+        chunk = max(1, engine.rows_that_fit(pairs.clean.positions) // 2)
+        self._parts = [_Part(self.graph, PairRuns(engine, part)) for part in pairs.chunks(chunk)]
+        self.gaps: Numbers = np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in self._parts])
+
+    def falls(self, patched: Sequence[Paths]) -> Numbers:
+        """How much the metric falls (paths, rows) with each of `patched`.
+
+        Raises `CircuitError` for a channel that does not read the source, or an MLP's.
+        """
+        for one in patched:
+            _check(self.graph, one)
+        with events.progress("patching paths", total=len(patched) * len(self._parts), unit="paths") as job:
+            return np.concatenate([part.falls(patched, job.advance) for part in self._parts], axis=1)
 
 
 def _check(graph: Graph, paths: Paths) -> None:

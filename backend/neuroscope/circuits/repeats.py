@@ -21,6 +21,7 @@ from neuroscope.tasks.metrics import PromptMetric
 
 _ROWS = 8
 _LENGTH = 20
+_PAIR_LENGTH = 12
 #: From which score on a head attends as such a head does.
 REPEAT_THRESHOLD = 0.25
 
@@ -56,13 +57,14 @@ def uniform_score(engine: Engine) -> float:
 def repeat_pairs(engine: Engine, rows: int, seed: int) -> PairBatch | None:
     """Pairs of this module's text; None when vocabulary or context are too small for them."""
     random = np.random.default_rng(seed)
-    length = min(_length(engine), engine.anatomy.vocabulary - 1)
+    length = min(_PAIR_LENGTH, _length(engine), engine.anatomy.vocabulary - 1)
     if length < 4:
         return None
     clean, corrupt, answers, wrongs = [], [], [], []
     for _ in range(rows):
         *once, other = random.choice(engine.anatomy.vocabulary, length + 1, replace=False).tolist()
-        at = int(random.integers(length // 2, length - 1))
+        # Late, so that clean and corrupt prompts share most of the first half, which then runs once.
+        at = int(random.integers(min(3 * length // 4, length - 2), length - 1))
         clean.append([*once, *once[: at + 1]])
         corrupt.append([*once[:at], other, *once[at + 1 :], *once[: at + 1]])
         answers.append(once[at + 1])

@@ -36,7 +36,7 @@ from scipy import stats
 from neuroscope.circuits.attended import ANSWER, SECOND_WRONG, Attended, in_indirect_object
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.paths import Paths, path_effects
+from neuroscope.circuits.paths import PathPatcher, Paths
 from neuroscope.circuits.repeats import REPEAT_THRESHOLD, repeat_pairs, repeat_scores
 from neuroscope.models.engines.protocol import BoolArray, Engine
 from neuroscope.models.sites import Component, Site
@@ -45,7 +45,7 @@ from neuroscope.tasks.statistics import Estimate, difference_test, ratio_of
 #: The smallest share of the gap that is worth a role.
 FLOOR = 0.01
 _LEVEL = 0.05
-_REPEATS = 32
+_REPEATS = 24
 _NAMED = 4
 
 Decode = Callable[[int], str]
@@ -162,12 +162,13 @@ class _Roles:
         self.scores = repeat_scores(engine, list(range(graph.layers)), seed)
 
     def on_task(self) -> list[Role]:
-        direct = self._given(self.pairs, [trial for source in self.sources if (trial := self._direct(source))])
+        patcher = PathPatcher(self.engine, self.pairs)
+        direct = self._given(patcher, [trial for source in self.sources if (trial := self._direct(source))])
         writers = [self.graph.source_of(role.head) for role in direct]
         movers = [self.graph.source_of(role.head) for role in direct if role.role == "name mover"]
-        steering = self._given(self.pairs, self._by_queries(movers if self.indirect else writers))
+        steering = self._given(patcher, self._by_queries(movers if self.indirect else writers))
         inhibiting = [self.graph.source_of(role.head) for role in steering if role.role == "S-inhibition"]
-        moving = self._given(self.pairs, self._by_values(inhibiting if self.indirect else writers))
+        moving = self._given(patcher, self._by_values(inhibiting if self.indirect else writers))
         return [*direct, *steering, *moving]
 
     def on_repeats(self) -> list[Role]:
@@ -186,7 +187,8 @@ class _Roles:
             if previous >= REPEAT_THRESHOLD and reached is not None:
                 acts_on = f"keys of {self._listed(readers)}, on repeated sequences"
                 keys.append(_Trial(source, previous, acts_on, reached, _when_above("previous-token")))
-        return [*self._given(pairs, direct), *self._given(pairs, keys)]
+        patcher = PathPatcher(self.engine, pairs)
+        return [*self._given(patcher, direct), *self._given(patcher, keys)]
 
     # --- the steps ------------------------------------------------------------------------------------------------
 
@@ -226,14 +228,12 @@ class _Roles:
 
     # --- measuring ------------------------------------------------------------------------------------------------
 
-    def _given(self, pairs: PairBatch, trials: Sequence[_Trial]) -> list[Role]:
+    def _given(self, patcher: PathPatcher, trials: Sequence[_Trial]) -> list[Role]:
         """The roles of the trials whose paths have an effect."""
-        if not trials:
+        units, gaps = patcher.units, patcher.gaps
+        if not trials or not difference_test(gaps, units).estimate.low > 0:
             return []
-        units = getattr(pairs, "units", ()) or None
-        falls, gaps = path_effects(self.engine, pairs, [trial.paths for trial in trials])
-        if not difference_test(gaps, units).estimate.low > 0:
-            return []
+        falls = patcher.falls([trial.paths for trial in trials])
         tested = stats.false_discovery_control([difference_test(fall, units).p_value for fall in falls], method="bh")
         found = []
         for trial, fall, value in zip(trials, falls, tested, strict=True):

@@ -8,7 +8,7 @@ import pytest
 from neuroscope.circuits.edges import edge_effects
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.paths import Paths, path_effects
+from neuroscope.circuits.paths import PathPatcher, Paths
 from neuroscope.errors import CircuitError
 from neuroscope.models.sites import Component, Site
 from tests import tiny
@@ -25,9 +25,10 @@ def test_paths_weigh_what_the_whole_graph_loses_without_them(architecture: str, 
         reached = [channel for channel in readers if graph.valid[channel, source]]
         patched += [Paths(source, tuple(random.permutation(reached)[: random.integers(1, 8)].tolist())) for _ in range(2)]
         patched.append(Paths(source, (graph.logits,)))
-    falls, gaps = path_effects(engine, pairs, patched)
+    patcher = PathPatcher(engine, pairs)
+    falls = patcher.falls(patched)
     masked = MaskedModel(engine, pairs)
-    assert gaps == pytest.approx(masked.clean - masked.empty, abs=1e-5)
+    assert patcher.gaps == pytest.approx(masked.clean - masked.empty, abs=1e-5)
     assert np.abs(falls).max() > 1e-3
     for fall, one in zip(falls, patched, strict=True):
         mask = graph.valid.copy()
@@ -39,7 +40,7 @@ def test_one_path_is_one_edge() -> None:
     engine, pairs = tiny.engine("qwen2"), random_pairs(3)
     graph = Graph.of(engine.anatomy)
     edges = [(graph.logits, graph.head(1, 2)), (graph.channel(2, Component.QUERY, 1), graph.mlp(0))]
-    falls, _ = path_effects(engine, pairs, [Paths(source, (channel,)) for channel, source in edges])
+    falls = PathPatcher(engine, pairs).falls([Paths(source, (channel,)) for channel, source in edges])
     assert falls == pytest.approx(edge_effects(engine, pairs, edges), abs=1e-6)
 
 
@@ -47,7 +48,7 @@ def test_direct_effects_call_no_block_beyond_the_two_runs() -> None:
     engine, pairs = tiny.engine("gpt2"), random_pairs(3)
     graph = Graph.of(engine.anatomy)
     before = engine.block_calls
-    path_effects(engine, pairs, [Paths(source, (graph.logits,)) for source in range(graph.sources)])
+    PathPatcher(engine, pairs).falls([Paths(source, (graph.logits,)) for source in range(graph.sources)])
     assert engine.block_calls - before <= 3 * tiny.LAYERS  # the shared tokens, clean, corrupt
 
 
@@ -56,9 +57,9 @@ def test_a_channel_that_cannot_be_patched_is_named(channel: str, says: str) -> N
     engine = tiny.engine("gpt2")
     graph = Graph.of(engine.anatomy)
     with pytest.raises(CircuitError, match=says):
-        path_effects(engine, random_pairs(2), [Paths(graph.head(1, 0), (graph.channel_of(Site.parse(channel)),))])
+        PathPatcher(engine, random_pairs(2)).falls([Paths(graph.head(1, 0), (graph.channel_of(Site.parse(channel)),))])
 
 
 def test_no_channels_are_no_paths() -> None:
     with pytest.raises(CircuitError, match="lead nowhere"):
-        path_effects(tiny.engine("gpt2"), random_pairs(2), [Paths(1, ())])
+        PathPatcher(tiny.engine("gpt2"), random_pairs(2)).falls([Paths(1, ())])
