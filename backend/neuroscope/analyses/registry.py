@@ -70,7 +70,7 @@ ANALYSES: tuple[Analysis, ...] = (
         ("writing",),
     ),
     Analysis(
-        "attention_patterns", "Attention patterns", "Where does every head look, and what kind of head is it?", _TEXT,
+        "attention_patterns", "Attention patterns", "Where does every head look, and as what kind of head?", _TEXT,
         texts.attention, ("attention",),
     ),
     Analysis(

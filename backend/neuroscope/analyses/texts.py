@@ -21,7 +21,7 @@ _PAIRS = 24
 
 
 def attention(model: TransformerModel, on: Any, seed: int) -> AttentionPatterns:
-    """Patterns and head roles on a text."""
+    """Patterns on a text, and as what kind of head each attends."""
     return attention_patterns(model, text_of(model, on, STORY, most=MOST_TOKENS), seed=seed)
 
 

@@ -1,7 +1,8 @@
-"""Where every head looks in a text, and what kind of head each is.
+"""Where every head looks in a text, and as what kind of head it attends.
 
-Roles are measured on random sequences repeated once, not on the text itself (`circuits.repeats`): previous-token, duplicate-token
-and induction heads (Olsson et al. 2022). On the text: how much a head parks on the first token (Xiao et al. 2023, "attention
+The kinds are measured on random sequences repeated once, not on the text itself (`circuits.repeats`): a head that attends there as
+previous-token, duplicate-token or induction heads do (Olsson et al. 2022). That describes attention alone; what heads do with it is
+measured in circuits (`circuits.roles`). On the text: how much a head parks on the first token (Xiao et al. 2023, "attention
 sinks"), the entropy of its rows in bits, and how far back it looks on average. A head parks only if it does so on random
 sequences too, whatever their first token is. As a control stands what a head that looks everywhere alike would score.
 """
@@ -36,7 +37,9 @@ _ROWS, _LENGTH = 8, 24
 @public
 @dataclass(frozen=True)
 class HeadPattern(Result):
-    """One head: its roles, strongest first; what it scores for each; on the text its mean entropy (bits) and distance (tokens)."""
+    """One head: the kinds of head it attends as, strongest first; what it scores for each; on the text its mean entropy (bits) and
+    distance (tokens).
+    """
 
     layer: int
     head: int
@@ -50,7 +53,10 @@ class HeadPattern(Result):
         return str(Site(self.layer, Component.HEAD_OUTPUT, head=self.head))
 
     def print_string(self) -> str:
-        return f"a HeadPattern({self.layer}.{self.head}: {', '.join(self.roles) or 'no known role'})"
+        return f"a HeadPattern({self.layer}.{self.head}: {self._attends()})"
+
+    def _attends(self) -> str:
+        return f"attends as {', '.join(self.roles)}" if self.roles else "attends as no known kind of head"
 
 
 @public
@@ -77,22 +83,24 @@ class AttentionPatterns(Result):
         return found
 
     def with_role(self, role: str) -> list[HeadPattern]:
-        """The heads that have a role, strongest first."""
+        """The heads that attend as this kind of head does, strongest first."""
         return sorted((head for head in self.heads if role in head.roles), key=lambda head: -head.scores[role])
 
     def print_string(self) -> str:
         named = sum(bool(head.roles) for head in self.heads)
-        return f"an AttentionPatterns({len(self.tokens)} tokens, {len(self.heads)} heads, {named} with a role)"
+        return f"an AttentionPatterns({len(self.tokens)} tokens, {len(self.heads)} heads, {named} of a known kind)"
 
     def summary(self) -> str:
-        lines = [f"Attention of {self.provenance.model} on {self.text!r}"]
+        lines = [
+            f"Attention of {self.provenance.model} on {self.text!r}",
+            "  heads that attend as these do, on repeated random tokens",
+        ]
         for role in ("previous-token", "duplicate-token", "induction", _SINK):
             found = self.with_role(role)
             named = ", ".join(f"{head.layer}.{head.head} ({head.scores[role]:.2f})" for head in found[:8])
             lines.append(f"  {role:<16} {len(found):>3} heads  {named}{', …' if len(found) > 8 else ''}")
-        lines.append(
-            f"  a head that looks everywhere alike would score {self.uniform_score:.3f}; a role takes {REPEAT_THRESHOLD}"
-        )
+        alike = f"a head that looks everywhere alike would score {self.uniform_score:.3f}"
+        lines.append(f"  {alike}, and {REPEAT_THRESHOLD} is asked for; what heads do with it is not measured here")
         return "\n".join(lines)
 
     def as_dictionary(self) -> dict[str, Any]:
@@ -101,7 +109,7 @@ class AttentionPatterns(Result):
 
 
 def attention_patterns(model: TransformerModel, text: str, *, seed: int | None = None) -> AttentionPatterns:
-    """Capture every head's attention on a text, and give heads their roles; hooks are not included."""
+    """Capture every head's attention on a text, and tell as what kind of head it attends; hooks are not included."""
     engine, batch, seed = model.engine, model.encode(text), settings.seed(seed)
     layers = list(range(engine.anatomy.layers))
     sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
