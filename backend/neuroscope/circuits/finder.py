@@ -2,9 +2,9 @@
 
 1. The examples are divided into three parts that share no prompt, entity, word or template.
 2. On the first part the gap between clean and corrupt prompts is tested (`effect`). Without a gap there is no circuit.
-3. On the second every edge is scored (`attribution`), and the smallest set of edges that
-   reaches the target faithfulness is searched for by measuring (`search`): every other edge carries its corrupt activation
-   (or another ablation). Edges on no path from embedding to logits are dropped: they carry nothing.
+3. On the second every edge is scored (`attribution`, method `auto` unless another is asked for), and the smallest set of
+   edges that reaches the target faithfulness is searched for by measuring (`search`): every other edge carries its corrupt
+   activation (or another ablation). Edges on no path from embedding to logits are dropped: they carry nothing.
 4. On the third the circuit is judged (`judging`): faithfulness, closeness pair by pair, completeness, minimality, controls
    of the same size; what speaks against it becomes a doubt. Heads get roles from what they do (`roles`).
 """
@@ -226,7 +226,7 @@ class CircuitFinder(Instrument):
             clean_metric=mean(masked.clean, units=masked.pairs.units),
             corrupt_metric=mean(masked.empty, units=masked.pairs.units),
             shared=list(parts.shared),
-            method=self.method,
+            method=self._method(parts),
             ablation=self.ablation,
             metric=self.metric,
             provenance=self._provenance(task, parts),
