@@ -111,42 +111,53 @@ def _neurons(case: str, model: TransformerModel, seed: int) -> NullRow:
     return NullRow("null model", "neurons", case, len(found) > 0, f"{len(found)} neurons")
 
 
-def _of(task: str, seed: int) -> Dataset:
-    return registry.get(task).dataset(n=100, seed=seed)
+Change = Callable[[Example, np.random.Generator], Example]
+
+
+def _changed(task: str, seed: int, name: str, change: Change) -> tuple[str, Dataset]:
+    """A task's data with every example changed; like the task's own they can be as many as are needed."""
+    examples = registry.get(task).examples
+
+    def generator(random: np.random.Generator) -> Iterator[Example]:
+        own = np.random.default_rng([seed, 1])
+        return (change(example, own) for example in examples(random, "test"))
+
+    return task, Dataset.generated(generator, 100, name=name, task=task, seed=seed)
+
+
+def _answers(task: str) -> list[tuple[str, str]]:
+    data = registry.get(task).dataset(n=100, seed=0)
+    return sorted({(str(example.answer), str(example.wrong)) for example in data})
+
+
+def _with_others(task: str, seed: int, name: str) -> tuple[str, Dataset]:
+    """Answer and wrong answer of other examples, which stand in neither prompt and answer neither."""
+    pairs = _answers(task)
+
+    def change(example: Example, random: np.random.Generator) -> Example:
+        texts = f"{example.clean} {example.corrupt} {example.answer} {example.wrong}"
+        free = [pair for pair in pairs if not any(one.strip() in texts for one in pair)]
+        answer, wrong = random.permutation(free[int(random.integers(len(free)))])
+        return replace(example, answer=str(answer), wrong=str(wrong))
+
+    return _changed(task, seed, name, change)
 
 
 def _unrelated_names(seed: int) -> tuple[str, Dataset]:
-    """The indirect object, with two names as answers that no prompt of the example holds."""
-    data = _of("indirect_object_identification", seed)
-    random = np.random.default_rng(seed)
-    names = sorted({str(example.answer) for example in data})
-    made = []
-    for example in data:
-        free = [name for name in names if name.strip() not in example.clean and name.strip() not in str(example.corrupt)]
-        answer, wrong = random.permutation(free)[:2]
-        made.append(replace(example, answer=str(answer), wrong=str(wrong)))
-    return "indirect_object_identification", Dataset(made, name="unrelated names")
+    return _with_others("indirect_object_identification", seed, "unrelated names")
 
 
 def _shuffled_answers(seed: int) -> tuple[str, Dataset]:
-    """Capitals, with answer and wrong answer of countries that stand in neither prompt."""
-    data = list(_of("capital_of_country", seed))
-    random = np.random.default_rng(seed)
-    made = []
-    for example in data:
-        others = [other for other in data if not {other.answer, other.wrong} & {example.answer, example.wrong}]
-        other = others[int(random.integers(len(others)))]
-        made.append(replace(example, answer=other.answer, wrong=other.wrong))
-    return "capital_of_country", Dataset(made, name="answers of other examples")
+    return _with_others("capital_of_country", seed, "answers of other examples")
 
 
 def _exchanged(seed: int, task: str = "indirect_object_identification") -> tuple[str, Dataset]:
-    random = np.random.default_rng(seed)
-    made = [
-        replace(example, clean=str(example.corrupt), corrupt=example.clean) if random.random() < 0.5 else example
-        for example in _of(task, seed)
-    ]
-    return task, Dataset(made, name="sides exchanged at random")
+    def change(example: Example, random: np.random.Generator) -> Example:
+        if random.random() < 0.5:
+            return example
+        return replace(example, clean=str(example.corrupt), corrupt=example.clean)
+
+    return _changed(task, seed, "sides exchanged at random", change)
 
 
 def _exchanged_agreement(seed: int) -> tuple[str, Dataset]:
