@@ -36,7 +36,8 @@ DECAY_SHARE = 0.2
 CHECKPOINT_SECONDS = 240.0
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 500
-STEPS = 7000
+#: How long each model is trained: what six hours of one core allow.
+STEPS = {"gpt2-medium": 9000, "gpt-oss-20b": 7000}
 
 
 def decay_start(steps: int) -> int:
@@ -189,17 +190,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("--folder", type=Path, default=None, help="where checkpoints lie (default .training/NAME)")
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, default=None, help=f"by default {STEPS}")
     parser.add_argument("--tokens", type=int, default=4096, help="tokens a step")
     parser.add_argument("--peak", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=1, help="another number may give other last bits")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    torch.set_num_threads(arguments.threads)
     folder = arguments.folder or Path(".training") / arguments.name
     trainer = Trainer(
-        arguments.name, folder, steps=arguments.steps, tokens=arguments.tokens, peak=arguments.peak, device=arguments.device
+        arguments.name,
+        folder,
+        steps=arguments.steps or STEPS[arguments.name],
+        tokens=arguments.tokens,
+        peak=arguments.peak,
+        device=arguments.device,
     )
     for asked_to_end in (signal.SIGINT, signal.SIGTERM):  # a background job is started with SIGINT ignored
         signal.signal(asked_to_end, signal.default_int_handler)
