@@ -42,7 +42,7 @@ class PathPatcher:
 
     def __init__(self, engine: Engine, pairs: PairBatch) -> None:
         self.graph = Graph.of(engine.anatomy)
-        self.units = getattr(pairs, "units", ()) or None
+        self.units = pairs.units or None
         chunk = max(1, engine.rows_that_fit(pairs.clean.positions) // 2)
         self._parts = [_Part(self.graph, PairRuns(engine, part)) for part in pairs.chunks(chunk)]
         self.gaps: Numbers = np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in self._parts])
