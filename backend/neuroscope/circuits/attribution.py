@@ -160,12 +160,13 @@ def _hybrid(exact: Scores, gradients: Scores) -> Scores:
 def source_differences(graph: Graph, runs: PairRuns, baseline: Baseline) -> Array:
     """What each source writes in the clean run minus the baseline: (sources, rows · positions · d_model)."""
     engine, clean = runs.engine, runs.clean
-    parts = [_flat(clean.streams[0] - baseline.embedding)[None]]
+    ops = engine.ops
+    parts = [_flat(ops.wide(clean.streams[0]) - ops.wide(baseline.embedding))[None]]
     for layer in range(graph.layers):
         heads = engine.head_writes(layer, clean.heads[layer]) - baseline.heads[layer]
         parts += [_flat(heads[:, :, head])[None] for head in range(graph.heads)]
-        parts.append(_flat(clean.mlps[layer] - baseline.mlps[layer])[None])
-    return engine.ops.concatenate(parts, 0)
+        parts.append(_flat(ops.wide(clean.mlps[layer]) - ops.wide(baseline.mlps[layer]))[None])
+    return ops.concatenate(parts, 0)
 
 
 def _on_inputs(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequence[float]) -> Scores:
@@ -268,7 +269,7 @@ def _at_stream(engine: Engine, found: Gradients, read: _Read) -> Array:
 def _contract(engine: Engine, gradients: Array, differences: Array, steps: int) -> Scores:
     """Gradients (steps · rows, positions, channels, d_model) against differences (sources, rows · positions · d_model)."""
     rows, positions, channels, width = (int(size) for size in gradients.shape)
-    mean = gradients.reshape(steps, rows // steps, positions, channels, width).sum(0) / steps
+    mean = engine.ops.wide(gradients).reshape(steps, rows // steps, positions, channels, width).sum(0) / steps
     by_channel = engine.ops.transpose(mean, (2, 0, 1, 3)).reshape(channels, -1)
     return engine.ops.to_numpy(by_channel @ differences.T).astype(np.float64)
 

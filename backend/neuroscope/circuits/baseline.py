@@ -64,7 +64,7 @@ class Baseline:
             if ablation == "resample":
                 return write[other]
             weights = real.reshape(*real.shape, *[1] * (len(write.shape) - 2))
-            mean = (write * weights).sum(0).sum(0) / real.sum()
+            mean = (ops.wide(write) * weights).sum(0).sum(0) / ops.wide(real).sum()
             return write * 0 + mean
 
         embedding = instead(self.embedding)

@@ -16,6 +16,7 @@ from neuroscope.circuits.baseline import Baseline, Means
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import CircuitRun
 from neuroscope.errors import CircuitError
+from neuroscope.models import precision
 from neuroscope.models.engines.protocol import (
     ALL_LOGITS,
     Apply,
@@ -114,8 +115,9 @@ def _begin(run: CircuitRun, sources: int) -> Apply:
     """Every chunk of tokens (a prompt, then each new token) begins with empty differences of its own shape."""
 
     def apply(value: Array, _: EditScope) -> Array:
-        run.differences = run.engine.ops.zeros((sources, *(int(size) for size in value.shape)))
-        run.differences[0] = value - run.baseline.embedding
+        ops = run.engine.ops
+        run.differences = ops.wide(ops.zeros((sources, *(int(size) for size in value.shape))))
+        run.differences[0] = ops.wide(value) - ops.wide(run.baseline.embedding)
         return value
 
     return apply
@@ -129,9 +131,9 @@ def mean_baseline(engine: Engine, means: Means, probe: TokenBatch) -> Baseline:
     real = probe.real
 
     def constant(stream: Array, written: Array) -> np.ndarray[Any, Any]:
-        remainder = ops.to_numpy(stream - written)[real]
+        remainder = ops.to_numpy(ops.wide(stream) - written)[real]
         spread = float(np.abs(remainder - remainder.mean(0)).max())
-        if spread > 1e-3 * max(1.0, float(np.abs(ops.to_numpy(stream)[real]).max())):
+        if spread > max(1e-3, 8 * precision.epsilon(engine.precision)) * max(1.0, float(np.abs(ops.to_numpy(stream)[real]).max())):
             raise CircuitError(
                 f"The streams of a {engine.anatomy.architecture} model are not the sum of what its heads and MLPs write.",
                 remedy="Circuits of this architecture can be found and tested, but not compiled.",

@@ -93,9 +93,10 @@ class _Part:
     def run(self, mask: BoolArray) -> tuple[Numbers, Array]:
         """The metric (rows,) and what every source writes beyond the baseline (sources, rows, positions, d_model)."""
         shape = (self.graph.sources, self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
-        differences = self.engine.ops.zeros(shape)
+        ops = self.engine.ops
+        differences = ops.wide(ops.zeros(shape))
         entry = self.runs.clean.streams[0]
-        differences[0] = entry - self.baseline.embedding
+        differences[0] = ops.wide(entry) - ops.wide(self.baseline.embedding)
         circuit = CircuitRun(self.engine, self.baseline, mask, differences)
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
         return self.runs.again(1, residual=entry, edits=edits)[0], differences
@@ -115,7 +116,7 @@ class _Part:
 class CircuitRun:
     """One run of a circuit: its edits replace every read and record what every source writes beyond the baseline.
 
-    differences: (sources, rows, positions, d_model), filled layer by layer. removed: an edge less for each group of rows.
+    differences: (sources, rows, positions, d_model), wide, filled layer by layer. removed: an edge less for each group of rows.
     """
 
     def __init__(
@@ -168,8 +169,11 @@ class CircuitRun:
         return apply
 
     def _record_mlp(self, layer: int) -> Apply:
+        ops = self.engine.ops
+
         def apply(value: Array, _: EditScope) -> Array:
-            self.differences[self.graph.mlp(layer)] = value - self.engine.ops.repeat(self.baseline.mlps[layer], self.times)
+            baseline = ops.repeat(self.baseline.mlps[layer], self.times)
+            self.differences[self.graph.mlp(layer)] = ops.wide(value) - ops.wide(baseline)
             return value
 
         return apply
@@ -181,11 +185,11 @@ class CircuitRun:
         used = np.flatnonzero(self.mask[channels, :readable].any(0))
         count = channels.stop - channels.start
         if len(used) == 0:
-            mixed = ops.zeros((count, rows, positions, width))
+            mixed = ops.wide(ops.zeros((count, rows, positions, width)))
         else:
             sources = self.differences[:readable] if len(used) > readable // 2 else self.differences[ops.asarray(used)]
             chosen = self.mask[channels, :readable] if len(used) > readable // 2 else self.mask[channels][:, used]
-            weights = ops.asarray(chosen.astype(np.float32))
+            weights = ops.wide(ops.asarray(chosen.astype(np.float32)))
             mixed = (weights @ sources.reshape(int(sources.shape[0]), -1)).reshape(count, rows, positions, width)
         for index, edge in enumerate(self.removed):
             if channels.start <= edge.channel < channels.stop:

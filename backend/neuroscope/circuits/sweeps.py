@@ -92,9 +92,11 @@ def _where(runs: PairRuns, site: Site) -> Iterable[tuple[int, int | slice]]:
 
 def _exchanged(runs: PairRuns, base: Reference, source: Reference, start: int, site: Site) -> Array:
     """The stream before layer `start` (rows, positions, d_model) with the site's write taken from the source run."""
-    stream = runs.engine.ops.copy(base.streams[start])
+    ops = runs.engine.ops
+    stream = ops.copy(base.streams[start])
     if site.component is Component.MLP_OUTPUT:
-        theirs = stream + source.mlps[start - 1] - base.mlps[start - 1]
+        change = ops.wide(source.mlps[start - 1]) - ops.wide(base.mlps[start - 1])
+        theirs = ops.asarray(ops.wide(stream) + change)
     else:
         theirs = source.streams[start]
     for row, column in _where(runs, site):

@@ -40,9 +40,9 @@ class PromptMetric:
 
     def compute(self, engine: Engine) -> Callable[[Array], Array]:
         """From the logits requested to one number a row (rows,); differentiable."""
-        if self.name == "logit_difference":
-            return lambda logits: logits[:, 0] - logits[:, 1]
         ops = engine.ops
+        if self.name == "logit_difference":
+            return lambda logits: ops.wide(logits[:, 0]) - ops.wide(logits[:, 1])
         if self.name == "probability":
             picked = ops.one_hot(self.answers, engine.anatomy.vocabulary)
             return lambda logits: ops.exp((ops.log_softmax(logits) * picked).sum(-1))

@@ -188,7 +188,7 @@ class Decoder(ABC, Generic[SomeTaps]):
         if outside:
             raise SiteError(f"Layer {outside[0]} is captured or edited, but only layers {start} … {stop - 1} run.")
         span.check_tokens(self.anatomy)
-        x = self._embed(span) if residual is None else residual
+        x = self._embed(span) if residual is None else self.ops.asarray(residual)
         if start == 0:
             x = taps.touch(None, Component.EMBEDDING, x)
         with self._layers(span, taps, x, self._masks(span)) as layer:

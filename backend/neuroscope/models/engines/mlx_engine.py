@@ -22,7 +22,7 @@ from neuroscope.models.engines.mlx_config import activation_of, anatomy_of
 from neuroscope.models.engines.mlx_families import Family, get_module, matrix, matrix_rows
 from neuroscope.models.engines.mlx_library import models_module
 from neuroscope.models.engines.mlx_norms import norm_gradient, rms_scale
-from neuroscope.models.engines.mlx_ops import MlxOps
+from neuroscope.models.engines.mlx_ops import MlxOps, wide
 from neuroscope.models.engines.mlx_parameters import MlxParameters
 from neuroscope.models.engines.mlx_saving import Origin
 from neuroscope.models.engines.mlx_taps import MlxTaps, shape_of
@@ -106,6 +106,14 @@ class MlxEngine(Decoder[MlxTaps]):
         self.parameters: MlxParameters = MlxParameters(
             model, family.layers, copies, self.anatomy, where, self.exclusive, tied=tied
         )
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("mlx.core.")
+
+    @property
+    def device_name(self) -> str:
+        return "cpu" if self.device.type == mx.DeviceType.cpu else "gpu"
 
     def _unembedding(self) -> str:
         """Path of the module whose rows are the tokens; that of the embedding where the two are tied."""
@@ -222,7 +230,7 @@ class MlxEngine(Decoder[MlxTaps]):
     def _unembed(self, x: Array, tokens: Array | None) -> Array:
         x = self.final_norm(x)
         if tokens is not None:
-            rows = matrix_rows(self.head, tokens).swapaxes(-1, -2)
+            x, rows = wide(x), wide(matrix_rows(self.head, tokens)).swapaxes(-1, -2)
             logits = x @ rows if x.ndim == 3 else (x[:, None] @ rows)[:, 0]
         else:
             logits = self.head.as_linear(x) if self.head is self.embedding else self.head(x)
@@ -267,7 +275,7 @@ class MlxEngine(Decoder[MlxTaps]):
 
     def normalise(self, layer: int, port: Port, residual: Array) -> Array:
         """See `Engine.normalise`."""
-        return self._norm(layer, port)(residual)
+        return self._norm(layer, port)(self.ops.asarray(residual))
 
     def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
         """See `Engine.normalise_gradient`."""
@@ -295,13 +303,13 @@ class MlxEngine(Decoder[MlxTaps]):
 
     def project_gradient(self, site: Site, gradient: Array) -> Array:
         """See `Engine.project_gradient`."""
-        return mx.einsum("rphe,hed->rphd", gradient, self._projection(site)[0])
+        return mx.einsum("rphe,hed->rphd", wide(gradient), wide(self._projection(site)[0]))
 
     def head_writes(self, layer: int, head_output: Array) -> Array:
         """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
         block = self.layers[layer]
         weight = mx.unflatten(matrix(block.output_projection), 1, (self.anatomy.heads, self.anatomy.d_head))
-        writes = mx.einsum("rphe,dhe->rphd", head_output, weight)
+        writes = mx.einsum("rphe,dhe->rphd", wide(head_output), wide(weight))
         if block.attention_write_norm is None:
             return writes
         return writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))

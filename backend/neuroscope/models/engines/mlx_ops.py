@@ -10,6 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+def wide(array: mx.array) -> mx.array:
+    """The array in at least single precision."""
+    return array.astype(mx.float32) if array.dtype in (mx.float16, mx.bfloat16) else array
+
+
 class MlxOps:
     """`ArrayOps` for arrays of one floating type."""
 
@@ -22,7 +27,10 @@ class MlxOps:
         return array.astype(self.dtype) if mx.issubdtype(array.dtype, mx.floating) else array
 
     def to_numpy(self, array: mx.array) -> NDArray[Any]:
-        return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+        return np.array(wide(array))
+
+    def wide(self, array: mx.array) -> mx.array:
+        return wide(array)
 
     def einsum(self, pattern: str, *arrays: mx.array) -> mx.array:
         return mx.einsum(pattern, *arrays)
@@ -47,6 +55,7 @@ class MlxOps:
         return mx.where(condition, a, b)
 
     def log_softmax(self, array: mx.array) -> mx.array:
+        array = wide(array)
         return array - mx.logsumexp(array, axis=-1, keepdims=True)
 
     def exp(self, array: mx.array) -> mx.array:

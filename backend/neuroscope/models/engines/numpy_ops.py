@@ -21,6 +21,9 @@ class NumpyOps:
     def to_numpy(self, array: Array) -> Array:
         return array
 
+    def wide(self, array: Array) -> Array:
+        return array.astype(np.float32) if array.dtype == np.float16 else array
+
     def einsum(self, pattern: str, *arrays: Array) -> Array:
         found: Array = np.einsum(pattern, *arrays)
         return found

@@ -247,7 +247,14 @@ class ArrayOps(Protocol):
     """The operations experiments need on an engine's arrays. Semantics are numpy's."""
 
     def asarray(self, value: Any) -> Array: ...
-    def to_numpy(self, array: Array) -> NDArray[Any]: ...
+    def to_numpy(self, array: Array) -> NDArray[Any]:
+        """A copy in at least single precision: numpy would sum half precision in half precision."""
+        ...
+
+    def wide(self, array: Array) -> Array:
+        """The array in at least single precision, for sums and differences; `asarray` gives back the engine's type."""
+        ...
+
     def einsum(self, pattern: str, *arrays: Array) -> Array: ...
     def concatenate(self, arrays: Sequence[Array], axis: int) -> Array: ...
     def stack(self, arrays: Sequence[Array], axis: int) -> Array: ...
@@ -277,6 +284,16 @@ class Engine(Protocol):
     block_calls: int  # decoder layers called since loading; tests count it
     end_tokens: tuple[int, ...]  # what the model's files say ends a text, besides the tokenizer's own end token
 
+    @property
+    def precision(self) -> str:
+        """The type that the layers compute in: "float32", "bfloat16" …"""
+        ...
+
+    @property
+    def device_name(self) -> str:
+        """Where they compute: "cpu", "cuda:0", "gpu" …"""
+        ...
+
     def forward(
         self,
         batch: TokenBatch,
@@ -291,8 +308,8 @@ class Engine(Protocol):
     ) -> Run:
         """Run layers `start` up to (not including) `stop` on the batch.
 
-        With `residual` (rows, positions, d_model) the run begins with that residual stream at the input of layer
-        `start` instead of embedding the tokens. Logits are computed only when the last layer ran and they are wanted.
+        With `residual` (rows, positions, d_model) the run begins with that residual stream, rounded to the engine's type,
+        at the input of layer `start` instead of embedding the tokens. Logits are computed only when the last layer ran and they are wanted.
         With `prefix` only the columns behind it run: every array has that many positions fewer, while sites and
         logit requests go on counting columns of the whole batch.
         """
@@ -331,7 +348,7 @@ class Engine(Protocol):
         ...
 
     def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
-        """Gradients (rows, positions, k, d_model) behind the norm → gradients at the stream, of the same shape."""
+        """Gradients (rows, positions, k, d_model) behind the norm → gradients at the stream, of the same shape, wide."""
         ...
 
     def project(self, site: Site, normalised: Array) -> Array:
@@ -343,11 +360,11 @@ class Engine(Protocol):
         ...
 
     def project_gradient(self, site: Site, gradient: Array) -> Array:
-        """The transpose of `project`: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
+        """The transpose of `project`, wide: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
         ...
 
     def head_writes(self, layer: int, head_output: Array) -> Array:
-        """What each head adds to the stream: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
+        """What each head adds to the stream, wide: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
         ...
 
     def weights(self, site: WeightSite | str) -> WeightView:

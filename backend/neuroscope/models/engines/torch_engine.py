@@ -30,7 +30,7 @@ from neuroscope.models.engines.protocol import (
 from neuroscope.models.engines.spans import Span
 from neuroscope.models.engines.torch_families import CallState, anatomy_of, family_of, get_module, output_by_input
 from neuroscope.models.engines.torch_norms import norm_gradient, rms_scale
-from neuroscope.models.engines.torch_ops import TorchOps
+from neuroscope.models.engines.torch_ops import TorchOps, wide
 from neuroscope.models.engines.torch_parameters import TorchParameters
 from neuroscope.models.engines.torch_taps import TorchTaps
 from neuroscope.models.folder import end_ids
@@ -80,6 +80,14 @@ class TorchEngine(Decoder[TorchTaps]):
         self._running: TorchTaps | None = None
         self.parameters = self._parameters()
 
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def device_name(self) -> str:
+        return str(self.device)
+
     def _parameters(self) -> TorchParameters:
         embedding, head = get_module(self.model, self.family.embedding), self.model.get_output_embeddings()
         tied = head.weight is embedding.weight
@@ -116,7 +124,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.gradients`."""
         span = self._span(batch, prefix)
         with self.exclusive(), torch.enable_grad():
-            entry = self._embed(span) if residual is None else residual
+            entry = self._embed(span) if residual is None else self.ops.asarray(residual)
             entry = entry.detach().clone().requires_grad_(True)
             checked = [site.checked(self.anatomy) for site in sites]
             wholes = list({site.whole: None for site in checked})
@@ -201,7 +209,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
         head = self.model.get_output_embeddings()
-        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", x, head.weight[tokens])
+        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(head.weight[tokens]))
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
@@ -229,7 +237,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.normalise`."""
         with torch.no_grad():
             # forward, not a call: a run's own hooks on this module must not fire again from inside an edit.
-            out: Tensor = self._norm(layer, port).forward(residual)
+            out: Tensor = self._norm(layer, port).forward(self.ops.asarray(residual))
             return out
 
     def normalise_gradient(self, layer: int, port: Port, residual: Tensor, gradient: Tensor) -> Tensor:
@@ -263,7 +271,7 @@ class TorchEngine(Decoder[TorchTaps]):
         slot = self.slots[site.component]
         module = get_module(self.layers[site.layer], slot.module)
         with torch.no_grad():
-            return torch.einsum("rphe,hed->rphd", gradient, slot.weight(module))
+            return torch.einsum("rphe,hed->rphd", wide(gradient), wide(slot.weight(module)))
 
     def head_writes(self, layer: int, head_output: Tensor) -> Tensor:
         """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
@@ -271,7 +279,7 @@ class TorchEngine(Decoder[TorchTaps]):
         projection = get_module(block, self.family.output_projection)
         with torch.no_grad():
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
-            writes = torch.einsum("rphe,dhe->rphd", head_output, matrix)
+            writes = torch.einsum("rphe,dhe->rphd", wide(head_output), wide(matrix))
             if self.family.attention_write_norm is None:
                 return writes
             norm = get_module(block, self.family.attention_write_norm)

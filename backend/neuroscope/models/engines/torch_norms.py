@@ -6,6 +6,7 @@ With x̂ = x · s (after centring, for LayerNorm), y = w x̂ + b and g = ∂m/�
     ∂m/∂x = s (w g − mean(w g) − x̂ mean(w g x̂))    for LayerNorm
 
 which takes a few passes over g, where differentiating the module once for each reader would take a dozen.
+Half precision is computed in float32, and gradients stay in it.
 """
 
 from __future__ import annotations
@@ -16,29 +17,30 @@ import torch
 from torch import Tensor, nn
 
 from neuroscope.errors import UnsupportedArchitectureError
+from neuroscope.models.engines.torch_ops import wide
 
 
 def norm_gradient(norm: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
     """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) behind the norm."""
     centred = isinstance(norm, nn.LayerNorm)
-    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = wide(x)
     if centred:
-        wide = wide - wide.mean(-1, keepdim=True)
-    scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + _epsilon(norm))
-    unit = (wide * scale)[:, :, None]
-    found = gradient * _weight(norm)
+        x = x - x.mean(-1, keepdim=True)
+    scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + _epsilon(norm))
+    unit = (x * scale)[:, :, None]
+    found = wide(gradient) * wide(_weight(norm))
     along = (found @ unit.transpose(2, 3)) / x.shape[-1]
     if centred:
         found -= found.mean(-1, keepdim=True)
     found -= along * unit
     found *= scale[:, :, None]
-    return found.to(x.dtype)
+    return found
 
 
 def rms_scale(norm: nn.Module, x: Tensor) -> Tensor:
     """What RMSNorm multiplies x by, elementwise: (…, d_model)."""
-    scale = torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + _epsilon(norm))
-    return (scale * _weight(norm).float()).to(x.dtype)
+    scale = torch.rsqrt(wide(x).pow(2).mean(-1, keepdim=True) + _epsilon(norm))
+    return scale * wide(_weight(norm))
 
 
 def _weight(norm: Any) -> Tensor:

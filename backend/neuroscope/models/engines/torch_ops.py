@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+def wide(array: Tensor) -> Tensor:
+    """The array in at least single precision."""
+    return array.float() if array.dtype in (torch.float16, torch.bfloat16) else array
+
+
 class TorchOps:
     """`ArrayOps` for tensors of one device and floating type."""
 
@@ -24,8 +29,10 @@ class TorchOps:
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
-        array = array.detach()
-        return (array.float() if array.dtype == torch.bfloat16 else array).cpu().numpy()
+        return wide(array.detach()).cpu().numpy()
+
+    def wide(self, array: Tensor) -> Tensor:
+        return wide(array)
 
     def einsum(self, pattern: str, *arrays: Tensor) -> Tensor:
         return torch.einsum(pattern, *arrays)
@@ -50,7 +57,7 @@ class TorchOps:
         return torch.where(condition, a, b)
 
     def log_softmax(self, array: Tensor) -> Tensor:
-        return array.log_softmax(-1)
+        return wide(array).log_softmax(-1)
 
     def exp(self, array: Tensor) -> Tensor:
         return array.exp()
