@@ -51,7 +51,9 @@ def __getattr__(name: str) -> Any:
         return _connect()
     module = EXPORTS.get(name) or (None if name.startswith("_") else announced().get(name))
     if module is None:
-        raise AttributeError(f"module 'neuroscope' has no attribute {name!r}")
+        from neuroscope.vocabulary import planned
+
+        raise AttributeError(planned(name) or f"module 'neuroscope' has no attribute {name!r}")
     return getattr(importlib.import_module(module), name)
 
 

@@ -21,7 +21,7 @@ class Instrument:
         return self._model
 
     def print_string(self) -> str:
-        return f"{self._named()} for {self._model.name}"
+        return f"{self._named()} for {self._model.title}"
 
     def __repr__(self) -> str:
         return self.print_string()

@@ -17,7 +17,12 @@ from neuroscope.naming import camel_case
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """What is needed to repeat a result."""
+    """What is needed to repeat a result.
+
+    model: what ran: a bundled model, a folder or file, a repository. asked_for: the name it was asked for by, where that was
+    another (an alias). dtype, device: the type that the layers computed in, and where; None in files written before they
+    were kept. found_dtype: the type in which the circuit or the neurons tested here were found, where that was another.
+    """
 
     model: str
     weights_hash: str
@@ -26,6 +31,23 @@ class Provenance:
     seed: int
     sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    asked_for: str | None = None
+    dtype: str | None = None
+    device: str | None = None
+    found_dtype: str | None = None
+
+    @property
+    def title(self) -> str:
+        """What ran, and for what."""
+        return titled(self.model, self.asked_for)
+
+
+def titled(ran: str, asked_for: str | None) -> str:
+    """
+    >>> titled("bundled:gpt-oss-20b", "gpt-oss-20b")
+    'bundled:gpt-oss-20b (for gpt-oss-20b)'
+    """
+    return ran if asked_for in (None, ran) else f"{ran} (for {asked_for})"
 
 
 class Result:

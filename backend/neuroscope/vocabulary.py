@@ -112,6 +112,26 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
     return None
 
 
+#: Classes that the documented scripts name and that are not built yet: what each will be for, and its script.
+PLANNED: Mapping[str, tuple[str, str]] = {
+    "WeightTransform": ("editing the weights of a circuit", "6"),
+    "KnowledgeEditor": ("injecting and editing facts", "8"),
+    "CircuitTransfer": ("transferring a circuit to another model", "9"),
+    "SafetyEditor": ("modifications for safety", "17"),
+    "CircuitAwareTrainer": ("fine-tuning guided by circuits", "18"),
+    "ModificationSafetyAnalyzer": ("the risk of a modification before it is made", "19"),
+    "ModificationMonitor": ("watching a modified model", "19"),
+    "ComprehensiveValidator": ("validation after a modification", "20"),
+    "ValidationReporter": ("reports of a validation", "20"),
+}
+
+
+def planned(name: str) -> str | None:
+    """What to say of a class that the documented scripts name and that is not built yet; None for every other name."""
+    found = PLANNED.get(name)
+    return None if found is None else f"{name} ({found[0]}, documented script {found[1]}) is planned and not built yet."
+
+
 def names() -> list[str]:
     """Every class name that a script may use, sorted. Imports nothing."""
     from neuroscope import EXPORTS, announced

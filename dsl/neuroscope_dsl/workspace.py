@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroscope import events, vocabulary
-from neuroscope.errors import CancelledError, did_you_mean
+from neuroscope.errors import CancelledError
 from neuroscope_dsl import nodes
 from neuroscope_dsl.compiler.scopes import MethodContext, walk
 from neuroscope_dsl.compiler.unit import compile_method, compile_statement
@@ -50,7 +50,6 @@ from neuroscope_dsl.runtime.exceptions import (
     Home,
     NonLocalReturn,
     SmalltalkException,
-    UnknownClass,
     Unwind,
 )
 from neuroscope_dsl.runtime.handlers import adopt
@@ -59,7 +58,7 @@ from neuroscope_dsl.runtime.printing import display_string
 from neuroscope_dsl.runtime.process import SOURCES, current_stack, stack_of_traceback
 from neuroscope_dsl.runtime.system import Context, SystemDictionary
 from neuroscope_dsl.runtime.transcript import Transcript
-from neuroscope_dsl.runtime.unknown import CLASS_NAMES, unknown_name
+from neuroscope_dsl.runtime.unknown import CLASS_NAMES, unknown_class, unknown_name
 from neuroscope_dsl.runtime.values import Array
 from neuroscope_dsl.source import Position, Source
 
@@ -253,10 +252,7 @@ class Workspace:
     def _define(self, node: nodes.MethodDefinition, source: Source) -> None:
         owner = self.lookup_class(node.class_name)
         if owner is None:
-            names = [*self.class_names()]
-            error = UnknownClass(
-                f"There is no class named {node.class_name}.", remedy=did_you_mean(node.class_name, names, listing="Classes")
-            )
+            error = unknown_class(node.class_name, self.class_names())
             error.position = node.span.position
             error.stack = [error.position]
             error.unhandled = True

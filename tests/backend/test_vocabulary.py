@@ -68,3 +68,9 @@ def test_an_unknown_name_is_none_and_an_unknown_attribute_an_error() -> None:
     assert vocabulary.find("TransfomerModel") is None
     with pytest.raises(AttributeError):
         _ = neuroscope.TransfomerModel
+
+
+def test_planned_classes_are_not_built_and_say_so() -> None:
+    assert not set(vocabulary.PLANNED) & set(vocabulary.names())
+    with pytest.raises(AttributeError, match=r"KnowledgeEditor .* is planned and not built yet"):
+        neuroscope.KnowledgeEditor  # noqa: B018

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from neuroscope import vocabulary
 from neuroscope_dsl import SmalltalkError, SmalltalkSyntaxError, Workspace
 from neuroscope_dsl.workspace import StatementInfo
 from tests.dsl.vocabulary import Engine, Vocabulary
@@ -88,6 +89,16 @@ def test_an_unknown_class_is_suggested(error_of: Callable[..., SmalltalkError]) 
     assert error.code == "unknown-class"
     assert error.remedy == "Did you mean 'TransformerModel'?"
     assert str(error.position) == "01.st:1:10"
+
+
+@pytest.mark.parametrize("name", sorted(vocabulary.PLANNED))
+@pytest.mark.parametrize("text", ["{} for: 3", "{} >> m\n    ^ 1\n"])
+def test_a_planned_class_says_so_and_suggests_no_stranger(
+    name: str, text: str, error_of: Callable[..., SmalltalkError]
+) -> None:
+    error = error_of(text.format(name))
+    assert "is planned and not built yet" in str(error)
+    assert "Did you mean" not in str(error)
 
 
 def test_the_calls_that_led_to_an_error_are_shown(workspace: Workspace) -> None:

@@ -57,13 +57,13 @@ def text_of(model: TransformerModel, on: Any, default: str, *, most: int | None 
     count = model.encode(on).positions
     if count < _LEAST_TOKENS:
         raise ArgumentError(
-            f"The text {on!r} is too short: {count} token for {model.name}.",
+            f"The text {on!r} is too short: {count} token for {model.title}.",
             remedy=f"Give at least {_LEAST_TOKENS} tokens, for example {default!r}.",
         )
     most = min(most or model.architecture.context or count, model.architecture.context or count)
     if count > most:
         raise ArgumentError(
-            f"The text has {count} tokens for {model.name}; this analysis takes at most {most}.", remedy="Give a part of it."
+            f"The text has {count} tokens for {model.title}; this analysis takes at most {most}.", remedy="Give a part of it."
         )
     return on
 
@@ -189,7 +189,7 @@ def swapped(model: TransformerModel, prompt: str) -> Dataset:
     ]
     if not examples:
         raise DatasetError(
-            f"Whatever stands in its place, {model.name} continues {prompt!r} with {answer!r}, so there is nothing to trace.",
+            f"Whatever stands in its place, {model.title} continues {prompt!r} with {answer!r}, so there is nothing to trace.",
             remedy="Give the pair yourself: an Example with clean, corrupt, answer and wrong.",
         )
     return _fitted(model, Dataset(examples[:_MOST_SWAPS], name=f"{prompt!r} with another word"), _MOST_SWAPS)

@@ -59,7 +59,7 @@ class StreamAnalysis(Result):
 
     def summary(self) -> str:
         lines = [
-            f"Residual stream of {self.provenance.model} on {self.text!r}",
+            f"Residual stream of {self.provenance.title} on {self.text!r}",
             "  layer      norm   attention  (cosine)     MLP  (cosine)  turned  dimensions  KL to final",
         ]
         norms = np.array(self.norms)[:, 1:].mean(1)

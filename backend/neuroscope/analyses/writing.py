@@ -98,7 +98,7 @@ class WritingAnalysis(Result):
 
     def summary(self) -> str:
         lines = [
-            f"Creative writing of {self.provenance.model} from {self.prompt!r}",
+            f"Creative writing of {self.provenance.title} from {self.prompt!r}",
             "  temperature  distinct-1  distinct-2  repeated  surprise (nats a token)      shuffled",
         ]
         lines += [
@@ -130,7 +130,7 @@ def creative_writing(model: TransformerModel, on: Any, seed: int) -> WritingAnal
     chosen = max(written[_LOOKED_INTO], key=len)
     if len(chosen) < 2:
         raise ArgumentError(
-            f"{model.name} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
+            f"{model.title} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
         )
     return _in_depth(model, prompt, samples, chosen, seed)
 
@@ -153,7 +153,7 @@ def _measured(model: TransformerModel, prompt: str, temperature: float, rows: li
     kept = [row for row in rows if row]
     if not kept:
         raise ArgumentError(
-            f"{model.name} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
+            f"{model.title} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
         )
     # Without chance every sample is the same; counted once, a single text would seem the most varied of all.
     start = [int(token) for token in model.encode(prompt).ids[0]]

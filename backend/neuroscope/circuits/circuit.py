@@ -20,6 +20,7 @@ from neuroscope.circuits.roles import Role
 from neuroscope.errors import CircuitError
 from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.sites import Component, Site
+from neuroscope.provenance import tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
@@ -100,19 +101,20 @@ class Circuit(Result):
             return self._model
         from neuroscope.models.model import TransformerModel
 
-        model = TransformerModel.from_hugging_face(self.provenance.model)
+        model = TransformerModel.from_hugging_face(self.provenance.model, dtype=self.provenance.dtype or "float32")
         self.check(model)
         return model
 
     @python_only
     def check(self, model: TransformerModel) -> None:
-        """Raise `CircuitError` unless the circuit was found on this very model."""
+        """Raise `CircuitError` unless the circuit was found on these very weights; tell when in another precision."""
         if model.weights_hash != self.provenance.weights_hash:
             raise CircuitError(
-                f"The circuit for {self.task} was found on {self.provenance.model} "
-                f"(weights {self.provenance.weights_hash[:12]}…), not on {model.name} (weights {model.weights_hash[:12]}…).",
+                f"The circuit for {self.task} was found on {self.provenance.title} "
+                f"(weights {self.provenance.weights_hash[:12]}…), not on {model.title} (weights {model.weights_hash[:12]}…).",
                 remedy="Use the model it was found on, or find the circuit again on this one.",
             )
+        tell_precision(f"The circuit for {self.task}", self.provenance, model)
 
     @functools.cached_property
     @python_only

@@ -237,7 +237,7 @@ class CircuitComparator:
         return found
 
     def print_string(self) -> str:
-        return f"a CircuitComparator({self.small_model.name}, {self.large_model.name})"
+        return f"a CircuitComparator({self.small_model.title}, {self.large_model.title})"
 
     def __repr__(self) -> str:
         return self.print_string()

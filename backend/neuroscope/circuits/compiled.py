@@ -133,7 +133,9 @@ def mean_baseline(engine: Engine, means: Means, probe: TokenBatch) -> Baseline:
     def constant(stream: Array, written: Array) -> np.ndarray[Any, Any]:
         remainder = ops.to_numpy(ops.wide(stream) - written)[real]
         spread = float(np.abs(remainder - remainder.mean(0)).max())
-        if spread > max(1e-3, 8 * precision.epsilon(engine.precision)) * max(1.0, float(np.abs(ops.to_numpy(stream)[real]).max())):
+        if spread > max(1e-3, 8 * precision.epsilon(engine.precision)) * max(
+            1.0, float(np.abs(ops.to_numpy(stream)[real]).max())
+        ):
             raise CircuitError(
                 f"The streams of a {engine.anatomy.architecture} model are not the sum of what its heads and MLPs write.",
                 remedy="Circuits of this architecture can be found and tested, but not compiled.",

@@ -25,7 +25,7 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.engines.protocol import BoolArray, Engine
 from neuroscope.models.model import TransformerModel
-from neuroscope.provenance import provenance
+from neuroscope.provenance import other_precision, provenance, tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.evaluate import TaskScore, evaluate
 from neuroscope.vocabulary import public, python_only
@@ -123,10 +123,11 @@ class ModelComposer:
         for circuit in self.circuits[1:]:
             if circuit.provenance.weights_hash != first.provenance.weights_hash:
                 raise CircuitError(
-                    f"The circuit for {circuit.task} was found on {circuit.provenance.model}, the one for {first.task} on "
-                    f"{first.provenance.model} (or on other weights of it).",
+                    f"The circuit for {circuit.task} was found on {circuit.provenance.title}, the one for {first.task} on "
+                    f"{first.provenance.title} (or on other weights of it).",
                     remedy="Compose circuits of one model; find them again on that one.",
                 )
+            tell_precision(f"The circuit for {circuit.task}", circuit.provenance, first.model)
         return self
 
     def resolve_dependencies(self) -> ModelComposer:
@@ -252,8 +253,13 @@ class ComposedModel(TransformerModel):
             full_latency=self._latency(self._whole),
             conflicts=self._conflicts,
             dependencies=self._dependencies,
-            provenance=provenance(self._whole, None, self.seed, items=n, circuits=len(self._circuits)),
+            provenance=provenance(self._whole, None, self.seed, found=self._elsewhere(), items=n, circuits=len(self._circuits)),
         )
+
+    def _elsewhere(self) -> Provenance | None:
+        """The provenance of a circuit that was found in another precision than this model's, if one was."""
+        found = [circuit.provenance for circuit in self._circuits]
+        return next((one for one in found if other_precision(one, self._whole)), None)
 
     def _latency(self, model: TransformerModel) -> float:
         """Seconds for one run of the first circuit's pairs, the best of three."""

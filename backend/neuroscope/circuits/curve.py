@@ -66,7 +66,7 @@ class FaithfulnessCurve(Result):
 
     def summary(self) -> str:
         lines = [
-            f"Faithfulness for {self.task} in {self.provenance.model}: {self.method}, {self.ablation} ablation",
+            f"Faithfulness for {self.task} in {self.provenance.title}: {self.method}, {self.ablation} ablation",
             f"  CPR {self.cpr:.3f} (area under the curve, by score)   CMD {self.cmd:.3f} (area to 1, by |score|)",
             f"  {'asked':>7}  {'kept edges':>10}  {'by |score|':<24} by score",
         ]

@@ -21,8 +21,9 @@ from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.quality import ASPECTS
 from neuroscope.circuits.storage import SUFFIX, CircuitFile, read, write
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
+from neuroscope.models.precision import epsilon
 from neuroscope.naming import fold
-from neuroscope.results import Result
+from neuroscope.results import Result, titled
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public
 
@@ -41,6 +42,7 @@ class LibraryEntry(Result):
     task: str
     model: str
     weights_hash: str
+    dtype: str
     edges: int
     faithfulness: Estimate
     held_out_faithfulness: Estimate
@@ -58,7 +60,7 @@ class LibraryEntry(Result):
         lines = [
             f"{self.folder}/{self.name}, version {self.version}" + (f": {self.note}" if self.note else ""),
             f"  task             {self.task}",
-            f"  model            {self.model} (weights {self.weights_hash[:12]}…)",
+            f"  model            {self.model} (weights {self.weights_hash[:12]}…, {self.dtype})",
             f"  edges            {self.edges}",
             f"  faithfulness     {self.faithfulness}; held out {self.held_out_faithfulness}",
             f"  random circuits  {self.random_circuit_faithfulness}",
@@ -138,7 +140,9 @@ class CircuitLibrary:
         circuit = file.circuit()
         masked = MaskedModel(circuit.model.engine, circuit.pairs, ablation=circuit.ablation, seed=circuit.provenance.seed)
         found = normalised(masked.metric(circuit.mask), masked.empty, masked.clean, seed=circuit.provenance.seed)
-        return VerifiedCircuit(file.name, circuit.provenance.model, circuit.held_out_faithfulness, found)
+        return VerifiedCircuit(
+            file.name, circuit.provenance.title, circuit.held_out_faithfulness, found, circuit.model.engine.precision
+        )
 
 
 @public
@@ -150,11 +154,12 @@ class VerifiedCircuit(Result):
     model: str
     stored: Estimate
     measured: Estimate
+    dtype: str = "float32"
 
     @property
     def agrees(self) -> bool:
         """Whether both figures are the same up to what another machine's arithmetic may change."""
-        return abs(self.stored.value - self.measured.value) < 1e-2
+        return abs(self.stored.value - self.measured.value) < max(1e-2, 16 * epsilon(self.dtype))
 
     def print_string(self) -> str:
         verdict = "agrees" if self.agrees else "DIFFERS"
@@ -230,8 +235,9 @@ def _entry(file: CircuitFile) -> LibraryEntry:
         file.version,
         file.path.parent.name,
         header["task"],
-        header["provenance"]["model"],
+        titled(header["provenance"]["model"], header["provenance"].get("asked_for")),
         header["provenance"]["weights_hash"],
+        header["provenance"].get("dtype") or "float32",
         len(file.tensors["edges"]),
         **estimates,
         note=header["note"],

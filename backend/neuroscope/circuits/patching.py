@@ -175,7 +175,9 @@ class ActivationPatcher(Instrument):
             controls=effects[len(nodes) :],
             roles=circuit.roles,
             residual_map=self.residual_map(circuit.pairs) if circuit.exists else None,
-            provenance=provenance(self._model, circuit.task, self.seed, pairs=runs.rows, controls=len(others)),
+            provenance=provenance(
+                self._model, circuit.task, self.seed, found=circuit.provenance, pairs=runs.rows, controls=len(others)
+            ),
             _circuit=circuit,
         )
 

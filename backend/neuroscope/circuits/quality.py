@@ -125,7 +125,7 @@ class CircuitQualityAssurance:
         right = masked.clean > 0
         if not right.any():
             raise CircuitError(
-                f"{model.name} has no item of {circuit.task} right.", remedy="`neuroscope evaluate` measures it."
+                f"{model.title} has no item of {circuit.task} right.", remedy="`neuroscope evaluate` measures it."
             )
         kept = wilson(int((metric[right] > 0).sum()), int(right.sum()))
         parts = [_closeness(circuit.held_out_faithfulness), _closeness(again), kept.value]
@@ -189,7 +189,7 @@ class CircuitQualityAssurance:
                 for _ in range(self.controls)
             ]
         except DatasetError as error:
-            raise CircuitError(f"Refusals cannot be measured on {model.name}: {error.message}") from error
+            raise CircuitError(f"Refusals cannot be measured on {model.title}: {error.message}") from error
         return self._scored(
             "safety",
             [without.value],

@@ -23,7 +23,7 @@ from neuroscope.features.ablated import AblatedRuns, Scores, surest
 from neuroscope.features.neurons import NeuronSet
 from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
-from neuroscope.provenance import provenance
+from neuroscope.provenance import provenance, tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
@@ -77,7 +77,7 @@ class AblationResults(Result):
 
     def summary(self) -> str:
         lines = [
-            f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.model}, on {self.task}",
+            f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.title}, on {self.task}",
             f"  whole model       log-odds {self.baseline}, right above wrong {self.baseline_accuracy}",
             f"  {'ablated by':<18}{'damage':<26}{'random sets':<14}{'p':<8}{'right above wrong':<26}damage to {self.off_target}",
         ]
@@ -116,7 +116,8 @@ class NeuronAblator(Instrument):
         if not len(neurons):
             raise ArgumentError(f"No neuron was found for {neurons.concept}, so there is none to ablate.")
         if neurons.provenance.weights_hash != self._model.weights_hash:
-            raise ArgumentError(f"The neurons were found on {neurons.provenance.model}, not on {self._model.name}.")
+            raise ArgumentError(f"The neurons were found on {neurons.provenance.title}, not on {self._model.title}.")
+        tell_precision(f"The set for {neurons.concept}", neurons.provenance, self._model)
         items = self._items(on)
         other = self._items(self._off_target(on, off_target))
         random = np.random.default_rng(self.seed)
@@ -156,7 +157,9 @@ class NeuronAblator(Instrument):
             baseline=mean(runs.whole[:, 0], seed=self.seed),
             baseline_accuracy=_right(runs.whole),
             modes=modes,
-            provenance=provenance(self._model, items.task, self.seed, items=len(items), controls=self.controls),
+            provenance=provenance(
+                self._model, items.task, self.seed, found=neurons.provenance, items=len(items), controls=self.controls
+            ),
             _neurons=neurons,
         )
 
@@ -181,5 +184,5 @@ class NeuronAblator(Instrument):
                 if given is not None:
                     raise
         raise DatasetError(
-            f"None of {', '.join(names)} fits the tokenizer of {self._model.name}.", remedy="Give a dataset as offTarget:."
+            f"None of {', '.join(names)} fits the tokenizer of {self._model.title}.", remedy="Give a dataset as offTarget:."
         )

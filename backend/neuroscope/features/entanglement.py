@@ -145,7 +145,7 @@ class EntangledFeatures(Result):
     def summary(self) -> str:
         width = max(map(len, self.domains))
         lines = [
-            f"Entanglement of {', '.join(self.domains)} in {self.provenance.model}",
+            f"Entanglement of {', '.join(self.domains)} in {self.provenance.title}",
             f"  against          {', '.join(self.background)}",
             f"  found            {len(self.neurons)} neurons and {len(self.directions)} directions of the {self.candidates} likeliest, "
             f"false discoveries at most {self.level:.0%}",

@@ -117,7 +117,7 @@ class NeuronSet(Result):
 
     def summary(self) -> str:
         lines = [
-            f"{self.concept} in {self.provenance.model}: {len(self)} neurons of layer {self.layer}",
+            f"{self.concept} in {self.provenance.title}: {len(self)} neurons of layer {self.layer}",
             f"  probe accuracy   {self.probe_accuracy}",
             f"  mean AUROC       {self.auroc:.3f} on texts that did not choose them",
             f"  {'neuron':>8}  {'AUROC':>6}  {'q':>8}  strongest context",

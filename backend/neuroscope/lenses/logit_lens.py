@@ -56,7 +56,7 @@ class LogitLens(Result):
 
     def summary(self) -> str:
         lines = [
-            f"Logit lens of {self.provenance.model} on {self.text!r}",
+            f"Logit lens of {self.provenance.title} on {self.text!r}",
             f"  {'read after':<10}  {'would predict':<18} {'p':>6}  {'p of ' + repr(self.top[-1][-1]):>16}  KL to final",
         ]
         for row, layer in enumerate(self.layers):

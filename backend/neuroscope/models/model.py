@@ -26,6 +26,7 @@ from neuroscope.models.sites import Component, Site
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation
 from neuroscope.models.token_texts import TokenTexts
 from neuroscope.models.weights import WeightSite, WeightView, hash_of
+from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
@@ -45,10 +46,11 @@ class TransformerModel:
 
     task_type: str | None
 
-    def __init__(self, engine: Engine, tokenizer: Any, name: str, weights_hash: str) -> None:
+    def __init__(self, engine: Engine, tokenizer: Any, name: str, weights_hash: str, ran: str | None = None) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._name = name
+        self._ran = ran or name
         self._loaded_hash = weights_hash
         self._hook_manager = HookManager(self)
         self.task_type = None
@@ -82,7 +84,7 @@ class TransformerModel:
         shared = registry.current()
         key = (chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision)
         loaded = load() if shared is None else shared.get(key, load)
-        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash)
+        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
 
     @classmethod
     def load(cls, path: str, engine: str | None = None, allow_imports: bool = False) -> Self:
@@ -108,7 +110,28 @@ class TransformerModel:
 
     @property
     def name(self) -> str:
+        """The name it was asked for by."""
         return self._name
+
+    @property
+    def ran(self) -> str:
+        """What runs under that name: a bundled model, a folder or file, a repository. Equal to the name without an alias."""
+        return self._ran
+
+    @property
+    def title(self) -> str:
+        """What runs, and for what: "bundled:gpt-oss-20b (for gpt-oss-20b)"."""
+        return titled(self._ran, self._name)
+
+    @property
+    def precision(self) -> str:
+        """The type that the layers compute in, such as "float32"."""
+        return self._engine.precision
+
+    @property
+    def device(self) -> str:
+        """Where they compute, such as "cpu"."""
+        return self._engine.device_name
 
     @property
     def architecture(self) -> Anatomy:
@@ -413,16 +436,19 @@ class TransformerModel:
         return NonFiniteActivationError("The logits are NaN or infinite.", remedy="Check the hooks and the output weights.")
 
     def print_string(self) -> str:
-        return f"a TransformerModel({self._name}, {self.architecture.print_string()})"
+        return f"a TransformerModel({self.title}, {self.architecture.print_string()})"
 
     def __repr__(self) -> str:
         return self.print_string()
 
     def as_dictionary(self) -> dict[str, Any]:
-        """Name, weights' hash, engine and sizes."""
+        """Name, what ran under it, weights' hash, engine, precision, device and sizes."""
         return {
             "name": self._name,
+            "ran": self._ran,
             "weightsHash": self.weights_hash,
             "engine": self._engine.name,
+            "precision": self.precision,
+            "device": self.device,
             "architecture": self.architecture.as_dictionary(),
         }

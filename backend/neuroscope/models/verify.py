@@ -9,11 +9,14 @@ Checks, each on random tokens of the model's own vocabulary:
 5. generation with hooks and key-value cache picks the logits of the same run without cache;
 6. every attention row is a distribution (at most one where sinks take a share), and causal;
 7. what attention writes is the sum of what its heads write.
+
+The bare model runs in the same precision, whose rounding sets what is tolerated (`precision.tolerance`). In half precision
+rounding alone sends a token to other experts; checks 2, 3 and 5 then route the second run as the first was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -32,15 +35,13 @@ from neuroscope.models.engines.protocol import (
     LogitRequest,
     TokenBatch,
 )
+from neuroscope.models.precision import tolerance
 from neuroscope.models.sites import GLOBAL, Component, Site
 from neuroscope.results import Result
 from neuroscope.vocabulary import public
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
-
-#: Largest difference allowed, relative to the standard deviation of what is compared (float32).
-TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class VerificationReport(Result):
     """Every check with its largest relative difference."""
 
     model: str
+    precision: str
     checks: list[Check] = field(default_factory=list)
 
     @property
@@ -70,7 +72,8 @@ class VerificationReport(Result):
 
     def summary(self) -> str:
         lines = [
-            f"{'ok  ' if c.passed else 'FAIL'}  {c.name}: {c.difference:.1e} (limit {c.tolerance:.0e})" for c in self.checks
+            f"{'ok  ' if c.passed else 'FAIL'}  {c.name}: {c.difference:.1e} (limit {c.tolerance:.0e} in {self.precision})"
+            for c in self.checks
         ]
         return "\n".join(lines)
 
@@ -85,31 +88,35 @@ def verify(model: TransformerModel, *, rows: int = 3, positions: int = 12, seed:
     random = np.random.default_rng(seed)
     lengths = [positions - 2 * row for row in range(rows)]
     prompts = [random.integers(0, engine.anatomy.vocabulary, length).tolist() for length in lengths]
+    allowed = tolerance(engine.precision, engine.anatomy.layers)
     checks: list[Check] = []
     with events.progress("verifying", unit="checks") as job:
         for name, difference in _differences(engine, prompts):
-            checks.append(Check(name, difference, TOLERANCE))
+            checks.append(Check(name, difference, allowed))
             job.advance()
-    report = VerificationReport(model.name, checks)
+    report = VerificationReport(model.title, engine.precision, checks)
     if not report.passed:
         raise ParityError(
-            f"{model.name} does not run here as it does bare:\n{report.summary()}",
+            f"{model.title} does not run here as it does bare:\n{report.summary()}",
             remedy="Do not trust results on this model; please report its architecture and these figures.",
         )
     return report
 
 
 def _differences(engine: Engine, prompts: list[list[int]]) -> Iterator[tuple[str, float]]:
-    singles = [_numpy(engine, TokenBatch.of([prompt]))[0] for prompt in prompts]
     for side in ("right", "left"):
         batch = TokenBatch.of(prompts, side=side)
         own = _numpy(engine, batch)
         bare = engine.ops.to_numpy(engine.bare_logits(batch))
         yield f"logits equal the bare model's, padded {side}", _relative(own[batch.real], bare[batch.real])
+        routes = _routes(engine, batch)
+        singles = [_numpy(engine, TokenBatch.of([p]), _routed(engine, routes, row))[0] for row, p in enumerate(prompts)]
         together = np.concatenate([own[row][batch.real[row]] for row in range(batch.rows)])
         yield f"a batch equals its rows, padded {side}", _relative(together, np.concatenate(singles))
         sites = every_site(engine)
-        hooked = engine.forward(batch, capture=sites, edits=[Edit(site, _unchanged(engine)) for site in sites])
+        routed = _whole_routes(engine, batch)
+        unchanged = [Edit(site, _unchanged(engine)) for site in sites if site not in routed]
+        hooked = engine.forward(batch, capture=sites, edits=[*unchanged, *routed.values()])
         yield (
             f"hooked but unchanged equals unhooked, padded {side}",
             _relative(engine.ops.to_numpy(hooked.logits)[batch.real], own[batch.real]),
@@ -144,10 +151,16 @@ def _generated(engine: Engine, prompts: list[list[int]]) -> float:
 
     edits = [Edit(Site(engine.anatomy.layers // 2, Component.RESIDUAL), louder)]
     grown = [list(prompt) for prompt in prompts]
+    routers = _routers(engine)
+    seen: dict[Site, list[NDArray[Any]]] = {site: [] for site in routers}
     worst = 0.0
-    for step in engine.generate(TokenBatch.of(prompts, side="left"), GenerationSettings(max_tokens=6), edits=edits):
+    settings = GenerationSettings(max_tokens=6)
+    for step in engine.generate(TokenBatch.of(prompts, side="left"), settings, capture=routers, edits=edits):
         batch = TokenBatch.of(grown, side="left")
-        fresh = engine.forward(batch, edits=edits, logits=LogitRequest.last(batch))
+        for site in routers:
+            seen[site].append(engine.ops.to_numpy(step.activations[site]))
+        routes = [_imposed(engine, site, np.concatenate(parts, 1)) for site, parts in seen.items()]
+        fresh = engine.forward(batch, edits=[*edits, *routes], logits=LogitRequest.last(batch))
         worst = max(worst, _relative(engine.ops.to_numpy(step.logits), engine.ops.to_numpy(fresh.logits)))
         for row, token in zip(grown, step.tokens, strict=True):
             row.append(int(token))
@@ -168,15 +181,45 @@ def _attention(engine: Engine, batch: TokenBatch) -> Iterator[tuple[str, float]]
         heads = run[Site(layer, Component.HEAD_OUTPUT)]
         write = run[Site(layer, Component.ATTENTION)]
         # What is left is the projection's bias, which belongs to no head and is the same at every token.
-        rest = ops.to_numpy(write - engine.head_writes(layer, heads).sum(2))[0]
+        rest = ops.to_numpy(ops.wide(write) - engine.head_writes(layer, heads).sum(2))[0]
         written = max(written, float(np.abs(rest - rest.mean(0)).max() / (ops.to_numpy(write).std() + 1e-12)))
     yield "attention rows are distributions", rows_off
     yield "attention sees no future token", future
     yield "attention writes the sum of its heads", written
 
 
-def _numpy(engine: Engine, batch: TokenBatch) -> NDArray[Any]:
-    return engine.ops.to_numpy(engine.forward(batch).logits)
+def _numpy(engine: Engine, batch: TokenBatch, edits: Sequence[Edit] = ()) -> NDArray[Any]:
+    return engine.ops.to_numpy(engine.forward(batch, edits=edits).logits)
+
+
+def _routers(engine: Engine) -> list[Site]:
+    """The routers whose choices rounding may tip: of a mixture of experts in half precision."""
+    tipping = engine.anatomy.experts and engine.precision in ("float16", "bfloat16")
+    return [Site(layer, Component.ROUTER) for layer in range(engine.anatomy.layers)] if tipping else []
+
+
+def _routes(engine: Engine, batch: TokenBatch) -> dict[Site, list[NDArray[Any]]]:
+    """For each router the weights of the experts at every row's own tokens."""
+    routers = _routers(engine)
+    if not routers:
+        return {}
+    run = engine.forward(batch, capture=routers, logits=None)
+    weights = {site: engine.ops.to_numpy(run[site]) for site in routers}
+    return {site: [found[row][batch.real[row]] for row in range(batch.rows)] for site, found in weights.items()}
+
+
+def _whole_routes(engine: Engine, batch: TokenBatch) -> dict[Site, Edit]:
+    routers = _routers(engine)
+    run = engine.forward(batch, capture=routers, logits=None)
+    return {site: _imposed(engine, site, engine.ops.to_numpy(run[site])) for site in routers}
+
+
+def _routed(engine: Engine, routes: dict[Site, list[NDArray[Any]]], row: int) -> list[Edit]:
+    return [_imposed(engine, site, rows[row][None]) for site, rows in routes.items()]
+
+
+def _imposed(engine: Engine, site: Site, weights: NDArray[Any]) -> Edit:
+    return Edit(site, lambda _, __: engine.ops.asarray(weights))
 
 
 def _unchanged(engine: Engine) -> Apply:

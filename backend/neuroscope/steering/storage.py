@@ -21,6 +21,7 @@ from neuroscope import events
 from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Site
+from neuroscope.results import titled
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.steering.vectors import SteeringVector
 
@@ -32,7 +33,9 @@ def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str 
     target = Path(path).expanduser()
     target = target if target.suffix == ".safetensors" else target.with_name(target.name + ".safetensors")
     header = {
-        "model": model.name,
+        "model": model.ran,
+        "askedFor": None if model.name == model.ran else model.name,
+        "dtype": model.precision,
         "weightsHash": model.weights_hash,
         "vectors": [
             {"name": vector.name, "site": str(vector.site), "method": vector.method, "pairs": _pairs_as_data(vector.pairs)}
@@ -71,7 +74,12 @@ def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
             raise
         raise ArgumentError(f"{source} is no file of steering vectors: {error}", remedy="Write it again.") from error
     if header["weightsHash"] != model.weights_hash:
-        events.notice(f"{source.name} was computed on {header['model']}, not on {model.name}.", "warning")
+        theirs = titled(header["model"], header.get("askedFor"))
+        events.notice(f"{source.name} was computed on {theirs}, not on {model.title}.", "warning")
+    elif header.get("dtype", model.precision) != model.precision:
+        events.notice(
+            f"{source.name} was computed in {header['dtype']}, and {model.title} runs in {model.precision}.", "warning"
+        )
     return vectors
 
 

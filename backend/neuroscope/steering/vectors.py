@@ -187,7 +187,7 @@ class SteeringVectors:
         width = self._model.architecture.width(site.component)
         if vector.shape != (width,):
             raise ArgumentError(
-                f"The vector {vector.name} is {' × '.join(map(str, vector.shape))} wide, and {site} of {self._model.name} {width}.",
+                f"The vector {vector.name} is {' × '.join(map(str, vector.shape))} wide, and {site} of {self._model.title} {width}.",
                 remedy="A vector steers the model that it was computed on; compute it anew with define:.",
             )
 
@@ -196,7 +196,7 @@ class SteeringVectors:
         from neuroscope.steering import storage
 
         if not self._store.vectors:
-            raise ArgumentError(f"{self._model.name} has no steering vectors yet.", remedy="define: or load: makes them.")
+            raise ArgumentError(f"{self._model.title} has no steering vectors yet.", remedy="define: or load: makes them.")
         return str(storage.write(self._model, list(self._store.vectors.values()), path))
 
     def read(self, path: str) -> list[SteeringVector]:
@@ -217,7 +217,7 @@ class SteeringVectors:
         return len(self._store.vectors)
 
     def print_string(self) -> str:
-        return f"a SteeringVectors for {self._model.name} ({len(self)} computed; {', '.join(self.names)})"
+        return f"a SteeringVectors for {self._model.title} ({len(self)} computed; {', '.join(self.names)})"
 
     def __repr__(self) -> str:
         return self.print_string()

@@ -17,7 +17,7 @@ import numpy as np
 from neuroscope import events, settings
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.engines.protocol import LogitRequest
-from neuroscope.results import Result
+from neuroscope.results import Result, titled
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.registry import Task
@@ -53,6 +53,8 @@ class Evaluation(Result):
     weights_hash: str
     seed: int
     scores: list[TaskScore]
+    asked_for: str | None = None
+    dtype: str | None = None
 
     def __getitem__(self, task: str) -> TaskScore:
         """The score of a task by any of its names; `TaskNotFoundError` or `ArgumentError` when it was not measured."""
@@ -63,10 +65,12 @@ class Evaluation(Result):
         raise ArgumentError(f"{name} was not measured.", remedy=f"Measured: {', '.join(s.task for s in self.scores)}.")
 
     def print_string(self) -> str:
-        return f"an Evaluation({self.model}, {len(self.scores)} tasks)"
+        return f"an Evaluation({titled(self.model, self.asked_for)}, {len(self.scores)} tasks)"
 
     def summary(self) -> str:
-        lines = [f"{self.model} on items held out from every bundled model (seed {self.seed}; 95 % intervals)"]
+        lines = [
+            f"{titled(self.model, self.asked_for)} on items held out from every bundled model (seed {self.seed}; 95 % intervals)"
+        ]
         lines.append(f"{'task':<32}{'accuracy':<24}{'right above wrong':<24}{'P(right) share':<24}n")
         for score in self.scores:
             if score.accuracy is None:
@@ -95,16 +99,16 @@ def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int
     chosen = [registry.get(name) for name in tasks] if tasks is not None else list(registry.TASKS)
     seed = settings.seed(seed)
     scores = []
-    with events.progress(f"evaluating {model.name}", total=len(chosen), unit="tasks") as job:
+    with events.progress(f"evaluating {model.title}", total=len(chosen), unit="tasks") as job:
         for task in chosen:
             scores.append(_score(model, task, n, seed))
             job.advance()
-    return Evaluation(model.name, model.weights_hash, seed, scores)
+    return Evaluation(model.ran, model.weights_hash, seed, scores, asked_for=model.name, dtype=model.precision)
 
 
 def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
     if task.chat and not model.has_chat_template:
-        return TaskScore(task.name, note=f"{model.name} has no chat template.")
+        return TaskScore(task.name, note=f"{model.title} has no chat template.")
     try:
         examples = list(task.dataset(n, seed=seed).for_model(model))
     except DatasetError as error:

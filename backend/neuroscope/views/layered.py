@@ -87,7 +87,7 @@ def layout(circuit: Circuit, most: int = MOST_EDGES) -> Layout:
         edges.append(Edge(title, nodes[source], nodes[node], site.component, abs(value) / largest, value < 0))
     drawn = len(order)
     whole = f"all {drawn} edges" if drawn == circuit.edge_count else f"the {drawn} strongest of {circuit.edge_count} edges"
-    caption = f"{circuit.task} in {circuit.provenance.model}: {whole}"
+    caption = f"{circuit.task} in {circuit.provenance.title}: {whole}"
     return Layout(caption, list(nodes.values()), edges, 2 * _MARGIN + (graph.layers + 1) * _ROW)
 
 

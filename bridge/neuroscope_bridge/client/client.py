@@ -14,6 +14,7 @@ from typing import Any
 from neuroscope import events
 from neuroscope.errors import ArgumentError, NeuroScopeError, did_you_mean
 from neuroscope.naming import fold
+from neuroscope.vocabulary import planned
 from neuroscope_bridge.client.connection import Connection, Pending
 from neuroscope_bridge.client.remote import RemoteClass, RemoteObject
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
@@ -165,7 +166,7 @@ class Client:
             raise AttributeError(name)
         classes = self.about["classes"]
         if name not in classes:
-            raise AttributeError(f"The server has no class {name!r}. {did_you_mean(name, classes)}")
+            raise AttributeError(planned(name) or f"The server has no class {name!r}. {did_you_mean(name, classes)}")
         return RemoteClass(self, name)
 
     def __dir__(self) -> list[str]:

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope.errors import did_you_mean
 from neuroscope.vocabulary import is_public
 from neuroscope_bridge.host.limits import BY_VALUE, DEPTH
 from neuroscope_bridge.wire.errors import CallbackError, WireError
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
 from neuroscope_dsl.runtime.classes import SmalltalkClass
-from neuroscope_dsl.runtime.exceptions import UnknownClass
 from neuroscope_dsl.runtime.naming import class_name
 from neuroscope_dsl.runtime.strings import MutableString
+from neuroscope_dsl.runtime.unknown import unknown_class
 from neuroscope_dsl.runtime.values import Array, Association
 
 if TYPE_CHECKING:
@@ -80,9 +79,7 @@ class Importer:
         workspace = self._session.workspace
         found = workspace.lookup_class(name)
         if found is None:
-            raise UnknownClass(
-                f"There is no class named {name}.", remedy=did_you_mean(name, workspace.class_names(), listing="Classes")
-            )
+            raise unknown_class(name, workspace.class_names())
         return found
 
 

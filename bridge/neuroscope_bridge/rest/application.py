@@ -296,6 +296,7 @@ def _analyses(app: FastAPI, server: Server) -> None:
                 "object": "analysis",
                 "name": registry.get(name).name,
                 "model": shelved.model.name,
+                "ran": shelved.model.ran,
                 "summary": result.summary(),
                 "result": result.as_dictionary(),
             }

@@ -56,7 +56,7 @@ class Lens:
         anatomy = self._model.architecture
         ids = self._asked.prompt_ids
         return {
-            "model": self._model.name,
+            "model": self._model.title,
             "layers": anatomy.layers,
             "heads": anatomy.heads,
             "neurons": anatomy.neurons,

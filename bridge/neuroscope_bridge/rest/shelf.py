@@ -65,7 +65,7 @@ class Shelved:
         from neuroscope.models.model import TransformerModel
 
         model = self.model
-        return TransformerModel(model.engine, model.tokenizer, model.name, model.loaded_hash)
+        return TransformerModel(model.engine, model.tokenizer, model.name, model.loaded_hash, model.ran)
 
 
 class Shelf:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from neuroscope.errors import did_you_mean, nearest
+from neuroscope.vocabulary import planned
 from neuroscope_dsl.runtime.classes import LIBRARY
 from neuroscope_dsl.runtime.exceptions import UnknownClass, UnknownVariable
 
@@ -13,13 +14,20 @@ from neuroscope_dsl.runtime.exceptions import UnknownClass, UnknownVariable
 CLASS_NAMES = "__class_names__"
 
 
+def unknown_class(name: str, known: Iterable[str], what: str = "class") -> UnknownClass:
+    """The error for a class that is not there; one that is only planned says so."""
+    to_come = planned(name)
+    if to_come is not None:
+        return UnknownClass(to_come, remedy="`neuroscope run` runs the scripts whose classes are built.")
+    return UnknownClass(f"There is no {what} named {name}.", remedy=did_you_mean(name, known, listing="Classes"))
+
+
 def unknown_name(name: str, variables: Mapping[str, Any]) -> UnknownVariable:
     """The error for an unbound name; `variables` are the globals of the workspace that it was looked up in."""
     bound = [key[2:] for key in variables if key.startswith("v_")]
     classes = [*variables.get(CLASS_NAMES, ()), *LIBRARY]
     if name[:1].isupper():
-        remedy = did_you_mean(name, {*classes, *(key for key in bound if key[:1].isupper())}, listing="Classes")
-        return UnknownClass(f"There is no class or variable named {name}.", remedy=remedy)
+        return unknown_class(name, {*classes, *(key for key in bound if key[:1].isupper())}, "class or variable")
     close = nearest(name, bound)
     hint = f"Did you mean {' or '.join(close)}? Otherwise bind it" if close else "Bind it"
     model = "--model NAME, " if name == "model" else ""

@@ -39,7 +39,7 @@ def load_engine(
     from neuroscope.models.model import TransformerModel
 
     loaded = loading.load(source, _loader(engine), dtype=dtype, device=device, allow_pickle=allow_pickle, revision=revision)
-    return TransformerModel(loaded.engine, loaded.tokenizer, name, loaded.weights_hash)
+    return TransformerModel(loaded.engine, loaded.tokenizer, name, loaded.weights_hash, source.target)
 
 
 def host_ops() -> ArrayOps:

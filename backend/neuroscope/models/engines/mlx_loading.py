@@ -48,6 +48,8 @@ class MlxLoader:
             weights = _read(checkpoint)
             model = _model(config, family, weights, checkpoint.folder)
             model.set_dtype(getattr(mx, dtype))
+            if family.moe and device_of(device) == mx.Device(mx.cpu):
+                _widen_experts(model, family)
             mx.eval(model.parameters())
         folder = checkpoint.folder
         files = [folder / "config.json", *folder.glob("generation_config.json")]
@@ -171,6 +173,24 @@ def _correct(model: nn.Module, config: _Config, family: Family) -> None:
         if kind == "gpt_oss":
             experts = layer.mlp.experts
             experts.activation = type(experts.activation)(config.get("swiglu_alpha", 1.702), config.get("swiglu_limit", 7.0))
+
+
+def _widen_experts(model: nn.Module, family: Family) -> None:
+    """Let the experts' products be taken in float32: MLX gathers half precision on a GPU only. Weights stay as they are."""
+    plain = models_module("switch_layers").SwitchLinear
+
+    class Widened(plain):  # type: ignore[misc, valid-type]
+        def __call__(self, x: mx.array, indices: mx.array, sorted_indices: bool = False) -> mx.array:
+            matrix = self.weight.astype(mx.float32).swapaxes(-1, -2)
+            found = mx.gather_mm(x.astype(mx.float32), matrix, rhs_indices=indices, sorted_indices=sorted_indices)
+            found = found + self.bias[indices][..., None, :] if "bias" in self else found
+            return found.astype(x.dtype)
+
+    for layer in get_module(model, family.layers):
+        experts = layer.mlp.experts
+        for projection in (experts.gate_proj, experts.up_proj, experts.down_proj):
+            if type(projection) is plain and projection.weight.dtype != mx.float32:
+                projection.__class__ = Widened
 
 
 class _PlainMlp(nn.Module):  # type: ignore[misc]  # mlx says too little of its classes

@@ -76,7 +76,9 @@ def attention(
             scores = scores + attention_mask
     if s_aux is not None:
         sinks = s_aux.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
-        pattern = torch.cat([scores, sinks], dim=-1).softmax(-1)[..., :-1]
+        # The largest score is taken away first, as transformers does: in half precision that rounds.
+        combined = torch.cat([scores, sinks], dim=-1)
+        pattern = (combined - combined.max(-1, keepdim=True).values).softmax(-1)[..., :-1]
     else:
         pattern = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     if tap_pattern is not None:
