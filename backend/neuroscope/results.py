@@ -96,27 +96,59 @@ class Result:
         return self.print_string()
 
 
+#: Containers within containers beyond this are cut off: whatever reads JSON gives up somewhere.
+_DEEPEST = 100
+
+
 def plain(value: Any) -> Any:
     """`value` as JSON-able data: results become dictionaries, arrays nested lists, NaN and infinities None.
 
-    An object that offers no plain form becomes its printed form.
+    An object that offers no plain form becomes its printed form. So does a container that holds itself, or lies very deep.
+    Half a surrogate pair, which no encoding can write, becomes U+FFFD.
     """
+    return _plain(value, ())
+
+
+def _plain(value: Any, within: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
-        return str(value)
+        return _whole(str(value))
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Fraction):
         return float(value)
+    if id(value) in within or len(within) >= _DEEPEST:
+        return f"({'itself' if id(value) in within else 'nested too deeply'}: {type(value).__name__})"
+    within = (*within, id(value))
     if hasattr(value, "as_dictionary"):
-        return plain(value.as_dictionary())
+        return _plain(value.as_dictionary(), within)
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return _plain_mapping(value, within)
     if isinstance(value, (list, tuple, set, frozenset, range)):
-        return [plain(item) for item in value]
+        return [_plain(item, within) for item in value]
     if hasattr(value, "tolist"):
-        return plain(value.tolist())
+        return _plain(value.tolist(), within)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {camel_case(f.name): plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    return str(value)
+        return {camel_case(f.name): _plain(getattr(value, f.name), within) for f in dataclasses.fields(value)}
+    return _whole(str(value))
+
+
+def _plain_mapping(value: Mapping[Any, Any], within: tuple[int, ...]) -> dict[str, Any]:
+    """Keys as text; two that are the same text (1 and '1') are told apart by a number."""
+    found: dict[str, Any] = {}
+    for key, item in value.items():
+        name = text = _whole(str(key))
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{text} ({number})"
+        found[name] = _plain(item, within)
+    return found
+
+
+def _whole(text: str) -> str:
+    """The text with surrogates joined to characters, and halves replaced."""
+    if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -11,13 +11,18 @@ from contextvars import ContextVar
 
 from neuroscope.models.engines import usual_engine
 
-_seed: ContextVar[int] = ContextVar("neuroscope_seed", default=0)
+_seed: ContextVar[int] = ContextVar("neuroscope_seed")
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
 
 
 def seed(given: int | None = None) -> int:
     """`given`, or the context's seed."""
-    return _seed.get() if given is None else given
+    return _seed.get(0) if given is None else given
+
+
+def given_seed() -> int | None:
+    """The seed that somebody set for this context; None where it is the default."""
+    return _seed.get(None)
 
 
 def engine(given: str | None = None) -> str:

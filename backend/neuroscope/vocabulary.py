@@ -22,6 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _PYTHON_ONLY = "__neuroscope_python_only__"
 _PUBLIC = "__neuroscope_public__"
+_BOTH_SIDES = "__neuroscope_both_sides__"
 
 
 class Kind(Enum):
@@ -35,11 +36,15 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing a vocabulary class understands. `writable` says that `name: value` may set it."""
+    """One thing a vocabulary class understands.
+
+    writable: `name: value` may set it. both: a class method that instances understand too.
+    """
 
     name: str
     kind: Kind
     writable: bool = False
+    both: bool = False
 
 
 class AmbiguousNameError(TypeError):
@@ -49,6 +54,9 @@ class AmbiguousNameError(TypeError):
 def public(cls: C) -> C:
     """Class decorator: let the class receive messages. Checks at import that no two operations fold to one name."""
     setattr(cls, _PUBLIC, cls.__name__)
+    for name, member in list(cls.__dict__.items()):
+        if isinstance(member, classmethod) and getattr(member.__func__, _BOTH_SIDES, False):
+            setattr(cls, name, _OfBothSides(member.__func__))
     operations(cls)
     return cls
 
@@ -56,6 +64,21 @@ def public(cls: C) -> C:
 def python_only(member: F) -> F:
     """Keep a public method for Python callers alone."""
     setattr(member, _PYTHON_ONLY, True)
+    return member
+
+
+class _OfBothSides(classmethod):  # type: ignore[type-arg]
+    """What `both_sides` makes of a class method."""
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return super().__get__(instance, owner)
+        return functools.partial(self.__func__, type(instance), model=instance.model)
+
+
+def both_sides(member: F) -> F:
+    """Let instances understand a class method (written below `@classmethod`) too: they give their own model as `model`."""
+    setattr(member, _BOTH_SIDES, True)
     return member
 
 
@@ -96,7 +119,7 @@ def operations(cls: type) -> Mapping[str, Operation]:
 
 def _operation(base: type, name: str, member: object) -> Operation | None:
     if isinstance(member, classmethod):
-        return Operation(name, Kind.CLASS_METHOD)
+        return Operation(name, Kind.CLASS_METHOD, both=isinstance(member, _OfBothSides))
     if isinstance(member, staticmethod):
         return None
     if isinstance(member, (property, functools.cached_property)):

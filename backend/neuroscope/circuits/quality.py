@@ -89,7 +89,15 @@ class QualityReport(Result):
 class CircuitQualityAssurance:
     """Tests one circuit. items: how many fresh items a test uses; seeds: how many other seeds stability is tried with."""
 
-    def __init__(self, *, items: int = 40, seeds: int = 2, controls: int = 5, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        circuit: Circuit | None = None,
+        *,
+        items: int = 40,
+        seeds: int = 2,
+        controls: int = 5,
+        seed: int | None = None,
+    ) -> None:
         if items < 4 or seeds < 1 or controls < 1:
             raise ArgumentError("Quality assurance needs at least 4 items, 1 other seed and 1 control.")
         self.items: int = items
@@ -99,6 +107,8 @@ class CircuitQualityAssurance:
         self.examples: Dataset | Sequence[Any] | None = None
         self._circuit: Circuit | None = None
         self._scores: dict[str, QualityScore] = {}
+        if circuit is not None:
+            self.circuit = circuit
 
     @property
     def circuit(self) -> Circuit:

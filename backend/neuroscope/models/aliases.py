@@ -57,10 +57,21 @@ def in_force(given: Iterable[str] = (), *, embedded: bool = False) -> Iterator[N
 def follow(name: str) -> str:
     """What `name` stands for in the end. A stand-in that the user asked for is told once. Cycles are an `ArgumentError`."""
     chain = _chain(name)
+    _tell(name, chain[-1])
+    return chain[-1]
+
+
+def _tell(name: str, target: str) -> None:
     told = _told.get()
     if name in _given.get() and told is not None and name not in told:
         told.add(name)
-        events.notice(f"{chain[-1]} stands in for {name}.")
+        events.notice(f"{target} stands in for {name}.")
+
+
+def follow_given(name: str) -> str:
+    """What `name` stands for by the user's own aliases alone; told once. What it means otherwise is for a server to say."""
+    chain = _chain(name, standard=False)
+    _tell(name, chain[-1])
     return chain[-1]
 
 
@@ -69,11 +80,11 @@ def stand_in(name: str) -> str | None:
     return _chain(name)[-1] if name in _given.get() else None
 
 
-def _chain(name: str) -> list[str]:
-    """`name`, and what each name stands for in turn."""
-    given = _given.get()
+def _chain(name: str, *, standard: bool = True) -> list[str]:
+    """`name`, and what each name stands for in turn, by the user's aliases and the standard ones."""
+    given, usual = _given.get(), STANDARD if standard else {}
     chain = [name]
-    while (target := given.get(chain[-1]) or STANDARD.get(chain[-1])) is not None and target != chain[-1]:
+    while (target := given.get(chain[-1]) or usual.get(chain[-1])) is not None and target != chain[-1]:
         if target in chain:
             raise ArgumentError(f"The aliases {' → '.join([*chain, target])} go round in a circle.", remedy="Drop one of them.")
         chain.append(target)

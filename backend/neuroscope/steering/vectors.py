@@ -31,7 +31,7 @@ from neuroscope.naming import fold, snake_case
 from neuroscope.steering import contrast
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.tensors.tensor import ActivationTensor
-from neuroscope.vocabulary import public, python_only
+from neuroscope.vocabulary import both_sides, public, python_only
 
 METHODS = ("mean_difference", "pca")
 
@@ -106,13 +106,15 @@ class SteeringVectors:
         self._store = _stores.setdefault(model, _Store())
 
     @classmethod
+    @both_sides
     def load(
         cls, name: str, model: TransformerModel | None = None, layer: int | None = None, component: str | None = None
     ) -> SteeringVector:
         """The vector of that name: one that was defined, stored or read, otherwise computed now from its contrast pairs.
 
         In a hook's action, model, layer and component are the hook's own. Elsewhere a model is needed; the layer is by
-        default the middle one. Raises `ArgumentError` for an unknown name, with the nearest.
+        default the middle one. `(SteeringVectors for: model) load: #name` takes that model. Raises `ArgumentError` for an unknown
+        name, with the nearest.
         """
         context = current_context()
         if model is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError, DatasetError, did_you_mean, reason
+from neuroscope.errors import DatasetError, did_you_mean
 from neuroscope.results import plain
 from neuroscope.tasks.draw import Draw
+from neuroscope.tasks.files import check_whole, read_rows
 from neuroscope.tasks.fitting import Fit
 from neuroscope.vocabulary import public, python_only
 
@@ -132,18 +131,7 @@ class Dataset:
     def from_file(cls, path: str) -> Dataset:
         """The user's own examples from a JSONL or CSV file; `DatasetError` names the line and the field."""
         file = Path(path).expanduser()
-        if file.suffix.lower() not in (".jsonl", ".csv"):
-            raise DatasetError(
-                f"{file} is neither JSONL nor CSV.", remedy="Name it .jsonl (one object a line) or .csv (with a header)."
-            )
-        try:
-            text = file.read_text(encoding="utf-8")
-        except FileNotFoundError as error:
-            raise DatasetError(f"There is no file {file}.", remedy="Check the path.") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{file} cannot be read: {reason(error)}.", remedy="It must be UTF-8 text.") from error
-        rows = _csv_rows(text) if file.suffix.lower() == ".csv" else _json_rows(text, file)
-        examples = [_example(item, f"{file}, line {line}") for line, item in rows]
+        examples = [_example(item, f"{file}, line {line}") for line, item in read_rows(file)]
         if not examples:
             raise DatasetError(f"{file} holds no examples.")
         return cls(examples, name=file.stem)
@@ -170,7 +158,7 @@ class Dataset:
         """The examples that the model's tokenizer can express: answers of one token, pairs of equal length.
 
         A task's dataset makes more until there are `n` (by default as many as it has); what is dropped is told.
-        Raises `DatasetError` when fewer than two fit, quoting one that does not and why.
+        Raises `DatasetError` when fewer than two of a task's, or none of your own, fit, quoting one that does not and why.
         """
         return self.for_models([model], n)
 
@@ -194,7 +182,7 @@ class Dataset:
             offered = len(self._examples)
             kept = [example for example in self._examples if fits(example)][:wanted]
         names = " and ".join(model.name for model in models)
-        if len(kept) < 2:
+        if len(kept) < (1 if self._generator is None else 2):
             reason = f" {complaints[0]}" if complaints else ""
             raise DatasetError(
                 f"Only {len(kept)} of {offered} examples of {self.name} fit the tokenizer of {names}.{reason}",
@@ -288,7 +276,11 @@ def _example(item: Mapping[str, Any], where: str) -> Example:
     wrong_kind = [name for name, value in values.items() if value is not None and not isinstance(value, str)]
     if wrong_kind:
         raise DatasetError(f"{where}: the field {wrong_kind[0]} must be text, not {values[wrong_kind[0]]!r}.")
-    meta = dict(item.get("meta") or {})
+    given = item.get("meta") or {}
+    if not isinstance(given, Mapping):
+        raise DatasetError(f"{where}: the field meta must be an object, not {given!r}.")
+    check_whole(item, where)
+    meta = dict(given)
     units = _units(item.get("units") or meta.pop("units", None) or (), where)
     return Example(**values, meta=meta, units=units)  # type: ignore[arg-type]
 
@@ -303,26 +295,3 @@ def _units(given: Any, where: str) -> tuple[str, ...]:
                 f"{where}: {unit!r} is no unit.", remedy='Write kind:value, for example ["name:Mary", "place:shop"].'
             )
     return tuple(unit.strip() for unit in found)
-
-
-def _json_rows(text: str, file: Path) -> list[tuple[int, Any]]:
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                rows.append((number, json.loads(line)))
-            except ValueError as error:
-                raise DatasetError(
-                    f"{file}, line {number}: no JSON ({error}).", remedy="Write one JSON object a line."
-                ) from error
-    return rows
-
-
-def _csv_rows(text: str) -> list[tuple[int, Any]]:
-    reader = csv.DictReader(text.splitlines())
-    rows: list[tuple[int, Any]] = []
-    for item in reader:
-        if None in item or None in item.values():
-            raise ArgumentError(f"Line {reader.line_num} of the CSV has another number of fields than its header.")
-        rows.append((reader.line_num, item))
-    return rows

@@ -19,7 +19,9 @@ from neuroscope.results import Result
 from neuroscope.views.panels import Panel, asset, markup, scripts
 
 #: Modules that register figures for their results; imported when a page is first made.
-_DRAWERS = tuple(f"neuroscope.views.{room}" for room in ("analyses", "circuits", "entanglement", "features", "lenses"))
+_DRAWERS = tuple(
+    f"neuroscope.views.{room}" for room in ("activations", "analyses", "circuits", "entanglement", "features", "lenses")
+)
 
 _THEME = "theme.js"
 
@@ -36,19 +38,21 @@ def has_figures(result: object) -> bool:
     return figures.dispatch(type(result)) is not figures.dispatch(object)
 
 
-def page(result: Result) -> str:
-    """The whole page as HTML, scripts included."""
+def page(result: Any, note: str | None = None) -> str:
+    """The whole page as HTML, scripts included; with a note above the figures where something is to be told."""
     _load_drawers()
     drawn = figures(result)
     panels = [item for item in drawn if isinstance(item, Panel)]
     plots = [item for item in drawn if not isinstance(item, Panel)]
     body = "\n".join(markup(item) if isinstance(item, Panel) else _plot(item, first=item is plots[0]) for item in drawn)
     title = html.escape(result.print_string())
+    told = "" if note is None else f'<p role="alert"><strong>{html.escape(note)}</strong></p>\n'
+    summary = result.summary() if isinstance(result, Result) else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
         f"<style>{asset('page.css')}{asset('panels.css') if panels else ''}</style></head>\n"
-        f"<body>\n<h1>{title}</h1>\n<pre>{html.escape(result.summary())}</pre>\n{body}\n<footer>NeuroScope</footer>\n"
+        f"<body>\n<h1>{title}</h1>\n{told}<pre>{html.escape(summary)}</pre>\n{body}\n<footer>NeuroScope</footer>\n"
         f"{scripts(panels)}{f'<script>{asset(_THEME)}</script>' if plots else ''}</body></html>\n"
     )
 
@@ -60,11 +64,11 @@ def _plot(figure: Any, *, first: bool) -> str:
     return f"<figure>{plotly.io.to_html(figure, full_html=False, include_plotlyjs=first, config=config)}</figure>"
 
 
-def save_page(result: Result, path: str | Path) -> Path:
+def save_page(result: Any, path: str | Path, *, note: str | None = None) -> Path:
     """Write the page; the folder is made where it is missing. Answers the file's path."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(result), encoding="utf-8")
+    target.write_text(page(result, note), encoding="utf-8", errors="replace")
     return target
 
 

@@ -272,7 +272,7 @@ def library_build(
 @app.command()
 def serve(
     zmq: Annotated[
-        str, typer.Option("--zmq", metavar="ADDRESS", help="Where to listen; port * takes a free one.")
+        str, typer.Option("--zmq", metavar="ADDRESS", help="Where to listen; port * takes a free one; off: not.")
     ] = "tcp://127.0.0.1:5555",
     keys: Annotated[
         Path | None,
@@ -321,7 +321,7 @@ def serve(
     options = HostOptions(model, alias or [], embedded, engine, seed, limits)
     serve_until_stopped(
         ServeOptions(
-            zmq=zmq,
+            zmq=None if zmq == "off" else zmq,
             keys=keys,
             http=None if http == "off" else http,
             token=token_from(token_file),

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +11,9 @@ from typing import Any
 
 from neuroscope import events, settings
 from neuroscope.errors import ArgumentError, reason
-from neuroscope.results import Result, plain
+from neuroscope.results import Result
 from neuroscope_bridge.cli import show
+from neuroscope_bridge.cli.output import Failure, write_figures, write_json
 from neuroscope_bridge.files import FileError, check_folder, check_writable
 from neuroscope_dsl.workspace import Limits, Workspace
 
@@ -38,21 +36,33 @@ class RunOptions:
 
 
 def run_files(options: RunOptions) -> None:
-    """Run every file; print what the last statement answers; write JSON and pages where asked for."""
+    """Run every file; print what the last statement answers; write JSON and pages where asked for.
+
+    A run that fails writes what it held until then, marked as failed, and raises.
+    """
     texts = [(path, _read(path)) for path in options.files]
     _check_writable(options)
     with prepared(options) as workspace:
         for path, text in texts:
             workspace.check(text, file=str(path))
         answer: Any = None
-        with show.progress_shown(options.quiet):
-            for path, text in texts:
-                answer = workspace.run(text, file=str(path))
-        print(_shown(workspace, answer))
-        if options.figures is not None:
-            _write_figures(workspace, options.figures)
-        if options.json_out is not None:
-            write_json(workspace, options.json_out)
+        try:
+            with show.progress_shown(options.quiet):
+                for path, text in texts:
+                    answer = workspace.run(text, file=str(path))
+            print(_shown(workspace, answer))
+        except BaseException as error:
+            _leave(workspace, options, Failure.of(error))
+            raise
+        _leave(workspace, options)
+
+
+def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = None) -> None:
+    """Write what was asked for; of a run that failed, what it held then."""
+    if options.json_out is not None:
+        write_json(workspace, options.json_out, failed)
+    if options.figures is not None:
+        write_figures(workspace, options.figures, failed)
 
 
 @contextlib.contextmanager
@@ -111,38 +121,6 @@ def bind(workspace: Workspace, options: RunOptions) -> None:
                 remedy="Write --bind NAME=EXPRESSION, for example --bind limit=12 or --bind name=\"'Paris'\".",
             )
         workspace.bind(name.strip(), workspace.run(expression, file=f"--bind {name.strip()}"))
-
-
-def write_json(workspace: Workspace, path: Path) -> None:
-    """Variables, model, seed and versions; the file appears whole or not at all."""
-    from neuroscope.models.model import TransformerModel
-    from neuroscope.provenance import versions
-
-    variables = dict(workspace.variables)
-    models = [value for value in variables.values() if isinstance(value, TransformerModel)]
-    document = {
-        "variables": {name: plain(value) for name, value in variables.items()},
-        "model": plain(models[-1]) if models else None,
-        "seed": settings.seed(),
-        "versions": versions(),
-    }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _write_figures(workspace: Workspace, folder: Path) -> None:
-    from neuroscope.views import page
-
-    for name, value in workspace.variables.items():
-        if isinstance(value, Result) and page.has_figures(value):
-            print(f"{name}: {page.save_page(value, folder / f'{name}.html')}", file=sys.stderr)
 
 
 def _shown(workspace: Workspace, answer: Any) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from neuroscope.errors import reason
+from neuroscope.errors import ArgumentError, reason
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.files import FileError
 from neuroscope_bridge.host import Host, HostOptions
@@ -29,7 +29,7 @@ log = logging.getLogger("neuroscope.bridge")
 class ServeOptions:
     """What `serve` was asked for."""
 
-    zmq: str
+    zmq: str | None
     keys: Path | None
     http: str | None
     token: str | None
@@ -47,6 +47,8 @@ def serve(options: ServeOptions) -> None:
         datefmt="%H:%M:%S",
         level=logging.WARNING if options.quiet else logging.INFO,
     )
+    if options.zmq is None and options.http is None:
+        raise ArgumentError("With --zmq off and --http off nothing is served.", remedy="Leave one of them on.")
     asked = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -55,14 +57,15 @@ def serve(options: ServeOptions) -> None:
 
     with show.progress_shown(options.quiet):
         host = Host(options.host)
-    door = ZmqDoor(host, options.zmq, options.keys)
+    door = None if options.zmq is None else ZmqDoor(host, options.zmq, options.keys)
     web = _web(host, options)
     url = None if web is None else web.open()
-    address = door.open()
+    address = None if door is None else door.open()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    door.start()
-    print(f"NeuroScope listens on {address}", flush=True)
+    if door is not None:
+        door.start()
+        print(f"NeuroScope listens on {address}", flush=True)
     if web is not None:
         web.start()
         print(f"NeuroScope serves {url}", flush=True)
@@ -72,7 +75,8 @@ def serve(options: ServeOptions) -> None:
     finally:
         if web is not None:
             web.close()
-        door.close()
+        if door is not None:
+            door.close()
         host.close()
         log.info("stopped")
 

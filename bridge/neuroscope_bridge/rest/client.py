@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import msgpack
 
-from neuroscope import events
+from neuroscope import events, settings
 from neuroscope.results import plain
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.vocabulary import public
@@ -134,7 +134,7 @@ class LMStudioRESTClient:
             "max_tokens": max_tokens,
             "temperature": temperature,
             "top_p": top_p,
-            "seed": seed,
+            "seed": _seed(seed),
             "stop": stop,
         }
         body = self._with_model(exchange.generation(messages, hooks, activation_hooks, options))
@@ -154,7 +154,7 @@ class LMStudioRESTClient:
 
     def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         """Run an analysis by name, such as `logit_lens`: a dictionary with `summary` and `result`."""
-        given = {key: plain(value) for key, value in (("on", on), ("seed", seed)) if value is not None}
+        given = {key: plain(value) for key, value in (("on", on), ("seed", _seed(seed))) if value is not None}
         return self._json("POST", f"/v1/analyze/{name}", self._with_model(given))
 
     # --- the connection -----------------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class AsyncLMStudioRESTClient:
         stream: bool = False,
     ) -> Any:
         """See `LMStudioRESTClient.generate_with_activations`."""
-        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop}
+        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": _seed(seed), "stop": stop}
         body = exchange.generation(messages, hooks, activation_hooks, options)
         if self._model is not None:
             body["model"] = self._model
@@ -279,7 +279,7 @@ class AsyncLMStudioRESTClient:
 
     async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         """See `LMStudioRESTClient.analyze`."""
-        body = {"model": self._model, "on": plain(on), "seed": seed}
+        body = {"model": self._model, "on": plain(on), "seed": _seed(seed)}
         given = {key: value for key, value in body.items() if value is not None}
         return await self._json("POST", f"/v1/analyze/{name}", given)
 
@@ -328,6 +328,11 @@ class AsyncLMStudioRESTClient:
 
 def _headers(token: str | None) -> dict[str, str]:
     return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _seed(given: int | None) -> int | None:
+    """`given`, or the seed that `--seed` set for this run; None leaves it to the server."""
+    return settings.given_seed() if given is None else given
 
 
 def _answers(url: str) -> bool:

@@ -46,8 +46,11 @@ def generation(messages: Any, hooks: Any, activation_hooks: Any, options: Mappin
 
 
 def target(name: str, url: str) -> str:
-    """What a model's name means here: through the aliases in force, and a path as this process sees it."""
-    target = aliases.follow(str(name))
+    """What a model's name means here: through the aliases that this run was given, and a path as this process sees it.
+
+    What the name means besides is for the server to say: its own aliases and stand-ins may have that very name.
+    """
+    target = aliases.follow_given(str(name))
     local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
     looks_like_path = target.startswith((".", "~")) or "/" in target
     return str(Path(target).expanduser().resolve()) if local and looks_like_path and Path(target).exists() else target

@@ -15,6 +15,7 @@ from neuroscope.models.engines.protocol import GenerationSettings, Step, TokenBa
 from neuroscope.models.sites import Site
 from neuroscope.models.text import prompt_ids
 from neuroscope.models.token_texts import TokenTexts
+from neuroscope.settings import given_seed
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
@@ -64,7 +65,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Ask:
-    """What to generate. `seed` None draws one, so that the answer can say which it was."""
+    """What to generate. `seed` None takes the server's, or draws one, so that the answer can say which it was."""
 
     batch: TokenBatch
     settings: GenerationSettings
@@ -104,11 +105,17 @@ def ask(
         max_tokens=min(USUAL_TOKENS, room) if max_tokens is None else max_tokens,
         temperature=0.0 if temperature < _GREEDY_BELOW else temperature,
         top_p=top_p,
-        seed=secrets.randbelow(1 << 31) if seed is None else seed,
+        seed=_drawn(seed),
         stop=tuple(stop),
         end_tokens=model.end_tokens,
     )
     return Ask(TokenBatch.of([list(ids)]), settings, logprobs)
+
+
+def _drawn(seed: int | None) -> int:
+    """`seed`, or the server's, or one drawn now."""
+    seed = given_seed() if seed is None else seed
+    return secrets.randbelow(1 << 31) if seed is None else seed
 
 
 def chat_tokens(model: TransformerModel, messages: Sequence[dict[str, str]]) -> list[int]:

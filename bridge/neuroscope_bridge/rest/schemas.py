@@ -180,7 +180,8 @@ class Generate(Request):
     temperature: Annotated[Number | None, Field(ge=0, le=100, description="0 is greedy, and so is anything below 0.001.")] = 1.0
     top_p: Annotated[Number | None, Field(gt=0, le=1)] = 1.0
     seed: Annotated[
-        StrictInt | None, Field(ge=0, le=_LARGEST, description="Without one a seed is drawn; the answer names it.")
+        StrictInt | None,
+        Field(ge=0, le=_LARGEST, description="Without one the server's --seed, else a drawn one; the answer names it."),
     ] = None
     stop: Annotated[Texts | None, Field(max_length=16, description="Texts that end the generation; not part of it.")] = None
     stream: StrictBool | None = False

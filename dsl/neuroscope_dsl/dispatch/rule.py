@@ -83,14 +83,14 @@ def instance_rule(cls: type, selector: str) -> Found:
     declared = operations(cls)
     if not names:
         operation = declared.get(fold(selector))
-        if operation is None or operation.kind is Kind.CLASS_METHOD:
+        if operation is None or (operation.kind is Kind.CLASS_METHOD and not operation.both):
             return None
-        if operation.kind is Kind.METHOD:
+        if operation.kind in (Kind.METHOD, Kind.CLASS_METHOD):
             return _call(operation, _signature(cls, operation), ())
         return Invocation(How.READ, operation.name)
     operation = declared.get(fold(names[0]))
     found: Found = None
-    if operation is not None and operation.kind is Kind.METHOD:
+    if operation is not None and (operation.kind is Kind.METHOD or operation.both):
         found = _call(operation, _signature(cls, operation), names)
         if isinstance(found, Invocation):
             return found
@@ -287,7 +287,7 @@ def instance_selectors(cls: type) -> tuple[str, ...]:
     """Every selector that instances of a vocabulary class understand by this rule, in their usual forms."""
     found: dict[str, None] = {}
     for operation in operations(cls).values():
-        if operation.kind is Kind.METHOD:
+        if operation.kind is Kind.METHOD or operation.both:
             found.update(dict.fromkeys(method_selectors(operation.name, _signature(cls, operation))))
         elif operation.kind is not Kind.CLASS_METHOD:
             found[camel_case(operation.name)] = None

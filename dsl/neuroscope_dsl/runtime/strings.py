@@ -298,13 +298,13 @@ def split_on(receiver: str, separator: Any) -> OrderedCollection:
 
 @String.method("lines")
 def lines(receiver: str) -> Array:
-    return Array(str(receiver).splitlines())
+    return Array(_lines(str(receiver)))
 
 
 @String.method("linesDo:")
 def lines_do(d: Any, receiver: str, block: Any) -> str:
     function = d.function(block, 1)
-    for line in str(receiver).splitlines():
+    for line in _lines(str(receiver)):
         function(line)
     return receiver
 
@@ -393,3 +393,9 @@ def occurrences_of(receiver: str, character: Any) -> int:
 @String.method("asCharacter")
 def as_character(receiver: str) -> Any:
     return Character(str(receiver)[0]) if len(receiver) == 1 else signal(Error("Only a string of size 1 is a character"))
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as Pharo knows them: they end at CR, LF or both, and at no other character that Unicode calls a line end."""
+    found = re.split("\r\n|\r|\n", text)
+    return found[:-1] if found[-1] == "" else found

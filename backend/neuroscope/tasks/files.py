@@ -1,0 +1,124 @@
+"""Examples from a user's file, JSONL or CSV: each row with the line it begins on.
+
+Lines end where the format says: JSONL at a line feed, CSV by RFC 4180, where a quoted field may hold line ends and every other
+character. What is written twice, cut off or of another kind is refused with its place; nothing is passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from neuroscope.errors import DatasetError, reason
+
+#: A line number, and what stands there.
+Row = tuple[int, Any]
+
+#: Longest field of a CSV; the module's own limit is 131,072 characters.
+_LONGEST_FIELD = 1 << 30
+
+
+def read_rows(file: Path) -> list[Row]:
+    """The rows of a `.jsonl` or `.csv` file. Raises `DatasetError` that names the file, the line and what is wrong."""
+    if file.suffix.lower() not in (".jsonl", ".csv"):
+        raise DatasetError(
+            f"{file} is neither JSONL nor CSV.", remedy="Name it .jsonl (one object a line) or .csv (with a header)."
+        )
+    text = _text(file)
+    return _csv_rows(text, file) if file.suffix.lower() == ".csv" else _json_rows(text, file)
+
+
+def check_whole(item: Mapping[str, Any], where: str) -> None:
+    """Raise `DatasetError` where a text holds half of a surrogate pair, which no tokenizer can read."""
+    for name, value in item.items():
+        for text in (name, value):
+            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
+                raise DatasetError(
+                    f"{where}: the field {name!a} holds half a surrogate pair.", remedy="Write the whole character."
+                )
+
+
+def _text(file: Path) -> str:
+    try:
+        # A pipe would wait for somebody to write into it.
+        kind = file.stat().st_mode
+        if not stat.S_ISREG(kind):
+            what = "a folder" if stat.S_ISDIR(kind) else "a pipe" if stat.S_ISFIFO(kind) else "a device or a socket"
+            raise DatasetError(f"{file} is {what}, not a file.", remedy="Give a file of examples, .jsonl or .csv.")
+        with file.open(encoding="utf-8-sig", newline="") as opened:
+            return opened.read()
+    except FileNotFoundError as error:
+        raise DatasetError(f"There is no file {file}.", remedy="Check the path.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{file} cannot be read: {reason(error)}.", remedy="It must be UTF-8 text.") from error
+
+
+def _json_rows(text: str, file: Path) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        where = f"{file}, line {number}"
+        if not line.strip(" \t\r"):
+            continue
+        try:
+            rows.append((number, json.loads(line, object_pairs_hook=functools.partial(_object, where))))
+        except DatasetError:
+            raise
+        except RecursionError as error:
+            raise DatasetError(f"{where}: it is nested too deeply.", remedy="An example holds texts.") from error
+        except ValueError as error:
+            raise DatasetError(f"{where}: no JSON ({error}).", remedy="Write one JSON object a line.") from error
+    return rows
+
+
+def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"{where}: the field {twice!r} stands there twice.", remedy="Write each field once.")
+    return found
+
+
+def _csv_rows(text: str, file: Path) -> list[Row]:
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        return list(_csv_records(text, file))
+    finally:
+        csv.field_size_limit(before)
+
+
+def _csv_records(text: str, file: Path) -> list[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    header: list[str] | None = None
+    while True:
+        line = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return rows
+        except csv.Error as error:
+            said = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+            raise DatasetError(
+                f"{file}, line {line}: {said}.", remedy='Fields with quotes in them are written "…" with each quote doubled.'
+            ) from error
+        if not record:
+            continue
+        if header is None:
+            header = record
+            twice = [name for name in header if header.count(name) > 1]
+            if twice:
+                raise DatasetError(f"{file}: the column {twice[0]!r} stands there twice.", remedy="Name each column once.")
+            continue
+        if len(record) != len(header):
+            raise DatasetError(
+                f"{file}, line {line}: {len(record)} fields, and the header has {len(header)}.",
+                remedy="Put fields that hold commas or line ends into double quotes.",
+            )
+        rows.append((line, dict(zip(header, record, strict=True))))
