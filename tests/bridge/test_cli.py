@@ -87,10 +87,10 @@ def test_json_holds_variables_model_seed_and_versions(tmp_path: Path, model: Pat
     assert document["versions"].keys() >= {"neuroscope", "torch", "transformers", "numpy"}
 
 
-def test_a_run_that_fails_leaves_an_earlier_json_as_it_was(tmp_path: Path) -> None:
+def test_a_run_that_does_not_begin_leaves_an_earlier_json_as_it_was(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     out.write_text("before")
-    assert neuroscope("run", "--json", str(out), script(tmp_path, "x := 1. x foo")).returncode == 1
+    assert neuroscope("run", "--json", str(out), script(tmp_path, "x := 1. x foo: [")).returncode == 1
     assert out.read_text() == "before"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "script.st"]
 
@@ -262,3 +262,71 @@ def test_a_circuit_that_the_library_has_not_is_told() -> None:
     failed = neuroscope("library", "show", "relation_extractor")
     assert failed.returncode == 1
     assert "relation_extraction" in failed.stderr
+
+
+def test_a_run_that_fails_leaves_what_it_found(tmp_path: Path, model: Path) -> None:
+    out, pages = tmp_path / "out.json", tmp_path / "pages"
+    text = (
+        f"m := TransformerModel fromHuggingFace: '{model}'.\n"
+        "lens := m analyze: #logitLens on: 'w5 w17 w40'.\nnumber := 3 + 4.\nnumber foo: 1"
+    )
+    done = neuroscope("run", "--json", str(out), "--figures", str(pages), script(tmp_path, text))
+    assert done.returncode == 1
+    assert "does not understand" in done.stderr
+    document = json.loads(out.read_text())
+    assert document["variables"]["number"] == 7
+    assert document["variables"]["lens"]["provenance"]["model"] == str(model)
+    assert document["failed"]["place"].startswith(f"{tmp_path / 'script.st'}:4")
+    assert "foo:" in document["failed"]["error"]
+    page = (pages / "lens.html").read_text()
+    assert "The run failed at" in page
+    assert "foo:" in page
+
+
+def test_a_run_that_ends_well_is_not_marked(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert neuroscope("run", "--json", str(out), script(tmp_path, "x := 3")).returncode == 0
+    assert "failed" not in json.loads(out.read_text())
+
+
+def test_pages_of_results_wherever_they_lie(tmp_path: Path, model: Path) -> None:
+    pages = tmp_path / "pages"
+    text = (
+        f"m := TransformerModel fromHuggingFace: '{model}'.\nread := [:t | m analyze: #logitLens on: t].\n"
+        "list := OrderedCollection new. list add: (read value: 'w5 w6'); add: (read value: 'w7 w8').\n"
+        "table := Dictionary new. table at: #first put: list first; at: #deep put: {3. {read value: 'w9 w10'}}.\n"
+        "cache := m runWithCaching: 'w5 w17 w40'. list := list. 1"
+    )
+    done = neuroscope("run", "--figures", str(pages), script(tmp_path, text))
+    assert done.returncode == 0, done.stderr
+    found = {path.stem for path in pages.iterdir()}
+    assert found == {"cache", "list-1", "list-2", "table-deep-2-1"}
+    assert "0.residual" in (pages / "cache.html").read_text()
+
+
+def test_arrays_that_hold_themselves_and_broken_characters_are_written(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    text = "a := Array new: 2. a at: 1 put: a; at: 2 put: 5.\nbroken := String with: (Character value: 16rD800). 1"
+    done = neuroscope("run", "--json", str(out), script(tmp_path, text))
+    assert done.returncode == 0, done.stderr
+    variables = json.loads(out.read_text())["variables"]
+    assert variables["a"][0].startswith("(itself")
+    assert variables["a"][1] == 5
+    assert variables["broken"] == "\ufffd"
+
+
+def test_a_stand_in_is_named_with_what_was_asked_for(tmp_path: Path, model: Path) -> None:
+    out = tmp_path / "out.json"
+    text = "m := TransformerModel fromHuggingFace: 'gpt-oss-20b'. lens := m analyze: #logitLens on: 'w5 w6'"
+    done = neuroscope("run", "--alias", f"gpt-oss-20b={model}", "--json", str(out), script(tmp_path, text))
+    assert f"{model} (for gpt-oss-20b)" in done.stdout
+    document = json.loads(out.read_text())
+    stamp = document["variables"]["lens"]["provenance"]
+    assert (stamp["model"], stamp["askedFor"], stamp["dtype"]) == (str(model), "gpt-oss-20b", "float32")
+    assert (document["model"]["ran"], document["model"]["name"]) == (str(model), "gpt-oss-20b")
+
+
+def test_a_server_needs_one_door(tmp_path: Path) -> None:
+    done = neuroscope("serve", "--zmq", "off", "--http", "off")
+    assert done.returncode == 1
+    assert "nothing is served" in done.stderr

@@ -11,7 +11,7 @@ import functools
 import io
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,19 @@ def read_rows(file: Path) -> list[Row]:
 def check_whole(item: Mapping[str, Any], where: str) -> None:
     """Raise `DatasetError` where a text holds half of a surrogate pair, which no tokenizer can read."""
     for name, value in item.items():
-        for text in (name, value):
-            if isinstance(text, str) and any("\ud800" <= letter <= "\udfff" for letter in text):
-                raise DatasetError(
-                    f"{where}: the field {name!a} holds half a surrogate pair.", remedy="Write the whole character."
-                )
+        if any("\ud800" <= letter <= "\udfff" for text in _texts([name, value]) for letter in text):
+            raise DatasetError(f"{where}: the field {name!a} holds half a surrogate pair.", remedy="Write the whole character.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts(list(pair))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
 
 
 def _text(file: Path) -> str:
