@@ -108,7 +108,7 @@ class SteeringExperiment(Instrument):
             vector = SteeringVectors(model).vector(str(vector), layer, component)
         width = model.architecture.width(vector.site.checked(model.architecture).component)
         if vector.shape != (width,):
-            raise ArgumentError(f"{vector.name} is {len(vector)} wide, and {vector.site} of {model.name} {width}.")
+            raise ArgumentError(f"{vector.name} is {len(vector)} wide, and {vector.site} of {model.title} {width}.")
         self._vector = vector
         self._fit, self._held_out = vector.pairs.split()
         self.openings: list[str] = [str(text) for text in (openings or vector.pairs.openings)]
@@ -332,7 +332,7 @@ class SteeringExperiment(Instrument):
         )
 
     def print_string(self) -> str:
-        return f"a SteeringExperiment({self._vector.name} at {self._vector.site} of {self._model.name})"
+        return f"a SteeringExperiment({self._vector.name} at {self._vector.site} of {self._model.title})"
 
 
 def _growths_of_ends(control: _Mode, values: Numbers) -> Numbers:

@@ -90,7 +90,7 @@ class SteeringResults(Result):
         return f"a SteeringResults({self.vector} at {self.layer}.{self.component}: {found})"
 
     def summary(self) -> str:
-        place = f"{self.vector} at {self.layer}.{self.component} of {self.provenance.model}"
+        place = f"{self.vector} at {self.layer}.{self.component} of {self.provenance.title}"
         lines = [
             f"{place} ({self.method})" if self.exists else f"No effect of {place} ({self.method}): {self.reason}",
             f"  probe            AUROC {self.probe_auroc:.3f} on held-out texts (p = {self.probe_p_value:.3f}), "
@@ -164,7 +164,7 @@ class HookComparison(Result):
 
     def summary(self) -> str:
         lines = [
-            f"{self.contrast} of what {self.provenance.model} writes (probe AUROC {self.probe_auroc:.3f})",
+            f"{self.contrast} of what {self.provenance.title} writes (probe AUROC {self.probe_auroc:.3f})",
             f"  {'task type':<22}{'effect':<26}{'change':<26}{'perplexity':<26}logits",
             f"  {'(no hooks)':<22}{self.effect!s:<26}{'':<26}{self.fluency!s:<26}",
         ]
