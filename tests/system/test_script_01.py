@@ -86,7 +86,8 @@ def test_the_answer_moves_from_the_giver_to_the_last_token(results: dict[str, An
 
 def test_results_can_be_repeated_from_what_they_say(results: dict[str, Any]) -> None:
     provenance = results["provenance"]
-    assert provenance["model"] == "gpt-oss-20b"
+    assert provenance["model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert provenance["askedFor"] == "gpt-oss-20b"
     assert provenance["task"] == "indirect_object_identification"
     assert provenance["engine"] == "torch"
     assert len(provenance["weightsHash"]) == 64

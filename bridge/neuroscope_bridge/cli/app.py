@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from neuroscope.errors import NeuroScopeError, reason
+from neuroscope.models.engines.threads import governor
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.files import FileError
 
@@ -364,6 +365,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in given
+    if arguments is None:
+        governor.take_over()
     try:
         app(args=given)
     except SystemExit as end:

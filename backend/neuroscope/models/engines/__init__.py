@@ -7,6 +7,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.models.engines import threads
 
 if TYPE_CHECKING:
     from neuroscope.models.engines.protocol import ArrayOps
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from neuroscope.models.resolve import ModelSource
 
 ENGINES = ("torch", "mlx")
+
+threads.wait_briefly()  # before any engine loads a library that reads it
 
 
 def usual_engine() -> str:

@@ -15,9 +15,13 @@ from transformers.utils import logging
 
 from neuroscope import events
 from neuroscope.errors import ArgumentError, ModelLoadError, first_line
+from neuroscope.models.engines.threads import governor
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.engines.torch_families import FAMILIES
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
+
+#: What torch would use if nobody said otherwise.
+_AVAILABLE = torch.get_num_threads()
 
 
 class TorchLoader:
@@ -39,7 +43,11 @@ class TorchLoader:
     def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with _quietly():
-            return TorchEngine(_model(checkpoint, dtype, device))
+            engine = TorchEngine(_model(checkpoint, dtype, device))
+        count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
+        if count is not None and engine.device.type == "cpu":
+            torch.set_num_threads(count)
+        return engine
 
 
 def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
