@@ -55,6 +55,7 @@ CONFIGS: dict[str, Any] = {
     ),
     "gpt_neox": lambda: GPTNeoXConfig(**_COMMON),
     "gpt_neox sequential": lambda: GPTNeoXConfig(**_COMMON, use_parallel_residual=False),
+    "gpt_neox without attention bias": lambda: GPTNeoXConfig(**_COMMON, attention_bias=False),
     "llama": lambda: LlamaConfig(**_GROUPED),
     "mistral": lambda: MistralConfig(**_GROUPED, sliding_window=5),
     "qwen2": lambda: Qwen2Config(**_GROUPED),

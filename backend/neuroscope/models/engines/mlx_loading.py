@@ -168,6 +168,9 @@ def _correct(model: nn.Module, config: _Config, family: Family) -> None:
             rope._freqs = mx.array(frequencies)
         if kind == "gpt2":
             layer.mlp.c_fc, layer.mlp.c_proj = nn.Linear(config["hidden_size"], width), nn.Linear(width, config["hidden_size"])
+        if kind == "gpt_neox" and config.get("attention_bias") is False:
+            attention.query_key_value = nn.Linear(config["hidden_size"], 3 * config["hidden_size"], bias=False)
+            attention.dense = nn.Linear(config["hidden_size"], config["hidden_size"], bias=False)
         if kind == "gpt_neox":
             layer.mlp = _PlainMlp(config["hidden_size"], width, activation_of(config, family))
         if kind == "gpt_oss":
