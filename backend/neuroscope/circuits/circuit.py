@@ -241,7 +241,7 @@ class Circuit(Result):
         return f"a Circuit({self.task}: {self.edge_count} edges, faithfulness {self.faithfulness})"
 
     def summary(self) -> str:
-        model = self.provenance.model
+        model = self.provenance.title
         metric = f"  metric             clean {self.clean_metric}, corrupt {self.corrupt_metric}"
         if not self.exists:
             return f"No circuit for {self.task} in {model}: {self.reason}\n{metric}"

@@ -178,7 +178,7 @@ class CircuitComparator:
         assert circuit.effect is not None
         right = PairRuns(model.engine, pairs.judging).clean.metric > 0
         side = ModelGrowth(
-            model=model.name,
+            model=model.title,
             phrasing=phrasing,
             preference=wilson(int(right.sum()), len(right)),
             effect=circuit.effect.gap,

@@ -182,7 +182,7 @@ class CompositionReport(Result):
 
     def summary(self) -> str:
         lines = [
-            f"Composite of {self.provenance.model}: {self.edges} edges ({self.fraction_of_edges:.2%})",
+            f"Composite of {self.provenance.title}: {self.edges} edges ({self.fraction_of_edges:.2%})",
             f"  {'task':<34}{'':<12}{'composite':<24}{'whole model':<24}random composite",
         ]
         for scores in zip(self.composite, self.full, self.random, strict=True):

@@ -206,7 +206,7 @@ class CircuitDiscovery:
         self._hypotheses = []
         effect = self.effect
         if not effect.exists:
-            events.notice(f"There is no circuit for {self.target_capability} in {self.model.name}: {effect.reason}.")
+            events.notice(f"There is no circuit for {self.target_capability} in {self.model.title}: {effect.reason}.")
             return []
         finding = self._parts().finding
         journal = Journal("discovery", self._identity(finding))

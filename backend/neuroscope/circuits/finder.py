@@ -139,7 +139,7 @@ class CircuitFinder(Instrument):
         name, parts = self.pairs_of(task, examples)
         effect = self._effect(parts)
         if not effect.exists:
-            raise CircuitError(f"There is no curve for {name} in {self._model.name}: {effect.reason}.")
+            raise CircuitError(f"There is no curve for {name} in {self._model.title}: {effect.reason}.")
         scores = self._scores(parts.finding)
         masked = self._masked(parts.judging)
         points, signed = (curve_points(masked, scores, weight) for weight in (1.0, 0.0))
@@ -212,8 +212,15 @@ class CircuitFinder(Instrument):
         return chosen_method(self.method, Graph.of(self._model.architecture), parts.finding.rows)
 
     def _provenance(self, task: str, parts: PairParts) -> Provenance:
-        sizes = {"effect_pairs": parts.effect.rows, "pairs": parts.finding.rows, "held_out": parts.judging.rows}
-        return provenance(self._model, task, self.seed, **sizes, steps=self.steps)
+        return provenance(
+            self._model,
+            task,
+            self.seed,
+            effect_pairs=parts.effect.rows,
+            pairs=parts.finding.rows,
+            held_out=parts.judging.rows,
+            steps=self.steps,
+        )
 
     def _none(self, task: str, effect: Effect, parts: PairParts) -> Circuit:
         graph = Graph.of(self._model.architecture)
