@@ -23,7 +23,7 @@ from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance
 from tests import tiny
-from tests.backend.circuits.pairs import random_pairs
+from tests.backend.circuits.pairs import pairs_with_an_effect, random_pairs
 
 HALF = ("bfloat16", "float16")
 PRECISIONS = ("float32", *HALF)
@@ -84,7 +84,7 @@ def test_the_whole_graph_is_the_model(architecture: str, framework: str, dtype: 
 def test_a_circuit_is_found_and_tested_in_half_precision(architecture: str, framework: str, dtype: str) -> None:
     model = load(architecture, framework, dtype)
     finder = CircuitFinder(model, target=0.6, random_circuits=1, minimality_sample=3)
-    circuit = finder.search("indirect_object_identification", random_pairs(8))
+    circuit = finder.search("indirect_object_identification", pairs_with_an_effect(model, 30))
     assert circuit.edge_count > 0
     assert circuit.provenance.dtype == dtype
     assert circuit.provenance.device == model.device
@@ -96,7 +96,7 @@ def test_a_circuit_of_another_precision_is_told_and_not_refused(framework: str, 
     single, half = (load("gpt2", framework, dtype) for dtype in ("float32", "bfloat16"))
     assert single.weights_hash == half.weights_hash
     finder = CircuitFinder(single, target=0.6, random_circuits=1, minimality_sample=3)
-    circuit = finder.search("indirect_object_identification", random_pairs(8))
+    circuit = finder.search("indirect_object_identification", pairs_with_an_effect(single, 30))
     told: list[str] = []
     with events.listen(lambda event: told.append(event.message) if isinstance(event, events.Notice) else None):
         tested = ActivationPatcher(half, controls=2).test_causal_relationship(circuit)
@@ -107,7 +107,7 @@ def test_a_circuit_of_another_precision_is_told_and_not_refused(framework: str, 
 def test_a_circuit_file_keeps_the_precision_and_loads_in_it(framework: str, tmp_path: str) -> None:
     model = load("gpt2", framework, "float16")
     circuit = CircuitFinder(model, target=0.6, random_circuits=1, minimality_sample=3).search(
-        "indirect_object_identification", random_pairs(8)
+        "indirect_object_identification", pairs_with_an_effect(model, 30)
     )
     again = read(write(circuit, f"{tmp_path}/half.circuit")).circuit()
     assert again.provenance == dataclasses.replace(circuit.provenance)
