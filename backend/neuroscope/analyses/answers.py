@@ -122,7 +122,7 @@ class AnswerTrace(Result):
         return f"an AnswerTrace({self.title.lower()}: {len(self.prompts)} prompts, {found})"
 
     def summary(self) -> str:
-        place = f"{self.title} in {self.provenance.model}"
+        place = f"{self.title} in {self.provenance.title}"
         lines = [
             place if self.exists else f"No effect. {place}: {self.reason}",
             f"  {self.prompts[0]!r} → {self.answers[0]!r}"

@@ -107,7 +107,7 @@ class LogitAttribution(Result):
     def summary(self) -> str:
         first = f"{self.prompts[0]!r}: {self.answers[0]!r} over {self.wrongs[0]!r}"
         more = f" and {len(self.prompts) - 1} more" if len(self.prompts) > 1 else ""
-        title = f"Direct logit attribution in {self.provenance.model}"
+        title = f"Direct logit attribution in {self.provenance.title}"
         lead = f"  lead             {self.lead if len(self.prompts) > 1 else f'{self.lead.value:.3f}'} logits"
         if not self.exists:
             return f"No effect. {title}: {self.reason}\n  {first}{more}\n{lead}"
