@@ -92,7 +92,7 @@ class AttentionPatterns(Result):
 
     def summary(self) -> str:
         lines = [
-            f"Attention of {self.provenance.model} on {self.text!r}",
+            f"Attention of {self.provenance.title} on {self.text!r}",
             "  heads that attend as these do, on repeated random tokens",
         ]
         for role in ("previous-token", "duplicate-token", "induction", _SINK):
