@@ -103,7 +103,7 @@ def test_jsonl_and_csv_load_the_same(tmp_path: Path) -> None:
         ("x.jsonl", '{"clean": 3}\n', "must be text"),
         ("x.jsonl", "[1]\n", "is an object"),
         ("x.jsonl", "\n", "holds no examples"),
-        ("x.csv", "clean,answer\na\n", "another number of fields"),
+        ("x.csv", "clean,answer\na\n", "1 fields, and the header has 2"),
         ("x.txt", "a", "neither JSONL nor CSV"),
     ],
 )
