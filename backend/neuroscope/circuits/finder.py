@@ -91,7 +91,7 @@ class CircuitFinder(Instrument):
         ablation: str = "corrupt",
         target: float = 0.85,
         metric: str = "logit_difference",
-        random_circuits: int = 20,
+        random_circuits: int = 10,
         minimality_sample: int = 40,
         seed: int | None = None,
     ) -> None:

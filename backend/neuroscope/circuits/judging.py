@@ -32,7 +32,7 @@ from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 LEAST_COST = 0.01
 #: A circuit of a larger share of the graph's edges localises nothing.
 LARGEST_SHARE = 0.25
-_RANDOM_SUBSETS, _GREEDY_STEPS, _GREEDY_CANDIDATES = 6, 2, 5
+_RANDOM_SUBSETS, _GREEDY_STEPS, _GREEDY_CANDIDATES = 5, 2, 3
 
 
 @dataclass(frozen=True)
