@@ -68,12 +68,12 @@ def test_an_interrupted_search_loses_one_batch_at_most(monkeypatch: pytest.Monke
     scored: list[int] = []
     real = module.edge_scores
 
-    def counted(engine: Any, pairs: Any) -> Any:
+    def counted(engine: Any, pairs: Any, **options: Any) -> Any:
         if len(scored) == 3:
             scored.append(0)
             raise KeyboardInterrupt
         scored.append(pairs.rows)
-        return real(engine, pairs)
+        return real(engine, pairs, **options)
 
     monkeypatch.setattr(module, "edge_scores", counted)
     made = discovery(count=80, pairs=75)

@@ -255,7 +255,7 @@ def example(clean: str, corrupt: str | None, answer: str = "w7", wrong: str | No
         ([], "no examples"),
         ([example("w3 w4 w5", "w3 w4")], "has 3 tokens and the corrupt one 2"),
         ([example("w3 w4 w5", None)], "no corrupt prompt"),
-        ([example("w3 w4", "w3 w5", answer="w7 w8")], "is 2 tokens here"),
+        ([example("w3 w4", "w3 w5", answer="w7 w8")], "is 2 tokens behind"),
         ([example("w3 w4", "w3 w4")] * 3, "nothing to trace"),
         ([example("w3 w4", "w3 w5", wrong=None)], "No example names a wrong answer"),
     ],

@@ -35,7 +35,7 @@ def model(name: str) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     else:
         tokenizer = AutoTokenizer.from_pretrained(WEIGHTS / name)
-    return SimpleNamespace(tokenizer=tokenizer, name=name)
+    return SimpleNamespace(tokenizer=tokenizer, name=name, has_chat_template=False)
 
 
 def assert_disjoint(parts: Parts, tokenizer: Any) -> None:
