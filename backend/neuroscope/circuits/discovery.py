@@ -29,7 +29,7 @@ from neuroscope.circuits.attribution import Scores, edge_scores
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.curve import closeness
-from neuroscope.circuits.effect import Effect, exchange_test, paired_effect
+from neuroscope.circuits.effect import Effect, confirmed, exchange_test, paired_effect
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.finder import CircuitFinder, PairParts
 from neuroscope.circuits.graph import Graph
@@ -183,10 +183,12 @@ class CircuitDiscovery:
 
     @property
     def effect(self) -> Effect:
-        """The test of the gap between clean and corrupt prompts, on pairs that serve nothing else."""
+        """The test of the gap between clean and corrupt prompts, on pairs that serve nothing else; then on held-out ones."""
         pairs = self._parts().effect
         runs = PairRuns(self.model.engine, pairs)
-        return paired_effect(runs.clean.metric, runs.corrupt.metric, pairs.units)
+        effect = paired_effect(runs.clean.metric, runs.corrupt.metric, pairs.units)
+        judging = self._judging()
+        return confirmed(effect, judging.clean, judging.empty, judging.pairs.units)
 
     @property
     def examples(self) -> Dataset | Sequence[Any] | None:

@@ -1,7 +1,8 @@
 """Finding circuits: ask whether there is an effect, score the edges, measure which of them are enough, judge the result.
 
 1. The examples are divided into three parts that share no prompt, entity, word or template.
-2. On the first part the gap between clean and corrupt prompts is tested (`effect`). Without a gap there is no circuit.
+2. On the first part the gap between clean and corrupt prompts is tested (`effect`), and again on the third. Without a gap
+   there is no circuit.
 3. On the second every edge is scored (`attribution`, method `auto` unless another is asked for), and the smallest set of
    edges that reaches the target faithfulness is searched for by measuring (`search`): every other edge carries its corrupt
    activation (or another ablation). Edges on no path from embedding to logits are dropped: they carry nothing.
@@ -23,7 +24,7 @@ from neuroscope.circuits.attribution import Scores, checked_method, checked_rule
 from neuroscope.circuits.baseline import checked_ablation
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points
-from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, paired_effect
+from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, confirmed, paired_effect
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
@@ -194,8 +195,12 @@ class CircuitFinder(Instrument):
         return MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
 
     def _effect(self, parts: PairParts) -> Effect:
-        masked = self._masked(parts.effect)
-        return paired_effect(masked.clean, masked.empty, masked.pairs.units)
+        first = self._masked(parts.effect)
+        effect = paired_effect(first.clean, first.empty, first.pairs.units)
+        if not effect.exists:
+            return effect
+        again = self._masked(parts.judging)
+        return confirmed(effect, again.clean, again.empty, again.pairs.units)
 
     def _scores(self, finding: PairBatch) -> Scores:
         return edge_scores(

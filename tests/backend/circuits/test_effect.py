@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from benchmarks.truth import nothing
 from scipy import stats
 
-from neuroscope.circuits.effect import FEWEST_PAIRS, exchange_test, paired_effect
+from neuroscope.circuits.effect import FEWEST_PAIRS, confirmed, exchange_test, paired_effect
+from neuroscope.circuits.finder import CircuitFinder
+from tests import tiny
 
 
 @pytest.mark.parametrize("rows", [3, 7, 10, 13])
@@ -49,3 +52,23 @@ def test_without_a_gap_one_in_a_hundred_passes() -> None:
     for draw in (random.standard_normal, lambda size: random.standard_t(2, size)):
         passed = sum(paired_effect(draw(12), zeros).exists for _ in range(600))
         assert passed <= 14  # 0.99 quantile of the binomial with the nominal rate, 0.01
+
+
+def test_an_effect_must_show_again_on_other_pairs() -> None:
+    first = paired_effect(np.linspace(1, 2, 12), np.zeros(12))
+    assert confirmed(first, np.linspace(1, 2, 20), np.zeros(20)) is first
+    for clean in (np.linspace(-1, 1, 20), np.linspace(-2, -1, 20)):
+        found = confirmed(first, clean, np.zeros(20))
+        assert not found.exists
+        assert "does not show again" in str(found.reason)
+    few = FEWEST_PAIRS - 1
+    assert confirmed(first, -np.ones(few), np.zeros(few)) is first
+
+
+@pytest.mark.parametrize(("architecture", "seed"), [("qwen3", 0), ("gpt_oss", 2), ("qwen3", 5)])
+def test_null_models_that_pass_one_test_have_no_circuit(architecture: str, seed: int) -> None:
+    number = 4 * seed + nothing.ARCHITECTURES.index(architecture)
+    model, examples = tiny.model(architecture, seed=seed, scale=0.15), nothing.repeats(60, seed=number)
+    circuit = CircuitFinder(model, seed=number).find_circuit("induction", examples)
+    assert not circuit.exists
+    assert "does not show again" in str(circuit.reason)
