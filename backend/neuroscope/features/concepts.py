@@ -1,23 +1,27 @@
 """Concepts: texts that show something beside matched texts that do not.
 
-A word concept is read at its word: the same carrier sentence holds a word of the concept or another word. A text
-concept is read over the whole text. Both halves are split in two: one half finds units, the other judges them.
+A word concept is read at its word: the same carrier sentence holds a word of the concept or another word. A text concept is
+read over the whole text. Texts that share their word or their template stay together (`features.grouping`): half of the
+words in half of the carriers finds units, the other words in the other carriers judge them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.features import texts
+from neuroscope.features.grouping import group_by_units, group_texts
+from neuroscope.features.ranks import distinct
+from neuroscope.features.texts import Source, Text, several
 from neuroscope.naming import fold
-from neuroscope.tasks import domains, register
+from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
-#: The fewest texts of either kind that a concept can be found with.
-FEWEST = 20
+#: Carriers end in their word. Those of one half find units, those of the other judge them.
 _CARRIERS = (
     "Yesterday I read something about {word}",
     "Everyone was talking about {word}",
@@ -25,63 +29,102 @@ _CARRIERS = (
     "She wrote a long letter about {word}",
 )
 
+Own = str | Sequence[str] | Dataset
+
 
 @dataclass(frozen=True)
 class ConceptTexts:
-    """Texts with their labels. at_end: whether a text is read at its last token (a word's end) or over all its tokens."""
+    """Texts with their labels.
+
+    groups: what each text shares with others and nothing else does: its word, its template, or the text itself. carriers: the
+    sentence around a word, which words of both kinds share; "" for a text. at_end: whether a text is read at its last token (a
+    word's end) or over all its tokens. kind: what a group is.
+    """
 
     name: str
     texts: list[str]
     labels: list[bool]
+    groups: list[str]
+    carriers: list[str]
     at_end: bool
+    kind: str
+
+    def counts(self) -> tuple[int, int]:
+        """How many groups of either kind there are."""
+        kinds = dict(zip(self.groups, self.labels, strict=True))
+        return sum(kinds.values()), sum(not label for label in kinds.values())
 
     def split(self, seed: int) -> tuple[ConceptTexts, ConceptTexts]:
-        """Two halves with the labels in equal shares."""
+        """Choosing and judging texts, which share no group and, where there are several, no carrier.
+
+        The judging half is the larger one where a number is odd. Texts of a choosing group in a judging carrier, and the
+        other way round, are in neither.
+        """
         random = np.random.default_rng(seed)
-        halves: tuple[list[int], list[int]] = ([], [])
+        chosen: set[str] = set()
         for label in (True, False):
-            mine = random.permutation([index for index, value in enumerate(self.labels) if value is label])
-            for side, part in zip(halves, np.array_split(mine, 2), strict=True):
-                side.extend(int(index) for index in part)
-        first, second = (self._take(sorted(half)) for half in halves)
-        return first, second
+            mine = _groups(group for group, value in zip(self.groups, self.labels, strict=True) if value is label)
+            chosen |= set(_some(random, mine))
+        carriers = _groups(self.carriers)
+        choosing = set(_some(random, carriers)) if len(carriers) > 1 else set(carriers)
+        judging = set(carriers) - choosing if len(carriers) > 1 else set(carriers)
+        of = list(zip(self.groups, self.carriers, strict=True))
+        return (
+            self._take([at for at, (group, carrier) in enumerate(of) if group in chosen and carrier in choosing]),
+            self._take([at for at, (group, carrier) in enumerate(of) if group not in chosen and carrier in judging]),
+        )
 
-    def _take(self, indices: Sequence[int]) -> ConceptTexts:
-        return ConceptTexts(self.name, [self.texts[i] for i in indices], [self.labels[i] for i in indices], self.at_end)
+    def group_labels(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """The label of each group, in the order of `ranks.distinct`."""
+        kinds = dict(zip(self.groups, self.labels, strict=True))
+        return np.array([kinds[str(group)] for group in distinct(self.groups)])
+
+    def _take(self, at: Sequence[int]) -> ConceptTexts:
+        fields = (self.texts, self.labels, self.groups, self.carriers)
+        texts, labels, groups, carriers = ([field[index] for index in at] for field in fields)
+        return ConceptTexts(self.name, texts, labels, groups, carriers, self.at_end, self.kind)  # type: ignore[arg-type]
 
 
-Texts = Callable[[np.random.Generator], str]
+def _groups(groups: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(groups))
 
 
-def _filled(words: Sequence[str]) -> Texts:
-    return lambda random: str(random.choice(_CARRIERS)).format(word=random.choice(words))
-
-
-def _sentence(formal: bool) -> Texts:
-    return lambda random: register.sentence(random, formal)
-
-
-def _review(words: Sequence[str]) -> Texts:
-    return lambda random: f"The {random.choice(REVIEWED)} was {random.choice(words)}."
+def _some(random: np.random.Generator, among: Sequence[str]) -> list[str]:
+    """Half of them, rounded down."""
+    return [among[int(index)] for index in random.permutation(len(among))[: len(among) // 2]]
 
 
 @dataclass(frozen=True)
-class _Concept:
-    positive: Texts
-    negative: Texts
-    at_end: bool
+class _Words:
+    """A concept of words, read at the word."""
+
+    positive: Sequence[str]
+    negative: Sequence[str]
+    carriers: Sequence[str] = _CARRIERS
+    at_end: bool = True
+
+
+@dataclass(frozen=True)
+class _Domain:
+    """A concept of texts, read over all of each."""
+
+    positive: Source
+    negative: Source
 
 
 _COUNTRY_NAMES = [country.name for country in COUNTRIES]
 _OTHER_WORDS = [*NAMES, *OBJECTS, *PLACES]
-_CONCEPTS: Mapping[str, _Concept] = {
-    "country_names": _Concept(_filled(_COUNTRY_NAMES), _filled(_OTHER_WORDS), True),
-    "person_names": _Concept(_filled(NAMES), _filled([*_COUNTRY_NAMES, *OBJECTS]), True),
-    "programming_syntax": _Concept(domains.program, domains.prose, False),
-    "mathematics": _Concept(domains.mathematics, domains.prose, False),
-    "literature": _Concept(domains.prose, domains.mathematics, False),
-    "text_formality": _Concept(_sentence(True), _sentence(False), False),
-    "positive_sentiment": _Concept(_review(GOOD), _review(BAD), False),
+_REVIEWS = ("The new {work} was {{word}}.", "We found the whole {work} {{word}}.")
+_CONCEPTS: Mapping[str, _Words | _Domain] = {
+    "country_names": _Words(_COUNTRY_NAMES, _OTHER_WORDS),
+    "person_names": _Words(NAMES, [*_COUNTRY_NAMES, *OBJECTS, *PLACES]),
+    "programming_syntax": _Domain(texts.program, texts.prose),
+    "mathematics": _Domain(texts.mathematics, texts.prose),
+    "literature": _Domain(texts.prose, texts.mathematics),
+    "text_formality": _Domain(texts.formal, texts.informal),
+    "positive_sentiment": _Words(
+        GOOD, BAD, tuple(review.format(work=work) for work in REVIEWED for review in _REVIEWS), at_end=False
+    ),
 }
 _ALIASES = {
     "countries": "country_names",
@@ -100,16 +143,8 @@ def names() -> list[str]:
     return list(_CONCEPTS)
 
 
-def concept_texts(
-    concept: str | Sequence[str], against: Sequence[str] | None = None, *, n: int = 120, seed: int = 0
-) -> ConceptTexts:
-    """Up to `n` different texts of either kind.
-
-    `concept`: a name, or the user's own words or texts with `against` what they are compared with (words: names, objects and
-    places by default). Raises `ArgumentError` for an unknown name (with the nearest) and `DatasetError` for too few texts.
-    """
-    if not isinstance(concept, str):
-        return _own([str(text) for text in concept], against, seed)
+def concept_name(concept: str) -> str:
+    """The name of a concept as it is called here. Raises `ArgumentError`, with the nearest, for one that is not known."""
     folded = {fold(name): name for name in _CONCEPTS} | {fold(alias): name for alias, name in _ALIASES.items()}
     name = folded.get(fold(concept))
     if name is None:
@@ -117,54 +152,103 @@ def concept_texts(
             f"There is no concept {concept!r}.",
             remedy=did_you_mean(concept, names(), listing="Concepts") + " Or give your own words: findNeuronsFor: #('…' '…').",
         )
+    return name
+
+
+def concept_texts(concept: Own, against: Own | None = None, *, n: int = 120, seed: int = 0) -> ConceptTexts:
+    """Texts of a concept and of what it is compared with, about `n` of either kind on the two sides of a `split` together.
+
+    `concept`: a name, or the user's own words, texts or dataset (its prompts), with `against` what they are compared with
+    (words: names, objects and places by default). Raises `ArgumentError` for an unknown name (with the nearest) and
+    `DatasetError` for texts that stand on both sides.
+    """
+    if not isinstance(concept, str):
+        return _own(concept, against, n, seed)
+    name = concept_name(concept)
     found = _CONCEPTS[name]
     random = np.random.default_rng(seed)
-    return _labelled(name, several(found.positive, n, random), several(found.negative, n, random), found.at_end)
+    if isinstance(found, _Words):
+        return _carried(name, found.positive, found.negative, found.carriers, n, random, at_end=found.at_end)
+    positive, negative = several(found.positive, n, random), several(found.negative, n, random)
+    return _labelled(name, positive, negative, kind="template")
 
 
-def _own(texts: Sequence[str], against: Sequence[str] | None, seed: int) -> ConceptTexts:
-    words = all(len(text.split()) == 1 for text in texts)
-    few = FEWEST // len(_CARRIERS)
-    if words and min(len(set(texts)), few if against is None else len(set(against))) < few:
-        beside = "" if against is None else f" and {_words(against)} against it"
-        raise DatasetError(
-            f"{_words(texts)} for the concept{beside} are too few to find units and judge them.",
-            remedy=f"Give at least {few} of either kind.",
+def _own(concept: Sequence[str] | Dataset, against: Own | None, n: int, seed: int) -> ConceptTexts:
+    if isinstance(concept, Dataset) or isinstance(against, Dataset):
+        if not (isinstance(concept, Dataset) and isinstance(against, Dataset)):
+            raise ArgumentError(
+                "A dataset can only be compared with a dataset.", remedy="findNeuronsFor: myDataset against: otherDataset"
+            )
+        return _labelled(
+            concept.name,
+            *group_by_units(_prompts(concept), _prompts(against)),
+            kind="group of prompts without common words or template",
         )
-    if against is None and not words:
-        raise DatasetError("Own texts need texts to compare them with.", remedy="findNeuronsFor: myTexts against: otherTexts")
-    others = [str(text) for text in against] if against is not None else _OTHER_WORDS
-    if not words:
-        return _labelled("own texts", texts, others, False)
-    random = np.random.default_rng(seed)
-    count = max(FEWEST, 4 * len(texts))
-    return _labelled("own words", several(_filled(texts), count, random), several(_filled(others), count, random), True)
+    mine = _groups(str(text).strip() for text in concept)
+    others = None if against is None else _groups(str(text).strip() for text in against)
+    if not mine or others == [] or not all([*mine, *(others or [])]):
+        raise DatasetError("A concept needs texts, and none of them empty.")
+    if any(len(text.split()) > 1 for text in mine):
+        if others is None:
+            raise DatasetError(
+                "Own texts need texts to compare them with.", remedy="findNeuronsFor: myTexts against: otherTexts"
+            )
+        return _labelled("own texts", *group_texts(mine, others), kind="text")
+    if others is None:
+        others = [word for word in _OTHER_WORDS if word not in set(mine)]
+    return _carried("own words", mine, others, _CARRIERS, n, np.random.default_rng(seed), at_end=True)
 
 
-def _words(words: Sequence[str]) -> str:
-    count = len(set(words))
-    return f"{count} word{'' if count == 1 else 's'}"
+def _prompts(dataset: Dataset) -> list[tuple[str, frozenset[str]]]:
+    """Each prompt once, with the units that its example depends on, or the prompt where none are known."""
+    found: dict[str, frozenset[str]] = {}
+    for example in dataset:
+        found.setdefault(example.clean, frozenset(_units(example)) or frozenset([example.clean]))
+    return list(found.items())
 
 
-def several(make: Texts, n: int, random: np.random.Generator) -> list[str]:
-    """Up to `n` different texts."""
-    found: dict[str, None] = {}
-    for _ in range(20 * n):
-        if len(found) == n:
-            break
-        found.setdefault(make(random))
-    return list(found)
+def _units(example: Example) -> Sequence[str]:
+    """`Example.units`, or what a user's own file says under `meta`."""
+    units = getattr(example, "units", ()) or example.meta.get("units", ())
+    return units.split("|") if isinstance(units, str) else tuple(map(str, units))
 
 
-def _labelled(name: str, positive: Sequence[str], negative: Sequence[str], at_end: bool) -> ConceptTexts:
+def _carried(
+    name: str,
+    positive: Sequence[str],
+    negative: Sequence[str],
+    carriers: Sequence[str],
+    n: int,
+    random: np.random.Generator,
+    *,
+    at_end: bool,
+) -> ConceptTexts:
+    """Every word in every carrier: of either kind as many words as make `n` texts on the two sides of a split together."""
+    _distinct_sides(name, positive, negative)
+    most = max(2, n // (len(carriers) // 2))
+    rows = [
+        (carrier.format(word=word), label, word, carrier)
+        for label, words in ((True, positive), (False, negative))
+        for word in _at_most(random, words, most)
+        for carrier in carriers
+    ]
+    found, labels, groups, used = (list(column) for column in zip(*rows, strict=True))
+    return ConceptTexts(name, found, labels, groups, used, at_end, "word")  # type: ignore[arg-type]
+
+
+def _at_most(random: np.random.Generator, words: Sequence[str], count: int) -> list[str]:
+    return [words[int(index)] for index in random.permutation(len(words))[:count]]
+
+
+def _labelled(name: str, positive: Sequence[Text], negative: Sequence[Text], *, kind: str) -> ConceptTexts:
+    _distinct_sides(name, [text.text for text in positive], [text.text for text in negative])
+    both = [*positive, *negative]
+    labels = [True] * len(positive) + [False] * len(negative)
+    groups = [text.group for text in both]
+    return ConceptTexts(name, [text.text for text in both], labels, groups, [""] * len(both), False, kind)
+
+
+def _distinct_sides(name: str, positive: Sequence[str], negative: Sequence[str]) -> None:
     clash = set(positive) & set(negative)
     if clash:
         raise DatasetError(f"{min(clash)!r} stands on both sides of the concept {name}.")
-    for kind, texts in (("texts of", positive), ("texts against", negative)):
-        if len(set(texts)) < FEWEST:
-            raise DatasetError(
-                f"There are {len(set(texts))} {kind} the concept {name}, too few to find units and judge them.",
-                remedy=f"Give at least {FEWEST} of either kind (5 words make {FEWEST} texts).",
-            )
-    texts = [*dict.fromkeys(positive), *dict.fromkeys(negative)]
-    return ConceptTexts(name, texts, [True] * len(set(positive)) + [False] * len(set(negative)), at_end)

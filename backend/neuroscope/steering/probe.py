@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope.errors import DatasetError
-from neuroscope.features.neurons import aurocs
+from neuroscope.features.ranks import aurocs
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Site
 from neuroscope.steering.contrast import ContrastPairs

@@ -11,7 +11,7 @@ import numpy as np
 
 from neuroscope.tasks.lexicon import GOOD, NAMES, OBJECTS, PEOPLE, PLACES, THINGS
 
-_PROSE = (
+PROSE = (
     "{name} walked slowly to the {place} and looked at the old {thing}.",
     "The morning was cold, and {name} thought of the {place} by the sea.",
     "Once there was a {adjective} {person} who lived near the {place}.",
@@ -21,7 +21,7 @@ _PROSE = (
     "At last {name} smiled, took the {item}, and went home.",
     "The {person} told {name} a {adjective} story about the {thing}.",
 )
-_MATHEMATICS = (
+MATHEMATICS = (
     "Let x be {a}. Then x plus {b} equals {sum}.",
     "The sum of {a} and {b} is {sum}.",
     "If x equals {a} then x minus {a} equals zero.",
@@ -31,7 +31,7 @@ _MATHEMATICS = (
     "Suppose that y is greater than {b}. Then y is positive.",
     "The product of {a} and zero is zero.",
 )
-_PROGRAMS = (
+PROGRAMS = (
     "def {f}({x}, {y}):\n    return {x} + {y}\n",
     "for {x} in range({a}):\n    print({x})\n",
     "if {x} > {a}:\n    {y} = {x}\nelse:\n    {y} = {b}\n",
@@ -42,13 +42,13 @@ _PROGRAMS = (
     "{x} = {f}.load({a})\n{y} = max({x})\n",
     "try:\n    {x} = {f}({a})\nexcept ValueError:\n    {x} = None\n",
 )
-_FUNCTIONS = "add count total load merge parse reset update".split()
-_VARIABLES = "x y n i k value item size".split()
+FUNCTIONS = "add count total load merge parse reset update".split()
+VARIABLES = "x y n i k value item size".split()
 
 
 def prose(random: np.random.Generator) -> str:
     """One sentence of a story."""
-    return _one(_PROSE, random).format(
+    return _one(PROSE, random).format(
         name=random.choice(NAMES),
         other=random.choice(NAMES),
         place=random.choice(PLACES),
@@ -62,14 +62,14 @@ def prose(random: np.random.Generator) -> str:
 def mathematics(random: np.random.Generator) -> str:
     """One mathematical statement, true."""
     a, b = (int(number) for number in random.integers(1, 50, 2))
-    return _one(_MATHEMATICS, random).format(a=a, b=b, sum=a + b)
+    return _one(MATHEMATICS, random).format(a=a, b=b, sum=a + b)
 
 
 def program(random: np.random.Generator) -> str:
     """A few lines of Python."""
-    x, y = (str(name) for name in random.choice(_VARIABLES, 2, replace=False))
+    x, y = (str(name) for name in random.choice(VARIABLES, 2, replace=False))
     a, b = (int(number) for number in random.integers(1, 20, 2))
-    return _one(_PROGRAMS, random).format(f=random.choice(_FUNCTIONS), x=x, y=y, a=a, b=b)
+    return _one(PROGRAMS, random).format(f=random.choice(FUNCTIONS), x=x, y=y, a=a, b=b)
 
 
 #: Texts by domain, under the names that scripts use.

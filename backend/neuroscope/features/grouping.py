@@ -1,0 +1,75 @@
+"""Which texts of a user's own are made alike, and so are no independent evidence.
+
+Lists of texts are often templates with words put in: "a picture of Spain", "a letter about Spain". Two texts that differ in
+one word show such a slot, and the words that stand there. A word that stands in slots of one kind of text only ties its texts
+together: whether it makes a neuron fire is one observation, however many texts repeat it. Words that stand in slots of both
+kinds are drawn alike for either and tie nothing, and neither does the rest of a template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from neuroscope.features.texts import Text
+
+_PIECES = re.compile(r"\w+|[^\w\s]")
+#: Longer texts are no filled templates.
+_LONGEST = 40
+
+
+def group_texts(positive: Sequence[str], negative: Sequence[str]) -> tuple[list[Text], list[Text]]:
+    """Different texts of either kind with their groups: those tied together by words in slots, else each text alone."""
+    fillers = _fillers([*positive, *negative])
+    return group_by_units(
+        [(text, fillers[text] | {text}) for text in positive], [(text, fillers[text] | {text}) for text in negative]
+    )
+
+
+def group_by_units(
+    positive: Sequence[tuple[str, frozenset[str]]], negative: Sequence[tuple[str, frozenset[str]]]
+) -> tuple[list[Text], list[Text]]:
+    """Texts with the groups that their units tie them to; a unit that both kinds have ties nothing."""
+    shared = _all_units(positive) & _all_units(negative)
+    return _tied(positive, shared), _tied(negative, shared)
+
+
+def _all_units(texts: Sequence[tuple[str, frozenset[str]]]) -> frozenset[str]:
+    return frozenset().union(*(units for _, units in texts))
+
+
+def _tied(texts: Sequence[tuple[str, frozenset[str]]], shared: frozenset[str]) -> list[Text]:
+    """Connected components of texts that have a unit in common. A group is named by its first text."""
+    first: dict[str, int] = {}
+    parent = list(range(len(texts)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for index, (_, units) in enumerate(texts):
+        for unit in units - shared:
+            a, b = root(first.setdefault(unit, index)), root(index)
+            parent[max(a, b)] = min(a, b)
+    return [Text(text, texts[root(index)][0]) for index, (text, _) in enumerate(texts)]
+
+
+def _fillers(texts: Sequence[str]) -> Mapping[str, frozenset[str]]:
+    """The words of each text that stand where another text, otherwise the same, has another word."""
+    pieces = {text: tuple(piece.lower() for piece in _PIECES.findall(text)) for text in texts}
+    frames: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+    for text in pieces.values():
+        if len(text) <= _LONGEST:
+            for at, word in enumerate(text):
+                frames[(*text[:at], "", *text[at + 1 :])][word] = None
+    return {
+        text: frozenset(
+            f"word:{word}"
+            for at, word in enumerate(found)
+            if len(found) <= _LONGEST and len(frames[(*found[:at], "", *found[at + 1 :])]) > 1
+        )
+        for text, found in pieces.items()
+    }
