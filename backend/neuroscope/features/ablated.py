@@ -2,7 +2,8 @@
 
 The model runs whole once; what it left there serves every ablation: the stream that enters the layer, from which all of
 them begin, and the layer's activations, from which their replacements come. Neuron sets run beside one another as rows of
-a batch, so k sets cost the layers behind the ablated one for k times the rows, and nothing before it.
+a batch, so k sets cost the layers behind the ablated one for k times the rows, and nothing before it. Items of one length
+run together, so that no row is padding.
 """
 
 from __future__ import annotations
@@ -53,8 +54,10 @@ class AblatedRuns:
         self._parts: list[_Part] = []
         pool: list[Pool] = []
         whole: list[Scores] = []
-        for first in range(0, len(examples), _BATCH):
-            part = examples[first : first + _BATCH]
+        chunks = _by_length(model, examples)
+        self._order = np.argsort(np.concatenate(chunks))
+        for chunk in chunks:
+            part = [examples[index] for index in chunk]
             batch = model.encode([example.clean for example in part])
             tokens = _tokens(model, part)
             run = model.engine.forward(batch, capture=[entry, self._site], logits=LogitRequest.last(batch))
@@ -62,7 +65,12 @@ class AblatedRuns:
             pool.append(ops.to_numpy(run[self._site])[batch.real])
             whole.append(_scores(model, run.logits, tokens))
         self._pool = np.concatenate(pool)
-        self.whole: Scores = np.concatenate(whole)
+        self.whole: Scores = np.concatenate(whole)[self._order]
+
+    @property
+    def activations(self) -> Pool:
+        """The layer's activations at every token of the items (tokens, neurons)."""
+        return self._pool
 
     def scores(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Scores:
         """The scores (sets, items, 2) with each set of neurons replaced; `job` advances by sets · items."""
@@ -78,7 +86,7 @@ class AblatedRuns:
                 rows.append(self._run(part, [(ids, self._instead(mode, ids, drawn)) for ids in chosen]))
                 job.advance(len(chosen) * part.batch.rows)
             found.append(np.concatenate(rows))
-        return np.concatenate(found, axis=1)
+        return np.concatenate(found, axis=1)[:, self._order]
 
     def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]]) -> Scores:
         """One pass over the layer and what follows it, the part's rows once for each set: scores (sets, rows, 2)."""
@@ -121,12 +129,19 @@ def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list
     return [examples[index] for index in sorted(order)]
 
 
+def _by_length(model: TransformerModel, examples: Sequence[Example]) -> list[IntArray]:
+    """Indices of the items, those with as many tokens together, at most a batch in each."""
+    lengths = np.array([model.encode(example.clean).positions for example in examples])
+    same = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    return [indices[first : first + _BATCH] for indices in same for first in range(0, len(indices), _BATCH)]
+
+
 def _tokens(model: TransformerModel, examples: Sequence[Example]) -> IntArray:
     return np.array([[model.answer_token(each.clean, str(text)) for text in (each.answer, each.wrong)] for each in examples])
 
 
 def _scores(model: TransformerModel, logits: Array, tokens: IntArray) -> Scores:
-    values = model.engine.ops.to_numpy(logits).copy()
-    answer, wrong = np.take_along_axis(values, tokens, axis=1).astype(np.float64).T
+    values = model.engine.ops.to_numpy(logits).astype(np.float64)
+    answer, wrong = np.take_along_axis(values, tokens, axis=1).T
     np.put_along_axis(values, tokens[:, :1], -np.inf, axis=1)
     return np.stack([answer - logsumexp(values, axis=1), answer - wrong], axis=1)

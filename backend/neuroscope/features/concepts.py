@@ -203,11 +203,11 @@ def _prompts(dataset: Dataset) -> list[tuple[str, frozenset[str]]]:
     """Each prompt once, with the units that its example depends on, or the prompt where none are known."""
     found: dict[str, frozenset[str]] = {}
     for example in dataset:
-        found.setdefault(example.clean, frozenset(_units(example)) or frozenset([example.clean]))
+        found.setdefault(example.clean, frozenset(example_units(example)) or frozenset([example.clean]))
     return list(found.items())
 
 
-def _units(example: Example) -> Sequence[str]:
+def example_units(example: Example) -> Sequence[str]:
     """`Example.units`, or what a user's own file says under `meta`."""
     units = getattr(example, "units", ()) or example.meta.get("units", ())
     return units.split("|") if isinstance(units, str) else tuple(map(str, units))

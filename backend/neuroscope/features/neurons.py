@@ -8,7 +8,7 @@ template with them, judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -158,9 +158,7 @@ class NeuronAnalyzer(Instrument):
         for index, values in enumerate(selected.values):
             top = [judging.texts[at] for at in np.argsort(-values, kind="stable")[:_TOP_CONTEXTS]]
             neurons.append(
-                Neuron(
-                    selected.ids[index], selected.aurocs[index], selected.p_values[index], selected.q_values[index], top
-                )
+                Neuron(selected.ids[index], selected.aurocs[index], selected.p_values[index], selected.q_values[index], top)
             )
         reason = None
         if not neurons:

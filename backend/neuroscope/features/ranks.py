@@ -2,9 +2,9 @@
 
 What can be exchanged under the null hypothesis are whole groups: the texts of one word, or of one template. So a unit has
 one value a group, the mean over the group's texts, and the null distribution is that of the rank sum when labels are dealt
-out among groups (Mann & Whitney 1947). It is counted, not sampled, so that p-values are as small as the groups allow: with
-a and b groups the smallest is 1 / C(a + b, a). Values of either kind that tie count against the unit, which keeps the p-value
-valid whatever ties there are.
+out among groups (Mann & Whitney 1947), two-sided. It is counted, not sampled, so that p-values are as small as the groups
+allow: with a and b groups the smallest is 2 / C(a + b, a). Values of either kind that tie count against the unit, which
+keeps the p-value valid whatever ties there are.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ def aurocs(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
 
 
 def p_values(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
-    """One-sided p-values (units,) that values (groups, units) are larger where labels (groups,) are true."""
+    """Two-sided p-values (units,) that values (groups, units) are larger where labels (groups,) are true.
+
+    A unit that is smaller there has a p-value near 1: it does not respond.
+    """
     high = np.sort(values[labels], axis=0)
     low = np.sort(values[~labels], axis=0)
     above = np.zeros(values.shape[1], dtype=np.int64)
     for unit in range(values.shape[1]):
         above[unit] = np.searchsorted(low[:, unit], high[:, unit], side="left").sum()
-    return upper_tail(len(high), len(low))[above]
+    return np.minimum(1.0, 2 * upper_tail(len(high), len(low))[above])
 
 
 def smallest_p(positive: int, negative: int) -> float:
     """The p-value of a unit that tells so many groups of either kind apart without error."""
-    return 1 / math.comb(positive + negative, positive)
+    return min(1.0, 2 / math.comb(positive + negative, positive))
 
 
 @functools.lru_cache(maxsize=64)

@@ -90,7 +90,7 @@ def candidates_per_layer(choosing: ConceptTexts, judging: ConceptTexts, layers: 
     """How many neurons of each layer are judged: as many as let a single one survive that tells the groups without error.
 
     Of m that are judged the smallest p-value must be at most level / m (Benjamini & Hochberg 1995). With a and b judging groups
-    it is 1 / C(a + b, a): 8 of either kind do for 480 neurons at 5 %, 12 for a hundred thousand.
+    it is 2 / C(a + b, a): 9 of either kind do for 480 neurons at 5 %, 13 for a hundred thousand.
     """
     positive, negative = judging.counts()
     least = smallest_p(positive, negative) if positive and negative else 1.0

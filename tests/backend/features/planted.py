@@ -6,6 +6,7 @@ projected out; the planted neuron reads nothing else, and writes towards one tok
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,12 @@ OTHERS = range(10, 50)
 ANSWER, WRONG = 80, 81
 
 
-def planted_model(*, seed: int = 0, planted: bool = True, on: str = "torch") -> TransformerModel:
+def planted_model(
+    *, seed: int = 0, planted: bool = True, on: str = "torch", layers: int = tiny.LAYERS
+) -> TransformerModel:
     hf: Any = tiny.hf_model("gpt2", seed=seed)
+    hf.transformer.h.extend(copy.deepcopy(hf.transformer.h[layer % tiny.LAYERS]) for layer in range(tiny.LAYERS, layers))
+    hf.config.n_layer = layers
     width = hf.config.n_embd
     direction = torch.zeros(width)
     direction[0], direction[1] = 1.0, -1.0  # sums to nothing, so that layer norm's centring leaves it

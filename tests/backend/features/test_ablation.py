@@ -36,7 +36,10 @@ def test_every_mode_hurts_the_target_more_than_random_neurons_do(results: Ablati
     assert [mode.mode for mode in results.modes] == list(MODES)
     for mode in results.modes:
         assert mode.damage.low > max(mode.random_damage)
-        assert mode.p_value == pytest.approx(1 / 21)
+        assert mode.p_value == pytest.approx(1 / 100)
+        assert len(mode.random_damage) == 99
+    assert results.exists
+    assert results.reason is None
     zero = results.modes[0]
     assert zero.damage.low > 2 * abs(zero.off_target_damage.value)
 
