@@ -20,6 +20,17 @@ _FUNCTION_WORDS = frozenset(
     "the a an of to in on at by and or not is are was were be that this it its as with for from if then let both we i you he she "
     "has have had who why".split()
 )
+#: What `kind_of` answers.
+KINDS = (
+    "line breaks and spaces",
+    "numbers",
+    "operators and brackets",
+    "punctuation marks",
+    "function words",
+    "single letters",
+    "capitalised words",
+    "other words",
+)
 _OPERATORS = frozenset("()[]{}=+-*/<>:_%\\|&^~@#")
 _MARKS = frozenset(".,;!?'\"`’“”…–—")
 

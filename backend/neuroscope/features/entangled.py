@@ -1,7 +1,7 @@
 """Which units respond in several domains: the statistics, on arrays.
 
-A unit responds in a domain when it is larger on the domain's texts than on background texts of none of the domains: AUROC, with
-a one-sided permutation p-value (labels shuffled). That it responds in at least two of k domains is tested by the partial
+A unit responds in a domain when it is larger on the domain's texts than on background texts of none of the domains: AUROC over
+groups of texts (templates), with its exact p-value (`features.ranks`). That it responds in at least two of k domains is tested by the partial
 conjunction of Benjamini & Heller (2008): of the unit's k p-values, p₍₁₎ ≤ … ≤ p₍ₖ₎, the bound (k − 1) · p₍₂₎ is a p-value for
 "at most one domain", however the domains depend on each other (they share the background). Benjamini & Hochberg (1995) over all
 units then keeps the rate of false discoveries.
@@ -17,9 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from neuroscope.features.neurons import aurocs, permutation_p_values
-
-_FEWEST_PERMUTATIONS = 2000
+from neuroscope.features.ranks import aurocs, p_values
 
 
 @dataclass(frozen=True)
@@ -40,28 +38,21 @@ def second_largest(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def responses(domains: Sequence[NDArray[Any]], background: NDArray[Any]) -> NDArray[np.float64]:
-    """AUROC (domains, units) of each domain's texts (texts, units) against the background's."""
+    """AUROC (domains, units) of each domain's groups (groups, units) against the background's."""
     return np.stack([aurocs(*_labelled(values, background)) for values in domains])
 
 
-def judge(domains: Sequence[NDArray[Any]], background: NDArray[Any], *, level: float, seed: int) -> Judged:
-    """Test every unit; all arrays are (texts, units). Permutations are as many as one lone unit needs to be found."""
-    units = background.shape[1]
+def judge(domains: Sequence[NDArray[Any]], background: NDArray[Any], *, level: float) -> Judged:
+    """Test every unit; all arrays are (groups, units)."""
     others = len(domains) - 1
-    permutations = max(_FEWEST_PERMUTATIONS, int(np.ceil(2 * others * units / level)))
-    p_values = np.stack(
-        [
-            permutation_p_values(*_labelled(values, background), permutations=permutations, seed=seed + number)
-            for number, values in enumerate(domains)
-        ]
-    )
-    both = np.minimum(others * np.sort(p_values, axis=0)[1], 1.0)
+    p = np.stack([p_values(*_labelled(values, background)) for values in domains])
+    both = np.minimum(others * np.sort(p, axis=0)[1], 1.0)
     q_values = np.asarray(stats.false_discovery_control(both, method="bh"))
     found = q_values <= level
     # The domains of a found unit are held to the bar that the units themselves had to pass.
     bar = both[found].max() if found.any() else 0.0
-    responds = (others * p_values <= bar) & found
-    return Judged(responses(domains, background), p_values, responds, q_values, found)
+    responds = (others * p <= bar) & found
+    return Judged(responses(domains, background), p, responds, q_values, found)
 
 
 def selectivity(aurocs: NDArray[np.float64]) -> float:

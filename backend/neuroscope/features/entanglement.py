@@ -1,22 +1,24 @@
 """Features that respond in several unrelated domains: neurons, and directions of the residual stream.
 
-1. Texts of each domain, and background texts of none of them; half of each chooses, half judges.
-2. A unit's value on a text is its mean over the text's tokens but the first. Units are the MLP neurons of every layer (of every
-   expert, in a mixture) and, of the residual stream after it, the first principal components of the choosing texts, either way.
-3. In every layer the units with the largest second-best AUROC on the choosing texts go on.
-4. The judging texts test each of them for responding in at least two domains, with false discoveries kept at `level`
-   (`features.entangled`). The same with shuffled texts is the control.
+1. Texts of each domain, and background texts of none of them; half of each one's templates (of one's own texts: of those that
+   are not made alike, `features.grouping`) choose, the other half judges.
+2. A unit's value on a text is its mean over the text's tokens but the first, less what the classes of these tokens explain
+   (`features.conditioned`): a unit of digits or line breaks is none of mathematics or programs. Units are the MLP neurons of
+   every layer (of every expert, in a mixture) and, of the residual stream after it, the first principal components of the
+   choosing texts, either way. Its value on a template is the mean over the template's texts.
+3. In every layer the units with the largest second-best AUROC on the choosing templates go on.
+4. The judging templates test each of them for responding in at least two domains, with false discoveries kept at `level`
+   (`features.entangled`). The same with shuffled templates is the control.
 5. Contexts on judging texts, and a hypothesis from them.
 
-A response is against the background: "larger on mathematics than on geography, reviews, …". It may be to the form of the texts,
-such as their punctuation, as well as to what they are about; the contexts show which.
+A response is against the background: "larger on mathematics than on geography, reviews, letters, …, token classes aside".
 
 Sources: Bau et al. 2018; Elhage et al. 2022, "Toy Models of Superposition" (polysemantic units); Benjamini & Heller 2008.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,48 +26,26 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
-from neuroscope.features.concepts import FEWEST, several
+from neuroscope.features.conditioned import read
 from neuroscope.features.contexts import Context, hypothesis, strongest
 from neuroscope.features.entangled import Judged, judge, responses, second_largest, selectivity
-from neuroscope.features.readings import read_texts
+from neuroscope.features.grouping import group_texts
+from neuroscope.features.ranks import grouped, smallest_p
+from neuroscope.features.texts import DOMAINS, Text, several
 from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
 from neuroscope.naming import fold
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
-from neuroscope.tasks import countries, domains, register
-from neuroscope.tasks.draw import Draw
-from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, REVIEWED
 from neuroscope.vocabulary import public
 
 _NEURONS = 10
 _DIRECTIONS = 4
 _COMPONENTS = 8
 _BATCH = 16
+_FEWEST_TEXTS = 40
 
-Texts = Callable[[np.random.Generator], str]
-
-
-def _geography(random: np.random.Generator) -> str:
-    example = next(countries.relation(str(random.choice(list(countries.RELATIONS))))(Draw(random), "test"))
-    return f"{example.clean}{example.answer}."
-
-
-def _review(random: np.random.Generator) -> str:
-    aspect, other = random.choice(ASPECTS, 2, replace=False)
-    word, second = random.choice([*GOOD, *BAD], 2, replace=False)
-    return f"The {random.choice(REVIEWED)} was {word}: the {aspect} was {second}, and so was the {other}."
-
-
-#: What can be asked for by name; those that are not asked for make the background.
-DOMAINS: Mapping[str, Texts] = {
-    **domains.DOMAINS,
-    "geography": _geography,
-    "reviews": _review,
-    "conversation": lambda random: register.sentence(random, False),
-    "formal_writing": lambda random: register.sentence(random, True),
-}
 _ALIASES = {
     "math": "mathematics",
     "maths": "mathematics",
@@ -112,8 +92,8 @@ class EntangledFeatures(Result):
     """The units that respond in two domains or more, strongest first.
 
     matrix: (domains, domains): units that respond in both; on the diagonal, in that domain and another. candidates: how many
-    were judged, the likeliest of each layer. shuffled: how many are found when the texts are dealt out to domains and
-    background at random.
+    were judged, the likeliest of each layer. shuffled: how many are found when the judging templates are dealt out to domains
+    and background at random.
     """
 
     domains: list[str]
@@ -173,8 +153,8 @@ class FeatureEntanglementAnalyzer(Instrument):
         super().__init__(model, seed)
         if not 0 < level < 1:
             raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
-        if texts < 2 * FEWEST:
-            raise ArgumentError(f"{texts} texts of a domain are too few.", remedy=f"Take at least {2 * FEWEST}.")
+        if texts < _FEWEST_TEXTS:
+            raise ArgumentError(f"{texts} texts of a domain are too few.", remedy=f"Take at least {_FEWEST_TEXTS}.")
         self.texts: int = texts
         self.level: float = level
 
@@ -189,10 +169,12 @@ class FeatureEntanglementAnalyzer(Instrument):
         """
         texts, background = self._texts(domains, against)
         names = list(texts)
-        choosing, judging = _halves([*texts.values(), background[1]], self.seed)
+        halves = [_halves(group, self.seed) for group in (*texts.values(), background[1])]
+        choosing, judging = ([half[side] for half in halves] for side in (0, 1))
+        self._enough([*names, "the background"], choosing, judging)
         candidates = self._candidates(choosing, judging)
-        judged = judge(candidates.values[:-1], candidates.values[-1], level=self.level, seed=self.seed)
-        units = self._units(names, judging, candidates, judged)
+        judged = judge(candidates.values[:-1], candidates.values[-1], level=self.level)
+        units = self._units(names, [[text.text for text in group] for group in judging], candidates, judged)
         return EntangledFeatures(
             domains=names,
             background=background[0],
@@ -208,62 +190,86 @@ class FeatureEntanglementAnalyzer(Instrument):
 
     def _texts(
         self, given: Sequence[str] | Mapping[str, Sequence[str]], against: Sequence[str] | None
-    ) -> tuple[dict[str, list[str]], tuple[list[str], list[str]]]:
+    ) -> tuple[dict[str, list[Text]], tuple[list[str], list[Text]]]:
         """The texts of each domain, and the background's names and texts."""
         random = np.random.default_rng(self.seed)
         if isinstance(given, Mapping):
-            texts = {str(name): list(dict.fromkeys(map(str, own))) for name, own in given.items()}
+            own = {str(name): list(dict.fromkeys(map(str, texts))) for name, texts in given.items()}
+            names = list(own)
         else:
+            own = {}
             names = list(dict.fromkeys(_domain(name) for name in ([given] if isinstance(given, str) else given)))
-            texts = {name: several(DOMAINS[name], self.texts, random) for name in names}
-        if len(texts) < 2:
+        if len(names) < 2:
             raise ArgumentError(
-                f"Entanglement is between domains, and {list(texts)} is not two.",
+                f"Entanglement is between domains, and {names} is not two.",
                 remedy=f"Name two or more: {', '.join(DOMAINS)}.",
             )
-        others = ["own texts"] if against is not None else [name for name in DOMAINS if name not in texts]
+        others = ["own texts"] if against is not None else [name for name in DOMAINS if name not in names]
         if not others:
             raise ArgumentError(
                 "Every domain is asked for, so none is left to compare with.", remedy="Give texts: against: #('…' …)."
             )
+        texts = {name: several(DOMAINS[name], self.texts, random) for name in names if name not in own}
         if against is not None:
-            background = list(dict.fromkeys(map(str, against)))
+            background = [Text(text, text) for text in dict.fromkeys(map(str, against))]
         else:
             share = -(-self.texts // len(others))
             background = [text for name in others for text in several(DOMAINS[name], share, random)]
-        for name, found in [*texts.items(), ("background", background)]:
-            if len(found) < 2 * FEWEST:
-                raise DatasetError(
-                    f"There are {len(found)} different texts of {name}, too few to find units and judge them.",
-                    remedy=f"Give at least {2 * FEWEST}.",
-                )
-        return texts, (others, background)
+        every = [text.text for found in (*texts.values(), background) for text in found]
+        every += [text for mine in own.values() for text in mine]
+        for name, mine in own.items():
+            texts[name] = group_texts(mine, [text for text in every if text not in set(mine)])[0]
+        if against is not None:
+            rest = [text.text for found in texts.values() for text in found]
+            background = group_texts([text.text for text in background], rest)[0]
+        return {name: texts[name] for name in names}, (others, background)
 
-    def _candidates(self, choosing: list[list[str]], judging: list[list[str]]) -> _Candidates:
+    def _enough(self, names: Sequence[str], choosing: Sequence[list[Text]], judging: Sequence[list[Text]]) -> None:
+        """Raise `DatasetError` when no unit could be found however well it tells a domain."""
+        units = (_NEURONS + _DIRECTIONS) * self._model.architecture.layers
+        counts = [len({text.group for text in group}) for group in judging]
+        for name, chooses, group in zip(names, choosing, judging, strict=True):
+            pairs = zip(names[:-1], counts[:-1], strict=True)
+            least = max(smallest_p(mine, counts[-1]) for other, mine in pairs if name in (other, names[-1]))
+            if not chooses or (len(names) - 2) * least > self.level / units:
+                alike = len({text.group for text in (*chooses, *group)})
+                raise DatasetError(
+                    f"There are {len(chooses) + len(group)} different texts of {name}, of {alike} that are not made alike; this is "
+                    f"too few to find units among {units} and judge them.",
+                    remedy=f"Give at least {_FEWEST_TEXTS}, from as many templates as you can.",
+                )
+
+    def _candidates(self, choosing: list[list[Text]], judging: list[list[Text]]) -> _Candidates:
         layers = range(self._model.architecture.layers)
+        labels = [_keys(side) for side in (choosing, judging)]
         units: list[_Unit] = []
         columns: list[NDArray[np.float64]] = []
         for component in (Component.MLP, Component.RESIDUAL):
             first, second = (
-                read_texts(self._model, [text for group in part for text in group], component, layers, at_end=False, name=name)
+                read(self._model, [[text.text for text in group] for group in part], component, layers, name=name)
                 for part, name in ((choosing, "choosing by"), (judging, "judging by"))
             )
+            effects = first.effects()
+            values = first.beyond(effects), second.beyond(effects)
             for layer in layers:
-                basis = None if component is Component.MLP else _principal(first[layer])
-                chooses, judges = (values[layer] if basis is None else basis.read(values[layer]) for values in (first, second))
-                scores = second_largest(responses(*_split(chooses, choosing)))
+                basis = None if component is Component.MLP else _principal(values[0][layer])
+                chooses, judges = (
+                    grouped(side[layer] if basis is None else basis.read(side[layer]), [key for part in keys for key in part])
+                    for side, keys in zip(values, labels, strict=True)
+                )
+                scores = second_largest(responses(*_split(chooses, labels[0])))
                 for index in np.argsort(-scores, kind="stable")[: _NEURONS if basis is None else _DIRECTIONS]:
                     units.append(_Unit(layer, int(index), basis))
                     columns.append(judges[:, index])
-        domains, background = _split(np.stack(columns, axis=1), judging)
+        domains, background = _split(np.stack(columns, axis=1), labels[1])
         return _Candidates(units, [*domains, background])
 
     def _shuffled(self, values: list[NDArray[np.float64]]) -> Judged:
-        """The control: the judging texts dealt out anew."""
+        """The control: the judging templates dealt out anew."""
         random = np.random.default_rng(self.seed)
         every = random.permutation(np.concatenate(values))
         *dealt, rest = np.split(every, np.cumsum([len(part) for part in values])[:-1])
-        return judge(dealt, rest, level=self.level, seed=self.seed)
+        return judge(dealt, rest, level=self.level)
 
     def _units(
         self, names: list[str], judging: list[list[str]], candidates: _Candidates, judged: Judged
@@ -377,18 +383,28 @@ def _domain(name: object) -> str:
     return found
 
 
-def _halves(groups: list[list[str]], seed: int) -> tuple[list[list[str]], list[list[str]]]:
-    random = np.random.default_rng(seed)
-    mixed = [[str(text) for text in random.permutation(np.array(group, dtype=object))] for group in groups]
-    return [group[: len(group) // 2] for group in mixed], [group[len(group) // 2 :] for group in mixed]
+def _halves(texts: list[Text], seed: int) -> tuple[list[Text], list[Text]]:
+    """Texts of one half of the groups, rounded down, and of the other."""
+    groups = list(dict.fromkeys(text.group for text in texts))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    chosen = {groups[int(index)] for index in order[: len(groups) // 2]}
+    return [text for text in texts if text.group in chosen], [text for text in texts if text.group not in chosen]
 
 
-def _split(values: NDArray[np.float64], groups: list[list[str]]) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
-    *domains, background = np.split(values, np.cumsum([len(group) for group in groups])[:-1])
+def _keys(texts: list[list[Text]]) -> list[list[tuple[int, str]]]:
+    """The group of each text; no two domains have one in common."""
+    return [[(number, text.group) for text in part] for number, part in enumerate(texts)]
+
+
+def _split(
+    values: NDArray[np.float64], keys: list[list[tuple[int, str]]]
+) -> tuple[list[NDArray[np.float64]], NDArray[np.float64]]:
+    """Values of all groups (groups, units) by domain, and the background's."""
+    *domains, background = np.split(values, np.cumsum([len(set(part)) for part in keys])[:-1])
     return domains, background
 
 
-def _principal(values: NDArray[np.float32]) -> _Basis:
+def _principal(values: NDArray[np.float64]) -> _Basis:
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=min(_COMPONENTS, *values.shape), svd_solver="full").fit(values.astype(np.float64))

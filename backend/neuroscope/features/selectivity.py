@@ -54,12 +54,11 @@ def select(model: TransformerModel, choosing: ConceptTexts, judging: ConceptText
     """Search all layers. Raises `DatasetError` when no neuron could survive the correction, however well it tells."""
     layers = range(model.architecture.layers)
     count = candidates_per_layer(choosing, judging, len(layers), level)
-    first, texts = (
+    before, texts = (
         read_texts(model, part.texts, Component.MLP, layers, at_end=part.at_end, name=name)
         for part, name in ((choosing, "choosing by"), (judging, "judging by"))
     )
-    second = grouped(texts, judging.groups)
-    first = grouped(first, choosing.groups)
+    first, second = grouped(before, choosing.groups), grouped(texts, judging.groups)
     labels = choosing.group_labels(), judging.group_labels()
     chosen = np.stack([strongest(first[layer], labels[0], count) for layer in layers])
     values = np.stack([second[layer][:, chosen[layer]] for layer in layers])

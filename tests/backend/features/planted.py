@@ -22,9 +22,7 @@ OTHERS = range(10, 50)
 ANSWER, WRONG = 80, 81
 
 
-def planted_model(
-    *, seed: int = 0, planted: bool = True, on: str = "torch", layers: int = tiny.LAYERS
-) -> TransformerModel:
+def planted_model(*, seed: int = 0, planted: bool = True, on: str = "torch", layers: int = tiny.LAYERS) -> TransformerModel:
     hf: Any = tiny.hf_model("gpt2", seed=seed)
     hf.transformer.h.extend(copy.deepcopy(hf.transformer.h[layer % tiny.LAYERS]) for layer in range(tiny.LAYERS, layers))
     hf.config.n_layer = layers

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -10,7 +12,8 @@ from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.events import Job
 from neuroscope.features.ablated import AblatedRuns, surest
 from neuroscope.features.ablation import MODES, AblationResults, NeuronAblator
-from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
+from neuroscope.features.matched import Loudness, matched_sets, output_norms
+from neuroscope.features.neurons import Neuron, NeuronAnalyzer, NeuronSet
 from neuroscope.tasks.dataset import Dataset, Example
 from tests import tiny
 from tests.backend.features.planted import ANSWER, LAYER, NEURON, WRONG, planted_model, texts
@@ -42,6 +45,46 @@ def test_every_mode_hurts_the_target_more_than_random_neurons_do(results: Ablati
     assert results.reason is None
     zero = results.modes[0]
     assert zero.damage.low > 2 * abs(zero.off_target_damage.value)
+
+
+def test_neurons_that_do_nothing_more_than_others_have_no_effect(neurons: NeuronSet) -> None:
+    """Ten random sets in place of the planted neuron: none is called an effect, and the first line says so."""
+    random = np.random.default_rng(0)
+    ablator = NeuronAblator(neurons.model, n=20)
+    for _ in range(10):
+        ids = random.choice(np.setdiff1d(np.arange(128), [NEURON]), 3, replace=False)
+        others = replace(neurons, neurons=[Neuron(int(each), 0.9, 0.01, 0.04, [""]) for each in ids])
+        results = ablator.test_ablation(others, dataset(0), off_target=dataset(1))
+        assert not results.exists
+        assert results.summary().startswith(f"No effect of own texts on texts 0 in planted: {results.reason}")
+        assert results.as_dictionary()["exists"] is False
+
+
+def test_random_sets_fire_as_often_and_write_as_much() -> None:
+    random = np.random.default_rng(0)
+    loudness = Loudness(random.random(400), np.exp(random.normal(size=400)))
+    loud = np.argsort(-loudness.norm)[5:60:5].tolist()
+    sets = matched_sets(loudness, loud, 99, random)
+    assert len({tuple(each) for each in sets}) == 99
+    assert all(len(set(each)) == len(loud) and not set(each) & set(loud) for each in sets)
+    assert loudness.norm[sets].mean() == pytest.approx(loudness.norm[loud].mean(), rel=0.15)
+    assert loudness.rate[sets].mean() == pytest.approx(loudness.rate[loud].mean(), abs=0.06)
+    unmatched = np.mean([loudness.norm[random.choice(400, len(loud))].mean() for _ in range(99)])
+    assert unmatched < 0.7 * loudness.norm[loud].mean()
+    assert len(matched_sets(Loudness(random.random(6), random.random(6)), [0], 99, random)) == 5
+
+
+def test_loudness_is_read_off_activations_and_weights() -> None:
+    model = planted_model()
+    weights = model.weights(f"{LAYER}.mlp.W_out").read()
+    assert output_norms(model, LAYER) == pytest.approx(np.linalg.norm(weights, axis=1), rel=1e-5)
+    activations = np.zeros((4, 128), dtype=np.float32)
+    activations[:, 0], activations[:2, 1] = 3, -3
+    loudness = Loudness.of(model, LAYER, activations)
+    assert loudness.rate[:3].tolist() == [1, 0.5, 0]
+    assert loudness.norm[0] == pytest.approx(3 * np.linalg.norm(weights[0]), rel=1e-5)
+    experts = tiny.model("gpt_oss")
+    assert len(output_norms(experts, 0)) == experts.architecture.neurons
 
 
 def test_zeroing_equals_a_model_without_the_neurons_weights(results: AblationResults, framework: str) -> None:

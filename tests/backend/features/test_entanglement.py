@@ -94,7 +94,7 @@ def test_the_false_discovery_rate_is_kept_over_a_hundred_seeds() -> None:
         domains[0][:, :30] += 3  # in one domain: a true null
         for domain in domains[:2]:
             domain[:, 55:] += 3  # in two
-        judged = judge(domains, background, level=0.05, seed=seed)
+        judged = judge(domains, background, level=0.05)
         false = int(judged.found[:55].sum())
         proportions.append(false / max(int(judged.found.sum()), 1))
         missed += int((~judged.found[55:]).sum())

@@ -1,0 +1,109 @@
+"""What units do beyond the classes of tokens: readings with the part taken away that a token's class explains.
+
+A unit that fires at digits, wherever they stand, is larger on every text with many of them. Its activation a at a token is
+therefore fitted by least squares as
+
+    a = β[class of the token] + κ[class of the token before] + γ[group of the text]
+
+over all tokens but the first of each choosing text, and a text's reading is its mean less the mean of β and κ over its tokens
+(analysis of covariance: classes are estimated within groups). What is left is what its classes do not explain. A class
+that stands in one group only takes all that this group does at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope import events
+from neuroscope.features.contexts import KINDS, kind_of
+from neuroscope.models.engines.protocol import TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.sites import Component, Site
+
+Numbers = NDArray[np.float64]
+
+_BATCH = 16
+_WIDTH = 2 * len(KINDS)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """means: (layers, texts, width) over a text's tokens but the first; shares: (texts, 2 · classes) of its tokens by their own class
+    and by that of the token before; normal, moments: DᵀD and Dᵀa of the fit, with the group's columns last."""
+
+    means: NDArray[np.float32]
+    shares: Numbers
+    normal: Numbers
+    moments: NDArray[np.float32]
+
+    def effects(self) -> Numbers:
+        """β and κ: (layers, 2 · classes, width), of least norm where the texts do not determine them."""
+        inverse = np.linalg.pinv(self.normal, rcond=1e-9, hermitian=True)
+        return np.asarray(inverse[:_WIDTH] @ self.moments)
+
+    def beyond(self, effects: Numbers) -> Numbers:
+        """The means less what the classes explain: (layers, texts, width)."""
+        return np.asarray(self.means - self.shares @ effects)
+
+
+def read(
+    model: TransformerModel, groups: Sequence[Sequence[str]], component: Component, layers: Sequence[int], *, name: str
+) -> Texts:
+    """Read the texts of all groups, in their order."""
+    sites = [Site(layer, component) for layer in layers]
+    labelled = [(text, number) for number, group in enumerate(groups) for text in group]
+    columns = _WIDTH + len(groups)
+    normal = np.zeros((columns, columns))
+    moments: NDArray[np.float32] | None = None
+    means, shares = [], []
+    classes = _classes(model)
+    with events.progress(f"{name} {component.value}", total=len(labelled), unit="texts") as job:
+        for first in range(0, len(labelled), _BATCH):
+            part = labelled[first : first + _BATCH]
+            batch = model.encode([text for text, _ in part])
+            run = model.engine.forward(batch, capture=sites, logits=None, stop=max(layers) + 1)
+            design = _design(batch, [number for _, number in part], columns, classes)
+            flat = design.reshape(-1, columns)
+            counts = np.maximum(design[..., : len(KINDS)].sum((1, 2)), 1)
+            normal += flat.T @ flat
+            values = [model.engine.ops.to_numpy(run[site]).reshape(len(flat), -1) for site in sites]
+            weights = flat.astype(np.float32).T
+            found = np.stack([weights @ value for value in values])
+            moments = found if moments is None else moments + found
+            counted = (design[..., : len(KINDS)].sum(2) / counts[:, None]).astype(np.float32)
+            means.append(np.stack([np.einsum("rp,rpw->rw", counted, v.reshape(*counted.shape, -1)) for v in values]))
+            shares.append(design[..., :_WIDTH].sum(1) / counts[:, None])
+            job.advance(batch.rows)
+    assert moments is not None
+    return Texts(np.concatenate(means, axis=1), np.concatenate(shares), normal, moments)
+
+
+def _classes(model: TransformerModel) -> Callable[[int], int]:
+    known: dict[int, int] = {}
+
+    def of(token: int) -> int:
+        if token not in known:
+            known[token] = KINDS.index(kind_of(model.tokenizer.decode([token])))
+        return known[token]
+
+    return of
+
+
+def _design(batch: TokenBatch, groups: Sequence[int], columns: int, classes: Callable[[int], int]) -> Numbers:
+    """(rows, positions, columns): a 1 for the token's class, for that of the one before, and for the group; 0 for what does not count.
+
+    The first token does not count: attention parks there (Xiao et al. 2023), whatever it is. It does in a text of one token.
+    """
+    design = np.zeros((batch.rows, batch.positions, columns))
+    for row, group in enumerate(groups):
+        real = np.flatnonzero(batch.real[row])
+        kinds = [classes(int(token)) for token in batch.ids[row][real]]
+        for at in range(min(1, len(real) - 1), len(real)):
+            design[row, real[at], kinds[at]] = 1
+            design[row, real[at], len(KINDS) + kinds[max(at - 1, 0)]] = 1
+            design[row, real[at], _WIDTH + group] = 1
+    return design
