@@ -26,7 +26,7 @@ def test_an_analysis_is_run_by_message(workspace: Workspace) -> None:
 def test_own_domains_come_as_a_dictionary(workspace: Workspace) -> None:
     text = """
         texts := [:first | (1 to: 60) collect: [:n |
-            'w', (first + (n \\\\ 7)) printString, ' w', (10 + (n // 2)) printString, ' w', (30 + (n \\\\ 11)) printString]].
+            'w', (first + (n \\\\ 7)) printString, ' w', (10 + (n // 2)) printString, ' w', (30 + (n * first \\\\ 19)) printString]].
         domains := Dictionary new.
         domains at: #tales put: (texts value: 50).
         domains at: #sums put: (texts value: 60).

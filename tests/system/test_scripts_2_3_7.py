@@ -42,9 +42,12 @@ def test_script_2_finds_neurons_that_matter_for_their_task_and_not_for_another(t
     assert results["baselineAccuracy"]["value"] > 0.9
     for mode in results["modes"]:
         assert mode["damage"]["low"] > 0
-        assert mode["damage"]["low"] > sum(mode["randomDamage"]) / len(mode["randomDamage"])
+        assert len(mode["randomDamage"]) == 99
+        assert mode["damage"]["value"] > sum(mode["randomDamage"]) / len(mode["randomDamage"])
         assert mode["damage"]["low"] > mode["offTargetDamage"]["high"]
-    assert "random sets" in printed
+    least = min(mode["pValue"] for mode in results["modes"])
+    assert results["exists"] is (least <= 0.05 / 3)
+    assert ("No effect of country_names" in printed) is not results["exists"]
 
 
 def test_the_neurons_of_script_2_matter_whatever_is_drawn() -> None:

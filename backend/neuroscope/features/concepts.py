@@ -233,7 +233,7 @@ def _carried(
         for carrier in carriers
     ]
     found, labels, groups, used = (list(column) for column in zip(*rows, strict=True))
-    return ConceptTexts(name, found, labels, groups, used, at_end, "word")  # type: ignore[arg-type]
+    return ConceptTexts(name, found, labels, groups, used, at_end, "word")
 
 
 def _at_most(random: np.random.Generator, words: Sequence[str], count: int) -> list[str]:

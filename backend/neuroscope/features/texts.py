@@ -189,7 +189,7 @@ def several(make: Source, n: int, random: np.random.Generator) -> list[Text]:
 
 
 def _made(templates: Sequence[str], random: np.random.Generator) -> Text:
-    template = templates[random.integers(len(templates))]
+    template = templates[int(random.integers(len(templates)))]
     country = COUNTRIES[random.integers(len(COUNTRIES))]
     a, b = (int(number) for number in random.integers(11, 50, 2))
     x, y = (str(word) for word in random.choice(domains.VARIABLES, 2, replace=False))

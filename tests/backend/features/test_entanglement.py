@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.features.contexts import Context, hypothesis, kind_of
+from neuroscope.features.conditioned import Texts
+from neuroscope.features.contexts import KINDS, Context, hypothesis, kind_of
 from neuroscope.features.entangled import judge, selectivity
 from neuroscope.features.entanglement import DOMAINS, EntangledFeatures, FeatureEntanglementAnalyzer
 from neuroscope.views.entanglement import EntanglementVisualizer
@@ -101,6 +102,46 @@ def test_the_false_discovery_rate_is_kept_over_a_hundred_seeds() -> None:
         assert (judged.responds.sum(0)[judged.found] >= 2).all()
     assert np.mean(proportions) <= 0.05 + 2 * np.std(proportions) / 10
     assert missed == 0
+
+
+def test_what_token_classes_explain_is_taken_away_and_the_rest_stays() -> None:
+    """Unit 0 fires at one class wherever it stands, which group 0 has most of; unit 1 besides fires more in group 0."""
+    random = np.random.default_rng(0)
+    classes, groups, length = 2 * len(KINDS), 2, 30
+    columns = classes + groups
+    normal, moments = np.zeros((columns, columns)), np.zeros((1, columns, 2), dtype=np.float32)
+    means, shares = [], []
+    for text in range(200):
+        group = text % 2
+        design = np.zeros((length, columns))
+        kinds = random.choice(3, length, p=[0.6, 0.2, 0.2] if group == 0 else [0.1, 0.4, 0.5])
+        design[np.arange(length), kinds] = 1
+        design[np.arange(length), len(KINDS) + np.roll(kinds, 1)] = 1
+        design[:, classes + group] = 1
+        fires = 5.0 * (kinds == 0) + 2.0 * (np.roll(kinds, 1) == 1) + random.normal(size=length) * 0.1
+        values = np.stack([fires, fires + (group == 0)], axis=1)
+        normal += design.T @ design
+        moments[0] += (design.T @ values).astype(np.float32)
+        means.append(values.mean(0))
+        shares.append(design[:, :classes].mean(0))
+    read = Texts(np.array(means, dtype=np.float32)[None], np.array(shares), normal, moments)
+    left = read.beyond(read.effects())[0]
+    raw = np.array(means)
+    assert raw[::2, 0].mean() - raw[1::2, 0].mean() > 1.5
+    assert left[::2, 0].mean() - left[1::2, 0].mean() == pytest.approx(0, abs=0.02)
+    assert left[::2, 1].mean() - left[1::2, 1].mean() == pytest.approx(1, abs=0.02)
+
+
+def test_every_class_of_token_stands_in_domains_that_are_not_about_it() -> None:
+    """Digits, line breaks, operators and punctuation tell no domain: letters, notices and others have them too."""
+    random = np.random.default_rng(0)
+    for domain in ("letters", "notices", "geography", "reviews", "conversation", "formal_writing"):
+        written = "".join(DOMAINS[domain](random).text for _ in range(100))
+        assert sum(character.isdigit() for character in written) > 20
+    for marks in ("\n", "=", "(", "-", ":", "%"):
+        assert (
+            sum("".join(DOMAINS[domain](random).text for _ in range(200)).count(marks) for domain in ("letters", "notices")) > 5
+        )
 
 
 def test_selectivity_is_one_for_one_domain_and_zero_for_all_alike() -> None:
