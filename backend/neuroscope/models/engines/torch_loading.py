@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.activations import GELUTanh, NewGELUActivation
 from transformers.utils import logging
 
 from neuroscope import events
@@ -68,19 +67,10 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
         raise unfilled(folder, missing)
-    _fuse(model)
     try:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
-
-
-def _fuse(model: Any) -> None:
-    """Compute GPT-2's GELU in one operation, not in eight: the same function to rounding, and half of a small model's time."""
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, GELUTanh())
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
