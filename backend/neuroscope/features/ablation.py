@@ -91,9 +91,9 @@ class AblationResults(Result):
         return f"an AblationResults({self.concept} on {self.task}: {len(self.neurons)} neurons of layer {self.layer})"
 
     def summary(self) -> str:
-        lines = [] if self.exists else [f"No effect of {self.concept} on {self.task} in {self.provenance.model}: {self.reason}"]
+        lines = [] if self.exists else [f"No effect of {self.concept} on {self.task} in {self.provenance.title}: {self.reason}"]
         lines += [
-            f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.model}, on {self.task}",
+            f"{self.concept}: {len(self.neurons)} neurons of layer {self.layer} of {self.provenance.title}, on {self.task}",
             f"  whole model       log-odds {self.baseline}, right above wrong {self.baseline_accuracy}",
             f"  random sets       {self.provenance.sizes['controls']} of the layer: they fire at {self.firing_rate[1]:.0%} of the tokens "
             f"(these {self.firing_rate[0]:.0%}) and write {self.norm[1]:.3g} (these {self.norm[0]:.3g})",

@@ -115,7 +115,7 @@ class NeuronSet(Result):
         return f"a NeuronSet({self.concept}: {len(self)} neurons of layer {self.layer}, AUROC {self.auroc:.3f})"
 
     def summary(self) -> str:
-        model = self.provenance.model
+        model = self.provenance.title
         if not self.exists:
             return (
                 f"No neurons for {self.concept} in {model}: {self.reason}\n"
