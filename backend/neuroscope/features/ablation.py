@@ -208,7 +208,9 @@ class NeuronAblator(Instrument):
             norm=_both(loudness.norm, neurons.ids, controls),
             exists=reason is None,
             reason=reason,
-            provenance=provenance(self._model, items.task, self.seed, items=len(items), controls=len(controls)),
+            provenance=provenance(
+                self._model, items.task, self.seed, found=neurons.provenance, items=len(items), controls=len(controls)
+            ),
             _neurons=neurons,
         )
 

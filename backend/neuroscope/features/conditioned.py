@@ -87,7 +87,7 @@ def _classes(model: TransformerModel) -> Callable[[int], int]:
 
     def of(token: int) -> int:
         if token not in known:
-            known[token] = KINDS.index(kind_of(model.tokenizer.decode([token])))
+            known[token] = KINDS.index(kind_of(model.token_text(token)))
         return known[token]
 
     return of

@@ -81,7 +81,7 @@ class NeuronSet(Result):
                 for each in data["neurons"]
             ],
             auroc=data["auroc"],
-            probe_accuracy=Estimate(**data["probeAccuracy"]),
+            probe_accuracy=Estimate.from_dictionary(data["probeAccuracy"]),
             pca=data["pca"],
             by_layer=data["byLayer"],
             exists=data.get("exists", bool(data["neurons"])),
