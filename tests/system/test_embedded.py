@@ -43,7 +43,7 @@ def test_script_1_finds_a_small_circuit(run: Ran) -> None:
     results = variables["results"]
     assert told.count("stands in for gpt-oss-20b") == 1
     assert results["faithfulness"]["value"] >= 0.85
-    assert results["heldOutFaithfulness"]["low"] > results["randomCircuitFaithfulness"]["high"]
+    assert results["heldOutFaithfulness"]["value"] > results["randomCircuitFaithfulness"]["high"]
     assert results["fractionOfEdges"] <= 0.10
     strong = [c for c in results["components"] if c["recovered"]["low"] > 0.1 or c["damage"]["low"] > 0.1]
     assert len(strong) >= 3
@@ -55,8 +55,8 @@ def test_script_4_compares_circuits_across_architectures(run: Ran) -> None:
     variables, printed, _ = run("04_circuit_growth_with_scale.st")
     analysis = variables["scaleAnalysis"]
     for side in (analysis["small"], analysis["large"]):
-        assert side["effect"]["low"] > 0
-        assert side["heldOutFaithfulness"]["low"] > side["randomCircuitFaithfulness"]["high"]
+        assert side["exists"]
+        assert side["heldOutFaithfulness"]["value"] > side["randomCircuitFaithfulness"]["high"]
         assert side["reuse"]["low"] > side["chanceReuse"]
         assert side["specialization"] == pytest.approx(1 - side["reuse"]["value"])
         assert side["curve"]
@@ -67,7 +67,7 @@ def test_script_4_compares_circuits_across_architectures(run: Ran) -> None:
 def test_script_10_loads_the_library(run: Ran) -> None:
     variables, printed, _ = run("10_circuit_library_development.st", "10_call.st")
     assert variables["agreement"]["task"] == "subject_verb_agreement"
-    assert variables["agreement"]["heldOutFaithfulness"]["low"] > variables["agreement"]["randomCircuitFaithfulness"]["high"]
+    assert variables["agreement"]["heldOutFaithfulness"]["value"] > variables["agreement"]["randomCircuitFaithfulness"]["high"]
     assert "agrees" in printed
 
 
@@ -77,7 +77,7 @@ def test_script_11_discovers_circuits_that_pass_their_test(run: Ran) -> None:
     assert found
     for circuit in found:
         assert circuit["heldOutFaithfulness"]["value"] >= 0.85
-        assert circuit["heldOutFaithfulness"]["low"] > circuit["randomCircuitFaithfulness"]["high"]
+        assert circuit["heldOutFaithfulness"]["value"] > circuit["randomCircuitFaithfulness"]["high"]
     assert found[0]["fractionOfEdges"] < 0.2
 
 
