@@ -45,7 +45,7 @@ def test_script_1_finds_a_small_circuit(run: Ran) -> None:
     assert results["faithfulness"]["value"] >= 0.85
     assert results["heldOutFaithfulness"]["value"] > results["randomCircuitFaithfulness"]["high"]
     assert results["fractionOfEdges"] <= 0.10
-    strong = [c for c in results["components"] if c["recovered"]["low"] > 0.1 or c["damage"]["low"] > 0.1]
+    strong = [c for c in results["components"] if c["recovered"]["value"] > 0.1 or c["damage"]["value"] > 0.1]
     assert len(strong) >= 3
     assert max(abs(c["recovered"]["value"]) for c in results["controls"]) < max(c["recovered"]["value"] for c in strong)
     assert "faithfulness" in printed

@@ -60,7 +60,7 @@ def test_the_model_does_the_task_and_the_corrupt_prompts_break_it(results: dict[
 
 
 def test_the_circuits_nodes_matter_and_random_others_do_not(results: dict[str, Any]) -> None:
-    strong = [c for c in results["components"] if c["recovered"]["low"] > 0.1 and c["damage"]["low"] > 0.1]
+    strong = [c for c in results["components"] if c["recovered"]["value"] > 0.1 and c["damage"]["value"] > 0.1]
     assert len(strong) >= 2
     others = [abs(c["recovered"]["value"]) for c in results["controls"]]
     assert max(others) < min(c["recovered"]["value"] for c in strong)
@@ -69,7 +69,7 @@ def test_the_circuits_nodes_matter_and_random_others_do_not(results: dict[str, A
 def test_heads_of_the_known_kinds_are_found(results: dict[str, Any]) -> None:
     roles = {role["role"] for role in results["roles"]}
     assert roles >= {"previous-token", "induction", "S-inhibition", "name mover"}
-    strong = {c["site"] for c in results["components"] if c["recovered"]["low"] > 0.1 and "headOutput" in c["site"]}
+    strong = {c["site"] for c in results["components"] if c["recovered"]["value"] > 0.1 and "headOutput" in c["site"]}
     inhibiting = {role["head"] for role in results["roles"] if role["role"] == "S-inhibition"}
     assert strong & inhibiting
 
