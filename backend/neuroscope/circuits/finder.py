@@ -22,7 +22,7 @@ from neuroscope import events
 from neuroscope.circuits import judging
 from neuroscope.circuits.attribution import Scores, checked_method, checked_rule, chosen_method, edge_scores
 from neuroscope.circuits.baseline import checked_ablation
-from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.circuit import UNKNOWN, Circuit
 from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points
 from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, confirmed, paired_effect
 from neuroscope.circuits.estimates import mean, normalised
@@ -299,7 +299,7 @@ class CircuitFinder(Instrument):
             minimality=minimal,
             clean_metric=mean(held_out.clean, units=units),
             corrupt_metric=mean(held_out.empty, units=units),
-            random_circuit_faithfulness=controls[0].faithfulness,
+            random_circuit_faithfulness=next((one.faithfulness for one in controls if one.kind == "connected"), UNKNOWN),
             controls=controls,
             roles=roles,
             curve=curve,

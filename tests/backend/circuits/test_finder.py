@@ -145,6 +145,18 @@ def test_options_that_do_not_exist_name_the_nearest(options: dict[str, Any], say
     assert says in caught.value.remedy
 
 
+def test_the_whole_graph_is_a_circuit_without_controls_and_with_a_doubt() -> None:
+    finder = CircuitFinder(handmade(), target=0.95)
+    parts = in_parts(induction_pairs(30))
+    graph = Graph.of(finder.model.engine.anatomy)
+    circuit = finder.judge("induction", graph.valid.copy(), np.ones(graph.valid.shape), parts)
+    assert circuit.controls == []
+    assert np.isnan(circuit.random_circuit_faithfulness.value)
+    assert not circuit.trustworthy
+    assert "100% of all edges" in circuit.summary()
+    assert circuit.as_dictionary()["randomCircuitFaithfulness"]["value"] is None
+
+
 def test_patching_finds_both_heads_necessary_and_sufficient(found: Circuit) -> None:
     results = ActivationPatcher(found.model).test_causal_relationship(found)
     effects = {str(effect.site): effect for effect in results}
