@@ -7,6 +7,8 @@ end tokens      `generation_config.json` and `config.json` name ids (one or a li
 special tokens  `tokenizer_config.json`; where that has no `added_tokens_decoder`, `special_tokens_map.json` goes before it,
                 and otherwise fills what it leaves out
 chat template   `chat_template.jinja`, else that in `tokenizer_config.json`, else `chat_template.json`
+
+A model that reads images too (Gemma 3) has its language model's settings under `text_config`, and its weights under a prefix.
 """
 
 from __future__ import annotations
@@ -19,6 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from neuroscope.errors import ModelLoadError
+
+#: Architectures of several parts, each with that of its language model.
+TEXT_PARTS = {"gemma3": "gemma3_text"}
+
+#: Where the language model's weights stand in such a checkpoint, by the versions that wrote it, and their names in one alone.
+TEXT_PREFIXES = {
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+    "model.language_model.": "model.",
+}
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -42,6 +54,23 @@ class ModelFolder:
     @cached_property
     def config(self) -> dict[str, Any]:
         return self._json("config.json")
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether the language model is one part of several."""
+        return self.config.get("model_type") in TEXT_PARTS
+
+    @cached_property
+    def text_config(self) -> dict[str, Any]:
+        """The language model's configuration: `config.json` itself, or its part for text."""
+        if not self.has_parts:
+            return self.config
+        inner = self.config.get("text_config")
+        if not isinstance(inner, dict):
+            raise ModelLoadError(f"{self.path / 'config.json'} has no text_config.", remedy="Download or copy it again.")
+        outer = ("quantization", "quantization_config", "tie_word_embeddings")
+        shared = {name: self.config[name] for name in outer if name in self.config}
+        return {**shared, **inner, "model_type": TEXT_PARTS[self.config["model_type"]]}
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
@@ -99,6 +128,18 @@ class ModelFolder:
         if not isinstance(found, dict):
             raise ModelLoadError(f"{file} is no JSON object.", remedy="Download or copy it again.")
         return found
+
+
+def text_name(name: str) -> str | None:
+    """A weight's name in the language model alone, from that in a model of several parts; None for the other parts' weights.
+
+    >>> text_name("language_model.model.norm.weight"), text_name("vision_tower.post_layernorm.weight")
+    ('model.norm.weight', None)
+    """
+    for prefix, own in TEXT_PREFIXES.items():
+        if name.startswith(prefix):
+            return own + name.removeprefix(prefix)
+    return name if name.startswith("lm_head.") else None
 
 
 def _special(source: Mapping[str, Any]) -> dict[str, str]:

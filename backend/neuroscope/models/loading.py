@@ -17,7 +17,7 @@ from neuroscope import events
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError, did_you_mean
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.engines.protocol import Engine
-from neuroscope.models.folder import ModelFolder
+from neuroscope.models.folder import TEXT_PARTS, ModelFolder
 from neuroscope.models.resolve import ModelSource, not_found
 from neuroscope.models.resolve_files import INDEX, SINGLE, pickled_files, safetensors_files
 from neuroscope.models.tokenizers import complete
@@ -25,11 +25,15 @@ from neuroscope.models.tokenizers import complete
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's folder, its configuration as written there, and the files of its weights."""
+    """A model's folder, its configuration as written there, and the files of its weights.
+
+    part: whether `config` is the language model's part of a model of several parts, whose weights the files hold too.
+    """
 
     folder: Path
     config: dict[str, Any]
     weights: list[Path]
+    part: bool = False
 
 
 class Loader(Protocol):
@@ -66,7 +70,10 @@ def load(
         raise ArgumentError(f"There is no type {dtype!r}.", remedy=did_you_mean(dtype, loader.dtypes, listing="Types"))
     folder = _folder(source, revision)
     files = ModelFolder(folder)
-    checkpoint = Checkpoint(folder, _config(files, loader.architectures), _weight_files(folder, allow_pickle))
+    config = _config(files, loader.architectures)
+    checkpoint = Checkpoint(folder, config, _weight_files(folder, allow_pickle), files.has_parts)
+    if checkpoint.part:
+        events.notice(f"{source.name} has parts for more than text; its language model runs here.")
     with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
         tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
@@ -100,7 +107,7 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
 def _config(files: ModelFolder, architectures: Collection[str]) -> dict[str, Any]:
     folder = files.path
     try:
-        kind = files.config["model_type"]
+        kind = files.text_config["model_type"]
     except KeyError as error:
         raise ModelLoadError(
             f"{folder / 'config.json'} is no model configuration: it has no model_type.", remedy="Save the model again."
@@ -108,9 +115,9 @@ def _config(files: ModelFolder, architectures: Collection[str]) -> dict[str, Any
     if kind not in architectures:
         raise UnsupportedArchitectureError(
             f"{folder.name} is of the architecture {kind!r}, which no anatomy describes.",
-            remedy=f"Supported: {', '.join(sorted(architectures))}.",
+            remedy=f"Supported: {', '.join(sorted({*architectures, *TEXT_PARTS}))}.",
         )
-    return files.config
+    return files.text_config
 
 
 def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:

@@ -12,7 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, UnsupportedArchitectureError, first_line
+from neuroscope.errors import (
+    ArgumentError,
+    MissingExtraError,
+    ModelLoadError,
+    ModelNotFoundError,
+    UnsupportedArchitectureError,
+    first_line,
+)
 from neuroscope.models import aliases
 from neuroscope.models.cache import cache_folder, file_hash, stored
 from neuroscope.models.catalogue import catalogue
@@ -219,3 +226,11 @@ def test_smollm2_loads_from_its_package_offline(monkeypatch: pytest.MonkeyPatch)
 def test_an_error_that_says_nothing_is_told_by_its_name() -> None:
     assert first_line(NotImplementedError()) == "NotImplementedError"
     assert first_line(ValueError("one\ntwo")) == "one"
+
+
+def test_weights_whose_method_is_a_package_that_is_not_there_are_told(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MissingExtraError, match="needs a package that is not installed"):
+        TransformerModel.from_hugging_face(str(folder))

@@ -21,6 +21,20 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 _Config = dict[str, Any]
 
+#: What a configuration of Gemma 3 means where it is silent, as transformers has it; mlx-lm has another model's sizes.
+_GEMMA3: _Config = {
+    "vocab_size": 262_208,
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 26,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 131_072,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+}
+
 
 def translated(config: _Config, family: Family) -> _Config:
     """The configuration with the names and places that mlx-lm looks for added.
@@ -30,6 +44,8 @@ def translated(config: _Config, family: Family) -> _Config:
     found = dict(config)
     if found["model_type"] == "gpt2":
         _standard_names(found)
+    if found["model_type"] == "gemma3_text":
+        found = {**_GEMMA3, **found}
     found.setdefault("num_key_value_heads", None)
     found["num_key_value_heads"] = found["num_key_value_heads"] or found["num_attention_heads"]
     found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]

@@ -24,6 +24,7 @@ from neuroscope.models.engines.mlx_engine import MlxEngine
 from neuroscope.models.engines.mlx_families import ACTIVATIONS, FAMILIES, Family, get_module
 from neuroscope.models.engines.mlx_library import models_module
 from neuroscope.models.engines.mlx_saving import Origin
+from neuroscope.models.folder import text_name
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
 from neuroscope.models.resolve_files import INDEX, SINGLE
 from neuroscope.models.tokenizers import load_tokenizer
@@ -45,7 +46,7 @@ class MlxLoader:
         family = FAMILIES[checkpoint.config["model_type"]]
         config = translated(checkpoint.config, family)
         with mx.stream(device_of(device)):
-            weights = _read(checkpoint)
+            weights = _of_text(_read(checkpoint)) if checkpoint.part else _read(checkpoint)
             model = _model(config, family, weights, checkpoint.folder)
             model.set_dtype(getattr(mx, dtype))
             if family.moe and device_of(device) == mx.Device(mx.cpu):
@@ -55,7 +56,11 @@ class MlxLoader:
         files = [folder / "config.json", *folder.glob("generation_config.json")]
         if checkpoint.weights != [folder / SINGLE]:
             files.append(folder / INDEX)
-        origin = Origin([*files, *checkpoint.weights], lambda arrays: _arranged(arrays, _empty(config, family, folder), config))
+
+        def translate(arrays: _Weights) -> _Weights:
+            return _arranged(_of_text(arrays) if checkpoint.part else arrays, _empty(config, family, folder), config)
+
+        origin = Origin([*files, *checkpoint.weights], translate)
         return MlxEngine(model, config, family, device_of(device), origin)
 
 
@@ -89,6 +94,12 @@ def _read(checkpoint: Checkpoint) -> _Weights:
         assert isinstance(found, dict)
         weights.update(found)
     return weights
+
+
+def _of_text(weights: _Weights) -> _Weights:
+    """The language model's arrays of a model of several parts, under the names that they have in one alone."""
+    named = ((text_name(name), value) for name, value in weights.items())
+    return {name: value for name, value in named if name is not None}
 
 
 def _model(config: _Config, family: Family, weights: _Weights, folder: Path) -> nn.Module:

@@ -57,12 +57,16 @@ class TorchPrefix:
 
 
 class TorchEngine(Decoder[TorchTaps]):
-    """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode."""
+    """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode.
+
+    part: whether it was read out of a model of several parts; it is then saved as the language model that it is.
+    """
 
     name = "torch"
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, part: bool = False) -> None:
         super().__init__()
+        self._part = part
         self.model = model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -288,7 +292,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
         with self._lock:
-            self.model.save_pretrained(folder)
+            self.model.save_pretrained(folder, save_original_format=not self._part)
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should carry, from the memory that is free now."""

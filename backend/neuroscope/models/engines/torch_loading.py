@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from neuroscope import events
-from neuroscope.errors import ArgumentError, ModelLoadError, first_line
+from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
 from neuroscope.models.engines.threads import governor
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.engines.torch_families import FAMILIES
+from neuroscope.models.folder import TEXT_PREFIXES
 from neuroscope.models.loading import Checkpoint, damaged, unfilled
 
 #: What torch would use if nobody said otherwise.
@@ -43,7 +45,7 @@ class TorchLoader:
     def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         with _quietly():
-            engine = TorchEngine(_model(checkpoint, dtype, device))
+            engine = TorchEngine(_model(checkpoint, dtype, device), part=checkpoint.part)
         count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
         if count is not None and engine.device.type == "cpu":
             torch.set_num_threads(count)
@@ -55,6 +57,7 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
+            **(_part(folder) if checkpoint.part else {}),
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
@@ -62,6 +65,11 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         )
     except SafetensorError as error:
         raise damaged(folder, error) from error
+    except ImportError as error:  # quantised weights, whose method is a package of its own
+        raise MissingExtraError(
+            f"{folder} needs a package that is not installed: {first_line(error)}",
+            remedy="Install it, or take weights that are not quantised.",
+        ) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
@@ -71,6 +79,13 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
+
+
+def _part(folder: Path) -> dict[str, Any]:
+    """What makes transformers load the language model alone of a model of several parts."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    renamed = {f"^{re.escape(prefix)}": own for prefix, own in TEXT_PREFIXES.items()}
+    return {"config": config, "key_mapping": renamed}
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
