@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,7 +22,7 @@ from neuroscope.models.engines.protocol import (
     Step,
     TokenBatch,
 )
-from neuroscope.models.generation import TextStream, Written
+from neuroscope.models.generation import TextStream, Written, new_tokens
 from neuroscope.models.sites import Component, Site
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation
 from neuroscope.models.token_texts import TokenTexts
@@ -34,6 +35,9 @@ from neuroscope.vocabulary import public, python_only
 if TYPE_CHECKING:
     from neuroscope.models.verify import VerificationReport
     from neuroscope.results import Result
+
+#: Most tokens of a continuation whose length nobody names.
+_USUAL_TOKENS = 64
 
 
 @public
@@ -184,7 +188,7 @@ class TransformerModel:
         With the special tokens that the tokenizer puts before a text, once (`neuroscope.models.text`). Raises
         `ArgumentError` for a text without tokens.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         known = Texts(self._tokenizer)
         rows = [known.prompt(text) for text in texts]
         for text, row in zip(texts, rows, strict=True):
@@ -358,7 +362,7 @@ class TransformerModel:
     def generate(
         self,
         prompt: str,
-        max_tokens: int = 64,
+        max_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
@@ -367,18 +371,22 @@ class TransformerModel:
     ) -> str:
         """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it.
 
-        It ends at an end token too, as in `end_tokens`. Raises `InertHookError` for a hook that never fired.
+        It ends at an end token too, as in `end_tokens`, and after `max_tokens`: unless told, 64, or as many as the model's
+        context has room for. Raises `InertHookError` for a hook that never fired, `ArgumentError` where a prompt and the
+        tokens asked for exceed the context.
         """
         settings = GenerationSettings(
-            max_tokens=max_tokens,
+            max_tokens=_USUAL_TOKENS if max_tokens is None else max_tokens,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
             end_tokens=self.end_tokens,
         )
+        total = new_tokens(self.architecture.context, self.encode(prompt).positions, max_tokens, settings.max_tokens)
+        settings = replace(settings, max_tokens=total)
         parts: list[str] = []
-        with events.progress("generating", total=max_tokens, unit="tokens") as job:
+        with events.progress("generating", total=total, unit="tokens") as job:
             for piece in self.written(prompt, settings, task_type=task_type):
                 parts.append(piece.text)
                 job.advance()

@@ -15,10 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from neuroscope import events
 from neuroscope.errors import ArgumentError
+from neuroscope.models.token_texts import TokenTexts
 
 _QUOTED = 40  # characters of a prompt that an error quotes
 _PROBES = ("a", "0", ".", "\n")
+#: Marks behind which text goes on with a space, though names in programs and addresses go on without.
+_BEFORE_SPACE = ".,;:?!"
 
 
 class ChatText(str):
@@ -53,6 +57,7 @@ class Texts:
         self._tokenizer = tokenizer
         self._met: dict[tuple[bool, str], list[int]] = {}
         self._begin: list[int] | None = None
+        self._told = False
 
     def read(self, texts: Iterable[str]) -> None:
         """Tokenise many texts at once, which is several times faster than one by one."""
@@ -137,11 +142,23 @@ class Texts:
         return whole[len(before) :] if len(whole) > len(before) and whole[: len(before)] == before else None
 
     def _check_space(self, prompt: str, answer: str, found: list[int]) -> None:
-        """Raises `ArgumentError` for `Paris` behind `France is`, which would read `isParis`, where ` Paris` is a token too."""
-        if not (_cased(prompt[-1:]) and (_cased(answer[0]) or answer[0].isdigit())):
+        """Raises `ArgumentError` for `Paris` behind `France is`, which would read `isParis`, where ` Paris` is a token too.
+
+        Behind a mark, as in `Answer:`, the same is told once: there it may be meant.
+        """
+        after_word = _cased(prompt[-1:]) and (_cased(answer[0]) or answer[0].isdigit())
+        after_mark = prompt[-1:] in _BEFORE_SPACE and _cased(answer[0]) and not self._told
+        if not prompt or not (after_word or after_mark):
             return
         spaced = self._behind(prompt, f" {answer}")
-        if spaced is not None and len(spaced) == 1 and spaced != found:
+        if spaced is None or len(spaced) != 1 or spaced == found:
+            return
+        if after_mark:
+            self._told = True
+            events.notice(
+                f"The answer {answer!r} has no space before it; if {_end_of(prompt)!r} goes on with a space, write {f' {answer}'!r}."
+            )
+        else:
             raise ArgumentError(
                 f"The answer {answer!r} has no space before it, so that behind {_end_of(prompt)!r} it reads "
                 f"{prompt.split()[-1] + answer!r}.",
@@ -162,7 +179,8 @@ class Texts:
         )
 
     def _pieces(self, ids: Sequence[int]) -> list[str]:
-        return [str(self._tokenizer.decode([token])) for token in ids]
+        tokens = TokenTexts.of(self._tokenizer)
+        return [tokens.text(token) for token in ids]
 
 
 def decoded(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:

@@ -270,23 +270,25 @@ def _example(item: Mapping[str, Any], where: str) -> Example:
             f"{where}: there is no field {unknown[0]!r}.",
             remedy=did_you_mean(str(unknown[0]), [*_FIELDS, "units"], listing="Fields"),
         )
-    if not item.get("clean"):
+    if item.get("clean") in (None, ""):
         raise DatasetError(f"{where}: the field clean is missing.", remedy="Every example needs a prompt in `clean`.")
-    values = {name: item.get(name) or None for name in _FIELDS}
+    values = {name: None if item.get(name) == "" else item.get(name) for name in _FIELDS}
     wrong_kind = [name for name, value in values.items() if value is not None and not isinstance(value, str)]
     if wrong_kind:
         raise DatasetError(f"{where}: the field {wrong_kind[0]} must be text, not {values[wrong_kind[0]]!r}.")
-    given = item.get("meta") or {}
+    given = {} if item.get("meta") in (None, "") else item["meta"]
     if not isinstance(given, Mapping):
         raise DatasetError(f"{where}: the field meta must be an object, not {given!r}.")
     check_whole(item, where)
     meta = dict(given)
-    units = _units(item.get("units") or meta.pop("units", None) or (), where)
+    units = _units(meta.pop("units", None) if item.get("units") in (None, "", [], ()) else item["units"], where)
     return Example(**values, meta=meta, units=units)  # type: ignore[arg-type]
 
 
 def _units(given: Any, where: str) -> tuple[str, ...]:
     """Units from a list, or from text with a semicolon between two: "name:Mary; place:shop"."""
+    if given in (None, ""):
+        return ()
     found = given.split(";") if isinstance(given, str) else list(given) if isinstance(given, Sequence) else [given]
     for unit in found:
         kind, colon, value = unit.partition(":") if isinstance(unit, str) else ("", "", "")

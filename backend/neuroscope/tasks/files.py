@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import stat
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ Row = tuple[int, Any]
 
 #: Longest field of a CSV; the module's own limit is 131,072 characters.
 _LONGEST_FIELD = 1 << 30
+_FIELD_LIMIT = threading.Lock()
 
 
 def read_rows(file: Path) -> list[Row]:
@@ -94,11 +96,12 @@ def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _csv_rows(text: str, file: Path) -> list[Row]:
-    before = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        return list(_csv_records(text, file))
-    finally:
-        csv.field_size_limit(before)
+    with _FIELD_LIMIT:  # it belongs to the whole process
+        before = csv.field_size_limit(_LONGEST_FIELD)
+        try:
+            return _csv_records(text, file)
+        finally:
+            csv.field_size_limit(before)
 
 
 def _csv_records(text: str, file: Path) -> list[Row]:

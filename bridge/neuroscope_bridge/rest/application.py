@@ -37,6 +37,8 @@ _LOOK = 0.2
 
 #: OpenAI's default for completions.
 _COMPLETION_TOKENS = 16
+#: And of one with activations, which are many.
+_ACTIVATION_TOKENS = 100
 
 
 class Json(Response):
@@ -188,7 +190,8 @@ def _completions(app: FastAPI, server: Server) -> None:
             lambda model: _tokens(model, None, body.prompt),
             body,
             body.hooks,
-            max_tokens=body.max_tokens or _COMPLETION_TOKENS,
+            max_tokens=body.max_tokens,
+            usual=_COMPLETION_TOKENS,
             logprobs=body.logprobs,
             encoding=None,
         )
@@ -218,6 +221,7 @@ def _completions(app: FastAPI, server: Server) -> None:
             body,
             body.activation_hooks if body.hooks is None else body.hooks,
             max_tokens=body.max_tokens,
+            usual=_ACTIVATION_TOKENS,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             encoding=encoding,
         )

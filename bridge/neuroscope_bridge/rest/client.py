@@ -104,12 +104,11 @@ class LMStudioRESTClient:
 
     # --- generation ---------------------------------------------------------------------------------------------------------
 
-    def chat(self, messages: Any, max_tokens: int = 100, temperature: float = 0.0, seed: int | None = None) -> str:
-        """The model's reply as text."""
-        body = {"messages": plain(messages), "max_tokens": max_tokens, "temperature": temperature}
-        if seed is not None:
-            body["seed"] = seed
-        answer = self._json("POST", "/v1/chat/completions", self._with_model(body))
+    def chat(self, messages: Any, max_tokens: int | None = None, temperature: float = 0.0, seed: int | None = None) -> str:
+        """The model's reply as text: as long as the model's context has room for, and unless told at most 512 tokens."""
+        options = {"max_tokens": max_tokens, "temperature": temperature, "seed": _seed(seed)}
+        given = {name: value for name, value in options.items() if value is not None}
+        answer = self._json("POST", "/v1/chat/completions", self._with_model({"messages": plain(messages), **given}))
         return str(answer["choices"][0]["message"]["content"])
 
     def generate_with_activations(
@@ -117,7 +116,7 @@ class LMStudioRESTClient:
         messages: Any,
         hooks: Any = None,
         activation_hooks: Any = None,
-        max_tokens: int = 100,
+        max_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float | None = None,
         seed: int | None = None,
@@ -126,6 +125,7 @@ class LMStudioRESTClient:
     ) -> Any:
         """Generate, and answer what the hooks saw: a dictionary with `choices`, `usage`, `tokens` and `activations`.
 
+        Unless told, at most 100 tokens, or as many as the model's context has room for.
         `messages` is a list of role and content, or a plain text that goes on. `hooks` and `activation_hooks` name the same
         thing. Each entry of `activations` has `site`, `axes`, `shape` and `data`, an ActivationTensor. With `stream` the
         answer is an iterator of events, one for each token as it is made, with `text`, `token` and `activations`.
@@ -219,10 +219,12 @@ class LMStudioRESTClient:
                 if response.is_error:
                     response.read()
                     raise exchange.failure(response, body)
-                for line in response.iter_lines():
-                    event = exchange.event(line)
-                    if event is not None and "token" in event:
-                        yield event
+                lines = exchange.Lines()
+                for chunk in response.iter_bytes():
+                    for line in lines.take(chunk):
+                        event = exchange.event(line)
+                        if event is not None and "token" in event:
+                            yield event
         except httpx.TransportError as error:
             raise exchange.gone(self._url, error) from error
 
@@ -260,7 +262,7 @@ class AsyncLMStudioRESTClient:
         messages: Any,
         hooks: Any = None,
         activation_hooks: Any = None,
-        max_tokens: int = 100,
+        max_tokens: int | None = None,
         temperature: float = 0.0,
         top_p: float | None = None,
         seed: int | None = None,
@@ -318,10 +320,12 @@ class AsyncLMStudioRESTClient:
                 if response.is_error:
                     await response.aread()
                     raise exchange.failure(response, body)
-                async for line in response.aiter_lines():
-                    event = exchange.event(line)
-                    if event is not None and "token" in event:
-                        yield event
+                lines = exchange.Lines()
+                async for chunk in response.aiter_bytes():
+                    for line in lines.take(chunk):
+                        event = exchange.event(line)
+                        if event is not None and "token" in event:
+                            yield event
         except httpx.TransportError as error:
             raise exchange.gone(self._url, error) from error
 

@@ -65,6 +65,18 @@ def result(document: dict[str, Any]) -> GenerationResult:
     return GenerationResult(document)
 
 
+class Lines:
+    """A stream's bytes as lines, which end at line feeds alone: a model's text may hold every other line end (U+2028, U+0085 …)."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def take(self, chunk: bytes) -> list[str]:
+        """The lines that are whole with these bytes."""
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        return [line.rstrip(b"\r").decode() for line in whole]
+
+
 def event(line: str) -> GenerationResult | None:
     """One line of a stream: an event, or None for what is none. Raises the error that a server sent instead."""
     if not line.startswith("data: ") or line == "data: [DONE]":

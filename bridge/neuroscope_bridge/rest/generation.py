@@ -12,6 +12,7 @@ import numpy as np
 
 from neuroscope.errors import ArgumentError
 from neuroscope.models.engines.protocol import GenerationSettings, Step, TokenBatch
+from neuroscope.models.generation import new_tokens
 from neuroscope.models.sites import Site
 from neuroscope.models.text import prompt_ids
 from neuroscope.models.token_texts import TokenTexts
@@ -81,6 +82,7 @@ def ask(
     ids: Sequence[int],
     *,
     max_tokens: int | None,
+    usual: int,
     temperature: float,
     top_p: float,
     seed: int | None,
@@ -90,19 +92,9 @@ def ask(
     """Checked settings for a prompt of these tokens; `ArgumentError` for what cannot be."""
     if not ids:
         raise ArgumentError("The prompt has no tokens.", remedy="Give at least one token.")
-    context = model.architecture.context
-    room = context - len(ids) if context else USUAL_TOKENS
-    if context and room < 1:
-        raise ArgumentError(
-            f"The prompt's {len(ids)} tokens fill the model's context of {context}.", remedy="Shorten the prompt."
-        )
-    if context and max_tokens is not None and max_tokens > room:
-        raise ArgumentError(
-            f"{len(ids)} prompt tokens and {max_tokens} new ones exceed the model's context of {context}.",
-            remedy=f"Ask for at most {room} new tokens.",
-        )
+    max_tokens = new_tokens(model.architecture.context, len(ids), max_tokens, usual)
     settings = GenerationSettings(
-        max_tokens=min(USUAL_TOKENS, room) if max_tokens is None else max_tokens,
+        max_tokens=max_tokens,
         temperature=0.0 if temperature < _GREEDY_BELOW else temperature,
         top_p=top_p,
         seed=_drawn(seed),

@@ -14,7 +14,7 @@ from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
 from neuroscope_bridge.rest.capture import check_size
 from neuroscope_bridge.rest.encoding import dumps
-from neuroscope_bridge.rest.generation import Ask, Piece, ask, pieces
+from neuroscope_bridge.rest.generation import USUAL_TOKENS, Ask, Piece, ask, pieces
 from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan
 from neuroscope_bridge.rest.shelf import Pull, Shelf, Worker
 from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
@@ -58,10 +58,14 @@ class Server:
         hooks: Sequence[str | schemas.HookSpec] | None,
         *,
         max_tokens: int | None,
+        usual: int = USUAL_TOKENS,
         logprobs: int | None,
         encoding: str | None,
     ) -> Job:
-        """Check everything. Nothing is generated for a request that cannot be answered."""
+        """Check everything. Nothing is generated for a request that cannot be answered.
+
+        usual: most tokens where the request does not say how many it wants.
+        """
         shelved = await self.shelf.find(name)
         specs = self.hooks.resolve(hooks)
 
@@ -71,6 +75,7 @@ class Server:
                 model,
                 tokens(model),
                 max_tokens=max_tokens,
+                usual=usual,
                 temperature=1.0 if request.temperature is None else request.temperature,
                 top_p=1.0 if request.top_p is None else request.top_p,
                 seed=request.seed,

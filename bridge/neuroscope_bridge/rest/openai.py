@@ -51,6 +51,7 @@ class Answer(ABC):
             "object": kind,
             "created": self.created,
             "model": self.model.name,
+            "ran": self.model.ran,
             "system_fingerprint": self.model.weights_hash[:16],
             "seed": self.asked.settings.seed,
         }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from neuroscope import events
 from neuroscope.errors import ArgumentError
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation, plain_ids, prompt_ids
 from neuroscope.models.token_texts import TokenTexts
@@ -134,3 +135,31 @@ def test_many_texts_are_read_at_once_as_one_by_one(make: Any) -> None:
     texts, many = [PROMPT, "<s>The", " Paris", "é🙂"], Texts(tokenizer)
     many.read(texts)
     assert [many.prompt(text) for text in texts] == [prompt_ids(tokenizer, text) for text in texts]
+
+
+def test_behind_a_mark_an_answer_without_its_space_is_told_once(make: Any) -> None:
+    told: list[str] = []
+    with events.listen(lambda event: told.append(event.message) if isinstance(event, events.Notice) else None):
+        for prompt in ("France is:", "The capital, so", "Italy is."):
+            texts = Texts(make())
+            meant = texts.answer_token("The capital of France is", " Paris")
+            told.clear()
+            if prompt[-1] == "o":
+                texts.answer_token(prompt, " Paris")
+                assert not told
+            else:
+                assert texts.answer_token(prompt, " Paris") == meant
+                assert not told
+                assert texts.answer_token(prompt, "Paris") != meant
+                texts.answer_token(prompt, "Rome")
+                assert len(told) == 1
+                assert "write ' Paris'" in told[0]
+        told.clear()
+        Texts(make()).answer_token("France is (", "Paris")  # so it is written
+        assert not told
+
+
+def test_the_tokens_of_an_answer_are_shown_with_their_spaces(make: Any) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        Texts(make()).answer_token("The capital of France is", " Paris and")
+    assert "[' Paris', ' and']" in str(caught.value)

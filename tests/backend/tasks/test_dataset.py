@@ -29,6 +29,9 @@ class Words:
     def decode(self, ids: list[int]) -> str:
         return " ".join(map(str, ids))
 
+    def convert_ids_to_tokens(self, id_: int) -> None:
+        """None: it keeps no vocabulary."""
+
 
 def model(tokenizer: Any) -> Any:
     return SimpleNamespace(tokenizer=tokenizer, name="a model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,11 @@ def test_long_fields_arrive(tmp_path: Path) -> None:
         ("a.jsonl", '{"clean": "a", "meta": {"k": "1", "k": "2"}}', "line 1: the field 'k' stands there twice"),
         ("a.jsonl", '{"clean": "a", "meta": 5}', "meta must be an object"),
         ("a.jsonl", '{"clean": "a", "meta": [1, 2]}', "meta must be an object"),
+        ("a.jsonl", '{"clean": "a", "meta": []}', "meta must be an object"),
+        ("a.jsonl", '{"clean": "a", "answer": 0}', "the field answer must be text, not 0"),
+        ("a.jsonl", '{"clean": "a", "wrong": false}', "the field wrong must be text, not False"),
+        ("a.jsonl", '{"clean": 0}', "the field clean must be text, not 0"),
+        ("a.jsonl", '{"clean": "a", "units": 0}', "0 is no unit"),
         ("a.jsonl", '{"clean": "\\ud83d"}', "half a surrogate pair"),
         ("a.jsonl", '{"clean": "a", "meta": {"k": "\\ud83d"}}', "half a surrogate pair"),
         ("a.jsonl", "[" * 100_000, "nested too deeply"),
@@ -89,3 +95,18 @@ def test_one_pair_of_ones_own_is_a_dataset() -> None:
     assert list(Dataset([pair]).for_model(tiny.model())) == [pair]
     with pytest.raises(DatasetError, match="Only 0 of 1"):
         Dataset([Example("w5 w6", "w5", "w8", "w9")]).for_model(tiny.model())
+
+
+def test_fields_that_are_empty_are_left_out(tmp_path: Path) -> None:
+    rows = [
+        {"clean": "a", "answer": "", "meta": None, "units": []},
+        {"clean": "a", "units": [], "meta": {"units": "name:Mary"}},
+    ]
+    first, second = Dataset.from_file(write(tmp_path, "own.jsonl", "\n".join(map(json.dumps, rows))))
+    assert (first.answer, first.meta, first.units, second.units) == (None, {}, (), ("name:Mary",))
+
+
+def test_long_fields_arrive_in_every_thread(tmp_path: Path) -> None:
+    path = write(tmp_path, "own.csv", f"clean\n{'x' * 200_000}\n" * 1 + f"{'y' * 200_000}\n" * 9)
+    with ThreadPoolExecutor(8) as threads:
+        assert {len(dataset) for dataset in threads.map(Dataset.from_file, [path] * 64)} == {10}

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 import neuroscope
 from neuroscope import events
 from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
+from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.rest.client import AsyncLMStudioRESTClient, LMStudioRESTClient
-from neuroscope_bridge.rest.exchange import circuit_analysis_hooks
+from neuroscope_bridge.rest.door import HttpDoor
+from neuroscope_bridge.rest.exchange import Lines, circuit_analysis_hooks
+from neuroscope_bridge.rest.jobs import HttpOptions
 from neuroscope_bridge.rest.substitute import served_by
 from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
 from neuroscope_dsl.workspace import Workspace
+from tests import machines
 
 MESSAGES = [{"role": "user", "content": "w5 w6 w7"}]
 
@@ -75,6 +81,48 @@ def test_a_stream_iterates_events(client: LMStudioRESTClient) -> None:
     assert found[0]["activations"]["1.residual"]["data"].shape == (4, 32)
     whole = client.generate_with_activations(MESSAGES, max_tokens=5)
     assert "".join(event["text"] for event in found) == whole["choices"][0]["message"]["content"]
+
+
+def test_a_streams_text_may_hold_every_line_end(tmp_path: Path) -> None:
+    tokenizer = machines.byte_level()
+    written = ["ĠParis", *(byte for odd in "\u2028\x85\x0b\x1e" for byte in _bytes(odd)), "Ġso"]
+    after = dict(zip(written, [*written[1:], "</s>"], strict=True))
+    table = {tokenizer.convert_tokens_to_ids(one): tokenizer.convert_tokens_to_ids(next_) for one, next_ in after.items()}
+    folder = machines.machine(tmp_path / "m", tokenizer, table)
+    host = Host(HostOptions("machine", [f"machine={folder}"]))
+    door = HttpDoor(host, "127.0.0.1:0", HttpOptions())
+    url = door.open()
+    door.start()
+    try:
+        expected = "\u2028\x85\x0b\x1e so"
+        prompt = "The capital of France is Paris"
+        assert machines.load(folder, "torch").generate(prompt) == expected
+        streamed = list(LMStudioRESTClient(url).generate_with_activations(prompt, hooks=[], stream=True))
+        assert "".join(event["text"] for event in streamed) == expected
+
+        async def asked() -> str:
+            async with AsyncLMStudioRESTClient(url) as client:
+                events = await client.generate_with_activations(prompt, hooks=[], stream=True)
+                return "".join([event["text"] async for event in events])
+
+        assert asyncio.run(asked()) == expected
+    finally:
+        door.close()
+        host.close()
+
+
+def _bytes(character: str) -> list[str]:
+    """The entries of a byte-level vocabulary that a character is made of."""
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(character)
+    return list(split[0][0])
+
+
+def test_lines_of_a_stream_end_at_line_feeds_wherever_it_is_cut() -> None:
+    text = 'data: {"a": "\u2028é"}\r\n\ndata: [DONE]\n'
+    for size in (1, 2, 3, 100):
+        lines, data = Lines(), text.encode()
+        found = [line for at in range(0, len(data), size) for line in lines.take(data[at : at + size])]
+        assert found == ['data: {"a": "\u2028é"}', "", "data: [DONE]"]
 
 
 def test_errors_say_what_the_server_said(client: LMStudioRESTClient) -> None:

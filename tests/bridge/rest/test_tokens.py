@@ -15,6 +15,7 @@ from neuroscope.errors import InertHookError
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope.models.model import TransformerModel
 from neuroscope_bridge.host import Host, HostOptions
+from neuroscope_bridge.rest.client import LMStudioRESTClient
 from neuroscope_bridge.rest.door import HttpDoor
 from neuroscope_bridge.rest.jobs import HttpOptions
 from tests import machines
@@ -84,6 +85,22 @@ def test_every_end_token_ends_an_answer(http: httpx.Client, direct: TransformerM
     ).json()
     assert chat["choices"][0]["message"]["content"] == " andé so on"
     assert chat["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/chat/completions/with_activations"])
+def test_near_the_end_of_the_context_an_answer_is_as_long_as_there_is_room(http: httpx.Client, path: str) -> None:
+    """ " The" goes on with nothing in particular, so that only the context of 64 ends it."""
+    prompt = " ".join(["The"] * 57)
+    asked = {"prompt": prompt} if path == "/v1/completions" else {"messages": [{"role": "user", "content": prompt}]}
+    answer = http.post(path, json={"temperature": 0, **asked})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["usage"] == {"prompt_tokens": 58, "completion_tokens": 6, "total_tokens": 64}
+    refused = http.post(path, json={"temperature": 0, "max_tokens": 7, **asked})
+    assert refused.status_code == 400
+    assert "at most 6 new tokens" in refused.text
+    client = LMStudioRESTClient(str(http.base_url))
+    assert client.generate_with_activations(prompt)["usage"]["completion_tokens"] == 6
+    assert client.chat(asked.get("messages", [{"role": "user", "content": prompt}])) is not None
 
 
 def test_prompts_are_the_same_tokens_by_every_door(http: httpx.Client, direct: TransformerModel) -> None:

@@ -36,6 +36,7 @@ from neuroscope.models.engines.protocol import (
 from neuroscope.models.engines.sampling import choose
 from neuroscope.models.engines.spans import Span, left_padded
 from neuroscope.models.engines.taps import Taps
+from neuroscope.models.generation import new_tokens
 from neuroscope.models.sites import Component, Site
 from neuroscope.models.weights import WeightSite, WeightView
 
@@ -143,12 +144,7 @@ class Decoder(ABC, Generic[SomeTaps]):
         """Tokens one by one with a key-value cache. Rows that met an end token go on as -1. Edits run at every step."""
         if batch.padded and not bool(batch.real[:, -1].all()):
             raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")
-        if self.anatomy.context and batch.positions + settings.max_tokens > self.anatomy.context:
-            raise ArgumentError(
-                f"{batch.positions} prompt tokens and {settings.max_tokens} new ones exceed "
-                f"the model's context of {self.anatomy.context}.",
-                remedy=f"Ask for at most {max(self.anatomy.context - batch.positions, 0)} new tokens.",
-            )
+        new_tokens(self.anatomy.context, batch.positions, settings.max_tokens, settings.max_tokens)
         random = np.random.default_rng(settings.seed)
         cache = self._new_cache()
         done = np.zeros(batch.rows, dtype=np.bool_)

@@ -11,6 +11,7 @@ experiments need on them, and numpy is the common ground for results.
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -203,6 +204,13 @@ class GenerationSettings:
     end_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in ("max_tokens", "seed"):
+            if not isinstance(getattr(self, name), numbers.Integral):
+                raise ArgumentError(f"{name} must be a whole number, not {getattr(self, name)!r}.")
+        for name in ("temperature", "top_p"):
+            if not isinstance(getattr(self, name), numbers.Real):
+                raise ArgumentError(f"{name} must be a number, not {getattr(self, name)!r}.")
+            object.__setattr__(self, name, float(getattr(self, name)))  # scripts have fractions
         if self.max_tokens < 1:
             raise ArgumentError(f"max_tokens must be at least 1, not {self.max_tokens}.")
         if not 0 <= self.temperature < float("inf"):
