@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sized
 from fractions import Fraction
 from typing import Any
 
 from neuroscope.naming import camel_case
+from neuroscope.vocabulary import public
 
 
+@public
 @dataclasses.dataclass(frozen=True)
 class Provenance:
     """What is needed to repeat a result.
@@ -40,6 +42,11 @@ class Provenance:
     def title(self) -> str:
         """What ran, and for what."""
         return titled(self.model, self.asked_for)
+
+    def print_string(self) -> str:
+        """What ran, how, and on what."""
+        where = ", ".join(part for part in (self.engine, self.dtype, self.device, f"seed {self.seed}") if part)
+        return f"a Provenance({self.title}, {where})"
 
 
 def titled(ran: str, asked_for: str | None) -> str:
@@ -100,16 +107,16 @@ class Result:
 _DEEPEST = 100
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, printed: Callable[[Any], str] = str) -> Any:
     """`value` as JSON-able data: results become dictionaries, arrays nested lists, NaN and infinities None.
 
-    An object that offers no plain form becomes its printed form. So does a container that holds itself, or lies very deep.
-    Half a surrogate pair, which no encoding can write, becomes U+FFFD.
+    Whatever can be counted through becomes a list. An object that offers no plain form becomes what `printed` says of it. So does
+    a container that holds itself, or lies very deep. Half a surrogate pair, which no encoding can write, becomes U+FFFD.
     """
-    return _plain(value, ())
+    return _plain(value, printed, ())
 
 
-def _plain(value: Any, within: tuple[int, ...]) -> Any:
+def _plain(value: Any, printed: Callable[[Any], str], within: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, str):
@@ -122,28 +129,28 @@ def _plain(value: Any, within: tuple[int, ...]) -> Any:
         return f"({'itself' if id(value) in within else 'nested too deeply'}: {type(value).__name__})"
     within = (*within, id(value))
     if hasattr(value, "as_dictionary"):
-        return _plain(value.as_dictionary(), within)
+        return _plain(value.as_dictionary(), printed, within)
     if isinstance(value, Mapping):
-        return _plain_mapping(value, within)
-    if isinstance(value, (list, tuple, set, frozenset, range)):
-        return [_plain(item, within) for item in value]
+        return _plain_mapping(value, printed, within)
     if hasattr(value, "tolist"):
-        return _plain(value.tolist(), within)
+        return _plain(value.tolist(), printed, within)
+    if isinstance(value, Sized) and isinstance(value, Iterable):
+        return [_plain(item, printed, within) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {camel_case(f.name): _plain(getattr(value, f.name), within) for f in dataclasses.fields(value)}
-    return _whole(str(value))
+        return {camel_case(f.name): _plain(getattr(value, f.name), printed, within) for f in dataclasses.fields(value)}
+    return _whole(printed(value))
 
 
-def _plain_mapping(value: Mapping[Any, Any], within: tuple[int, ...]) -> dict[str, Any]:
+def _plain_mapping(value: Mapping[Any, Any], printed: Callable[[Any], str], within: tuple[int, ...]) -> dict[str, Any]:
     """Keys as text; two that are the same text (1 and '1') are told apart by a number."""
     found: dict[str, Any] = {}
     for key, item in value.items():
-        name = text = _whole(str(key))
+        name = text = _whole(str(key) if isinstance(key, (str, int, float)) else printed(key))
         number = 1
         while name in found:
             number += 1
             name = f"{text} ({number})"
-        found[name] = _plain(item, within)
+        found[name] = _plain(item, printed, within)
     return found
 
 

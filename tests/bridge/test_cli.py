@@ -304,6 +304,28 @@ def test_pages_of_results_wherever_they_lie(tmp_path: Path, model: Path) -> None
     assert "0.residual" in (pages / "cache.html").read_text()
 
 
+def test_results_are_written_whatever_collection_or_object_holds_them(tmp_path: Path, model: Path) -> None:
+    out, pages = tmp_path / "out.json", tmp_path / "pages"
+    text = (
+        f"m := TransformerModel fromHuggingFace: '{model}'.\nread := [:t | m analyze: #logitLens on: t].\n"
+        "set := Set new. set add: (read value: 'w5 w6'); add: 3.\n"
+        "bag := Bag new. bag add: (read value: 'w7 w8').\n"
+        "pair := #first -> (read value: 'w9 w10'). span := (1 to: 3). place := 3 @ 4. bytes := #[1 2].\n"
+        "Object subclass: #Holder instanceVariableNames: 'kept none' classVariableNames: '' package: 'P'.\n\n"
+        "Holder >> keep: anObject\n    kept := anObject\n\n"
+        "holder := Holder new. holder keep: (read value: 'w11 w12'). block := [:x | x]. read := m := nil. 1"
+    )
+    done = neuroscope("run", "--json", str(out), "--figures", str(pages), script(tmp_path, text))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())["variables"]
+    assert (found["set"][0]["text"], found["set"][1]) == ("w5 w6", 3)
+    assert found["bag"][0]["text"] == "w7 w8"
+    assert (found["pair"]["key"], found["pair"]["value"]["text"]) == ("first", "w9 w10")
+    assert (found["holder"]["class"], found["holder"]["kept"]["text"], found["holder"]["none"]) == ("Holder", "w11 w12", None)
+    assert (found["span"], found["bytes"], found["place"], found["block"]) == ([1, 2, 3], [1, 2], "(3@4)", "[:x | x]")
+    assert {path.stem for path in pages.iterdir()} == {"set-1", "bag-1", "pair-value", "holder-kept"}
+
+
 def test_arrays_that_hold_themselves_and_broken_characters_are_written(tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     text = "a := Array new: 2. a at: 1 put: a; at: 2 put: 5.\nbroken := String with: (Character value: 16rD800). 1"
@@ -327,6 +349,11 @@ def test_a_stand_in_is_named_with_what_was_asked_for(tmp_path: Path, model: Path
 
 
 def test_a_server_needs_one_door(tmp_path: Path) -> None:
-    done = neuroscope("serve", "--zmq", "off", "--http", "off")
+    for off in ("off", "Off"):
+        done = neuroscope("serve", "--zmq", off, "--http", off)
+        assert done.returncode == 1
+        assert "nothing is served" in done.stderr
+    done = neuroscope("serve", "--zmq", "none", "--http", "off")
     assert done.returncode == 1
-    assert "nothing is served" in done.stderr
+    assert "'none' is no address" in done.stderr
+    assert "or off" in done.stderr

@@ -100,7 +100,7 @@ def divided_pairs(model: TransformerModel, on: Any, task: str, n: int, seed: int
     if dataset.generates:
         sizes = [_TESTED, n]
     else:
-        fitted = _fitted(model, dataset, len(dataset))
+        fitted = dataset.for_model(model)
         if len(fitted) <= FEWEST_PAIRS:
             complaint = (
                 f"{len(fitted)} pairs are too few to test an effect on {FEWEST_PAIRS} and to look at it on others, "
@@ -119,7 +119,7 @@ def pairs_of(model: TransformerModel, on: Any, task: str, n: int) -> Dataset:
     Raises `ArgumentError` for what makes no pairs and `DatasetError` when fewer than two fit the model.
     """
     dataset = _source(model, on, task, n)
-    return swapped(model, text_of(model, on, on)) if dataset is None else _fitted(model, dataset, n)
+    return swapped(model, text_of(model, on, on)) if dataset is None else dataset.for_model(model, n)
 
 
 def _source(model: TransformerModel, on: Any, task: str, n: int) -> Dataset | None:
@@ -140,14 +140,6 @@ def _source(model: TransformerModel, on: Any, task: str, n: int) -> Dataset | No
         f"This analysis works on a prompt, a task, a Dataset or examples, not {_named(on)}.",
         remedy="on: 'The capital of France is', on: #capitalOfCountry, or on: (Dataset fromFile: 'mine.jsonl')",
     )
-
-
-def _fitted(model: TransformerModel, dataset: Dataset, n: int) -> Dataset:
-    if len(dataset) > 1:
-        return dataset.for_model(model, n)
-    # A dataset wants two examples; one pair is enough to look at.
-    example = dataset[0]
-    return Dataset(list(Dataset([example, example], name=dataset.name).for_model(model))[:1], name=dataset.name)
 
 
 def _of_name(text: str, n: int) -> Dataset | None:
@@ -192,7 +184,7 @@ def swapped(model: TransformerModel, prompt: str) -> Dataset:
             f"Whatever stands in its place, {model.title} continues {prompt!r} with {answer!r}, so there is nothing to trace.",
             remedy="Give the pair yourself: an Example with clean, corrupt, answer and wrong.",
         )
-    return _fitted(model, Dataset(examples[:_MOST_SWAPS], name=f"{prompt!r} with another word"), _MOST_SWAPS)
+    return Dataset(examples[:_MOST_SWAPS], name=f"{prompt!r} with another word").for_model(model)
 
 
 def _others(prompt: str) -> Iterator[str]:

@@ -74,7 +74,8 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
     for number, example in enumerate(examples):
         if example.corrupt is None:
             raise DatasetError(
-                f"Example {number} has no corrupt prompt: {example.clean!r}.", remedy="Circuit work needs pairs."
+                f"Example {number} has no corrupt prompt: {example.clean!r}.",
+                remedy="Give each a prompt of the same length for which the answer no longer holds, as `corrupt`.",
             )
         clean, corrupt = _ids(model, example.clean), _ids(model, example.corrupt)
         if len(clean) != len(corrupt):

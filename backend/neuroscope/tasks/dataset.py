@@ -158,7 +158,8 @@ class Dataset:
         """The examples that the model's tokenizer can express: answers of one token, pairs of equal length.
 
         A task's dataset makes more until there are `n` (by default as many as it has); what is dropped is told.
-        Raises `DatasetError` when fewer than two of a task's, or none of your own, fit, quoting one that does not and why.
+        Raises `DatasetError` when fewer than two of a task's, or none of your own, fit, quoting one that does not and why; where
+        one was asked for, one is enough.
         """
         return self.for_models([model], n)
 
@@ -182,7 +183,7 @@ class Dataset:
             offered = len(self._examples)
             kept = [example for example in self._examples if fits(example)][:wanted]
         names = " and ".join(model.name for model in models)
-        if len(kept) < (1 if self._generator is None else 2):
+        if len(kept) < (1 if self._generator is None else max(1, min(2, wanted))):
             reason = f" {complaints[0]}" if complaints else ""
             raise DatasetError(
                 f"Only {len(kept)} of {offered} examples of {self.name} fit the tokenizer of {names}.{reason}",

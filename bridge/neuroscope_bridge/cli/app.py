@@ -322,9 +322,9 @@ def serve(
     options = HostOptions(model, alias or [], embedded, engine, seed, limits)
     serve_until_stopped(
         ServeOptions(
-            zmq=None if zmq == "off" else zmq,
+            zmq=None if zmq.casefold() == "off" else zmq,
             keys=keys,
-            http=None if http == "off" else http,
+            http=None if http.casefold() == "off" else http,
             token=token_from(token_file),
             origins=cors or [],
             answer=max_answer << 20,

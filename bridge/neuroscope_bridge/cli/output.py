@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from neuroscope import settings, vocabulary
 from neuroscope.errors import NeuroScopeError, first_line
 from neuroscope.results import plain
 from neuroscope_dsl.errors import SmalltalkError
+from neuroscope_dsl.runtime.values import Association, SmalltalkObject
 from neuroscope_dsl.workspace import Workspace
 
 #: Collections within collections in which results are still looked for.
@@ -52,7 +53,7 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
     models = [value for value in variables.values() if isinstance(value, TransformerModel)]
     document = {
         **({} if failed is None else {"failed": plain(failed)}),
-        "variables": {name: plain(value) for name, value in variables.items()},
+        "variables": {name: plain(value, _printed(workspace)) for name, value in variables.items()},
         "model": plain(models[-1]) if models else None,
         "seed": settings.seed(),
         "versions": versions(),
@@ -66,6 +67,18 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _printed(workspace: Workspace) -> Callable[[Any], str]:
+    """What a script's own objects print of themselves, where their printing does not fail."""
+
+    def printed(value: Any) -> str:
+        try:
+            return workspace.print_string(value)
+        except SmalltalkError:
+            return f"({type(value).__name__})"
+
+    return printed
 
 
 def write_figures(workspace: Workspace, folder: Path, failed: Failure | None = None) -> None:
@@ -106,7 +119,17 @@ def _within(value: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
         yield from ((str(key), one) for key, one in value.items())
-    elif isinstance(value, (Sequence, set, frozenset)) and not isinstance(value, (str, bytes)):
+    elif _is_collection(value):
         yield from ((str(number), one) for number, one in enumerate(value, 1))
+    elif isinstance(value, (Association, SmalltalkObject)):
+        yield from value.as_dictionary().items()
     elif vocabulary.is_public(type(value)) or dataclasses.is_dataclass(type(value)):
         yield from getattr(value, "__dict__", {}).items()
+
+
+def _is_collection(value: Any) -> bool:
+    """Whether a value is there to hold others; arrays hold numbers alone, and the vocabulary's objects are looked into by name."""
+    counted = isinstance(value, Sized) and isinstance(value, Iterable)
+    return counted and not (
+        isinstance(value, (str, bytes, bytearray)) or hasattr(value, "tolist") or vocabulary.is_public(type(value))
+    )

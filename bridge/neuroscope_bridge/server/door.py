@@ -60,7 +60,11 @@ class ZmqDoor:
     """Serves a `Host` at a ZeroMQ address. `open` binds, `start` serves in threads of its own, `close` ends cleanly."""
 
     def __init__(self, host: Host, address: str, keys: Path | None = None) -> None:
-        """`keys` is a folder of `neuroscope keys`. `DeniedError` for an address beyond this machine without keys."""
+        """`keys` is a folder of `neuroscope keys`. `DeniedError` for an address beyond this machine without keys; `ArgumentError`
+        for what is no address.
+        """
+        if "://" not in address:
+            raise ArgumentError(f"{address!r} is no address.", remedy="Write tcp://HOST:PORT, ipc://PATH, or off.")
         if not is_loopback(address) and keys is None:
             raise DeniedError(
                 f"{address} can be reached from other machines, and nothing would protect it.",

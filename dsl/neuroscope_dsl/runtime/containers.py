@@ -50,6 +50,10 @@ def key_of(item: Any) -> Any:
         return (type(item).__name__, *map(key_of, item))
     if isinstance(item, (dict, set, bytearray)):
         return id(item)
+    try:
+        hash(item)
+    except TypeError:  # a result, which holds lists
+        return id(item)
     return item
 
 

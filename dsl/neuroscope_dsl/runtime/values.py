@@ -103,6 +103,10 @@ class Association:
     def __lt__(self, other: object) -> bool:
         return bool(self.key < other.key) if isinstance(other, Association) else NotImplemented
 
+    def as_dictionary(self) -> dict[str, Any]:
+        """For JSON."""
+        return {"key": self.key, "value": self.value}
+
 
 class Point:
     """`3 @ 4`."""
@@ -183,3 +187,8 @@ class SmalltalkObject:
 
     def __repr__(self) -> str:
         return f"<{self.smalltalk_class.name}>"
+
+    def as_dictionary(self) -> dict[str, Any]:
+        """For JSON: the class's name and the instance variables."""
+        names = self.smalltalk_class.all_instance_variables()
+        return {"class": self.smalltalk_class.name, **{name: getattr(self, f"_iv_{name}", None) for name in names}}

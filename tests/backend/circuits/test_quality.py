@@ -11,6 +11,7 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.quality import CircuitQualityAssurance, QualityReport
 from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope_dsl import SmalltalkError, Workspace
 from tests.backend.circuits.examples import handmade, induction_examples
 
 
@@ -74,3 +75,15 @@ def test_wrong_settings_are_refused() -> None:
         CircuitQualityAssurance().circuit = "ioi"  # type: ignore[assignment]
     with pytest.raises(ArgumentError, match="at least 4 items"):
         CircuitQualityAssurance(items=1)
+
+
+def test_scripts_name_the_circuit_when_they_make_one(circuit: Circuit) -> None:
+    workspace = Workspace()
+    workspace.bind("circuit", circuit)
+    for way in ("CircuitQualityAssurance circuit: circuit", "CircuitQualityAssurance new circuit: circuit"):
+        made = workspace.run(way)
+        assert isinstance(made, CircuitQualityAssurance), way
+        assert made.circuit is circuit
+    assert workspace.run("CircuitQualityAssurance circuit: circuit items: 12").items == 12
+    with pytest.raises(SmalltalkError, match="needs a Circuit"):
+        workspace.run("CircuitQualityAssurance circuit: 5")

@@ -95,6 +95,9 @@ def test_one_pair_of_ones_own_is_a_dataset() -> None:
     assert list(Dataset([pair]).for_model(tiny.model())) == [pair]
     with pytest.raises(DatasetError, match="Only 0 of 1"):
         Dataset([Example("w5 w6", "w5", "w8", "w9")]).for_model(tiny.model())
+    for own in ([Example("w5 w6", "w5", "w8", "w9")], {"clean": "w5 w6", "corrupt": "w5", "answer": "w8", "wrong": "w9"}):
+        with pytest.raises(DatasetError, match="Only 0 of 1"):
+            tiny.model().analyze("logit_attribution", own)
 
 
 def test_fields_that_are_empty_are_left_out(tmp_path: Path) -> None:

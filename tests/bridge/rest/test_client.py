@@ -11,18 +11,20 @@ import pytest
 from tokenizers import pre_tokenizers
 
 import neuroscope
-from neuroscope import events
+from neuroscope import events, settings
 from neuroscope.errors import ArgumentError
+from neuroscope.models import aliases
 from neuroscope.models.model import TransformerModel
 from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.rest.client import AsyncLMStudioRESTClient, LMStudioRESTClient
 from neuroscope_bridge.rest.door import HttpDoor
-from neuroscope_bridge.rest.exchange import Lines, circuit_analysis_hooks
+from neuroscope_bridge.rest.exchange import Lines, circuit_analysis_hooks, target
 from neuroscope_bridge.rest.jobs import HttpOptions
 from neuroscope_bridge.rest.substitute import served_by
 from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
 from neuroscope_dsl.workspace import Workspace
 from tests import machines
+from tests.bridge.rest.conftest import Serve
 
 MESSAGES = [{"role": "user", "content": "w5 w6 w7"}]
 
@@ -135,6 +137,47 @@ def test_errors_say_what_the_server_said(client: LMStudioRESTClient) -> None:
         client.load_model("/path/to/model")
     with pytest.raises(ServerGoneError, match="neuroscope serve"):
         LMStudioRESTClient("http://127.0.0.1:9").models()
+
+
+def test_the_seed_of_a_run_reaches_the_server(client: LMStudioRESTClient, url: str) -> None:
+    """By every way to generate; one that is given goes before it."""
+
+    def written(**seed: int) -> tuple[int, str, str]:
+        whole = client.generate_with_activations(MESSAGES, max_tokens=12, temperature=1.0, **seed)
+        stream = client.generate_with_activations(MESSAGES, max_tokens=12, temperature=1.0, stream=True, **seed)
+        chat = client.chat(MESSAGES, max_tokens=12, temperature=1.0, **seed)
+        text = whole["choices"][0]["message"]["content"]
+        assert "".join(event["text"] for event in stream) == text
+        return whole["seed"], text, chat
+
+    with settings.defaults(seed=7):
+        first, again, other = written(), written(), written(seed=8)
+        analysis = client.analyze("creative_writing", "w5 w6 w7")
+        assert analysis["result"]["provenance"]["seed"] == 7
+
+        async def asked() -> Any:
+            async with AsyncLMStudioRESTClient(url) as one:
+                return await one.generate_with_activations(MESSAGES, max_tokens=12, temperature=1.0)
+
+        assert asyncio.run(asked())["seed"] == 7
+    assert first == again
+    assert (first[0], other[0]) == (7, 8)
+    assert first[1] == first[2] != other[1] == other[2]
+
+
+def test_a_runs_aliases_hold_for_its_client(serve: Serve, chatty: Path, speechless: Path) -> None:
+    client = LMStudioRESTClient(serve())
+    with aliases.in_force([f"gpt2-medium={speechless}", "mine=gpt2-medium"]):
+        for name in ("gpt2-medium", "mine"):
+            loaded = client.load_model(name)
+            assert loaded["ran"] == str(speechless)
+    # The server's own alias is meant where the run gave none, and standard names are for the server to follow.
+    assert target("chatty", client.url) == "chatty"
+    assert target("gpt2", client.url) == "gpt2"
+    assert client.load_model("chatty")["ran"] == str(chatty)
+    with aliases.in_force(embedded=True):
+        assert target("gpt2-medium", client.url) == "bundled:gpt2-medium"
+        assert target("gpt2-medium", "http://elsewhere.example:50111") == "bundled:gpt2-medium"
 
 
 def test_without_a_server_default_takes_the_one_that_is_offered(url: str) -> None:
