@@ -204,8 +204,13 @@ def test_verify_prints_every_check(model: Path) -> None:
     done = neuroscope("verify", str(model))
     assert done.returncode == 0
     assert done.stdout.count("ok  ") == 11
-    report = json.loads(neuroscope("verify", "--json", str(model)).stdout)
+    report = json.loads(neuroscope("verify", "--json", "--dtype", "bfloat16", str(model)).stdout)
+    assert report["precision"] == "bfloat16"
     assert all(check["difference"] <= check["tolerance"] for check in report["checks"])
+    assert any(check["difference"] > 1e-4 for check in report["checks"])
+    refused = neuroscope("verify", "--dtype", "bfloat", str(model))
+    assert refused.returncode == 1
+    assert "'bfloat16'" in refused.stderr
 
 
 def test_help_and_version_start_without_a_tensor_framework() -> None:

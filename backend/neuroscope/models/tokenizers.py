@@ -40,14 +40,13 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def complete(tokenizer: Any, folder: ModelFolder) -> Any:
-    """Give a tokenizer of transformers what it does not read from its folder: special tokens and the chat template."""
+    """Give a tokenizer of transformers what the folder says besides: special tokens that it leaves out, and the chat template."""
     if isinstance(tokenizer, FileTokenizer):
         return tokenizer
     for name, text in folder.left_out.items():
         if getattr(tokenizer, name) is None and text in tokenizer.get_vocab():
             setattr(tokenizer, name, text)
-    if not tokenizer.chat_template and folder.chat_template is not None:
-        tokenizer.chat_template = folder.chat_template
+    tokenizer.chat_template = folder.chat_template
     return tokenizer
 
 

@@ -132,13 +132,16 @@ def verify(
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
+    dtype: Annotated[
+        str, typer.Option("--dtype", metavar="TYPE", help="The type to compute in: float32, bfloat16, float16.")
+    ] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
     """Prove that what NeuroScope runs is what the bare model runs."""
     from neuroscope_bridge.cli.models import verify_model
 
-    verify_model(model, alias or [], embedded, engine, as_json)
+    verify_model(model, alias or [], embedded, engine, dtype, as_json)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
-from neuroscope.errors import ModelLoadError
+from neuroscope.errors import ArgumentError, ModelLoadError
 from neuroscope.models.folder import ModelFolder, end_ids
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import resolve
@@ -120,6 +120,17 @@ def test_chat_templates_of_every_layout_are_read_and_begin_once(
         assert model.chat_prompt(messages) == "<s>The capital of<turn> is"
     assert model.chat_prompt("The capital of") == f"{begins}The capital of is"
     assert model.encode(model.chat_prompt("The capital of")).ids[0].tolist().count(1) == len(begins) // 3
+
+
+def test_of_several_templates_none_is_taken_that_is_not_the_default(framework: str, tmp_path: Path, tokenizer: Any) -> None:
+    folder = machines.machine(tmp_path / "m", tokenizer, {})
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["chat_template"] = [{"name": "tool_use", "template": _PLAIN}]
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    model = machines.load(folder, framework)
+    assert not model.has_chat_template
+    with pytest.raises(ArgumentError, match="has no chat template"):
+        model.chat_prompt("The capital of")
 
 
 # --- the tokenizer's own files ----------------------------------------------------------------------------------------
