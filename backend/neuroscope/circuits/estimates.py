@@ -12,7 +12,7 @@ from neuroscope.tasks.dependence import Units
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of
 
 
-def normalised(values: Numbers, low: Numbers, high: Numbers, *, units: Units | None = None, seed: int = 0) -> Estimate:
+def normalised(values: Numbers, low: Numbers, high: Numbers, *, units: Units | None = None) -> Estimate:
     """(mean(values) − mean(low)) / (mean(high) − mean(low)) over pairs, with a 95 % interval.
 
     All (rows,). Raises `CircuitError` when `high` and `low` have the same mean: the pairs show no effect to share out.
@@ -25,6 +25,6 @@ def normalised(values: Numbers, low: Numbers, high: Numbers, *, units: Units | N
     return ratio_of(values - low, high - low, units or None)
 
 
-def mean(values: Numbers, *, units: Units | None = None, seed: int = 0) -> Estimate:
+def mean(values: Numbers, *, units: Units | None = None) -> Estimate:
     """The mean over pairs (rows,) with a 95 % interval."""
     return mean_of(values, units or None)

@@ -139,7 +139,7 @@ class CircuitLibrary:
         file = read(_path_of(str(name), None))
         circuit = file.circuit()
         masked = MaskedModel(circuit.model.engine, circuit.pairs, ablation=circuit.ablation, seed=circuit.provenance.seed)
-        found = normalised(masked.metric(circuit.mask), masked.empty, masked.clean, seed=circuit.provenance.seed)
+        found = normalised(masked.metric(circuit.mask), masked.empty, masked.clean, units=circuit.pairs.units)
         return VerifiedCircuit(
             file.name, circuit.provenance.title, circuit.held_out_faithfulness, found, circuit.model.engine.precision
         )

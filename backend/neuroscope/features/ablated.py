@@ -4,6 +4,10 @@ The model runs whole once; what it left there serves every ablation: the stream 
 them begin, and the layer's activations, from which their replacements come. Neuron sets run beside one another as rows of
 a batch, so k sets cost the layers behind the ablated one for k times the rows, and nothing before it. Items of one length
 run together, so that no row is padding.
+
+The first token counts for no mean, lends its activations to no other token, and keeps them but for `zero`: attention parks there (Xiao
+et al. 2023), and single neurons are a hundred times as large there as anywhere else, whatever the token (Sun et al. 2024, "Massive
+Activations"). A mean with it is a value that no other token has.
 """
 
 from __future__ import annotations
@@ -54,22 +58,22 @@ class AblatedRuns:
         self._parts: list[_Part] = []
         pool: list[Pool] = []
         whole: list[Scores] = []
-        chunks = _by_length(model, examples)
+        chunks = by_length(model, examples)
         self._order = np.argsort(np.concatenate(chunks))
         for chunk in chunks:
             part = [examples[index] for index in chunk]
             batch = model.encode([example.clean for example in part])
-            tokens = _tokens(model, part)
+            tokens = answer_tokens(model, part)
             run = model.engine.forward(batch, capture=[entry, self._site], logits=LogitRequest.last(batch))
             self._parts.append(_Part(batch, tokens, run[entry]))
-            pool.append(ops.to_numpy(run[self._site])[batch.real])
+            pool.append(after_first(ops.to_numpy(run[self._site])))
             whole.append(_scores(model, run.logits, tokens))
         self._pool = np.concatenate(pool)
         self.whole: Scores = np.concatenate(whole)[self._order]
 
     @property
     def activations(self) -> Pool:
-        """The layer's activations at every token of the items (tokens, neurons)."""
+        """The layer's activations at every token of the items but the first (tokens, neurons)."""
         return self._pool
 
     def scores(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Scores:
@@ -83,19 +87,23 @@ class AblatedRuns:
             rows = []
             for first in range(0, len(sets), together):
                 chosen = [np.array(ids, dtype=np.int64) for ids in sets[first : first + together]]
-                rows.append(self._run(part, [(ids, self._instead(mode, ids, drawn)) for ids in chosen]))
+                kept = 0 if mode == "zero" else min(1, part.batch.positions - 1)
+                rows.append(self._run(part, [(ids, self._instead(mode, ids, drawn)) for ids in chosen], kept))
                 job.advance(len(chosen) * part.batch.rows)
             found.append(np.concatenate(rows))
         return np.concatenate(found, axis=1)[:, self._order]
 
-    def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]]) -> Scores:
-        """One pass over the layer and what follows it, the part's rows once for each set: scores (sets, rows, 2)."""
+    def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]], kept: int) -> Scores:
+        """One pass over the layer and what follows it, the part's rows once for each set: scores (sets, rows, 2).
+
+        kept: how many tokens at the beginning keep what they have.
+        """
         engine, rows, times = self._model.engine, part.batch.rows, len(replaced)
 
         def apply(value: Array, _: EditScope) -> Array:
             value = engine.ops.copy(value)
             for at, (ids, instead) in enumerate(replaced):
-                value[at * rows : (at + 1) * rows, :, engine.ops.asarray(ids)] = engine.ops.asarray(instead)
+                value[at * rows : (at + 1) * rows, kept:, engine.ops.asarray(ids)] = engine.ops.asarray(instead[:, kept:])
             return value
 
         batch = part.batch.repeat(times)
@@ -124,19 +132,25 @@ def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list
         part = examples[first : first + _BATCH]
         batch = model.encode([example.clean for example in part])
         run = model.engine.forward(batch, logits=LogitRequest.last(batch))
-        found.append(_scores(model, run.logits, _tokens(model, part))[:, 0])
+        found.append(_scores(model, run.logits, answer_tokens(model, part))[:, 0])
     order = np.argsort(-np.concatenate(found), kind="stable")[:n]
     return [examples[index] for index in sorted(order)]
 
 
-def _by_length(model: TransformerModel, examples: Sequence[Example]) -> list[IntArray]:
+def after_first(values: Pool) -> Pool:
+    """What stands behind the first token of each row (rows, positions, neurons), or all where there is nothing: (tokens, neurons)."""
+    behind = values[:, min(1, values.shape[1] - 1) :]
+    return behind.reshape(-1, values.shape[2])
+
+
+def by_length(model: TransformerModel, examples: Sequence[Example]) -> list[IntArray]:
     """Indices of the items, those with as many tokens together, at most a batch in each."""
     lengths = np.array([model.encode(example.clean).positions for example in examples])
     same = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
     return [indices[first : first + _BATCH] for indices in same for first in range(0, len(indices), _BATCH)]
 
 
-def _tokens(model: TransformerModel, examples: Sequence[Example]) -> IntArray:
+def answer_tokens(model: TransformerModel, examples: Sequence[Example]) -> IntArray:
     return np.array([[model.answer_token(each.clean, str(text)) for text in (each.answer, each.wrong)] for each in examples])
 
 

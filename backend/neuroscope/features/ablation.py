@@ -4,6 +4,8 @@
 `mean`      they have their mean over the dataset's tokens (the gentlest: what they are on average stays)
 `resample`  at each token they have what they had at a random token of the dataset (what they say is lost, not how loud)
 
+The first token of a prompt is none of these tokens and keeps its activations but for `zero` (`features.ablated`).
+
 Damage is the fall of the answer's log-odds, log P − log(1 − P), per item, in nats; items about one entity count as dependent, and
 wordings are taken as they are. (The margin over a wrong answer of the same kind would not do: neurons for countries raise every
 capital alike. Nor would log P of a model that is sure of itself: it hardly moves.) Of more items than are used, those are taken
@@ -37,6 +39,7 @@ from neuroscope.vocabulary import public
 
 MODES = ("zero", "mean", "resample")
 _LEVEL = 0.05
+_FEWEST = 4
 _OFF_TARGET = ("subject_verb_agreement", "greater_than", "indirect_object_identification", "capital_of_country")
 
 
@@ -123,6 +126,25 @@ def _entities(dataset: Dataset) -> list[frozenset[str]] | None:
     return units if any(units) else None
 
 
+def _unused(on: Dataset, neurons: NeuronSet) -> Dataset:
+    """The items that share no unit with those that chose or judged the neurons."""
+    used = set(neurons.used_units)
+    if not used or not isinstance(on, Dataset):
+        return on
+    left = [example for example in on if not used & example.independent_units]
+    if len(left) < _FEWEST:
+        raise DatasetError(
+            f"{len(left)} of {len(on)} items of {on.name} share no entity, template or prompt with those that chose the neurons for "
+            f"{neurons.concept}: too few to test them on.",
+            remedy="Ablate them on their own held-out items: testAblation: neurons on: neurons heldOut.",
+        )
+    if len(left) < len(on):
+        events.notice(
+            f"{on.name}: {len(on) - len(left)} of {len(on)} items left out that share something with those that chose"
+        )
+    return Dataset(left, name=on.name, task=on.task, seed=on.seed)
+
+
 def _no_effect(modes: list[ModeResult], accuracy: Estimate) -> str | None:
     """Why the ablation shows no effect; None when it shows one."""
     if any(mode.damage.low > 0 and len(modes) * mode.p_value <= _LEVEL for mode in modes):
@@ -153,7 +175,9 @@ class NeuronAblator(Instrument):
     def test_ablation(self, neurons: NeuronSet, on: Dataset, off_target: Dataset | str | None = None) -> AblationResults:
         """Ablate a set in every mode on a dataset, beside random sets of its layer, and on a task it should leave alone.
 
-        Raises `ArgumentError` for an empty set or one of another model, `DatasetError` for items without a wrong answer.
+        Items that share a unit with those that chose or judged the neurons by effect are left out, which is told. Raises
+        `ArgumentError` for an empty set or one of another model, `DatasetError` for items without a wrong answer and where fewer
+        than four are left.
         """
         if not isinstance(neurons, NeuronSet):
             raise ArgumentError(f"Only a NeuronSet can be ablated, not {neurons!r}.", remedy="findNeuronsFor: makes one.")
@@ -162,7 +186,7 @@ class NeuronAblator(Instrument):
         if neurons.provenance.weights_hash != self._model.weights_hash:
             raise ArgumentError(f"The neurons were found on {neurons.provenance.title}, not on {self._model.title}.")
         tell_precision(f"The set for {neurons.concept}", neurons.provenance, self._model)
-        items = self._items(on)
+        items = self._items(_unused(on, neurons))
         other = self._items(self._off_target(on, off_target))
         random = np.random.default_rng(self.seed)
         outside = np.setdiff1d(np.arange(self._model.architecture.neurons), neurons.ids)

@@ -18,6 +18,7 @@ from neuroscope.features.grouping import group_by_units, group_texts
 from neuroscope.features.ranks import distinct
 from neuroscope.features.texts import Source, Text, several
 from neuroscope.naming import fold
+from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
@@ -136,6 +137,14 @@ _ALIASES = {
     "math": "mathematics",
     "sentiment": "positive_sentiment",
 }
+#: The task whose answers rest on a concept.
+_TASKS = {
+    "country_names": "capital_of_country",
+    "person_names": "indirect_object_identification",
+    "mathematics": "addition",
+    "text_formality": "register",
+    "positive_sentiment": "sentiment_analysis",
+}
 
 
 def names() -> list[str]:
@@ -145,14 +154,39 @@ def names() -> list[str]:
 
 def concept_name(concept: str) -> str:
     """The name of a concept as it is called here. Raises `ArgumentError`, with the nearest, for one that is not known."""
-    folded = {fold(name): name for name in _CONCEPTS} | {fold(alias): name for alias, name in _ALIASES.items()}
-    name = folded.get(fold(concept))
+    name = _known(concept)
     if name is None:
         raise ArgumentError(
             f"There is no concept {concept!r}.",
             remedy=did_you_mean(concept, names(), listing="Concepts") + " Or give your own words: findNeuronsFor: #('…' '…').",
         )
     return name
+
+
+def _known(concept: str) -> str | None:
+    folded = {fold(name): name for name in _CONCEPTS} | {fold(alias): name for alias, name in _ALIASES.items()}
+    return folded.get(fold(concept))
+
+
+def concept_task(concept: Own, *, seed: int = 0) -> tuple[str, Dataset]:
+    """The name, and the task in whose answers a concept shows: a concept's own, a task by its name, or the user's own dataset.
+
+    Raises `ArgumentError` for a concept without a task, an unknown name and for words or texts.
+    """
+    if isinstance(concept, Dataset):
+        return concept.name, concept
+    if not isinstance(concept, str):
+        raise ArgumentError(
+            "Words and texts have no answers that neurons could have an effect on.", remedy="Give a dataset or a task's name."
+        )
+    name = _known(concept)
+    task = registry.get(concept).name if name is None else _TASKS.get(name)
+    if task is None:
+        raise ArgumentError(
+            f"The concept {name} has no task whose answers neurons could have an effect on.",
+            remedy=f"Those of {', '.join(_TASKS)} have one. Or give a dataset or a task's name.",
+        )
+    return name or task, registry.get(task).dataset(seed=seed)
 
 
 def concept_texts(concept: Own, against: Own | None = None, *, n: int = 120, seed: int = 0) -> ConceptTexts:

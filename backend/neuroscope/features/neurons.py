@@ -14,17 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope.errors import ArgumentError
-from neuroscope.features.concepts import Own, concept_texts
+from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.features.concepts import Own, concept_task, concept_texts
+from neuroscope.features.effects import find_effective
 from neuroscope.features.selectivity import select
 from neuroscope.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.naming import snake_case
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
 
+#: By what neurons are chosen.
+CHOOSING = ("selectivity", "effect")
 _TOP_CONTEXTS = 5
 
 
@@ -33,41 +37,62 @@ _TOP_CONTEXTS = 5
 class Neuron(Result):
     """One neuron of the set's layer, judged on what did not choose it.
 
-    auroc: over words or texts, for neurons chosen by selectivity. p_value, q_value: exact, and corrected over all neurons that
-    were judged. top_contexts: the judging texts at which it is largest.
+    auroc: over words or texts, of neurons chosen by selectivity; else None. effect: what it adds to an answer's log-odds, in nats
+    (`features.effects`), of neurons chosen by effect; else None. p_value, q_value: of the one that chose it, and corrected over all
+    neurons that were judged. top_contexts: the judging texts at which it is largest, or to whose answers it adds most.
     """
 
     id: int
-    auroc: float
+    auroc: float | None
     p_value: float
     q_value: float
     top_contexts: list[str]
+    effect: Estimate | None = None
+
+    @property
+    def strength(self) -> float:
+        """AUROC or effect, whichever chose it."""
+        found = self.auroc if self.effect is None else self.effect.value
+        assert found is not None
+        return found
 
     def print_string(self) -> str:
-        return f"a Neuron({self.id}, AUROC {self.auroc:.3f})"
+        measure = f"AUROC {self.strength:.3f}" if self.effect is None else f"effect {self.effect}"
+        return f"a Neuron({self.id}, {measure})"
 
 
 @public
 @dataclass(frozen=True)
 class NeuronSet(Result):
-    """The neurons of one layer that respond to a concept: iterating gives their ids, strongest first.
+    """The neurons of one layer that respond to a concept, or that answers rest on: iterating gives their ids, strongest first.
 
-    exists: whether any neuron survived the correction; reason: why not. auroc: the mean of theirs. probe_accuracy: of a logistic
-    probe on the whole layer, on what did not train it. pca: share of variance of the layer's first principal components, and
-    each one's AUROC. by_layer: mean AUROC of every layer's chosen neurons, those that the correction dismisses counted as chance.
+    exists: whether any neuron survived the correction; reason: why not. choosing: "selectivity" or "effect".
+
+    By selectivity: auroc: the mean of theirs. probe_accuracy: of a logistic probe on the whole layer, on what did not train it.
+    pca: share of variance of the layer's first principal components, and each one's AUROC. by_layer: mean AUROC of every layer's
+    chosen neurons, those that the correction dismisses counted as chance.
+
+    By effect: damage: the fall of the answers' log-odds, in nats, when all of them have their means, on the items that judged them.
+    by_layer: what every layer's confirmed neurons add to an answer, in nats. elsewhere: the confirmed neurons of other layers, by site.
+    used_units: the units of the items that chose and judged, which no item shares that is to test them (`held_out`).
     """
 
     concept: str
     layer: int
     neurons: list[Neuron]
-    auroc: float
-    probe_accuracy: Estimate
+    auroc: float | None
+    probe_accuracy: Estimate | None
     pca: list[dict[str, float]]
     by_layer: list[float]
     exists: bool
     reason: str | None
     provenance: Provenance
     _model: TransformerModel = field(repr=False)
+    choosing: str = "selectivity"
+    damage: Estimate | None = None
+    elsewhere: list[str] = field(default_factory=list)
+    used_units: list[str] = field(default_factory=list)
+    _held_out: Dataset | None = field(default=None, repr=False)
 
     @classmethod
     @python_only
@@ -77,17 +102,28 @@ class NeuronSet(Result):
             concept=data["concept"],
             layer=data["layer"],
             neurons=[
-                Neuron(each["id"], each["auroc"], each["pValue"], each["qValue"], each["topContexts"])
+                Neuron(
+                    each["id"],
+                    each["auroc"],
+                    each["pValue"],
+                    each["qValue"],
+                    each["topContexts"],
+                    _estimate(each.get("effect")),
+                )
                 for each in data["neurons"]
             ],
             auroc=data["auroc"],
-            probe_accuracy=Estimate.from_dictionary(data["probeAccuracy"]),
+            probe_accuracy=_estimate(data["probeAccuracy"]),
             pca=data["pca"],
             by_layer=data["byLayer"],
             exists=data.get("exists", bool(data["neurons"])),
             reason=data.get("reason"),
             provenance=Provenance(**{snake_case(name): value for name, value in data["provenance"].items()}),
             _model=model,
+            choosing=data.get("choosing", "selectivity"),
+            damage=_estimate(data.get("damage")),
+            elsewhere=data.get("elsewhere", []),
+            used_units=data.get("usedUnits", []),
         )
 
     @property
@@ -100,8 +136,21 @@ class NeuronSet(Result):
 
     @property
     def scores(self) -> dict[int, float]:
-        """AUROC by neuron id."""
-        return {neuron.id: neuron.auroc for neuron in self.neurons}
+        """AUROC, or effect in nats, by neuron id."""
+        return {neuron.id: neuron.strength for neuron in self.neurons}
+
+    @property
+    def held_out(self) -> Dataset:
+        """Items of the task that neither chose nor judged the neurons and share nothing with those that did, to ablate them on.
+
+        Raises `ArgumentError` for a set chosen by selectivity, and for one that was read from a file.
+        """
+        if self._held_out is None:
+            raise ArgumentError(
+                f"The neurons for {self.concept} come with no held-out items.",
+                remedy="Neurons chosen by effect do, when they are found anew.",
+            )
+        return self._held_out
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids)
@@ -112,15 +161,20 @@ class NeuronSet(Result):
     def print_string(self) -> str:
         if not self.exists:
             return f"a NeuronSet({self.concept}: none)"
-        return f"a NeuronSet({self.concept}: {len(self)} neurons of layer {self.layer}, AUROC {self.auroc:.3f})"
+        measure = f"AUROC {self.auroc:.3f}" if self.damage is None else f"damage {self.damage}"
+        return f"a NeuronSet({self.concept}: {len(self)} neurons of layer {self.layer}, {measure})"
 
     def summary(self) -> str:
         model = self.provenance.title
         if not self.exists:
+            first = f"No neurons for {self.concept} in {model}: {self.reason}"
             return (
-                f"No neurons for {self.concept} in {model}: {self.reason}\n"
-                f"  probe accuracy   {self.probe_accuracy} (layer {self.layer})"
+                first
+                if self.probe_accuracy is None
+                else f"{first}\n  probe accuracy   {self.probe_accuracy} (layer {self.layer})"
             )
+        if self.damage is not None:
+            return self._summary_of_effects()
         lines = [
             f"{self.concept} in {model}: {len(self)} neurons of layer {self.layer}",
             f"  probe accuracy   {self.probe_accuracy}",
@@ -133,24 +187,59 @@ class NeuronSet(Result):
         ]
         return "\n".join(lines)
 
+    def _summary_of_effects(self) -> str:
+        others = f"; {len(self.elsewhere)} of other layers: {', '.join(self.elsewhere[:5])}" if self.elsewhere else ""
+        lines = [
+            f"{self.concept} in {self.provenance.title}: answers rest on {len(self)} neurons of layer {self.layer}{others}",
+            f"  damage           {self.damage} nats when they have their means, on {self.provenance.sizes['judging']} items",
+            f"  {'neuron':>8}  {'adds (nats)':<24}  {'q':>8}  most to the answer of",
+        ]
+        lines += [
+            f"  {neuron.id:>8}  {neuron.effect!s:<24}  {neuron.q_value:>8.2g}  {neuron.top_contexts[0][:70]!r}"
+            for neuron in self.neurons[:10]
+        ]
+        return "\n".join(lines)
+
+
+def _estimate(data: Mapping[str, Any] | None) -> Estimate | None:
+    return None if data is None else Estimate.from_dictionary(data)
+
 
 @public
 class NeuronAnalyzer(Instrument):
-    """Finds neurons of one model. texts: how many of either kind. level: the false-discovery rate that is allowed."""
+    """Finds neurons of one model. texts: how many of either kind. items: of a task, how many choose and how many judge, by effect.
+    level: the false-discovery rate that is allowed."""
 
-    def __init__(self, model: TransformerModel, *, texts: int = 120, level: float = 0.05, seed: int | None = None) -> None:
+    def __init__(
+        self, model: TransformerModel, *, texts: int = 120, items: int = 24, level: float = 0.05, seed: int | None = None
+    ) -> None:
         super().__init__(model, seed)
         if not 0 < level < 1:
             raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
         self.texts: int = texts
+        self.items: int = items
         self.level: float = level
 
-    def find_neurons_for(self, concept: Own, against: Own | None = None) -> NeuronSet:
+    def find_neurons_for(self, concept: Own, against: Own | None = None, choosing: str = "selectivity") -> NeuronSet:
         """The neurons of a concept's layer: a name (`features.concepts`), or your own words, texts or dataset.
 
-        A set may be empty: then no neuron survives the correction. Raises `ArgumentError` for an unknown concept and
-        `DatasetError` for too few words or texts.
+        choosing: "selectivity", by what they tell (`features.selectivity`), or "effect", by what they do to a task's answers
+        (`features.effects`). By effect `concept` is a concept with a task, a task's name, or your own dataset with answers and wrong
+        answers. A set may be empty: then no neuron survives the correction. Raises `ArgumentError` for an unknown concept or way of
+        choosing, and `DatasetError` for too few words, texts or items.
         """
+        way = str(choosing).strip().lower()
+        if way not in CHOOSING:
+            raise ArgumentError(
+                f"Neurons are not chosen by {choosing!r}.", remedy=did_you_mean(str(choosing), CHOOSING, listing="Ways")
+            )
+        if way == "selectivity":
+            return self._by_selectivity(concept, against)
+        if against is not None:
+            raise ArgumentError("Neurons chosen by effect have nothing to be compared with.", remedy="Leave out `against:`.")
+        return self._by_effect(concept)
+
+    def _by_selectivity(self, concept: Own, against: Own | None) -> NeuronSet:
         found = concept_texts(concept, against, n=self.texts, seed=self.seed)
         choosing, judging = found.split(self.seed)
         selected = select(self._model, choosing, judging, level=self.level, seed=self.seed)
@@ -179,4 +268,36 @@ class NeuronAnalyzer(Instrument):
             reason=reason,
             provenance=provenance(self._model, None, self.seed, choosing=sum(choosing.counts()), judging=groups),
             _model=self._model,
+        )
+
+    def _by_effect(self, concept: Own) -> NeuronSet:
+        name, dataset = concept_task(concept, seed=self.seed)
+        parts = dataset.parts_for_model(self._model, (self.items,) * 3, seed=self.seed)
+        choosing, judging, held_out = parts
+        if any(item.answer is None or item.wrong is None for part in parts for item in part):
+            raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer to tell it from.")
+        found = find_effective(self._model, choosing, judging, level=self.level, seed=self.seed)
+        neurons = []
+        for index, terms in enumerate(found.terms):
+            top = [judging[int(at)].clean for at in np.argsort(-terms, kind="stable")[:_TOP_CONTEXTS]]
+            test = found.tests[index]
+            neurons.append(Neuron(found.ids[index], None, test.p_value, found.q_values[index], top, test.estimate))
+        units = {unit for item in (*choosing, *judging) for unit in item.independent_units}
+        return NeuronSet(
+            concept=name,
+            layer=found.layer,
+            neurons=neurons,
+            auroc=None,
+            probe_accuracy=None,
+            pca=[],
+            by_layer=found.by_layer,
+            exists=found.reason is None,
+            reason=found.reason,
+            provenance=provenance(self._model, dataset.task, self.seed, choosing=len(choosing), judging=len(judging)),
+            _model=self._model,
+            choosing="effect",
+            damage=None if found.damage is None else found.damage.estimate,
+            elsewhere=found.elsewhere,
+            used_units=sorted(unit for unit in units if unit.partition(":")[0] not in parts.shared),
+            _held_out=Dataset(held_out, name=dataset.name, task=dataset.task, seed=self.seed),
         )

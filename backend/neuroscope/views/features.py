@@ -35,10 +35,13 @@ def _(result: SteeringResults) -> Sequence[Any]:
 
 
 def by_layer(result: NeuronSet) -> Any:
-    """How well each layer's chosen neurons tell the concept on texts that did not choose them."""
+    """How well each layer's chosen neurons tell the concept on texts that did not choose them, or what they add to answers."""
     layers = list(range(len(result.by_layer)))
     colours = [ORANGE if layer == result.layer else BLUE for layer in layers]
     figure = go.Figure(go.Bar(x=layers, y=result.by_layer, marker_color=colours))
+    if result.choosing == "effect":
+        title = f"{result.concept}: what the confirmed neurons of each layer add to an answer (taken: {result.layer})"
+        return dressed(figure, title, x="layer", y="log-odds (nats), judging items", height=340)
     figure.add_hline(y=0.5, line_dash="dot", line_color=GREY, annotation_text="chance")
     title = f"{result.concept}: the chosen neurons of each layer (taken: {result.layer})"
     return dressed(figure, title, x="layer", y="mean AUROC, held out", height=340, yaxis_range=[0.4, 1.02])
@@ -50,14 +53,18 @@ def neuron_bars(result: NeuronSet) -> Any:
     figure = go.Figure(
         go.Bar(
             x=[str(neuron.id) for neuron in shown],
-            y=[neuron.auroc for neuron in shown],
+            y=[neuron.strength for neuron in shown],
             marker_color=VIOLET,
             text=[neuron.top_contexts[0] for neuron in shown],
             textposition="none",
-            hovertemplate="neuron %{x}: AUROC %{y:.3f}<br>strongest at %{text}<extra></extra>",
+            hovertemplate="neuron %{x}: %{y:.3f}<br>strongest at %{text}<extra></extra>",
         )
     )
     figure.update_xaxes(type="category")
+    effects = [neuron.effect for neuron in shown if neuron.effect is not None]
+    if effects:
+        figure.update_traces(error_y=error_bars(effects))
+        return dressed(figure, f"Neurons of layer {result.layer}", x="neuron", y="adds to an answer (nats)", height=340)
     return dressed(
         figure, f"Neurons of layer {result.layer}", x="neuron", y="AUROC, held out", height=340, yaxis_range=[0.4, 1.02]
     )
