@@ -4,11 +4,14 @@
 
 The truth is the mean over a pool drawn from the task's own generator. Then, seed after seed, the task is divided as the
 circuit finder divides it (parts that share no unit), and each interval is made from one part's pairs. Prints the share of
-draws whose interval holds the truth, with and without the pairs' units, and the median width. Kinds of interval:
+draws whose interval holds the truth, and the median width: taking rows for independent, with the pairs' units, and with them
+against the mean over the pool's pairs of the part's own wordings where these are fewer than four, too few to tell what others would do
+(`tasks.dependence`). Kinds of interval:
 
     clean        the mean metric (`mean_of`)              gap      clean − corrupt (`difference_test`)
     accuracy     the share of right answers (`wilson`)    ratio    faithfulness of one fixed circuit (`ratio_of`)
-    controls     the mean over five random circuits, on the pool's first pairs (`mean_of`)
+    controls     the mean over ten random circuits, on the pool's first pairs (`mean_of`), to the three digits that are printed:
+                 nine random circuits of ten do nothing at all
 
 The models' runs are kept in the cache folder, so that a change of method is measured anew in seconds.
 """
@@ -41,7 +44,8 @@ TASKS = ("indirect_object_identification", "capital_of_country", "subject_verb_a
 #: The parts of the finder's sixty pairs: whether there is an effect, the circuit, and its judgement.
 SIZES = part_sizes(60)
 EDGES = 250
-CONTROLS, CONTROLLED = 40, 20
+CONTROLS, CONTROLLED, DRAWN = 40, 20, 10
+FEWEST_WORDINGS = 4
 AT_ONCE = 150
 
 
@@ -102,20 +106,49 @@ def intervals(part: Runs, units: tuple[frozenset[str], ...] | None) -> dict[str,
     }
 
 
+def truths(pool: Runs, weights: NDArray[np.float64]) -> dict[str, float]:
+    """What the intervals are to hold: weighted means over the pool's rows (rows,)."""
+    gap = pool.clean - pool.empty
+    return {
+        "clean": float(pool.clean @ weights),
+        "gap": float(gap @ weights),
+        "accuracy": min(1.0, round(float((pool.clean > 0) @ weights), 9)),
+        "ratio": float((pool.circuit - pool.empty) @ weights / (gap @ weights)),
+    }
+
+
+def own_wordings(pool: Runs, part: Runs) -> NDArray[np.float64]:
+    """Weights (rows,) of the pool's rows that make it of the part's wordings, in its shares; even ones where it has enough."""
+    mine = [_wording(units) for units in part.units]
+    every = np.array([_wording(units) for units in pool.units])
+    weights = np.full(len(every), 1 / len(every))
+    if len(set(mine)) < FEWEST_WORDINGS and set(mine) <= set(every):
+        weights = sum(((every == one) / (every == one).sum() for one in mine), np.zeros(len(every))) / len(mine)
+    return weights
+
+
+def _wording(units: frozenset[str]) -> str:
+    return next((unit for unit in units if unit.startswith("template:")), "")
+
+
 def coverage(measured: Measured) -> Iterator[tuple[str, str, float, float]]:
     """The kind of interval, how it was made, the share of draws that hold the truth, and the median width."""
-    truth = {kind: estimate.value for kind, estimate in intervals(measured.pool, None).items()}
+    pool = measured.pool
+    overall = truths(pool, np.full(len(pool.clean), 1 / len(pool.clean)))
     for index, size in enumerate(SIZES):
-        for how in ("rows", "units"):
-            made = [intervals(draw[index], draw[index].units if how == "units" else None) for draw in measured.draws]
-            for kind, value in truth.items():
-                held = [each[kind].low <= value <= each[kind].high for each in made]
+        parts = [draw[index] for draw in measured.draws]
+        own = [truths(pool, own_wordings(pool, part)) for part in parts]
+        for how, held_by in (("rows", [overall] * len(parts)), ("units", [overall] * len(parts)), ("own wordings", own)):
+            made = [intervals(part, None if how == "rows" else part.units) for part in parts]
+            for kind in overall:
+                held = [each[kind].low <= true[kind] <= each[kind].high for each, true in zip(made, held_by, strict=True)]
                 width = float(np.median([each[kind].high - each[kind].low for each in made]))
                 yield f"{kind}, {size} pairs", how, float(np.mean(held)), width
     random, population = np.random.default_rng(0), np.array(measured.controls)
-    fives = [mean_of(random.choice(population, 5)) for _ in range(2000)]
-    width = float(np.median([each.high - each.low for each in fives]))
-    yield "controls, 5 draws", "rows", float(np.mean([e.low <= population.mean() <= e.high for e in fives])), width
+    some = [mean_of(random.choice(population, DRAWN)) for _ in range(2000)]
+    width = float(np.median([each.high - each.low for each in some]))
+    held = [round(each.low, 3) <= round(population.mean(), 3) <= round(each.high, 3) for each in some]
+    yield f"controls, {DRAWN} draws", "rows", float(np.mean(held)), width
 
 
 def main() -> None:
@@ -134,7 +167,7 @@ def main() -> None:
                 file.write_bytes(pickle.dumps(measure(model, task, chosen.pool, chosen.draws)))
             print(f"{model}  {task}: {chosen.draws} draws, truth over {chosen.pool} pairs")
             for kind, how, held, width in coverage(pickle.loads(file.read_bytes())):
-                print(f"    {kind:<22} {how:<6} {held:6.3f}   width {width:.3f}")
+                print(f"    {kind:<22} {how:<12} {held:6.3f}   width {width:.3f}")
 
 
 if __name__ == "__main__":
