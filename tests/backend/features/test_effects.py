@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import log_expit, logsumexp
 
+from neuroscope.circuits.effect import Effect
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.events import Job
 from neuroscope.features import effects
@@ -16,6 +17,7 @@ from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
 from neuroscope.models.engines.protocol import LogitRequest
 from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.statistics import Estimate, difference_test
 from tests import tiny
 from tests.backend.features.planted import ANSWER, CONCEPT, LAYER, NEURON, OTHERS, WRONG, planted_model
 
@@ -161,6 +163,103 @@ def test_the_largest_of_each_layer_and_then_of_all_are_candidates(monkeypatch: p
     monkeypatch.setattr(effects, "_JUDGED", 3)
     means = np.array([[5, 4, 3, 0], [1, 2, 0, -9], [0, 0, 0, 3.5]], dtype=np.float32)
     assert candidates(means) == [(0, 0), (0, 1), (2, 3)]
+
+
+def searched(
+    monkeypatch: pytest.MonkeyPatch, *, silent: float = 2.0, sign: float = 1.0, level: float = 0.05
+) -> tuple[effects.Effective, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+    """A search of 3 layers of 4 neurons among which 1.mlp[2], 1.mlp[0], 2.mlp[3] and 0.mlp[1] add 0.5, 1, 1.25 and 0.25 nats."""
+    random = np.random.default_rng(0)
+    terms = random.normal(size=(12, 3, 4)).astype(np.float32) * 0.05
+    terms -= terms.mean(0)
+    for (layer, neuron), value in {(1, 2): 0.5, (1, 0): 1.0, (2, 3): 1.25, (0, 1): 0.25}.items():
+        terms[:, layer, neuron] += sign * value
+    part = list(items(range(50, 62), each=1))
+
+    def attribution(model: object, given: object, layers: list[int], **options: object) -> object:
+        return terms[:, list(layers)]
+
+    monkeypatch.setattr(effects, "attributed", attribution)
+    monkeypatch.setattr(effects, "_effect", lambda *parts: Effect(Estimate(1, 0, 2, 12), 0.001, True))
+    monkeypatch.setattr(
+        effects,
+        "_silenced",
+        lambda *given: difference_test(silent + np.resize([-0.5, 0.5, 0.1], 12)) if silent else difference_test([0.0, 1, -1]),
+    )
+    return effects.find_effective(tiny.model("gpt2"), part, part, level=level, seed=0), terms
+
+
+def test_the_layer_whose_confirmed_neurons_add_most_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, terms = searched(monkeypatch)
+    assert (found.layer, found.ids) == (1, [0, 2])
+    assert found.by_layer == pytest.approx([0.25, 1.5, 1.25], abs=1e-6)
+    assert found.elsewhere == ["2.mlp[3]", "0.mlp[1]"]
+    assert [test.estimate.value for test in found.tests] == pytest.approx([1.0, 0.5], abs=1e-6)
+    assert found.terms == pytest.approx(terms[:, 1, [0, 2]].T)
+    assert found.candidates == 12
+    assert found.reason is None
+    assert found.damage is not None
+    units = [each.independent_units for each in items(range(50, 62), each=1)]
+    p = [difference_test(terms[:, layer, neuron], units).p_value for layer, neuron in ((1, 0), (2, 3), (1, 2), (0, 1))]
+    assert [test.p_value for test in found.tests] == [p[0], p[2]]
+    # the others count as 1: of twelve, the four smallest p-values by Benjamini and Hochberg
+    order = np.sort(p)
+    assert found.q_values[1] == pytest.approx(
+        min(12 * order[at] / (at + 1) for at in range(int(np.searchsorted(order, p[2])), 4))
+    )
+
+
+def test_neurons_that_take_from_answers_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, _ = searched(monkeypatch, sign=-1.0)
+    assert (found.ids, found.candidates, found.damage, found.layer) == ([], 12, None, 0)
+    assert found.by_layer == [0.0, 0.0, 0.0]
+    assert found.reason == (
+        "of 12 that were judged, none adds to the answers of items that did not choose it, at a false-discovery rate of 5%."
+    )
+
+
+@pytest.mark.parametrize("silent", [0.0, -2.0])
+def test_terms_that_no_intervention_confirms_make_no_neurons(monkeypatch: pytest.MonkeyPatch, silent: float) -> None:
+    found, _ = searched(monkeypatch, silent=silent)
+    assert found.ids == []
+    assert found.reason is not None
+    assert found.reason.startswith("2 of layer 1 seem to add to the answers, but giving them their means takes ")
+
+
+def test_margins_are_those_of_clean_and_corrupt_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = planted_model()
+    some = [*items(each=1)][:5]
+    some[2] = Example(some[2].clean, None, some[2].answer, some[2].wrong)
+    expected = np.zeros((2, 5))
+    for row, each in enumerate(some):
+        for side, prompt in enumerate((each.clean, each.corrupt)):
+            if prompt is not None:
+                logits = model.logits(prompt).numpy()[0, -1]
+                expected[side, row] = logits[ANSWER] - logits[WRONG]
+    monkeypatch.setattr(model.engine, "rows_that_fit", lambda positions: 2)
+    assert np.stack(effects._margins(model, some)) == pytest.approx(expected, abs=1e-4)
+    effect = effects._effect(model, some, some)
+    assert effect.reason == "5 pairs cannot tell clean from corrupt prompts; 7 could"
+
+
+def test_the_way_is_gone_in_as_many_runs_as_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = planted_model()
+    some = [*items(each=1)][:3]
+    whole = attributed(model, some, [LAYER], steps=5)
+    monkeypatch.setattr(model.engine, "rows_that_fit", lambda positions: 7)
+    assert attributed(model, some, [LAYER], steps=5) == pytest.approx(whole, abs=1e-5)
+    monkeypatch.setattr(model.engine, "rows_that_fit", lambda positions: 1)
+    assert attributed(model, some, [LAYER], steps=5) == pytest.approx(whole, abs=1e-5)
+
+
+def test_what_is_silenced_is_measured_in_log_odds() -> None:
+    model = planted_model()
+    some = [*items(each=1)]
+    runs = AblatedRuns(model, LAYER, some)
+    fall = (runs.whole - runs.scores("mean", [[NEURON]], Job("", None, ""))[0])[:, 0]
+    assert effects._silenced(model, LAYER, [NEURON], some, 0) == difference_test(
+        fall, [each.independent_units for each in some]
+    )
 
 
 def repeats(count: int, *, seed: int) -> Dataset:
