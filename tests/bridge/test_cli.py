@@ -205,7 +205,7 @@ def test_verify_prints_every_check(model: Path) -> None:
     assert done.returncode == 0
     assert done.stdout.count("ok  ") == 11
     report = json.loads(neuroscope("verify", "--json", "--dtype", "bfloat16", str(model)).stdout)
-    assert report["precision"] == "bfloat16"
+    assert (report["precision"], report["engine"], report["device"]) == ("bfloat16", "torch", "cpu")
     assert all(check["difference"] <= check["tolerance"] for check in report["checks"])
     assert any(check["difference"] > 1e-4 for check in report["checks"])
     refused = neuroscope("verify", "--dtype", "bfloat", str(model))
@@ -250,7 +250,10 @@ def test_a_tokenizer_that_knows_no_words_is_told_for_each_task(model: Path) -> N
 
 def test_a_model_is_evaluated_on_the_tasks_asked_for() -> None:
     done = succeeding("evaluate", "gpt2-medium", "--embedded", "--task", "capitals", "--task", "ioi", "-n", "40", "--json")
-    scores = {score["task"]: score for score in json.loads(done.stdout)["scores"]}
+    found = json.loads(done.stdout)
+    assert (found["model"], found["askedFor"]) == ("bundled:gpt2-medium", "gpt2-medium")
+    assert (found["engine"], found["dtype"], found["device"]) == ("torch", "float32", "cpu")
+    scores = {score["task"]: score for score in found["scores"]}
     assert scores.keys() == {"capital_of_country", "indirect_object_identification"}
     assert scores["capital_of_country"]["accuracy"]["n"] == 40
     assert scores["capital_of_country"]["accuracy"]["value"] > 0.9

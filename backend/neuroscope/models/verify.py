@@ -65,6 +65,8 @@ class VerificationReport(Result):
     model: str
     precision: str
     checks: list[Check] = field(default_factory=list)
+    engine: str | None = None
+    device: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -94,7 +96,7 @@ def verify(model: TransformerModel, *, rows: int = 3, positions: int = 12, seed:
         for name, difference in _differences(engine, prompts):
             checks.append(Check(name, difference, allowed))
             job.advance()
-    report = VerificationReport(model.title, engine.precision, checks)
+    report = VerificationReport(model.title, engine.precision, checks, engine.name, engine.device_name)
     if not report.passed:
         raise ParityError(
             f"{model.title} does not run here as it does bare:\n{report.summary()}",

@@ -55,6 +55,8 @@ class Evaluation(Result):
     scores: list[TaskScore]
     asked_for: str | None = None
     dtype: str | None = None
+    engine: str | None = None
+    device: str | None = None
 
     def __getitem__(self, task: str) -> TaskScore:
         """The score of a task by any of its names; `TaskNotFoundError` or `ArgumentError` when it was not measured."""
@@ -103,7 +105,16 @@ def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int
         for task in chosen:
             scores.append(_score(model, task, n, seed))
             job.advance()
-    return Evaluation(model.ran, model.weights_hash, seed, scores, asked_for=model.name, dtype=model.precision)
+    return Evaluation(
+        model.ran,
+        model.weights_hash,
+        seed,
+        scores,
+        asked_for=None if model.name == model.ran else model.name,
+        dtype=model.precision,
+        engine=model.engine.name,
+        device=model.device,
+    )
 
 
 def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:

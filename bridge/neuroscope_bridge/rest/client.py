@@ -43,6 +43,7 @@ class LMStudioRESTClient:
         self._replaceable = False
         self._layers: int | None = None
         self._model: str | None = None
+        self._asked_for: str | None = None
 
     @classmethod
     def default(cls) -> LMStudioRESTClient:
@@ -66,11 +67,15 @@ class LMStudioRESTClient:
         return [one["id"] for one in self._json("GET", "/v1/models")["data"]]
 
     def load_model(self, name: str) -> dict[str, Any]:
-        """Load a model by name or path; it serves what this client asks from now on. Answers its sizes."""
+        """Load a model by name or path; it serves what this client asks from now on. Answers its sizes.
+
+        Where an alias of this run leads to another name, answers keep the one that was asked for as `asked_for`.
+        """
         self._connected()
         loaded = self._json("POST", "/v1/models/load", {"model": exchange.target(name, self._url)}, named=str(name))
         self._model, self._layers = loaded["id"], loaded["architecture"]["layers"]
-        return loaded
+        self._asked_for = str(name) if str(name) != self._model else None
+        return self._named(loaded)
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """Ids and texts of a text's tokens."""
@@ -141,7 +146,7 @@ class LMStudioRESTClient:
         if stream:
             return self._events({**body, "stream": True, "encoding": "npy"})
         answer = self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
-        return exchange.result(msgpack.unpackb(answer.content))
+        return exchange.result(self._named(msgpack.unpackb(answer.content)))
 
     def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
         """The activations of an answer as an ActivationCache, by site."""
@@ -155,7 +160,7 @@ class LMStudioRESTClient:
     def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         """Run an analysis by name, such as `logit_lens`: a dictionary with `summary` and `result`."""
         given = {key: plain(value) for key, value in (("on", on), ("seed", _seed(seed))) if value is not None}
-        return self._json("POST", f"/v1/analyze/{name}", self._with_model(given))
+        return self._named(self._json("POST", f"/v1/analyze/{name}", self._with_model(given)))
 
     # --- the connection -----------------------------------------------------------------------------------------------------
 
@@ -176,6 +181,10 @@ class LMStudioRESTClient:
 
     def __repr__(self) -> str:
         return self.print_string()
+
+    def _named(self, document: dict[str, Any]) -> dict[str, Any]:
+        """An answer with the name that the model was asked for by, where this run's aliases led it to another."""
+        return document if self._asked_for is None else {**document, "asked_for": self._asked_for}
 
     def _with_model(self, body: dict[str, Any]) -> dict[str, Any]:
         return body if self._model is None else {"model": self._model, **body}

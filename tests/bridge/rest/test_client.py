@@ -170,11 +170,16 @@ def test_a_runs_aliases_hold_for_its_client(serve: Serve, chatty: Path, speechle
     with aliases.in_force([f"gpt2-medium={speechless}", "mine=gpt2-medium"]):
         for name in ("gpt2-medium", "mine"):
             loaded = client.load_model(name)
-            assert loaded["ran"] == str(speechless)
+            assert (loaded["ran"], loaded["asked_for"]) == (str(speechless), name)
+            written = client.generate_with_activations("w5 w6", max_tokens=2)
+            assert (written["ran"], written["asked_for"]) == (str(speechless), name)
+            assert client.analyze("logit_lens", "w5 w6")["asked_for"] == name
     # The server's own alias is meant where the run gave none, and standard names are for the server to follow.
     assert target("chatty", client.url) == "chatty"
     assert target("gpt2", client.url) == "gpt2"
-    assert client.load_model("chatty")["ran"] == str(chatty)
+    loaded = client.load_model("chatty")
+    assert loaded["ran"] == str(chatty)
+    assert "asked_for" not in loaded
     with aliases.in_force(embedded=True):
         assert target("gpt2-medium", client.url) == "bundled:gpt2-medium"
         assert target("gpt2-medium", "http://elsewhere.example:50111") == "bundled:gpt2-medium"
