@@ -33,6 +33,7 @@ from typing import Any
 from neuroscope import events, vocabulary
 from neuroscope.errors import CancelledError
 from neuroscope_dsl import nodes
+from neuroscope_dsl.compiler.generator import sender_name
 from neuroscope_dsl.compiler.scopes import MethodContext, walk
 from neuroscope_dsl.compiler.unit import compile_method, compile_statement
 from neuroscope_dsl.completion import Completion, complete
@@ -40,6 +41,8 @@ from neuroscope_dsl.dispatch import Dispatcher, Vocabulary
 from neuroscope_dsl.errors import DepthLimitReached, MemoryLimitReached, SmalltalkError, SmalltalkSyntaxError
 from neuroscope_dsl.limits import Limits, Stopper
 from neuroscope_dsl.parser import parse
+from neuroscope_dsl.prelude import PreludeMethod
+from neuroscope_dsl.runtime.arguments import truth
 from neuroscope_dsl.runtime.arithmetic import fast_operators, identical
 from neuroscope_dsl.runtime.block import Block
 from neuroscope_dsl.runtime.classes import LIBRARY, SmalltalkClass
@@ -52,8 +55,7 @@ from neuroscope_dsl.runtime.exceptions import (
     SmalltalkException,
     Unwind,
 )
-from neuroscope_dsl.runtime.handlers import adopt
-from neuroscope_dsl.runtime.objects import truth
+from neuroscope_dsl.runtime.handlers import adopt, leaving
 from neuroscope_dsl.runtime.printing import display_string
 from neuroscope_dsl.runtime.process import SOURCES, current_stack, stack_of_traceback
 from neuroscope_dsl.runtime.system import Context, SystemDictionary
@@ -122,7 +124,6 @@ class Workspace:
         self._lock = threading.RLock()
         self._store: dict[str, Any] = {"__builtins__": {}, SOURCES: weakref.WeakValueDictionary()}
         self._store[CLASS_NAMES] = _Names(vocabulary)
-        self._senders: dict[str, str] = {}
         self._home = Home()
         self.variables: Mapping[str, Any] = Variables(self._store)
         self._stopper = Stopper(self._store, limits or Limits())
@@ -141,7 +142,7 @@ class Workspace:
             "g_times": _times,
             "g_home": self._home,
             "g_Home": Home,
-            "g_return": NonLocalReturn,
+            "g_return": leaving,
             "g_NonLocalReturn": NonLocalReturn,
             "g_super": self.dispatcher.super_send,
             "g_context": lambda: Context(current_stack(sys._getframe(1))),
@@ -294,12 +295,17 @@ class Workspace:
     # --- what the compiler asks -----------------------------------------------------------------------------------
 
     def sender_name(self, selector: str) -> str:
-        name = self._senders.get(selector)
-        if name is None:
-            readable = "".join(character if character.isascii() and character.isalnum() else "_" for character in selector)
-            name = self._senders[selector] = f"s{len(self._senders)}_{readable}"
+        name = sender_name(selector)
+        if name not in self._store:
             self._store[name] = self.dispatcher.sender(selector)
         return name
+
+    def linked(self, method: PreludeMethod) -> Callable[..., Any]:
+        """A method of the prelude as a function of this workspace."""
+        for selector in method.sent:
+            self.sender_name(selector)
+        self._link(method.tree)
+        return method.unit.linked(self._store)
 
     def is_class(self, name: str) -> bool:
         bound = self._store.get(f"v_{name}")

@@ -93,7 +93,7 @@ def test_class_side_instance_variables(show: Callable[[str], str]) -> None:
 
 def test_derived_collections_and_exceptions(show: Callable[[str], str]) -> None:
     show("OrderedCollection subclass: #Stack.\nStack >> push: x\n    ^self addLast: x\nStack >> pop\n    ^self removeLast\n")
-    assert show("s := Stack new. s push: 1; push: 2. s pop. s") == "a Stack(1 )"
+    assert show("s := Stack new. s push: 1; push: 2. s pop. s") == "a Stack(1)"
     assert show("(s collect: [:x | x + 1]) class") == "Stack"
 
 

@@ -69,12 +69,12 @@ def test_values(show: Callable[[str], str], text: str, printed: str) -> None:
 
 def test_each_turn_of_a_loop_has_its_own_variables(show: Callable[[str], str]) -> None:
     assert show("bs := OrderedCollection new. 1 to: 3 do: [:i | bs add: [i * 10]]. bs collect: [:b | b value]") == (
-        "an OrderedCollection(10 20 30 )"
+        "an OrderedCollection(10 20 30)"
     )
     program = (
         "bs := OrderedCollection new. i := 0. [i < 3] whileTrue: [| k | k := i. bs add: [k]. i := i + 1]. bs collect: #value"
     )
-    assert show(program) == "an OrderedCollection(0 1 2 )"
+    assert show(program) == "an OrderedCollection(0 1 2)"
 
 
 def test_closures_share_the_variables_around_them(show: Callable[[str], str]) -> None:

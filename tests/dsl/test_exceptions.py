@@ -57,12 +57,12 @@ def test_values(show: Callable[[str], str], text: str, printed: str) -> None:
 
 def test_the_handler_runs_before_the_ensure_block(show: Callable[[str], str]) -> None:
     program = "log := OrderedCollection new. [[log add: 1. Error signal. log add: 9] ensure: [log add: 3]] on: Error do: [:e | log add: 2]. log"
-    assert show(program) == "an OrderedCollection(1 2 3 )"
+    assert show(program) == "an OrderedCollection(1 2 3)"
 
 
 def test_a_resumed_signal_goes_on_and_ensure_runs_last(show: Callable[[str], str]) -> None:
     program = "log := OrderedCollection new. [[log add: Warning signal. log add: 2] ensure: [log add: 3]] on: Warning do: [:e | e resume: 1]. log"
-    assert show(program) == "an OrderedCollection(1 2 3 )"
+    assert show(program) == "an OrderedCollection(1 2 3)"
 
 
 def test_a_handler_is_not_active_while_it_runs(error_of: Callable[[str], SmalltalkError]) -> None:

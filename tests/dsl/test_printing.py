@@ -52,9 +52,9 @@ from neuroscope_dsl.runtime.printing import print_float
         ("#(1 $a 'x' #foo foo (1 2) nil true)", "#(1 $a 'x' #foo #foo #(1 2) nil true)"),
         ("#[1 2 255]", "#[1 2 255]"),
         ("{1 + 1. 'a'}", "#(2 'a')"),
-        ("OrderedCollection with: 1 with: 2", "an OrderedCollection(1 2 )"),
-        ("Set with: 1", "a Set(1 )"),
-        ("Bag with: 1 with: 1", "a Bag(1 1 )"),
+        ("OrderedCollection with: 1 with: 2", "an OrderedCollection(1 2)"),
+        ("Set with: 1", "a Set(1)"),
+        ("Bag with: 1 with: 1", "a Bag(1 1)"),
         ("1 to: 5", "(1 to: 5)"),
         ("1 to: 9 by: 2", "(1 to: 9 by: 2)"),
         ("1 -> 2", "1->2"),
@@ -87,7 +87,7 @@ def test_display_string(workspace: Workspace, text: str, displayed: str) -> None
 
 def test_objects_print_as_their_class_or_as_they_say(show: Callable[[str], str]) -> None:
     program = "Object subclass: #Apple.\nObject subclass: #Pear.\nPear >> printOn: aStream\n    aStream << 'pear'; print: 3\n"
-    assert show(program + "{Apple new. Pear new}") == "#(an Apple pear3)"
+    assert show(program + "{Apple new. Pear new}") == "an Array(an Apple pear3)"
     assert show("Pear new printString , Pear new displayString") == "'pear3pear3'"
 
 

@@ -142,7 +142,7 @@ def test_each_kind_of_statement_has_its_place(error_of: Callable[..., SmalltalkE
 def test_print_string_uses_a_script_s_own_print_on(workspace: Workspace) -> None:
     value = workspace.run("Object subclass: #A.\nA >> printOn: s\n    s << 'my A'\nA new")
     assert workspace.print_string(value) == "my A"
-    assert workspace.print_string([value, 1]) == "an OrderedCollection(my A 1 )"
+    assert workspace.print_string([value, 1]) == "an OrderedCollection(my A 1)"
 
 
 def test_completion(workspace: Workspace) -> None:

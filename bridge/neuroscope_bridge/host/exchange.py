@@ -13,9 +13,8 @@ from neuroscope_bridge.wire.errors import CallbackError, WireError
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
 from neuroscope_dsl.runtime.classes import SmalltalkClass
 from neuroscope_dsl.runtime.naming import class_name
-from neuroscope_dsl.runtime.strings import MutableString
 from neuroscope_dsl.runtime.unknown import unknown_class
-from neuroscope_dsl.runtime.values import Array, Association
+from neuroscope_dsl.runtime.values import Array, Association, MutableString
 
 if TYPE_CHECKING:
     from neuroscope_bridge.host.session import Session

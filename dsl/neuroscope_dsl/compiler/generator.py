@@ -5,12 +5,13 @@ statements, nested functions). When statements have to come first, the operands 
 so that the order of evaluation stays Smalltalk's.
 
 Names in generated code: `l_x` a local, `v_x` a workspace variable, `t_1` a temporary, `k_1` a constant of the unit,
-`s3_at_put` the sender of a selector, `g_…` a helper of the runtime. See `compiler.helpers` for the helpers.
+`s_at_3a_put_3a_` the sender of a selector, `g_…` a helper of the runtime (`Workspace` has them).
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Protocol
@@ -42,11 +43,22 @@ ARITHMETIC = {
     "~=": "g_not_equal",
 }
 
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9]")
+
 _CONSTANTS = {"nil": None, "true": True, "false": False}
 
 
 #: A chain of messages (`a b c d …`) longer than this is cut into statements, so that Python's tree stays shallow.
 CHAIN = 25
+
+
+def sender_name(selector: str) -> str:
+    """The name, in generated code, of the function that sends `selector`: the same in every workspace.
+
+    >>> sender_name("at:put:")
+    's_at_3a_put_3a_'
+    """
+    return "s_" + _UNNAMEABLE.sub(lambda match: f"_{ord(match.group()):x}_", selector)
 
 
 class Environment(Protocol):

@@ -7,6 +7,8 @@ import itertools
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 from neuroscope_dsl import nodes
@@ -19,6 +21,20 @@ from neuroscope_dsl.source import Source
 
 #: Frames that generating code for the deepest brackets may take.
 _GENERATOR_FRAMES = 5000
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Compiled code and its constants; linked with the globals of a workspace, it is a function of that workspace."""
+
+    code: CodeType
+    constants: tuple[Any, ...]
+
+    def linked(self, variables: dict[str, Any]) -> Callable[..., Any]:
+        namespace: dict[str, Any] = {}
+        exec(self.code, variables, namespace)
+        built: Callable[..., Any] = namespace["unit"](*self.constants)
+        return built
 
 
 def compile_statement(
@@ -35,13 +51,24 @@ def compile_statement(
         generator.out.append(ast.Return(value, **place))
         body = generator.outer_names(generator.scope.function, place) + generator.out
         function = emit.function("doit", [], body, place)
-        return _build(function, generator, source, variables)
+        built = _unit(function, generator, _file_key(source, variables)).linked(variables)
+        built.smalltalk_source = source  # type: ignore[attr-defined]
+        return built
 
 
 def compile_method(
     node: nodes.MethodDefinition, context: MethodContext, source: Source, environment: Environment, variables: dict[str, Any]
 ) -> Callable[..., Any]:
     """The function of a method: receiver first, then its arguments."""
+    built = method_unit(node, context, source, environment, _file_key(source, variables)).linked(variables)
+    built.smalltalk_source = source  # type: ignore[attr-defined]  # the registry of sources holds them weakly
+    return built
+
+
+def method_unit(
+    node: nodes.MethodDefinition, context: MethodContext, source: Source, environment: Environment, file: str
+) -> Unit:
+    """The code of a method; `file` is the name under which its places are found, if they are to be."""
     generator = Generator(source, environment, context)
     place = generator.places.of(node.span)
     with _room(node):
@@ -61,7 +88,7 @@ def compile_method(
         body = generator.outer_names(generator.scope.function, place) + body
         name = "".join(character if character.isalnum() else "_" for character in node.selector)
         function = emit.function(f"{context.owner.name}_{name}", ["self", *parameters], body, place)
-        return _build(function, generator, source, variables)
+        return _unit(function, generator, file)
 
 
 def _catching_returns(body: list[ast.stmt], place: emit.Place) -> list[ast.stmt]:
@@ -88,17 +115,12 @@ def _catching_returns(body: list[ast.stmt], place: emit.Place) -> list[ast.stmt]
     ]
 
 
-def _build(function: ast.FunctionDef, generator: Generator, source: Source, variables: dict[str, Any]) -> Callable[..., Any]:
+def _unit(function: ast.FunctionDef, generator: Generator, file: str) -> Unit:
     """Compile `def unit(k_1, …): def function…; return function`, so that constants are cells, not globals."""
     place: emit.Place = {"lineno": 1, "col_offset": 0, "end_lineno": 1, "end_col_offset": 0}
     names = [f"k_{index}" for index in range(1, len(generator.constants) + 1)]
     unit = emit.function("unit", names, [function, ast.Return(emit.load(function.name, place), **place)], place)
-    code = compile(ast.Module([unit], []), _file_key(source, variables), "exec", dont_inherit=True)
-    namespace: dict[str, Any] = {}
-    exec(code, variables, namespace)
-    built = namespace["unit"](*generator.constants)
-    built.smalltalk_source = source  # the registry of sources holds them weakly
-    return built
+    return Unit(compile(ast.Module([unit], []), file, "exec", dont_inherit=True), tuple(generator.constants))
 
 
 def _file_key(source: Source, variables: dict[str, Any]) -> str:

@@ -26,7 +26,9 @@ from neuroscope_dsl.compiler.scopes import MethodContext
 from neuroscope_dsl.dispatch import rule
 from neuroscope_dsl.dispatch.invoke import callable_for
 from neuroscope_dsl.dispatch.rule import Found, Invocation, Refusal
+from neuroscope_dsl.prelude import PreludeMethod
 from neuroscope_dsl.runtime import library
+from neuroscope_dsl.runtime.arguments import checked
 from neuroscope_dsl.runtime.block import Block
 from neuroscope_dsl.runtime.classes import BY_TYPE, LIBRARY, Class, Object, SmalltalkClass
 from neuroscope_dsl.runtime.exceptions import MessageNotUnderstood
@@ -61,6 +63,7 @@ class Dispatcher:
         self._classes: dict[type, SmalltalkClass] = {}
         self._senders: dict[str, Method] = {}
         self._tables: list[dict[Any, Method]] = []
+        self._bound_methods: dict[Method | PreludeMethod, Method] = {}
         self._super: dict[tuple[Any, ...], Method] = {}
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -251,8 +254,13 @@ class Dispatcher:
                 return self._bound(method)
         return None
 
-    def _bound(self, method: Method) -> Method:
-        return partial(method, self) if getattr(method, "wants_dispatcher", False) else method
+    def _bound(self, method: Method | PreludeMethod) -> Method:
+        """A method of the library as this workspace calls it."""
+        found = self._bound_methods.get(method)
+        if found is None:
+            made = self.context.linked(method) if isinstance(method, PreludeMethod) else checked(method, self)
+            found = self._bound_methods[method] = made
+        return found
 
     def find_class_method(self, owner: SmalltalkClass, selector: str) -> Method | None:
         """The method for a message to a class."""
@@ -375,11 +383,13 @@ class Dispatcher:
             found.update(dict.fromkeys(owner.methods))
         return list(found)
 
-    def own_selectors(self, owner: SmalltalkClass) -> list[str]:
-        """The selectors that a class itself defines."""
-        found = dict.fromkeys([*self._methods.get(owner, {}), *owner.methods])
+    def own_selectors(self, owner: SmalltalkClass, *, class_side: bool = False) -> list[str]:
+        """The selectors that a class itself defines; of the vocabulary, every one that its declared operations answer."""
+        given, built_in = (self._class_methods, owner.class_methods) if class_side else (self._methods, owner.methods)
+        found = dict.fromkeys([*given.get(owner, {}), *built_in])
         if owner.vocabulary and owner.python is not None:
-            found.update(dict.fromkeys(rule.instance_selectors(owner.python)))
+            declared = rule.class_selectors if class_side else rule.instance_selectors
+            found.update(dict.fromkeys(declared(owner.python)))
         return list(found)
 
     # --- for primitives -------------------------------------------------------------------------------------------
@@ -392,14 +402,10 @@ class Dispatcher:
             return partial(self.send_named, block)
         if callable(block) and not isinstance(block, type):
             return block
-        return partial(self._value_of, block)
+        return self.sender("value:" * count)
 
     def send_named(self, selector: str, receiver: Any, *arguments: Any) -> Any:
         return self.send(receiver, selector, *arguments)
-
-    @staticmethod
-    def _value_of(value: Any, *arguments: Any) -> Any:
-        return value
 
     def value(self, block: Any) -> Any:
         """The value of a block without arguments, or of anything else itself."""

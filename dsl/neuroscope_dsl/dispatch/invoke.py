@@ -12,8 +12,7 @@ from neuroscope_dsl.dispatch.rule import How, Invocation
 from neuroscope_dsl.runtime.classes import SmalltalkClass
 from neuroscope_dsl.runtime.exceptions import SmalltalkException
 from neuroscope_dsl.runtime.handlers import adopt, signal
-from neuroscope_dsl.runtime.strings import MutableString
-from neuroscope_dsl.runtime.values import Character
+from neuroscope_dsl.runtime.values import Character, MutableString
 
 
 def callable_for(invocation: Invocation, target: type | None = None) -> Callable[..., Any]:

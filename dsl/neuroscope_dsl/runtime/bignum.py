@@ -6,8 +6,6 @@ lifting it, numbers are split in halves until the pieces are small.
 
 from __future__ import annotations
 
-import sys
-
 _PIECE = 4000
 
 #: Integers of so many bits have fewer than 4,300 digits.
@@ -56,8 +54,3 @@ def in_radix(value: int, base: int) -> str:
         digits.append("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"[digit])
         if not value:
             return sign + "".join(reversed(digits))
-
-
-def is_huge(value: int) -> bool:
-    """Whether `value` is too large for scripts to compute on."""
-    return sys.getsizeof(value) * 8 > MAX_BITS

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroscope_dsl.errors import SmalltalkError
-from neuroscope_dsl.runtime.exceptions import ArgumentsCountMismatch, BlockCannotReturn, NonLocalReturn
+from neuroscope_dsl.runtime.exceptions import ArgumentsCountMismatch
 from neuroscope_dsl.runtime.handlers import adopt, signal
 from neuroscope_dsl.runtime.process import stack_of_traceback
 from neuroscope_dsl.source import Span
@@ -53,10 +53,6 @@ class Block:
             if adopted is None:
                 raise
             raise adopted from error
-        except NonLocalReturn as error:
-            if error.home.alive:
-                raise
-            raise BlockCannotReturn("The method that this block returns from has returned already") from None
 
     def mismatch(self, count: int) -> ArgumentsCountMismatch:
         """The error for a call with `count` arguments."""

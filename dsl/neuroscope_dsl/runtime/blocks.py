@@ -1,16 +1,15 @@
-"""What blocks understand, symbols in their place, and the protection of blocks."""
+"""What blocks understand, and the protection of blocks."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
+from neuroscope_dsl.runtime.arguments import Items
 from neuroscope_dsl.runtime.block import Block
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error, SmalltalkException
 from neuroscope_dsl.runtime.handlers import protect, signal
-from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.printing import print_string
 
 BlockClosure = define("BlockClosure", Object, Block)
@@ -39,7 +38,7 @@ def value_n(receiver: Block, *arguments: Any) -> Any:
 
 
 @BlockClosure.method("valueWithArguments:")
-def value_with_arguments(receiver: Block, arguments: Any) -> Any:
+def value_with_arguments(receiver: Block, arguments: Items) -> Any:
     return value_n(receiver, *arguments)
 
 
@@ -50,52 +49,8 @@ def cull(receiver: Block, *arguments: Any) -> Any:
     return receiver.function(*arguments[: receiver.num_args])
 
 
-@BlockClosure.method("numArgs", "argumentCount")
-def num_args(receiver: Block) -> int:
-    return receiver.num_args
-
-
-@BlockClosure.method("source", "sourceCode")
-def source(receiver: Block) -> str:
-    return receiver.source
-
-
-@BlockClosure.method("isBlock")
-def is_block(receiver: Block) -> bool:
-    return True
-
-
-# --- loops that the compiler did not flatten ----------------------------------------------------------------------
-
-
-@BlockClosure.method("whileTrue:")
-def while_true(d: Any, receiver: Block, body: Any) -> None:
-    while truth(value(receiver)):
-        d.value(body)
-
-
-@BlockClosure.method("whileFalse:")
-def while_false(d: Any, receiver: Block, body: Any) -> None:
-    while not truth(value(receiver)):
-        d.value(body)
-
-
-@BlockClosure.method("whileTrue")
-def while_true_alone(receiver: Block) -> None:
-    while truth(value(receiver)):
-        pass
-
-
-@BlockClosure.method("whileFalse")
-def while_false_alone(receiver: Block) -> None:
-    while not truth(value(receiver)):
-        pass
-
-
-@BlockClosure.method("repeat")
-def repeat(receiver: Block) -> Any:
-    while True:
-        value(receiver)
+BlockClosure.methods["numArgs"] = lambda receiver: receiver.num_args
+BlockClosure.methods["source"] = lambda receiver: receiver.source
 
 
 # --- exceptions ---------------------------------------------------------------------------------------------------
@@ -124,12 +79,11 @@ def matcher(wanted: Any) -> Callable[[SmalltalkException], bool]:
     classes = wanted.classes if isinstance(wanted, ExceptionSet) else (wanted,)
     types: list[type] = []
     for each in classes:
-        if not isinstance(each, SmalltalkClass) or not isinstance(each.python, type):
-            raise Error(f"{print_string(each)} is no class of exceptions", remedy="on: Error do: [:e | …]")
-        if issubclass(each.python, SmalltalkException):
-            types.append(each.python)
+        kind = each.python if isinstance(each, SmalltalkClass) else None
+        if kind is not None and issubclass(kind, SmalltalkException):
+            types.append(kind)
         else:
-            raise Error(f"{each.name} is no class of exceptions", remedy="on: Error do: [:e | …]")
+            signal(Error(f"{print_string(each)[:60]} is no class of exceptions", remedy="on: Error do: [:e | …]"))
     kinds = tuple(types)
     return lambda exception: isinstance(exception, kinds)
 
@@ -146,13 +100,6 @@ def on_do_on_do(d: Any, receiver: Block, wanted: Any, handler: Any, other: Any, 
         lambda: value(receiver),
         lambda exception: first(exception) or second(exception),
         lambda exception: d.cull(handler if first(exception) else other_handler, exception),
-    )
-
-
-@BlockClosure.method("ifError:", "onErrorDo:")
-def if_error(d: Any, receiver: Block, handler: Any) -> Any:
-    return protect(
-        lambda: value(receiver), lambda exception: isinstance(exception, Error), lambda exception: d.cull(handler, exception)
     )
 
 
@@ -174,20 +121,3 @@ def if_curtailed(d: Any, receiver: Block, block: Any) -> Any:
     finally:
         if not finished:
             d.value(block)
-
-
-@BlockClosure.method("timeToRun")
-def time_to_run(receiver: Block) -> int:
-    """Milliseconds."""
-    start = time.perf_counter()
-    value(receiver)
-    return round((time.perf_counter() - start) * 1000)
-
-
-@BlockClosure.method("bench")
-def bench(receiver: Block) -> str:
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < 1:
-        value(receiver)
-        count += 1
-    return f"{count / (time.perf_counter() - start):.1f} per second"

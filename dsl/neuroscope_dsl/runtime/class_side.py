@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
-from neuroscope.vocabulary import is_public
+from neuroscope_dsl.runtime.arguments import Text, elements
 from neuroscope_dsl.runtime.classes import LIBRARY, Class, Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.values import Array, SmalltalkObject, Symbol
+from neuroscope_dsl.runtime.values import Array, MutableString, SmalltalkObject, Symbol
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -64,41 +65,20 @@ class PlainObject(SmalltalkObject):
     smalltalk_class = Object
 
 
-@Class.method("name")
-def name(receiver: SmalltalkClass) -> Any:
-    return Symbol(receiver.name)
-
-
-@Class.method("printOn:")
-def print_on(receiver: SmalltalkClass, stream: Any) -> Any:
-    stream.put_all(receiver.name)
-    return receiver
-
-
-@Class.method("class")
-def class_of(receiver: SmalltalkClass) -> Metaclass:
-    return Metaclass(receiver)
-
-
-@Class.method("superclass")
-def superclass(receiver: SmalltalkClass) -> SmalltalkClass | None:
-    return receiver.superclass
-
-
-@Class.method("category")
-def category(receiver: SmalltalkClass) -> str:
-    return receiver.category
+Class.methods |= {
+    "name": lambda receiver: Symbol(receiver.name),
+    "class": lambda receiver: Metaclass(receiver),
+    "superclass": lambda receiver: receiver.superclass,
+    "category": lambda receiver: receiver.category,
+    "comment": lambda receiver: receiver.comment or inspect.getdoc(receiver.python) or "",
+    "instanceVariableNames": lambda receiver: Array(receiver.instance_variables),
+}
 
 
 @Class.method("category:")
 def set_category(receiver: SmalltalkClass, text: Any) -> SmalltalkClass:
     receiver.category = str(text)
     return receiver
-
-
-@Class.method("comment")
-def comment(receiver: SmalltalkClass) -> str:
-    return receiver.comment
 
 
 @Class.method("comment:")
@@ -108,19 +88,9 @@ def set_comment(receiver: SmalltalkClass, text: Any) -> SmalltalkClass:
     return receiver
 
 
-@Class.method("isClass")
-def is_class(receiver: SmalltalkClass) -> bool:
-    return True
-
-
 @Class.method("inheritsFrom:")
 def inherits_from(receiver: SmalltalkClass, other: Any) -> bool:
     return isinstance(other, SmalltalkClass) and receiver is not other and receiver.inherits_from(other)
-
-
-@Class.method("includesBehavior:")
-def includes_behavior(receiver: SmalltalkClass, other: Any) -> bool:
-    return isinstance(other, SmalltalkClass) and receiver.inherits_from(other)
 
 
 @Class.method("selectors")
@@ -128,19 +98,14 @@ def selectors(d: Any, receiver: SmalltalkClass) -> Array:
     return Array(Symbol(selector) for selector in sorted(d.own_selectors(receiver)))
 
 
-@Class.method("includesSelector:")
-def includes_selector(d: Any, receiver: SmalltalkClass, selector: Any) -> bool:
-    return str(selector) in d.own_selectors(receiver)
+@MetaclassClass.method("selectors")
+def class_selectors(d: Any, receiver: Metaclass) -> Array:
+    return Array(Symbol(selector) for selector in sorted(d.own_selectors(receiver.instance_class, class_side=True)))
 
 
 @Class.method("canUnderstand:")
-def can_understand(d: Any, receiver: SmalltalkClass, selector: Any) -> bool:
-    return receiver.python is not None and d.find(receiver.python, str(selector)) is not None
-
-
-@Class.method("instanceVariableNames")
-def instance_variable_names(receiver: SmalltalkClass) -> Array:
-    return Array(receiver.instance_variables)
+def can_understand(d: Any, receiver: SmalltalkClass, selector: Text) -> bool:
+    return receiver.python is not None and d.find(receiver.python, selector) is not None
 
 
 @MetaclassClass.method("instanceVariableNames:")
@@ -154,14 +119,7 @@ def class_instance_variables(receiver: Metaclass, names: Any) -> Metaclass:
     return receiver
 
 
-@MetaclassClass.method("name", "asString")
-def metaclass_name(receiver: Metaclass) -> str:
-    return receiver.print_string()
-
-
-@MetaclassClass.method("instanceSide", "soleInstance", "theNonMetaClass")
-def instance_side(receiver: Metaclass) -> SmalltalkClass:
-    return receiver.instance_class
+MetaclassClass.methods["instanceSide"] = lambda receiver: receiver.instance_class
 
 
 # --- subclasses ---------------------------------------------------------------------------------------------------
@@ -199,42 +157,19 @@ def make_subclass(
 
 
 def _names(text: Any) -> tuple[str, ...]:
-    names = tuple(str(part) for part in (text.split() if isinstance(text, str) else text or ()))
+    given = str(text).split() if isinstance(text, (str, MutableString)) else list(elements(text))
+    names = tuple(map(str, given))
     for variable in names:
         if not _NAME.match(variable):
-            raise Error(f"{variable!r} is no name for a variable")
+            signal(Error(f"{variable!r} is no name for a variable"))
     return names
 
 
-_VARIANTS = {
-    "subclass:": (),
-    "subclass:instanceVariableNames:": ("variables",),
-    "subclass:instanceVariableNames:package:": ("variables", "category"),
-    "subclass:instanceVariableNames:category:": ("variables", "category"),
-    "subclass:instanceVariableNames:classVariableNames:": ("variables", "class_variables"),
-    "subclass:instanceVariableNames:classVariableNames:package:": ("variables", "class_variables", "category"),
-    "subclass:instanceVariableNames:classVariableNames:category:": ("variables", "class_variables", "category"),
-    "subclass:instanceVariableNames:classVariableNames:poolDictionaries:": ("variables", "class_variables", "pools"),
-    "subclass:instanceVariableNames:classVariableNames:poolDictionaries:category:": (
-        "variables", "class_variables", "pools", "category",
-    ),
-    "subclass:instanceVariableNames:classVariableNames:poolDictionaries:package:": (
-        "variables", "class_variables", "pools", "category",
-    ),
-}  # fmt: skip
-
-
-def _declare(selector: str, parts: tuple[str, ...]) -> None:
-    @Class.method(selector)
-    def subclass(d: Any, receiver: SmalltalkClass, name: Any, *values: Any) -> SmalltalkClass:
-        given = dict(zip(parts, values, strict=True))
-        if given.pop("pools", ""):
-            return signal(Error("Pool dictionaries are not supported", remedy="Give poolDictionaries: ''."))
-        return make_subclass(d, receiver, name, **given)
-
-
-for _selector, _parts in _VARIANTS.items():
-    _declare(_selector, _parts)
+@Class.method("subclass:instanceVariableNames:classVariableNames:package:")
+def subclass(
+    d: Any, receiver: SmalltalkClass, name: Any, variables: Any, class_variables: Any, category: Any
+) -> SmalltalkClass:
+    return make_subclass(d, receiver, name, variables, class_variables, category)
 
 
 class ClassBuilder:
@@ -272,7 +207,7 @@ def shared_variables(receiver: ClassBuilder, names: Any) -> ClassBuilder:
     return receiver.refine(class_variables=names)
 
 
-@Builder.method("package:", "tag:")
+@Builder.method("package:")
 def package(receiver: ClassBuilder, text: Any) -> ClassBuilder:
     return receiver.refine(category=text)
 
@@ -280,8 +215,3 @@ def package(receiver: ClassBuilder, text: Any) -> ClassBuilder:
 @Builder.method("install")
 def install(receiver: ClassBuilder) -> SmalltalkClass:
     return receiver.defined
-
-
-@Class.method("isVocabulary")
-def is_vocabulary(receiver: SmalltalkClass) -> bool:
-    return receiver.python is not None and is_public(receiver.python)

@@ -8,12 +8,12 @@ import, and shared by all workspaces; what a script adds lives in its workspace'
     @Integer.method("factorial")
     def factorial(receiver: int) -> int: ...
 
-A primitive whose first parameter is called `d` receives the dispatcher of the workspace it is called in.
+A primitive whose first parameter is called `d` receives the dispatcher of the workspace it is called in; its annotations say
+what its arguments must be (`runtime.arguments`). What other messages define is written in Smalltalk (`prelude`).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -37,8 +37,8 @@ class SmalltalkClass:
         self.python = python
         self.vocabulary = vocabulary
         self.dispatcher = dispatcher
-        self.methods: dict[str, Callable[..., Any]] = {}
-        self.class_methods: dict[str, Callable[..., Any]] = {}
+        self.methods: dict[str, Any] = {}
+        self.class_methods: dict[str, Any] = {}
         self.instance_variables: tuple[str, ...] = ()
         self.class_variables: tuple[str, ...] = ()
         self.class_instance_variables: tuple[str, ...] = ()
@@ -83,10 +83,8 @@ class SmalltalkClass:
         return self._adder(self.class_methods, selectors)
 
     @staticmethod
-    def _adder(methods: dict[str, Callable[..., Any]], selectors: tuple[str, ...]) -> Callable[[F], F]:
+    def _adder(methods: dict[str, Any], selectors: tuple[str, ...]) -> Callable[[F], F]:
         def add(function: F) -> F:
-            first = next(iter(inspect.signature(function).parameters), "")
-            function.wants_dispatcher = first == "d"  # type: ignore[attr-defined]
             for selector in selectors:
                 methods[selector] = function
             return function

@@ -3,36 +3,17 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from neuroscope_dsl.runtime.arithmetic import equal
+from neuroscope_dsl.runtime.arguments import Block1, Block2, Items, elements, truth, whole
+from neuroscope_dsl.runtime.arithmetic import equal, less, less_equal
 from neuroscope_dsl.runtime.classes import SmalltalkClass
-from neuroscope_dsl.runtime.containers import Bag, Interval, Set, SortedCollection
-from neuroscope_dsl.runtime.exceptions import CollectionIsEmpty, NotFound
+from neuroscope_dsl.runtime.containers import Bag, Interval, Set, SortedCollection, sort_items
+from neuroscope_dsl.runtime.exceptions import InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.objects import truth
 from neuroscope_dsl.runtime.protocols import Collection
-from neuroscope_dsl.runtime.values import Array, Character, OrderedCollection
-
-
-def elements(receiver: Any) -> Iterable[Any]:
-    """What a collection iterates over in Smalltalk: a string's characters, a dictionary's values."""
-    if isinstance(receiver, str):
-        return map(Character, receiver)
-    if isinstance(receiver, Mapping):
-        return list(receiver.values())
-    if isinstance(receiver, list):
-        return _growing(receiver)
-    return receiver
-
-
-def _growing(items: list[Any]) -> Iterator[Any]:
-    """The elements present at the start: a body that adds to the collection does not go on for ever."""
-    for index in range(len(items)):
-        if index >= len(items):
-            return
-        yield items[index]
+from neuroscope_dsl.runtime.values import Array, Character, MutableString, OrderedCollection
 
 
 def size_of(receiver: Any) -> int:
@@ -41,7 +22,7 @@ def size_of(receiver: Any) -> int:
 
 def like(receiver: Any, items: Iterable[Any]) -> Any:
     """A collection of the receiver's kind; what has no kind of its own becomes an OrderedCollection."""
-    if isinstance(receiver, str):
+    if isinstance(receiver, (str, MutableString)):
         items = list(items)
         if all(isinstance(item, Character) for item in items):
             return "".join(item.value for item in items)
@@ -70,245 +51,177 @@ def mapped(receiver: Any, items: Iterable[Any]) -> Any:
     return OrderedCollection(items) if isinstance(receiver, SortedCollection) else like(receiver, items)
 
 
-# --- size and tests -----------------------------------------------------------------------------------------------
-
-
 @Collection.method("size")
 def size(receiver: Any) -> int:
     return size_of(receiver)
 
 
-@Collection.method("isEmpty")
-def is_empty(receiver: Any) -> bool:
-    return size_of(receiver) == 0
+@Collection.method("species")
+def species(d: Any, receiver: Any) -> SmalltalkClass:
+    return d.class_of(like(receiver, ()))
 
 
-@Collection.method("notEmpty", "isNotEmpty")
-def not_empty(receiver: Any) -> bool:
-    return size_of(receiver) > 0
-
-
-@Collection.method("isEmptyOrNil")
-def is_empty_or_nil(receiver: Any) -> bool:
-    return size_of(receiver) == 0
-
-
-@Collection.method("ifEmpty:")
-def if_empty(d: Any, receiver: Any, block: Any) -> Any:
-    return d.value(block) if size_of(receiver) == 0 else receiver
-
-
-@Collection.method("ifNotEmpty:")
-def if_not_empty(d: Any, receiver: Any, block: Any) -> Any:
-    return d.cull(block, receiver) if size_of(receiver) else receiver
-
-
-@Collection.method("ifEmpty:ifNotEmpty:")
-def if_empty_if_not_empty(d: Any, receiver: Any, empty: Any, block: Any) -> Any:
-    return d.value(empty) if size_of(receiver) == 0 else d.cull(block, receiver)
-
-
-@Collection.method("ifNotEmpty:ifEmpty:")
-def if_not_empty_if_empty(d: Any, receiver: Any, block: Any, empty: Any) -> Any:
-    return d.value(empty) if size_of(receiver) == 0 else d.cull(block, receiver)
-
-
-@Collection.method("isCollection")
-def is_collection(receiver: Any) -> bool:
-    return True
+# --- tests --------------------------------------------------------------------------------------------------------
 
 
 @Collection.method("includes:")
-def includes(receiver: Any, item: Any) -> bool:
-    return any(equal(each, item) is True for each in elements(receiver))
-
-
-@Collection.method("includesAll:", "includesAllOf:")
-def includes_all(receiver: Any, items: Any) -> bool:
-    return all(includes(receiver, item) for item in elements(items))
-
-
-@Collection.method("includesAny:", "includesAnyOf:")
-def includes_any(receiver: Any, items: Any) -> bool:
-    return any(includes(receiver, item) for item in elements(items))
+def includes(receiver: Items, item: Any) -> bool:
+    return any(equal(each, item) is True for each in receiver)
 
 
 @Collection.method("occurrencesOf:")
-def occurrences_of(receiver: Any, item: Any) -> int:
-    return sum(1 for each in elements(receiver) if equal(each, item) is True)
+def occurrences_of(receiver: Items, item: Any) -> int:
+    return sum(1 for each in receiver if equal(each, item) is True)
 
 
-# --- iterating ----------------------------------------------------------------------------------------------------
+@Collection.method("anySatisfy:")
+def any_satisfy(receiver: Items, block: Block1) -> bool:
+    return any(truth(block(item)) for item in receiver)
+
+
+@Collection.method("allSatisfy:")
+def all_satisfy(receiver: Items, block: Block1) -> bool:
+    return all(truth(block(item)) for item in receiver)
+
+
+@Collection.method("count:")
+def count(receiver: Items, block: Block1) -> int:
+    return sum(1 for item in receiver if truth(block(item)))
+
+
+# --- going through the elements -----------------------------------------------------------------------------------
 
 
 @Collection.method("do:")
-def do(d: Any, receiver: Any, block: Any) -> Any:
-    function = d.function(block, 1)
+def do(receiver: Any, block: Block1) -> Any:
     for item in elements(receiver):
-        function(item)
+        block(item)
     return receiver
 
 
-@Collection.method("do:separatedBy:")
-def do_separated_by(d: Any, receiver: Any, block: Any, separator: Any) -> Any:
-    function = d.function(block, 1)
-    for index, item in enumerate(elements(receiver)):
-        if index:
-            d.value(separator)
-        function(item)
-    return receiver
-
-
-@Collection.method("do:without:")
-def do_without(d: Any, receiver: Any, block: Any, unwanted: Any) -> Any:
-    function = d.function(block, 1)
-    for item in elements(receiver):
-        if equal(item, unwanted) is not True:
-            function(item)
+@Collection.method("withIndexDo:")
+def with_index_do(receiver: Any, block: Block2) -> Any:
+    for index, item in enumerate(elements(receiver), 1):
+        block(item, index)
     return receiver
 
 
 @Collection.method("collect:")
-def collect(d: Any, receiver: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    return mapped(receiver, [function(item) for item in elements(receiver)])
+def collect(receiver: Any, block: Block1) -> Any:
+    return mapped(receiver, [block(item) for item in elements(receiver)])
 
 
-@Collection.method("select:", "filter:")
-def select(d: Any, receiver: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    return like(receiver, [item for item in elements(receiver) if truth(function(item))])
+@Collection.method("flatCollect:")
+def flat_collect(receiver: Any, block: Block1) -> Any:
+    return mapped(receiver, [inner for item in elements(receiver) for inner in elements(block(item))])
+
+
+@Collection.method("select:")
+def select(receiver: Any, block: Block1) -> Any:
+    return like(receiver, [item for item in elements(receiver) if truth(block(item))])
 
 
 @Collection.method("reject:")
-def reject(d: Any, receiver: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    return like(receiver, [item for item in elements(receiver) if not truth(function(item))])
-
-
-@Collection.method("collect:as:")
-def collect_as(d: Any, receiver: Any, block: Any, kind: Any) -> Any:
-    function = d.function(block, 1)
-    return d.send(kind, "withAll:", Array(function(item) for item in elements(receiver)))
-
-
-@Collection.method("select:thenCollect:")
-def select_then_collect(d: Any, receiver: Any, test: Any, block: Any) -> Any:
-    return collect(d, select(d, receiver, test), block)
-
-
-@Collection.method("select:thenDo:")
-def select_then_do(d: Any, receiver: Any, test: Any, block: Any) -> Any:
-    return do(d, select(d, receiver, test), block)
-
-
-@Collection.method("collect:thenDo:")
-def collect_then_do(d: Any, receiver: Any, block: Any, then: Any) -> Any:
-    return do(d, collect(d, receiver, block), then)
-
-
-@Collection.method("collect:thenSelect:")
-def collect_then_select(d: Any, receiver: Any, block: Any, test: Any) -> Any:
-    return select(d, collect(d, receiver, block), test)
-
-
-@Collection.method("flatCollect:", "gather:")
-def flat_collect(d: Any, receiver: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    return mapped(receiver, [inner for item in elements(receiver) for inner in elements(function(item))])
-
-
-@Collection.method("detect:")
-def detect(d: Any, receiver: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    for item in elements(receiver):
-        if truth(function(item)):
-            return item
-    return signal(NotFound("No element satisfies the condition"))
+def reject(receiver: Any, block: Block1) -> Any:
+    return like(receiver, [item for item in elements(receiver) if not truth(block(item))])
 
 
 @Collection.method("detect:ifNone:")
-def detect_if_none(d: Any, receiver: Any, block: Any, none: Any) -> Any:
-    function = d.function(block, 1)
-    for item in elements(receiver):
-        if truth(function(item)):
+def detect_if_none(d: Any, receiver: Items, block: Block1, none: Any) -> Any:
+    for item in receiver:
+        if truth(block(item)):
             return item
     return d.value(none)
 
 
-@Collection.method("detect:ifFound:")
-def detect_if_found(d: Any, receiver: Any, block: Any, found: Any) -> Any:
-    return detect_if_found_if_none(d, receiver, block, found, None)
-
-
-@Collection.method("detect:ifFound:ifNone:")
-def detect_if_found_if_none(d: Any, receiver: Any, block: Any, found: Any, none: Any) -> Any:
-    function = d.function(block, 1)
-    for item in elements(receiver):
-        if truth(function(item)):
-            return d.cull(found, item)
-    return d.value(none)
-
-
-@Collection.method("anySatisfy:", "contains:")
-def any_satisfy(d: Any, receiver: Any, block: Any) -> bool:
-    function = d.function(block, 1)
-    return any(truth(function(item)) for item in elements(receiver))
-
-
-@Collection.method("allSatisfy:", "conform:")
-def all_satisfy(d: Any, receiver: Any, block: Any) -> bool:
-    function = d.function(block, 1)
-    return all(truth(function(item)) for item in elements(receiver))
-
-
-@Collection.method("noneSatisfy:")
-def none_satisfy(d: Any, receiver: Any, block: Any) -> bool:
-    return not any_satisfy(d, receiver, block)
-
-
-@Collection.method("count:")
-def count(d: Any, receiver: Any, block: Any) -> int:
-    function = d.function(block, 1)
-    return sum(1 for item in elements(receiver) if truth(function(item)))
-
-
 @Collection.method("inject:into:")
-def inject_into(d: Any, receiver: Any, start: Any, block: Any) -> Any:
-    function = d.function(block, 2)
-    for item in elements(receiver):
-        start = function(start, item)
+def inject_into(receiver: Items, start: Any, block: Block2) -> Any:
+    for item in receiver:
+        start = block(start, item)
     return start
 
 
-@Collection.method("fold:", "reduce:")
-def fold(d: Any, receiver: Any, block: Any) -> Any:
-    items = list(elements(receiver))
-    return functools.reduce(d.function(block, 2), items) if items else _empty()
+# --- order --------------------------------------------------------------------------------------------------------
 
 
-def _empty() -> Any:
-    return signal(CollectionIsEmpty("The collection is empty"))
+class SortFunction:
+    """`#name ascending`, `#name descending`, `[:x | x size] ascending`: an order by one property."""
+
+    __slots__ = ("descending", "dispatcher", "property")
+    num_args = 2
+
+    def __init__(self, dispatcher: Any, property_: Any, descending: bool) -> None:
+        self.dispatcher = dispatcher
+        self.property = property_
+        self.descending = descending
+
+    def __call__(self, left: Any, right: Any) -> Any:
+        value = self.dispatcher.function(self.property, 1)
+        if self.descending:
+            left, right = right, left
+        return less_equal(value(left), value(right))
 
 
-# --- class side ---------------------------------------------------------------------------------------------------
+def order_key(d: Any, block: Any) -> Callable[[Any], Any]:
+    """The key that sorts by a two-argument block, by a property (one argument or a symbol), or by `<=`."""
+    if block is None:
+        return functools.cmp_to_key(lambda a, b: -1 if less(a, b) is True else int(less(b, a) is True))
+    arguments = getattr(block, "num_args", 1)
+    if arguments == 1 and not isinstance(block, SortFunction):
+        function = d.function(block, 1)
+        natural = order_key(d, None)
+        return lambda item: natural(function(item))
+    before = block if isinstance(block, SortFunction) else d.function(block, 2)
+    return functools.cmp_to_key(
+        lambda a, b: 0 if truth(before(a, b)) and truth(before(b, a)) else (-1 if truth(before(a, b)) else 1)
+    )
 
 
-@Collection.class_method("new:")
-def new_sized(d: Any, receiver: SmalltalkClass, capacity: int) -> Any:
-    return d.send(receiver, "new")
+@Collection.method("sorted")
+def sorted_(d: Any, receiver: Any) -> Any:
+    return sorted_by(d, receiver, None)
 
 
-@Collection.class_method("withAll:", "newFrom:")
-def with_all(d: Any, receiver: SmalltalkClass, items: Any) -> Any:
-    made = d.send(receiver, "new")
-    d.send(made, "addAll:", items)
-    return made
+@Collection.method("sorted:")
+def sorted_by(d: Any, receiver: Any, block: Any) -> Any:
+    items = sort_items(elements(receiver), order_key(d, block))
+    return (
+        like(receiver, items)
+        if isinstance(receiver, (str, MutableString)) or type(receiver) is OrderedCollection
+        else Array(items)
+    )
 
 
-def _with(d: Any, receiver: SmalltalkClass, *items: Any) -> Any:
-    return d.send(receiver, "withAll:", Array(items))
+# --- other kinds of collection ------------------------------------------------------------------------------------
+
+
+@Collection.method("asArray")
+def as_array(receiver: Items) -> Array:
+    return Array(receiver)
+
+
+@Collection.method("asOrderedCollection")
+def as_ordered_collection(receiver: Items) -> OrderedCollection:
+    return OrderedCollection(receiver)
+
+
+@Collection.method("asSet")
+def as_set(receiver: Items) -> Set:
+    return Set(receiver)
+
+
+@Collection.method("asBag")
+def as_bag(receiver: Items) -> Bag:
+    return Bag(receiver)
+
+
+@Collection.method("asByteArray")
+def as_byte_array(receiver: Items) -> Any:
+    values = [ord(item.value) if isinstance(item, Character) else whole(item) for item in receiver]
+    if any(not 0 <= value < 256 for value in values):
+        return signal(InvalidArgument("A ByteArray holds integers from 0 to 255"))
+    return bytearray(values)
 
 
 for _count in range(1, 7):
-    Collection.class_method("with:" * _count)(lambda d, receiver, *items: _with(d, receiver, *items))
+    Collection.class_method("with:" * _count)(lambda d, receiver, *items: d.send(receiver, "withAll:", Array(items)))

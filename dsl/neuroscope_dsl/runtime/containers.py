@@ -164,8 +164,9 @@ class SortedCollection(OrderedCollection):
     def insert_sorted(self, item: Any) -> None:
         insort_right(self, item, key=self._key())
 
-    def resort(self, before: Callable[[Any, Any], Any]) -> None:
-        self.before = before
+    def resort(self, before: Callable[[Any, Any], Any] | None = None) -> None:
+        """Sort anew, by another block if one is given."""
+        self.before = before or self.before
         self[:] = sort_items(self, self._key())
 
     def copy_with(self, items: Iterable[Any]) -> SortedCollection:
@@ -177,6 +178,8 @@ class SortedCollection(OrderedCollection):
 
 class Interval(Sequence[Any]):
     """`1 to: 10 by: 2`."""
+
+    is_self_evaluating = True
 
     def __init__(self, first: Any, last: Any, step: Any = 1) -> None:
         if step == 0:

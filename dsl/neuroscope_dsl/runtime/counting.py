@@ -1,4 +1,4 @@
-"""Counting loops that the compiler did not flatten, and the steps of those that it did."""
+"""The steps of counting loops."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.arithmetic import is_number
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.numbers import Number
 from neuroscope_dsl.runtime.printing import print_string
 
 
 def steps(first: Any, last: Any, step: Any = 1) -> Iterator[Any] | range:
     """The values from `first` to `last`: a range for integers, sums for all other numbers."""
-    if type(first) is int and type(step) is int and type(last) in (int, float, Fraction) and step:
+    if type(first) is int and type(step) is int and type(last) in (int, float, Fraction) and step and math.isfinite(last):
         stop = last if type(last) is int else (math.floor(last) if step > 0 else math.ceil(last))
         return range(first, stop + (1 if step > 0 else -1), step)
     return _sums(first, last, step)
@@ -28,29 +27,14 @@ def _sums(first: Any, last: Any, step: Any) -> Iterator[Any]:
         bad = next(value for value in (first, last, step) if not is_number(value))
         signal(InvalidArgument(f"A loop counts with numbers, not with {print_string(bad)[:60]}"))
         return
-    if step == 0:
+    forward = arithmetic.greater(step, 0)
+    if arithmetic.equal(step, 0):
         signal(InvalidArgument("The step of a loop must not be zero"))
         return
     count = 0
     while True:
         value = arithmetic.add(first, arithmetic.multiply(count, step))
-        if value > last if step > 0 else value < last:
+        if (arithmetic.greater if forward else arithmetic.less)(value, last):
             return
         yield value
         count += 1
-
-
-@Number.method("to:do:")
-def to_do(d: Any, receiver: Any, last: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    for value in steps(receiver, last):
-        function(value)
-    return receiver
-
-
-@Number.method("to:by:do:")
-def to_by_do(d: Any, receiver: Any, last: Any, step: Any, block: Any) -> Any:
-    function = d.function(block, 1)
-    for value in steps(receiver, last, step):
-        function(value)
-    return receiver

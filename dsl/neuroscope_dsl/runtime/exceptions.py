@@ -59,7 +59,7 @@ class Notification(SmalltalkException):
     smalltalk_name = "Notification"
 
     def unhandled_action(self) -> Any:
-        return None
+        self.unhandled = True
 
 
 class Warning(Notification):  # noqa: A001 - Smalltalk's own name

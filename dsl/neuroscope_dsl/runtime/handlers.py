@@ -20,9 +20,12 @@ from typing import Any
 from neuroscope.errors import CancelledError
 from neuroscope_dsl.errors import ScriptStopped, SmalltalkError
 from neuroscope_dsl.runtime.exceptions import (
+    BlockCannotReturn,
     Error,
+    Home,
     IllegalResumeAttempt,
     LibraryError,
+    NonLocalReturn,
     Resume,
     SmalltalkException,
     Unwind,
@@ -144,6 +147,13 @@ def _unknown_name(error: NameError) -> SmalltalkException:
             variables = traceback.tb_frame.f_globals
         traceback = traceback.tb_next
     return unknown_name(str(error.name)[2:], variables)
+
+
+def leaving(home: Home, value: Any) -> NonLocalReturn:
+    """What `^` in a block raises. `BlockCannotReturn` is signalled when its method has returned already."""
+    if not home.alive:
+        signal(BlockCannotReturn("The method that this block returns from has returned already"))
+    return NonLocalReturn(home, value)
 
 
 # --- what a handler block may say to the exception ----------------------------------------------------------------

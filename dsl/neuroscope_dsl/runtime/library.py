@@ -4,36 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sized
 
+from neuroscope_dsl import prelude
 from neuroscope_dsl.runtime import (  # noqa: F401 - imported for the primitives that they declare
     blocks,
     characters,
     class_side,
     collections,
-    counting,
     dates,
     dictionaries,
     exception_messages,
-    integers,
     numbers,
     objects,
-    ordered,
-    sequence_classes,
-    sequences,
     sets,
     streams,
     strings,
-    summaries,
-    symbols,
     system,
     transcript,
 )
+from neuroscope_dsl.runtime.blocks import BlockClosure
 from neuroscope_dsl.runtime.classes import LIBRARY, SmalltalkClass
-from neuroscope_dsl.runtime.protocols import Comparable, Foreign, Indexable, Iteration, Measurable
+from neuroscope_dsl.runtime.protocols import Comparable, Evaluable, Foreign, Indexable, Iteration, Measurable
+from neuroscope_dsl.runtime.sequences import declare_orderings
 
 __all__ = ["CLASSES", "Foreign", "protocols"]
 
+#: The messages that ask what something is, and the class whose instances say yes.
+_KINDS = {
+    "isString": "String", "isSymbol": "Symbol", "isNumber": "Number", "isInteger": "Integer", "isFloat": "Float",
+    "isFraction": "Fraction", "isCharacter": "Character", "isArray": "Array", "isCollection": "Collection",
+    "isDictionary": "Dictionary", "isSequenceable": "SequenceableCollection", "isBlock": "BlockClosure", "isClass": "Class",
+    "isInterval": "Interval", "isStream": "Stream",
+}  # fmt: skip
+
+for _selector, _name in _KINDS.items():
+    LIBRARY["Object"].methods[_selector] = lambda receiver: False
+    LIBRARY[_name].methods[_selector] = lambda receiver: True
+
+declare_orderings(BlockClosure, LIBRARY["Symbol"])
+prelude.install()
+
 #: Every class whose methods are built in.
-CLASSES: set[SmalltalkClass] = {*LIBRARY.values(), Foreign, Indexable, Iteration, Comparable, Measurable}
+CLASSES: set[SmalltalkClass] = {*LIBRARY.values(), Foreign, Indexable, Iteration, Comparable, Evaluable, Measurable}
 
 
 def protocols(python: type) -> list[SmalltalkClass]:
@@ -47,5 +58,7 @@ def protocols(python: type) -> list[SmalltalkClass]:
         found.append(Measurable)
     if issubclass(python, Iterable):
         found.append(Iteration)
+    if any("__call__" in base.__dict__ for base in python.__mro__):
+        found.append(Evaluable)
     found.append(Comparable)
     return found

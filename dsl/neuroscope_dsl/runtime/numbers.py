@@ -1,17 +1,20 @@
-"""Numbers: integers of any size, exact fractions, floats, scaled decimals."""
+"""Numbers: integers of any size, exact fractions, floats, scaled decimals; random numbers."""
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
 from neuroscope_dsl.errors import MemoryLimitReached
 from neuroscope_dsl.runtime import arithmetic
-from neuroscope_dsl.runtime.arithmetic import is_number, normal
-from neuroscope_dsl.runtime.bignum import MAX_BITS
+from neuroscope_dsl.runtime.arguments import Block1, Real, Size, Whole
+from neuroscope_dsl.runtime.arithmetic import normal
+from neuroscope_dsl.runtime.bignum import MAX_BITS, in_radix, print_integer
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
+from neuroscope_dsl.runtime.counting import steps
 from neuroscope_dsl.runtime.exceptions import DomainError, Error, InvalidArgument, ZeroDivide
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.printing import print_float, print_string
@@ -26,73 +29,50 @@ LargeNegativeInteger = define("LargeNegativeInteger", Integer)
 Float = define("Float", Number, float)
 FractionClass = define("Fraction", Number, Fraction)
 ScaledDecimalClass = define("ScaledDecimal", Number, ScaledDecimal)
+RandomClass = define("Random", Object, random.Random)
 
-for _selector, _function in {
+Number.methods |= {
     "+": arithmetic.add,
     "-": arithmetic.subtract,
     "*": arithmetic.multiply,
     "/": arithmetic.divide,
     "//": arithmetic.floor_divide,
     "\\\\": arithmetic.modulo,
-}.items():
-    Number.methods[_selector] = _function
+}
 
-for _selector, _function in {
+#: Comparison, for numbers and whatever else has an order.
+ORDER = {
     "<": arithmetic.less,
     ">": arithmetic.greater,
     "<=": arithmetic.less_equal,
     ">=": arithmetic.greater_equal,
-}.items():
-    Number.methods[_selector] = _function
-    Magnitude.methods[_selector] = _function
+}
+Magnitude.methods |= ORDER
+
+Float.class_methods |= {
+    name: lambda receiver, value=value: value
+    for name, value in {"pi": math.pi, "e": math.e, "infinity": math.inf, "nan": math.nan, "zero": 0.0,
+                        "halfPi": math.pi / 2, "twoPi": math.pi * 2}.items()
+}  # fmt: skip
+SmallInteger.class_methods["maxVal"] = lambda receiver: (1 << 60) - 1
+SmallInteger.class_methods["minVal"] = lambda receiver: -(1 << 60)
 
 
-def _real(value: Any) -> Any:
-    """A number as Python computes with it."""
-    if isinstance(value, ScaledDecimal):
-        return value.value
-    if not is_number(value):
-        raise InvalidArgument(f"A number is wanted here, not {print_string(value)[:60]}")
-    return value
-
-
-def _whole(value: Any) -> int:
-    """An argument that must be an integer."""
-    if type(value) is int:
-        return value
-    if hasattr(value, "__index__") and not isinstance(value, bool):
-        return int(value)
-    raise InvalidArgument(f"An integer is wanted here, not {print_string(value)[:60]}")
-
-
-# --- division and powers ------------------------------------------------------------------------------------------
+# --- division, powers, functions ----------------------------------------------------------------------------------
 
 
 @Number.method("quo:")
-def quo(receiver: Any, other: Any) -> Any:
-    left, right = _real(receiver), _real(other)
-    if right == 0:
+def quo(receiver: Real, other: Real) -> Any:
+    if other == 0:
         return signal(ZeroDivide(dividend=receiver))
-    if isinstance(left, float) or isinstance(right, float):
-        return math.trunc(left / right)
-    quotient = abs(left) // abs(right)
-    return quotient if (left < 0) == (right < 0) else -quotient
+    if isinstance(receiver, float) or isinstance(other, float):
+        return _integer(math.trunc, receiver / other)
+    quotient = abs(receiver) // abs(other)
+    return quotient if (receiver < 0) == (other < 0) else -quotient
 
 
-@Number.method("rem:")
-def rem(receiver: Any, other: Any) -> Any:
-    quotient = quo(receiver, other)
-    return normal(_real(receiver) - quotient * _real(other))
-
-
-@Number.method("mod:")
-def mod(receiver: Any, other: Any) -> Any:
-    return arithmetic.modulo(receiver, other)
-
-
-@Number.method("raisedTo:", "**")
-def raised_to(receiver: Any, exponent: Any) -> Any:
-    base, power = _real(receiver), _real(exponent)
+@Number.method("raisedTo:")
+def raised_to(base: Real, power: Real) -> Any:
     if isinstance(base, int) and isinstance(power, int) and abs(base) > 1:
         if power > 0 and base.bit_length() * power > MAX_BITS:
             raise MemoryLimitReached("This power would be too large to compute with.")
@@ -108,253 +88,186 @@ def raised_to(receiver: Any, exponent: Any) -> Any:
     return signal(DomainError("A negative number has no real power like this")) if isinstance(result, complex) else result
 
 
-@Integer.method("raisedTo:mod:")
-def raised_to_mod(receiver: int, exponent: Any, modulus: Any) -> Any:
-    return pow(receiver, _whole(exponent), _whole(modulus)) if modulus else signal(ZeroDivide(dividend=receiver))
-
-
-@Number.method("squared")
-def squared(receiver: Any) -> Any:
-    return arithmetic.multiply(receiver, receiver)
-
-
 @Number.method("sqrt")
-def sqrt(receiver: Any) -> Any:
-    value = _real(receiver)
+def sqrt(value: Real) -> Any:
     if value < 0:
         return signal(DomainError("A negative number has no real square root"))
     if isinstance(value, int):
         root = math.isqrt(value)
-        return root if root * root == value else _float_sqrt(value)
+        return root if root * root == value or value.bit_length() > 1000 else math.sqrt(value)
     return math.sqrt(value)
 
 
-def _float_sqrt(value: int) -> float:
-    return math.sqrt(value) if value.bit_length() < 1000 else float(math.isqrt(value))
-
-
 @Integer.method("sqrtFloor")
-def sqrt_floor(receiver: int) -> Any:
+def sqrt_floor(receiver: Whole) -> Any:
     return math.isqrt(receiver) if receiver >= 0 else signal(DomainError("A negative number has no real square root"))
 
 
-def _unary_float(selector: str, function: Callable[[float], float]) -> None:
-    @Number.method(selector)
-    def compute(receiver: Any) -> Any:
+def _function(selector: str, function: Callable[..., float]) -> None:
+    def compute(receiver: Real, *others: Any) -> Any:
         try:
-            return function(_real(receiver))
+            return function(receiver, *others)
         except OverflowError:
             return math.inf
+        except ZeroDivisionError:
+            return signal(ZeroDivide(dividend=receiver))
         except ValueError:
             return signal(DomainError(f"{print_string(receiver)} has no {selector}"))
 
+    def compute_with(receiver: Real, other: Real) -> Any:
+        return compute(receiver, other)
 
-for _selector, _math in {
-    "sin": math.sin,
-    "cos": math.cos,
-    "tan": math.tan,
-    "arcSin": math.asin,
-    "arcCos": math.acos,
-    "arcTan": math.atan,
-    "exp": math.exp,
-    "ln": math.log,
-    "log": math.log10,
-    "degreesToRadians": math.radians,
-    "radiansToDegrees": math.degrees,
-}.items():
-    _unary_float(_selector, _math)
+    Number.method(selector)(compute_with if selector.endswith(":") else compute)
 
 
-@Number.method("log:")
-def log_base(receiver: Any, base: Any) -> Any:
-    return math.log(_real(receiver)) / math.log(_real(base)) if receiver > 0 else signal(DomainError("No such logarithm"))
+def _logarithm(value: Any, base: Any) -> float:
+    return math.log(value) / math.log(base)
 
 
-@Number.method("floorLog:")
-def floor_log(receiver: Any, base: Any) -> Any:
-    return math.floor(math.log(_real(receiver)) / math.log(_real(base)) + 1e-12)
+_FUNCTIONS: dict[str, Callable[..., float]] = {
+    "sin": math.sin, "cos": math.cos, "tan": math.tan, "arcSin": math.asin, "arcCos": math.acos, "arcTan": math.atan,
+    "arcTan:": math.atan2, "exp": math.exp, "ln": math.log, "log": math.log10,
+    "log:": _logarithm,
+}  # fmt: skip
+for _selector, _math in _FUNCTIONS.items():
+    _function(_selector, _math)
 
 
-@Number.method("arcTan:")
-def arc_tan(receiver: Any, other: Any) -> float:
-    return math.atan2(_real(receiver), _real(other))
+# --- rounding and conversion --------------------------------------------------------------------------------------
 
 
-# --- sign, rounding, conversion -----------------------------------------------------------------------------------
-
-
-@Number.method("negated")
-def negated(receiver: Any) -> Any:
-    return arithmetic.subtract(0, receiver) if receiver != 0.0 or not isinstance(receiver, float) else -receiver
-
-
-@Number.method("abs")
-def absolute(receiver: Any) -> Any:
-    return negated(receiver) if _real(receiver) < 0 else receiver
-
-
-@Number.method("sign")
-def sign(receiver: Any) -> int:
-    value = _real(receiver)
-    return (value > 0) - (value < 0)
-
-
-@Number.method("reciprocal")
-def reciprocal(receiver: Any) -> Any:
-    return arithmetic.divide(1, receiver)
-
-
-@Number.method("negative")
-def negative(receiver: Any) -> bool:
-    return bool(_real(receiver) < 0)
-
-
-@Number.method("positive")
-def positive(receiver: Any) -> bool:
-    return bool(_real(receiver) >= 0)
-
-
-@Number.method("strictlyPositive")
-def strictly_positive(receiver: Any) -> bool:
-    return bool(_real(receiver) > 0)
-
-
-@Number.method("isZero")
-def is_zero(receiver: Any) -> bool:
-    return bool(_real(receiver) == 0)
+def _integer(function: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return function(value)
+    except (OverflowError, ValueError):
+        return signal(Error(f"{print_string(value)} cannot become an integer"))
 
 
 def _rounding(selector: str, function: Callable[[Any], int]) -> None:
     @Number.method(selector)
-    def compute(receiver: Any) -> Any:
-        try:
-            return function(_real(receiver))
-        except (OverflowError, ValueError):
-            return signal(Error(f"{print_string(receiver)} cannot become an integer"))
+    def compute(receiver: Real) -> Any:
+        return _integer(function, receiver)
 
 
-def _round(value: Any) -> int:
+def rounded(value: Any) -> int:
     """To the nearest integer, halves away from zero."""
+    value = Fraction(value) if isinstance(value, float) else value
     return math.floor(value + Fraction(1, 2)) if value >= 0 else -math.floor(-value + Fraction(1, 2))
-
-
-def _round_any(value: Any) -> int:
-    return _round(Fraction(value)) if isinstance(value, float) else _round(value)
 
 
 _rounding("floor", math.floor)
 _rounding("ceiling", math.ceil)
 _rounding("truncated", math.trunc)
-_rounding("asInteger", math.trunc)
-_rounding("rounded", _round_any)
-
-
-@Number.method("roundTo:")
-def round_to(receiver: Any, unit: Any) -> Any:
-    return normal(_round_any(_real(arithmetic.divide(receiver, unit))) * _real(unit))
-
-
-@Number.method("truncateTo:")
-def truncate_to(receiver: Any, unit: Any) -> Any:
-    return normal(quo(receiver, unit) * _real(unit))
+_rounding("rounded", rounded)
 
 
 @Number.method("round:")
-def round_digits(receiver: Any, digits: Any) -> Any:
-    value = round(float(_real(receiver)), _whole(digits))
-    return value if isinstance(receiver, float) else round_to(receiver, Fraction(1, 10 ** _whole(digits)))
+def round_digits(receiver: Real, digits: Whole) -> Any:
+    if isinstance(receiver, float):
+        return round(receiver, max(-400, min(400, digits)))
+    if abs(digits) > 10_000:
+        return signal(InvalidArgument(f"{digits} decimals are too many"))
+    unit = Fraction(10) ** -digits
+    return normal(rounded(receiver / unit) * unit)
 
 
-@Number.method("fractionPart")
-def fraction_part(receiver: Any) -> Any:
-    return normal(_real(receiver) - math.trunc(_real(receiver)))
-
-
-@Number.method("integerPart")
-def integer_part(receiver: Any) -> Any:
-    whole = math.trunc(_real(receiver))
-    return float(whole) if isinstance(receiver, float) else whole
-
-
-@Number.method("asFloat", "asNumber:")
-def as_float(receiver: Any) -> Any:
+@Number.method("asFloat")
+def as_float(receiver: Real) -> Any:
     try:
-        return float(_real(receiver))
+        return float(receiver)
     except OverflowError:
         return math.inf if receiver > 0 else -math.inf
 
 
-@Number.method("asNumber")
-def as_number(receiver: Any) -> Any:
-    return receiver
-
-
 @Number.method("asFraction", "asExactFraction", "asTrueFraction")
-def as_fraction(receiver: Any) -> Any:
-    value = Fraction(_real(receiver))
+def as_fraction(receiver: Real) -> Any:
+    value = _integer(Fraction, receiver)
     return normal(value.limit_denominator(10**12) if isinstance(receiver, float) else value)
 
 
 @Number.method("asScaledDecimal:")
-def as_scaled(receiver: Any, scale: Any) -> ScaledDecimal:
-    return ScaledDecimal(Fraction(_real(receiver)), _whole(scale))
+def as_scaled(receiver: Real, scale: Size) -> ScaledDecimal:
+    return ScaledDecimal(_integer(Fraction, receiver), scale)
 
 
 @Number.method("numerator")
-def numerator(receiver: Any) -> int:
-    return Fraction(_real(receiver)).numerator
+def numerator(receiver: Real) -> int:
+    return int(_integer(Fraction, receiver).numerator)
 
 
 @Number.method("denominator")
-def denominator(receiver: Any) -> int:
-    return Fraction(_real(receiver)).denominator
+def denominator(receiver: Real) -> int:
+    return int(_integer(Fraction, receiver).denominator)
 
 
-# --- tests --------------------------------------------------------------------------------------------------------
+@FractionClass.class_method("numerator:denominator:")
+def fraction(receiver: SmalltalkClass, above: Whole, below: Whole) -> Any:
+    return arithmetic.divide(above, below)
 
 
-@Number.method("isNumber")
-def is_a_number(receiver: Any) -> bool:
-    return True
+# --- integers -----------------------------------------------------------------------------------------------------
 
 
-@Integer.method("isInteger")
-def is_integer(receiver: int) -> bool:
-    return True
+@Integer.method("factorial")
+def factorial(receiver: Whole) -> Any:
+    if receiver < 0:
+        return signal(Error("factorial: the receiver must not be negative"))
+    if receiver > 100_000:
+        raise MemoryLimitReached("This factorial would be too large to compute with.")
+    return math.factorial(receiver)
 
 
-@Float.method("isFloat")
-def is_float(receiver: float) -> bool:
-    return True
+@Integer.method("gcd:")
+def gcd(receiver: Whole, other: Whole) -> int:
+    return math.gcd(receiver, other)
 
 
-@FractionClass.method("isFraction")
-def is_fraction(receiver: Fraction) -> bool:
-    return True
+@Integer.method("bitAnd:")
+def bit_and(receiver: Whole, other: Whole) -> int:
+    return receiver & other
 
 
-@Number.method("isNaN")
-def is_nan(receiver: Any) -> bool:
-    return bool(receiver != receiver)
+@Integer.method("bitOr:")
+def bit_or(receiver: Whole, other: Whole) -> int:
+    return receiver | other
 
 
-@Number.method("isInfinite")
-def is_infinite(receiver: Any) -> bool:
-    return isinstance(receiver, float) and math.isinf(receiver)
+@Integer.method("bitXor:")
+def bit_xor(receiver: Whole, other: Whole) -> int:
+    return receiver ^ other
 
 
-@Integer.method("even")
-def even(receiver: int) -> bool:
-    return receiver % 2 == 0
+@Integer.method("bitShift:")
+def bit_shift(receiver: Whole, count: Whole) -> int:
+    if count > MAX_BITS:
+        raise MemoryLimitReached("This shift would be too large to compute with.")
+    return receiver << count if count >= 0 else receiver >> min(-count, MAX_BITS)
 
 
-@Integer.method("odd")
-def odd(receiver: int) -> bool:
-    return receiver % 2 == 1
+@Integer.method("highBit")
+def high_bit(receiver: Whole) -> int:
+    return receiver.bit_length()
+
+
+@Integer.method("raisedTo:modulo:")
+def raised_to_modulo(receiver: Whole, exponent: Whole, modulus: Whole) -> Any:
+    try:
+        return pow(receiver, exponent, modulus) if modulus else signal(ZeroDivide(dividend=receiver))
+    except ValueError:
+        return signal(DomainError(f"{receiver} has no inverse modulo {modulus}"))
+
+
+@Integer.method("numberOfCombinationsTaken:")
+def binomial(receiver: Whole, other: Whole) -> Any:
+    if receiver < 0 or other < 0:
+        return signal(DomainError("Combinations are counted for integers from zero"))
+    if min(other, receiver) > 100_000:
+        raise MemoryLimitReached("This number would be too large to compute with.")
+    return math.comb(receiver, other)
 
 
 @Integer.method("isPrime")
-def is_prime(receiver: int) -> bool:
+def is_prime(receiver: Whole) -> bool:
     if receiver < 4:
         return receiver > 1
     if receiver % 2 == 0:
@@ -364,55 +277,82 @@ def is_prime(receiver: int) -> bool:
     return all(receiver % divisor for divisor in range(3, math.isqrt(receiver) + 1, 2))
 
 
-@Magnitude.method("between:and:")
-def between(d: Any, receiver: Any, low: Any, high: Any) -> Any:
-    return d.send(receiver, ">=", low) and d.send(receiver, "<=", high)
+# --- loops that the compiler did not lay out in line ----------------------------------------------------------------
 
 
-@Magnitude.method("max:")
-def maximum(d: Any, receiver: Any, other: Any) -> Any:
-    return receiver if d.send(receiver, ">", other) is True else other
+@Integer.method("timesRepeat:")
+def times_repeat(d: Any, receiver: Whole, block: Any) -> int:
+    for _ in range(receiver):
+        d.value(block)
+    return receiver
 
 
-@Magnitude.method("min:")
-def minimum(d: Any, receiver: Any, other: Any) -> Any:
-    return receiver if d.send(receiver, "<", other) is True else other
+@Number.method("to:do:")
+def to_do(receiver: Any, last: Any, block: Block1) -> Any:
+    for value in steps(receiver, last):
+        block(value)
+    return receiver
 
 
-@Number.method("closeTo:")
-def close_to(receiver: Any, other: Any) -> bool:
-    return math.isclose(_real(receiver), _real(other), rel_tol=1e-4, abs_tol=1e-4)
+@Number.method("to:by:do:")
+def to_by_do(receiver: Any, last: Any, step: Any, block: Block1) -> Any:
+    for value in steps(receiver, last, step):
+        block(value)
+    return receiver
 
 
-@Number.method("closeTo:precision:")
-def close_to_precision(receiver: Any, other: Any, precision: Any) -> bool:
-    return bool(abs(_real(receiver) - _real(other)) <= _real(precision))
+# --- printing -----------------------------------------------------------------------------------------------------
 
 
-# --- class side ---------------------------------------------------------------------------------------------------
-
-for _selector, _constant in {"pi": math.pi, "e": math.e, "infinity": math.inf, "nan": math.nan, "zero": 0.0}.items():
-    Float.class_methods[_selector] = lambda receiver, value=_constant: value
-Float.class_methods["halfPi"] = lambda receiver: math.pi / 2
-Float.class_methods["twoPi"] = lambda receiver: math.pi * 2
-SmallInteger.class_methods["maxVal"] = lambda receiver: (1 << 60) - 1
-SmallInteger.class_methods["minVal"] = lambda receiver: -(1 << 60)
+@Integer.method("printStringBase:")
+def print_in_base(receiver: Whole, base: Whole) -> Any:
+    return in_radix(receiver, base) if 2 <= base <= 36 else signal(InvalidArgument("A radix lies between 2 and 36"))
 
 
-@Number.class_method("readFrom:")
-def read_from(receiver: SmalltalkClass, text: Any) -> Any:
-    from neuroscope_dsl.runtime.strings import number_in
-
-    content = text if isinstance(text, str) else text.up_to_end_text()
-    value = number_in(content)
-    return 0 if value is None else value
-
-
-@FractionClass.class_method("numerator:denominator:")
-def fraction(receiver: SmalltalkClass, above: Any, below: Any) -> Any:
-    return arithmetic.divide(_whole(above), _whole(below))
+@Number.method("printShowingDecimalPlaces:")
+def print_places(receiver: Real, places: Size) -> str:
+    if isinstance(receiver, float):
+        return f"{receiver:.{min(places, 1100)}f}"
+    scaled = rounded(receiver * 10 ** min(places, 100_000))
+    digits = print_integer(abs(scaled)).rjust(places + 1, "0")
+    text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
+    return f"-{text}" if scaled < 0 else text
 
 
 @Float.method("asString", "displayString", "printString")
 def float_string(receiver: float) -> str:
     return print_float(receiver)
+
+
+# --- random numbers -----------------------------------------------------------------------------------------------
+
+
+@RandomClass.class_method("new")
+def new_random(d: Any, receiver: SmalltalkClass) -> random.Random:
+    return random.Random(d.context.random.getrandbits(64))
+
+
+@RandomClass.class_method("seed:")
+def seeded(receiver: SmalltalkClass, seed: Whole) -> random.Random:
+    return random.Random(seed)
+
+
+@RandomClass.method("seed:")
+def set_seed(receiver: random.Random, seed: Whole) -> random.Random:
+    receiver.seed(seed)
+    return receiver
+
+
+@RandomClass.method("next")
+def next_random(receiver: random.Random) -> float:
+    return receiver.random()
+
+
+@RandomClass.method("nextIntegerBetween:and:")
+def next_integer(receiver: random.Random, low: Whole, high: Whole) -> Any:
+    return receiver.randint(low, high) if low <= high else signal(InvalidArgument(f"No integer lies from {low} to {high}"))
+
+
+@Integer.method("atRandom")
+def at_random(d: Any, receiver: Whole) -> Any:
+    return next_integer(d.context.random, 1, receiver)

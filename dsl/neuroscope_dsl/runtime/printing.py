@@ -18,6 +18,21 @@ from neuroscope_dsl.runtime.scaled import ScaledDecimal
 from neuroscope_dsl.runtime.values import Array, Association, Character, MessageObject, Point, SmalltalkObject, Symbol
 from neuroscope_dsl.syntax import CHARACTER_NAMES, is_bare_symbol
 
+_MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
+
 #: Nested collections deeper than this print as `…`; so do collections that contain themselves.
 MAX_DEPTH = 20
 
@@ -46,7 +61,7 @@ def print_string(value: Any, depth: int = 0) -> str:
         return print_integer(int(value))
     if isinstance(value, Real) and not isinstance(value, Fraction):
         return print_float(float(str(value)))
-    if kind.__module__ == "numpy" and kind.__name__ in ("bool", "bool_"):
+    if _is_numpy_bool(value):
         return "true" if value else "false"
     if depth > MAX_DEPTH:
         return "…"
@@ -98,8 +113,14 @@ def _print_object(value: Any, depth: int) -> str:
             return value.class_name if value.message_text is None else f"{value.class_name}: {value.message_text}"
         case MessageObject():
             return f"a Message with selector: #{value.selector} and arguments: {print_string(value.arguments)}"
-        case datetime.datetime() | datetime.date() | datetime.time():
+        case datetime.datetime():
             return value.isoformat()
+        case datetime.date():
+            return f"{value.day} {_MONTHS[value.month - 1]} {value.year}"
+        case datetime.time():
+            return _print_time(value)
+        case datetime.timedelta():
+            return _print_duration(value)
         case Mapping():
             pairs = "".join(f"{print_string(k, depth + 1)}->{print_string(v, depth + 1)} " for k, v in value.items())
             return f"{article(class_name(value))}({pairs})"
@@ -112,12 +133,55 @@ def _print_object(value: Any, depth: int) -> str:
 
 
 def print_elements(items: Iterable[Any], depth: int = 0) -> str:
-    return "".join(f"{print_string(item, depth + 1)} " for item in items)
+    return " ".join(print_string(item, depth + 1) for item in items)
 
 
 def print_array(items: Iterable[Any], depth: int = 0) -> str:
-    """`#(1 $a 'x' #foo (1/2))` where every element can be written as a literal, as Pharo does."""
-    return f"#({' '.join(print_string(item, depth + 1) for item in items)})"
+    """`#(1 $a 'x' #foo)` where every element is a literal, `{1->2. (1/2)}` where every element's text is an expression that
+    answers it, otherwise `an Array(…)`."""
+    items = list(items)
+    if all(map(_is_literal, items)):
+        return f"#({print_elements(items, depth)})"
+    if all(map(_is_self_evaluating, items)):
+        return f"{{{'. '.join(print_string(item, depth + 1) for item in items)}}}"
+    return f"an Array({print_elements(items, depth)})"
+
+
+def _is_literal(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, (Array, tuple)):
+        return depth <= MAX_DEPTH and all(_is_literal(item, depth + 1) for item in value)
+    if is_public(type(value)):
+        return False
+    kinds = (str, Character, bool, type(None), Integral, ScaledDecimal, bytes, bytearray)
+    return isinstance(value, kinds) or (isinstance(value, Real) and not isinstance(value, Fraction)) or _is_numpy_bool(value)
+
+
+def _is_self_evaluating(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, Association):
+        return _is_self_evaluating(value.key) and _is_self_evaluating(value.value)
+    if isinstance(value, (Array, tuple)):
+        return depth <= MAX_DEPTH and all(_is_self_evaluating(item, depth + 1) for item in value)
+    return isinstance(value, (Fraction, Point, SmalltalkClass)) or hasattr(value, "is_self_evaluating") or _is_literal(value)
+
+
+def _is_numpy_bool(value: Any) -> bool:
+    return type(value).__module__ == "numpy" and type(value).__name__ in ("bool", "bool_")
+
+
+def _print_time(value: datetime.time) -> str:
+    """`3:12:19.5 pm`, without seconds where there are none."""
+    text = f"{value.hour % 12 or 12}:{value.minute:02}"
+    if value.second or value.microsecond:
+        text += f":{value.second:02}" + f".{value.microsecond:06}".rstrip("0").rstrip(".")
+    return f"{text} {'am' if value.hour < 12 else 'pm'}"
+
+
+def _print_duration(value: datetime.timedelta) -> str:
+    """Days, hours, minutes, seconds: `0:00:01:30.5`."""
+    sign, value = ("-", -value) if value < datetime.timedelta() else ("", value)
+    minutes, seconds = divmod(value.seconds, 60)
+    text = f"{sign}{value.days}:{minutes // 60:02}:{minutes % 60:02}:{seconds:02}"
+    return text + f".{value.microseconds:06}".rstrip("0").rstrip(".")
 
 
 def quoted(text: str) -> str:

@@ -1,7 +1,7 @@
 """The abstract classes of collections, and the protocols that objects of other kinds answer by what Python lets them do.
 
 An object of the vocabulary that can be iterated over answers `Collection`'s messages; one that can be subscripted answers
-`at:` and `at:put:` with the index passed on unchanged; operators go to Python's.
+`at:` and `at:put:` with the index passed on unchanged; one that can be called is a block; operators go to Python's.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ Iteration = SmalltalkClass("Iteration", None)
 Iteration.methods = Collection.methods
 
 Indexable = SmalltalkClass("Indexable", None)
+Evaluable = SmalltalkClass("Evaluable", None)
 Measurable = SmalltalkClass("Measurable", None)
 Comparable = SmalltalkClass("Comparable", None)
 
@@ -79,7 +80,27 @@ def subscript_if_present(d: Any, receiver: Any, index: Any, block: Any) -> Any:
 
 @Indexable.method("includesKey:")
 def subscript_includes(receiver: Any, key: Any) -> bool:
-    return key in receiver
+    try:
+        return key in receiver
+    except TypeError:
+        return False
+
+
+def _evaluate(receiver: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return receiver(*arguments)
+    except Exception as error:
+        return _library_error(error)
+
+
+def _cull(d: Any, receiver: Callable[..., Any], *arguments: Any) -> Any:
+    return d.cull(receiver, *arguments)
+
+
+for _selector in ("value", "value:", "value:value:", "value:value:value:"):
+    Evaluable.method(_selector)(_evaluate)
+for _selector in ("cull:", "cull:cull:"):
+    Evaluable.method(_selector)(_cull)
 
 
 def _no_such_index(receiver: Any, index: Any, error: Exception) -> Any:

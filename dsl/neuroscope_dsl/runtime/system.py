@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from neuroscope_dsl.errors import SmalltalkError
+from neuroscope_dsl.runtime.arguments import Text
 from neuroscope_dsl.runtime.classes import Object, define
-from neuroscope_dsl.runtime.exceptions import KeyNotFound
+from neuroscope_dsl.runtime.exceptions import Error
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.values import OrderedCollection
+from neuroscope_dsl.runtime.values import Array, OrderedCollection, Symbol
 from neuroscope_dsl.source import Position
 
 
@@ -34,33 +36,30 @@ ContextClass = define("Context", Object, Context)
 _ABSENT = object()
 
 
-@SystemDictionaryClass.method("at:")
-def at(d: Any, receiver: SystemDictionary, name: Any) -> Any:
-    value = d.context.lookup(str(name), _ABSENT)
-    return signal(KeyNotFound(f"Smalltalk has nothing called {name}", key=name)) if value is _ABSENT else value
-
-
 @SystemDictionaryClass.method("at:put:")
-def at_put(d: Any, receiver: SystemDictionary, name: Any, value: Any) -> Any:
-    d.context.bind(str(name), value)
+def at_put(d: Any, receiver: SystemDictionary, name: Text, value: Any) -> Any:
+    try:
+        d.context.bind(name, value)
+    except SmalltalkError as error:
+        return signal(Error(error.message, remedy=error.remedy))
     return value
 
 
 @SystemDictionaryClass.method("at:ifAbsent:")
-def at_if_absent(d: Any, receiver: SystemDictionary, name: Any, block: Any) -> Any:
-    value = d.context.lookup(str(name), _ABSENT)
+def at_if_absent(d: Any, receiver: SystemDictionary, name: Text, block: Any) -> Any:
+    value = d.context.lookup(name, _ABSENT)
     return d.value(block) if value is _ABSENT else value
 
 
-@SystemDictionaryClass.method("at:ifPresent:")
-def at_if_present(d: Any, receiver: SystemDictionary, name: Any, block: Any) -> Any:
-    value = d.context.lookup(str(name), _ABSENT)
-    return None if value is _ABSENT else d.cull(block, value)
+@SystemDictionaryClass.method("classNames")
+def class_names(d: Any, receiver: SystemDictionary) -> Array:
+    return Array(map(Symbol, d.context.class_names()))
 
 
-@SystemDictionaryClass.method("includesKey:", "hasClassNamed:")
-def includes_key(d: Any, receiver: SystemDictionary, name: Any) -> bool:
-    return d.context.lookup(str(name), _ABSENT) is not _ABSENT
+@SystemDictionaryClass.method("allClasses")
+def all_classes(d: Any, receiver: SystemDictionary) -> Array:
+    """The library's, the vocabulary's and the script's classes, by name; imports all of the vocabulary."""
+    return Array(d.context.lookup_class(name) for name in d.context.class_names())
 
 
 @SystemDictionaryClass.method("version")

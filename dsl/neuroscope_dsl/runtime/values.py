@@ -6,7 +6,7 @@ be converted on the way into the library or back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -59,6 +59,39 @@ class Character:
 
     def __reduce__(self) -> tuple[type[Character], tuple[str]]:
         return Character, (self.value,)
+
+
+class MutableString(Sequence[Character]):
+    """What `String new: 5` and `'abc' copy` answer where a script wants to change characters."""
+
+    __slots__ = ("characters",)
+
+    def __init__(self, text: Iterable[str] = "") -> None:
+        self.characters = list(text)
+
+    def __str__(self) -> str:
+        return "".join(self.characters)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def __getitem__(self, index: Any) -> Any:
+        return Character(self.characters[index])
+
+    def __setitem__(self, index: int, value: Character) -> None:
+        self.characters[index] = value.value
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == str(other) if isinstance(other, (str, MutableString)) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __lt__(self, other: Any) -> bool:
+        return str(self) < str(other)
+
+    def print_string(self) -> str:
+        return "'" + str(self).replace("'", "''") + "'"
 
 
 class Array(list[Any]):
