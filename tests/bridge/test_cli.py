@@ -44,6 +44,11 @@ def test_the_last_answer_is_printed_and_the_transcript_flows(tmp_path: Path) -> 
     assert (done.returncode, done.stdout, done.stderr) == (0, "working\n#(1 4 9)\n", "")
 
 
+def test_a_run_that_ends_with_the_transcript_prints_no_answer(tmp_path: Path) -> None:
+    done = neuroscope("run", script(tmp_path, "3 + 4. Transcript show: 'done'; cr"))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
 def test_scripts_of_one_run_share_a_workspace(tmp_path: Path) -> None:
     first, second = script(tmp_path, "x := 20.", "a.st"), script(tmp_path, "x + y", "b.st")
     done = neuroscope("run", "--bind", "y=1 + 1", first, second)

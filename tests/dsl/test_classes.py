@@ -69,7 +69,7 @@ def test_subclasses_inherit_and_call_super(show: Callable[[str], str]) -> None:
         "Object subclass: #A instanceVariableNames: 'x y' classVariableNames: '' package: 'P'",
         "Object subclass: #A instanceVariableNames: 'x' classVariableNames: '' category: 'P'",
         "Object subclass: #A instanceVariableNames: 'x' classVariableNames: 'Y' poolDictionaries: '' category: 'P'",
-        "Object subclass: #A instanceVariableNames: 'x' package: 'P'",
+        "Object subclass: #A instanceVariableNames: 'x' classVariableNames: '' package: 'P'",
         "Object << #A slots: {#x. #y}; package: 'P'",
         "(Object << #A) slots: {#x}; tag: 'T'; package: 'P'; install",
     ],
@@ -81,8 +81,10 @@ def test_the_usual_ways_to_define_a_class(show: Callable[[str], str], text: str)
 
 
 def test_redefining_a_class_keeps_methods_and_adds_variables(show: Callable[[str], str]) -> None:
-    show("Object subclass: #A instanceVariableNames: 'x' package: 'P'.\nA >> x\n    ^x\n")
-    show("Object subclass: #A instanceVariableNames: 'x y' package: 'P'.\nA >> y\n    ^y ifNil: ['no y']\n")
+    show("Object subclass: #A instanceVariableNames: 'x' classVariableNames: '' package: 'P'.\nA >> x\n    ^x\n")
+    show(
+        "Object subclass: #A instanceVariableNames: 'x y' classVariableNames: '' package: 'P'.\nA >> y\n    ^y ifNil: ['no y']\n"
+    )
     assert show("{A new x. A new y}") == "#(nil 'no y')"
 
 

@@ -205,7 +205,7 @@ def test_numpy_s_numbers_are_numbers(workspace: Workspace) -> None:
 
 def test_objects_of_a_script_are_found_by_their_own_equality(show: Callable[[str], str]) -> None:
     show(
-        "Object subclass: #P instanceVariableNames: 'x' package: 'T'.\nP >> x\n    ^x\nP >> x: v\n    x := v\n"
+        "Object subclass: #P instanceVariableNames: 'x' classVariableNames: '' package: 'T'.\nP >> x\n    ^x\nP >> x: v\n    x := v\n"
         "P >> = other\n    ^other class == self class and: [x = other x]\nP >> hash\n    ^x hash\n"
         "P >> < other\n    ^x < other x\nP >> <= other\n    ^x <= other x\n"
     )

@@ -242,7 +242,7 @@ def test_a_method_on_a_class_that_does_not_exist(error_of: Callable[..., Smallta
 
 def test_a_script_derives_a_class_from_the_vocabulary(workspace: Workspace) -> None:
     workspace.run(
-        "Engine subclass: #Fast instanceVariableNames: 'boost' package: 'X'.\n"
+        "Engine subclass: #Fast instanceVariableNames: 'boost' classVariableNames: '' package: 'X'.\n"
         "Fast >> boost: b\n    boost := b\nFast >> measure\n    ^super measure * boost\n"
     )
     fast = workspace.run("(Fast name: 'f' size: 2) boost: 10; yourself")

@@ -72,7 +72,7 @@ def test_a_handler_is_not_active_while_it_runs(error_of: Callable[[str], Smallta
 
 def test_a_script_defines_exceptions(show: Callable[[str], str]) -> None:
     program = (
-        "Error subclass: #MyError instanceVariableNames: 'code' package: 'T'.\n"
+        "Error subclass: #MyError instanceVariableNames: 'code' classVariableNames: '' package: 'T'.\n"
         "MyError >> code\n    ^code\n"
         "MyError >> code: c\n    code := c\n"
         "MyError >> messageText\n    ^'code ' , code printString\n"

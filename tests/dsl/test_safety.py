@@ -102,7 +102,9 @@ def test_format_strings_do_not_reach_attributes(workspace: Workspace) -> None:
 
 
 def test_instance_variables_of_a_derived_class_cannot_name_python_s(workspace: Workspace) -> None:
-    workspace.run("Engine subclass: #Sly instanceVariableNames: '_secret __class__' package: 'X'.\nSly >> peek\n    ^_secret\n")
+    workspace.run(
+        "Engine subclass: #Sly instanceVariableNames: '_secret __class__' classVariableNames: '' package: 'X'.\nSly >> peek\n    ^_secret\n"
+    )
     assert workspace.run("Sly new peek") is None
 
 

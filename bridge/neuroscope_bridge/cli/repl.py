@@ -59,7 +59,8 @@ def _loop(workspace: Workspace, read: Any, debug: bool) -> None:
         try:
             with patch_stdout(raw=True), show.progress_shown():
                 answer = workspace.run(text, file="<repl>")
-            print(answer.summary() if isinstance(answer, Result) else workspace.print_string(answer))
+            if answer is not workspace.transcript:
+                print(answer.summary() if isinstance(answer, Result) else workspace.print_string(answer))
         except NeuroScopeError as error:
             if debug:
                 traceback.print_exc()

@@ -50,7 +50,8 @@ def run_files(options: RunOptions) -> None:
             with show.progress_shown(options.quiet):
                 for path, text in texts:
                     answer = workspace.run(text, file=str(path))
-            print(_shown(workspace, answer))
+            if answer is not workspace.transcript:  # whoever ends with `Transcript show: …` has said what there was to say
+                print(_shown(workspace, answer))
         except BaseException as error:
             _leave(workspace, options, Failure.of(error))
             raise

@@ -402,7 +402,7 @@ class Dispatcher:
             return partial(self.send_named, block)
         if callable(block) and not isinstance(block, type):
             return block
-        return self.sender("value:" * count)
+        return partial(self.sender("value:" * count), block)
 
     def send_named(self, selector: str, receiver: Any, *arguments: Any) -> Any:
         return self.send(receiver, selector, *arguments)

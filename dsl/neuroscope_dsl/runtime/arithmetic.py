@@ -53,7 +53,7 @@ def arithmetic(selector: str, function: Callable[[Any, Any], Any]) -> Callable[[
                 return normal(function(left, right))
             except ZeroDivisionError:
                 return signal(ZeroDivide(dividend=left))
-            except OverflowError as error:
+            except (OverflowError, ValueError) as error:
                 return signal(DomainError(f"{error}"))
         return foreign(selector, function, left, right)
 
@@ -69,6 +69,8 @@ def _scaled(selector: str, function: Callable[[Any, Any], Any], left: Any, right
         value = function(left, right)
     except ZeroDivisionError:
         return signal(ZeroDivide(dividend=left))
+    except (OverflowError, ValueError) as error:
+        return signal(DomainError(f"{error}"))
     return ScaledDecimal(value, scale) if isinstance(value, Fraction) and selector in ("+", "-", "*", "/") else normal(value)
 
 
@@ -82,11 +84,13 @@ def foreign(selector: str, function: Callable[[Any, Any], Any], left: Any, right
     if not isinstance(right, _NO_OPERATORS):
         try:
             return function(left, right)
-        except TypeError as error:
+        except (TypeError, ValueError, OverflowError) as error:
             reason: Exception | None = error
     else:
         reason = None
-    refusal = Error(f"{_kind(left)} #{selector} cannot take {_kind(right, article=True)}", remedy="Both sides must be numbers.")
+    why = f": {reason}" if isinstance(reason, (ValueError, OverflowError)) else ""
+    text = f"{_kind(left)} #{selector} cannot take {_kind(right, article=True)}{why}"
+    refusal = Error(text, remedy="Both sides must be numbers.")
     refusal.__cause__ = reason
     return signal(refusal)
 

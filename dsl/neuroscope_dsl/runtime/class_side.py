@@ -56,7 +56,10 @@ def basic_new(d: Any, receiver: SmalltalkClass) -> Any:
         if receiver is LIBRARY["Object"]:
             return PlainObject()
         return signal(Error(f"{receiver.name} makes no instances by new"))
-    return python()
+    try:
+        return python()
+    except TypeError:  # the Python class wants arguments
+        return signal(Error(f"{receiver.name} makes no instances by new"))
 
 
 class PlainObject(SmalltalkObject):

@@ -8,7 +8,6 @@ from typing import Any
 
 from neuroscope_dsl.runtime.arguments import Block1, Block2, Items, elements, truth, whole
 from neuroscope_dsl.runtime.arithmetic import equal, less, less_equal
-from neuroscope_dsl.runtime.classes import SmalltalkClass
 from neuroscope_dsl.runtime.containers import Bag, Interval, Set, SortedCollection, sort_items
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal
@@ -51,14 +50,11 @@ def mapped(receiver: Any, items: Iterable[Any]) -> Any:
     return OrderedCollection(items) if isinstance(receiver, SortedCollection) else like(receiver, items)
 
 
-@Collection.method("size")
-def size(receiver: Any) -> int:
-    return size_of(receiver)
-
-
-@Collection.method("species")
-def species(d: Any, receiver: Any) -> SmalltalkClass:
-    return d.class_of(like(receiver, ()))
+Collection.methods |= {
+    "size": size_of,
+    "isEmpty": lambda receiver: size_of(receiver) == 0,
+    "species": lambda d, receiver: d.class_of(like(receiver, ())),
+}
 
 
 # --- tests --------------------------------------------------------------------------------------------------------
@@ -195,24 +191,12 @@ def sorted_by(d: Any, receiver: Any, block: Any) -> Any:
 # --- other kinds of collection ------------------------------------------------------------------------------------
 
 
-@Collection.method("asArray")
-def as_array(receiver: Items) -> Array:
-    return Array(receiver)
-
-
-@Collection.method("asOrderedCollection")
-def as_ordered_collection(receiver: Items) -> OrderedCollection:
-    return OrderedCollection(receiver)
-
-
-@Collection.method("asSet")
-def as_set(receiver: Items) -> Set:
-    return Set(receiver)
-
-
-@Collection.method("asBag")
-def as_bag(receiver: Items) -> Bag:
-    return Bag(receiver)
+Collection.methods |= {
+    "asArray": lambda receiver: Array(elements(receiver)),
+    "asOrderedCollection": lambda receiver: OrderedCollection(elements(receiver)),
+    "asSet": lambda receiver: Set(elements(receiver)),
+    "asBag": lambda receiver: Bag(elements(receiver)),
+}
 
 
 @Collection.method("asByteArray")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from neuroscope_dsl.runtime.arguments import Block1, Block2, Key, truth
-from neuroscope_dsl.runtime.classes import SmalltalkClass, article, define
+from neuroscope_dsl.runtime.classes import article, define
 from neuroscope_dsl.runtime.exceptions import KeyNotFound, ModificationForbidden
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.naming import class_name
@@ -41,16 +41,30 @@ def at(receiver: Any, key: Any) -> Any:
 
 
 @DictionaryClass.method("at:put:")
-def at_put(receiver: Any, key: Key, value: Any) -> Any:
-    if not hasattr(receiver, "__setitem__"):
-        return signal(ModificationForbidden("This dictionary cannot be changed"))
-    receiver[key] = value
+def at_put(receiver: Any, key: Any, value: Any) -> Any:
+    try:
+        receiver[key] = value
+    except TypeError:
+        return signal(ModificationForbidden(f"This dictionary cannot be changed at {print_string(key)[:60]}"))
     return value
 
 
 @DictionaryClass.method("at:ifAbsent:")
-def at_if_absent(d: Any, receiver: Any, key: Key, block: Any) -> Any:
-    return receiver[key] if key in receiver else d.value(block)
+def at_if_absent(d: Any, receiver: Any, key: Any, block: Any) -> Any:
+    try:
+        return receiver[key]
+    except (KeyError, TypeError):
+        pass
+    return d.value(block)
+
+
+@DictionaryClass.method("at:ifAbsentPut:")
+def at_if_absent_put(d: Any, receiver: Any, key: Any, block: Any) -> Any:
+    try:
+        return receiver[key]
+    except (KeyError, TypeError):
+        pass
+    return at_put(receiver, key, d.value(block))
 
 
 @DictionaryClass.method("at:ifPresent:ifAbsent:")
@@ -78,14 +92,8 @@ def remove_all(receiver: Any) -> Any:
     return receiver
 
 
-@DictionaryClass.method("keys")
-def keys(receiver: Any) -> Array:
-    return Array(receiver)
-
-
-@DictionaryClass.method("values")
-def values(receiver: Any) -> Array:
-    return Array(receiver.values())
+DictionaryClass.methods["keys"] = lambda receiver: Array(receiver)
+DictionaryClass.methods["values"] = lambda receiver: Array(receiver.values())
 
 
 @DictionaryClass.method("keysAndValuesDo:")
@@ -115,22 +123,12 @@ def _same_kind(receiver: Any, pairs: Iterable[tuple[Any, Any]]) -> Any:
     return kind(pairs)
 
 
-@AssociationClass.method("key")
-def key_of_association(receiver: Association) -> Any:
-    return receiver.key
-
-
-@AssociationClass.method("value")
-def value_of_association(receiver: Association) -> Any:
-    return receiver.value
+AssociationClass.methods["key"] = lambda receiver: receiver.key
+AssociationClass.methods["value"] = lambda receiver: receiver.value
+AssociationClass.class_methods["key:value:"] = lambda receiver, key, value: Association(key, value)
 
 
 @AssociationClass.method("key:value:")
 def set_both(receiver: Association, key: Any, value: Any) -> Association:
     receiver.key, receiver.value = key, value
     return receiver
-
-
-@AssociationClass.class_method("key:value:")
-def association(receiver: SmalltalkClass, key: Any, value: Any) -> Association:
-    return Association(key, value)

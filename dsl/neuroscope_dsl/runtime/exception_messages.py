@@ -35,9 +35,8 @@ for _value in list(vars(exceptions).values()):
 
 
 @ExceptionClass.class_method("new")
-def new(d: Any, receiver: SmalltalkClass) -> SmalltalkException:
-    assert receiver.python is not None
-    exception: SmalltalkException = receiver.python()
+def new(d: Any, receiver: SmalltalkClass) -> Any:
+    exception = d.send(receiver, "basicNew")
     if receiver.defined_by_script:
         d.send(exception, "initialize")
     return exception

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,7 +11,7 @@ from typing import Any
 
 from neuroscope_dsl.errors import MemoryLimitReached
 from neuroscope_dsl.runtime import arithmetic
-from neuroscope_dsl.runtime.arguments import Block1, Real, Size, Whole
+from neuroscope_dsl.runtime.arguments import Block1, Real, Size, Whole, real, whole
 from neuroscope_dsl.runtime.arithmetic import normal
 from neuroscope_dsl.runtime.bignum import MAX_BITS, in_radix, print_integer
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
@@ -73,15 +74,14 @@ def quo(receiver: Real, other: Real) -> Any:
 
 @Number.method("raisedTo:")
 def raised_to(base: Real, power: Real) -> Any:
-    if isinstance(base, int) and isinstance(power, int) and abs(base) > 1:
-        if power > 0 and base.bit_length() * power > MAX_BITS:
-            raise MemoryLimitReached("This power would be too large to compute with.")
-        return base**power if power >= 0 else normal(Fraction(1, base**-power))
+    exact = isinstance(power, int) and isinstance(base, (int, Fraction)) and abs(base) not in (0, 1)
+    if exact and max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(power) > MAX_BITS:
+        raise MemoryLimitReached("This power would be too large to compute with.")
     if base == 0 and power < 0:
         return signal(ZeroDivide(dividend=1))
     try:
         if isinstance(power, int) and not isinstance(base, float):
-            return normal(Fraction(base) ** power)
+            return base**power if isinstance(base, int) and power >= 0 else normal(Fraction(base) ** power)
         result = float(base) ** float(power)
     except OverflowError:
         return math.inf
@@ -190,14 +190,8 @@ def as_scaled(receiver: Real, scale: Size) -> ScaledDecimal:
     return ScaledDecimal(_integer(Fraction, receiver), scale)
 
 
-@Number.method("numerator")
-def numerator(receiver: Real) -> int:
-    return int(_integer(Fraction, receiver).numerator)
-
-
-@Number.method("denominator")
-def denominator(receiver: Real) -> int:
-    return int(_integer(Fraction, receiver).denominator)
+Number.methods["numerator"] = lambda receiver: _integer(Fraction, real(receiver)).numerator
+Number.methods["denominator"] = lambda receiver: _integer(Fraction, real(receiver)).denominator
 
 
 @FractionClass.class_method("numerator:denominator:")
@@ -217,24 +211,21 @@ def factorial(receiver: Whole) -> Any:
     return math.factorial(receiver)
 
 
-@Integer.method("gcd:")
-def gcd(receiver: Whole, other: Whole) -> int:
-    return math.gcd(receiver, other)
+def _of_integers(selector: str, function: Callable[[int, int], int]) -> None:
+    @Integer.method(selector)
+    def compute(receiver: Any, other: Any) -> int:
+        if type(receiver) is int and type(other) is int:
+            return function(receiver, other)
+        return function(whole(receiver), whole(other))
 
 
-@Integer.method("bitAnd:")
-def bit_and(receiver: Whole, other: Whole) -> int:
-    return receiver & other
-
-
-@Integer.method("bitOr:")
-def bit_or(receiver: Whole, other: Whole) -> int:
-    return receiver | other
-
-
-@Integer.method("bitXor:")
-def bit_xor(receiver: Whole, other: Whole) -> int:
-    return receiver ^ other
+for _selector, _operator in {
+    "gcd:": math.gcd,
+    "bitAnd:": operator.and_,
+    "bitOr:": operator.or_,
+    "bitXor:": operator.xor,
+}.items():
+    _of_integers(_selector, _operator)
 
 
 @Integer.method("bitShift:")
@@ -244,9 +235,7 @@ def bit_shift(receiver: Whole, count: Whole) -> int:
     return receiver << count if count >= 0 else receiver >> min(-count, MAX_BITS)
 
 
-@Integer.method("highBit")
-def high_bit(receiver: Whole) -> int:
-    return receiver.bit_length()
+Integer.methods["highBit"] = lambda receiver: int(receiver).bit_length()
 
 
 @Integer.method("raisedTo:modulo:")
@@ -319,9 +308,8 @@ def print_places(receiver: Real, places: Size) -> str:
     return f"-{text}" if scaled < 0 else text
 
 
-@Float.method("asString", "displayString", "printString")
-def float_string(receiver: float) -> str:
-    return print_float(receiver)
+for _selector in ("asString", "displayString", "printString"):
+    Float.methods[_selector] = print_float
 
 
 # --- random numbers -----------------------------------------------------------------------------------------------
@@ -343,9 +331,7 @@ def set_seed(receiver: random.Random, seed: Whole) -> random.Random:
     return receiver
 
 
-@RandomClass.method("next")
-def next_random(receiver: random.Random) -> float:
-    return receiver.random()
+RandomClass.methods["next"] = lambda receiver: receiver.random()
 
 
 @RandomClass.method("nextIntegerBetween:and:")

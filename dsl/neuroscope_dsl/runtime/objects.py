@@ -34,9 +34,8 @@ def hash_of(receiver: Any) -> int:
         return id(receiver) >> 4
 
 
-@Object.method("class")
-def class_of(d: Any, receiver: Any) -> SmalltalkClass:
-    return d.class_of(receiver)
+Object.methods["class"] = lambda d, receiver: d.class_of(receiver)
+Object.methods["isMemberOf:"] = lambda d, receiver, other: d.class_of(receiver) is other
 
 
 @Object.method("copy", "shallowCopy")
@@ -98,11 +97,6 @@ def is_kind_of(d: Any, receiver: Any, other: Any) -> bool:
     if d.class_of(receiver).inherits_from(other):
         return True
     return other.vocabulary and other.python is not None and isinstance(receiver, other.python)
-
-
-@Object.method("isMemberOf:")
-def is_member_of(d: Any, receiver: Any, other: Any) -> bool:
-    return d.class_of(receiver) is other
 
 
 @Object.method("perform:", "perform:with:", "perform:with:with:", "perform:with:with:with:")

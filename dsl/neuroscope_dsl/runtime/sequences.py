@@ -181,9 +181,9 @@ def new_array_with(receiver: SmalltalkClass, size: Size, value: Any) -> Array:
     return Array([value] * size)
 
 
-@ArrayClass.class_method("withAll:")
-def array_with_all(receiver: SmalltalkClass, items: Items) -> Array:
-    return Array(items)
+ArrayClass.class_methods["withAll:"] = lambda receiver, items: Array(elements(items))
+ByteArray.class_methods["withAll:"] = lambda receiver, items: as_byte_array(elements(items))
+IntervalClass.methods["increment"] = lambda receiver: receiver.step
 
 
 @ByteArray.class_method("new:")
@@ -191,19 +191,9 @@ def new_byte_array(receiver: SmalltalkClass, size: Size) -> bytearray:
     return bytearray(size)
 
 
-@ByteArray.class_method("withAll:")
-def byte_array_with_all(receiver: SmalltalkClass, items: Items) -> Any:
-    return as_byte_array(items)
-
-
 @Sorted.class_method("sortBlock:")
 def sorted_by_block(receiver: SmalltalkClass, block: Block2) -> SortedCollection:
     return SortedCollection((), block)
-
-
-@IntervalClass.class_method("from:to:")
-def interval(receiver: SmalltalkClass, first: Any, last: Any) -> Any:
-    return interval_by(receiver, first, last, 1)
 
 
 @IntervalClass.class_method("from:to:by:")
@@ -212,11 +202,6 @@ def interval_by(receiver: SmalltalkClass, first: Any, last: Any, step: Any) -> A
         if not is_number(value) or value != value or value in (float("inf"), float("-inf")):
             return signal(InvalidArgument(f"An interval is made of finite numbers, not of {print_string(value)[:60]}"))
     return Interval(first, last, step)
-
-
-@IntervalClass.method("increment")
-def increment(receiver: Any) -> Any:
-    return receiver.step
 
 
 # --- growing and shrinking ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuroscope_dsl.runtime.arguments import Size, elements, key
-from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
+from neuroscope_dsl.runtime.classes import Object, define
 from neuroscope_dsl.runtime.containers import Bag, IdentitySet, Set, key_of
 from neuroscope_dsl.runtime.dictionaries import Dictionary, HashedCollection
 from neuroscope_dsl.runtime.exceptions import ModificationForbidden
@@ -74,21 +74,7 @@ def occurrences_of(receiver: Bag, item: Any) -> int:
     return receiver.count(item)
 
 
-@BagClass.method("valuesAndCounts")
-def values_and_counts(receiver: Bag) -> Dictionary:
-    return Dictionary(receiver.counts.values())
-
-
-@PointClass.method("x")
-def x(receiver: Point) -> Any:
-    return receiver.x
-
-
-@PointClass.method("y")
-def y(receiver: Point) -> Any:
-    return receiver.y
-
-
-@PointClass.class_method("x:y:")
-def point(receiver: SmalltalkClass, first: Any, second: Any) -> Point:
-    return Point(first, second)
+BagClass.methods["valuesAndCounts"] = lambda receiver: Dictionary(receiver.counts.values())
+PointClass.methods["x"] = lambda receiver: receiver.x
+PointClass.methods["y"] = lambda receiver: receiver.y
+PointClass.class_methods["x:y:"] = lambda receiver, x, y: Point(x, y)

@@ -132,14 +132,13 @@ def next_put_all_times(receiver: Stream, count: Size, items: Any) -> Any:
     return items
 
 
-@Positionable.method("contents")
-def contents(receiver: Stream) -> Any:
-    return receiver.contents()
-
-
-@Positionable.method("size")
-def size(receiver: Stream) -> int:
-    return len(receiver.items)
+Positionable.methods |= {
+    "contents": lambda receiver: receiver.contents(),
+    "size": lambda receiver: len(receiver.items),
+    "position": lambda receiver: receiver.place,
+    "peek": lambda receiver: _readable(receiver).peek(),
+    "atEnd": lambda receiver: receiver.at_end(),
+}
 
 
 @Positionable.method("next")
@@ -152,21 +151,6 @@ def next_(receiver: Stream) -> Any:
 @Positionable.method("next:")
 def next_n(receiver: Stream, count: Size) -> Any:
     return _readable(receiver).take(count)
-
-
-@Positionable.method("peek")
-def peek(receiver: Stream) -> Any:
-    return _readable(receiver).peek()
-
-
-@Positionable.method("atEnd")
-def at_end(receiver: Stream) -> bool:
-    return receiver.at_end()
-
-
-@Positionable.method("position")
-def position(receiver: Stream) -> int:
-    return receiver.place
 
 
 @Positionable.method("position:")

@@ -113,6 +113,11 @@ def ends_with(receiver: Text, suffix: Text) -> bool:
     return receiver.endswith(suffix)
 
 
+@String.method("includesSubstring:")
+def includes_substring(receiver: Any, part: Text) -> bool:
+    return part in str(receiver)
+
+
 @String.method("findString:startingAt:")
 def find_string(receiver: Text, part: Text, start: Whole) -> int:
     return receiver.find(part, max(0, start - 1)) + 1
