@@ -6,6 +6,7 @@ import inspect
 import itertools
 import random
 from functools import cache
+from typing import Any
 
 import pytest
 
