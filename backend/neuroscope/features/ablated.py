@@ -87,7 +87,7 @@ class AblatedRuns:
             rows = []
             for first in range(0, len(sets), together):
                 chosen = [np.array(ids, dtype=np.int64) for ids in sets[first : first + together]]
-                kept = 0 if mode == "zero" else min(1, part.batch.positions - 1)
+                kept = 0 if mode == "zero" else left_alone(part.batch.positions)
                 rows.append(self._run(part, [(ids, self._instead(mode, ids, drawn)) for ids in chosen], kept))
                 job.advance(len(chosen) * part.batch.rows)
             found.append(np.concatenate(rows))
@@ -139,8 +139,12 @@ def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list
 
 def after_first(values: Pool) -> Pool:
     """What stands behind the first token of each row (rows, positions, neurons), or all where there is nothing: (tokens, neurons)."""
-    behind = values[:, min(1, values.shape[1] - 1) :]
-    return behind.reshape(-1, values.shape[2])
+    return values[:, left_alone(values.shape[1]) :].reshape(-1, values.shape[2])
+
+
+def left_alone(positions: int) -> int:
+    """How many tokens at the beginning of so many are left alone: the first, unless there is no other."""
+    return min(1, positions - 1)
 
 
 def by_length(model: TransformerModel, examples: Sequence[Example]) -> list[IntArray]:

@@ -33,7 +33,7 @@ from scipy import stats
 
 from neuroscope import events
 from neuroscope.circuits.effect import Effect, confirmed, paired_effect
-from neuroscope.features.ablated import AblatedRuns, after_first, answer_tokens, by_length
+from neuroscope.features.ablated import AblatedRuns, after_first, answer_tokens, by_length, left_alone
 from neuroscope.models.engines.protocol import Array, Edit, EditScope, Engine, IntArray, LogitRequest, TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.sites import Component, Site
@@ -153,8 +153,8 @@ def attributed(
         for chunk, batch, answers, values, entries in parts:
             for at, layer in enumerate(layers):
                 gradient = _mean_gradient(engine, layer, batch, answers, means[at], entries[at], steps)
-                kept = min(1, batch.positions - 1)
-                found[chunk, at] = ((values[at] - means[at]) * gradient)[:, kept:].sum(1)
+                along = ((values[at] - means[at]) * gradient)[:, left_alone(batch.positions) :]
+                found[chunk, at] = along.sum(1)
                 job.advance(batch.rows)
     return found
 
@@ -169,7 +169,7 @@ def _mean_gradient(
     for first in range(0, steps, together):
         alphas = (np.arange(first, min(first + together, steps)) + 0.5) / steps
         along = np.repeat(alphas, batch.rows)[:, None].repeat(batch.positions, 1)
-        along[:, : min(1, batch.positions - 1)] = 1.0
+        along[:, : left_alone(batch.positions)] = 1.0
         places = ops.asarray(along.astype(np.float32)[:, :, None])
         base = ops.asarray(means)
 

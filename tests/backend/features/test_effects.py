@@ -119,6 +119,17 @@ def test_a_first_token_that_is_large_whatever_it_is_counts_for_no_mean() -> None
     assert np.abs(runs.scores("zero", [[sink]], Job("", None, ""))[0] - runs.whole).max() > 0.1
 
 
+def test_prompts_of_one_token_are_attributed_and_ablated_there() -> None:
+    model = planted_model()
+    some = [Example(f"w{word}", None, f"w{ANSWER}", f"w{WRONG}") for word in (*CONCEPT[:4], *OTHERS[:4])]
+    runs = AblatedRuns(model, LAYER, some)
+    assert len(runs.activations) == len(some)
+    (silent,) = runs.scores("mean", [list(range(model.architecture.neurons))], Job("", None, ""))
+    fall = (runs.whole - silent)[:, 0]
+    assert np.abs(fall).max() > 0.1
+    assert attributed(model, some, [LAYER], steps=64)[:, 0].sum(1) == pytest.approx(fall, abs=0.02)
+
+
 def test_the_last_layers_terms_are_those_of_each_neuron_alone() -> None:
     """Where nothing reads a neuron but the logits, and it hardly changes the norm, its term is the damage of silencing it."""
     model = planted_model()

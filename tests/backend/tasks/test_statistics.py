@@ -209,3 +209,20 @@ def test_another_number_of_units_or_denominators_is_refused() -> None:
         mean_of(VALUES, groups_of(4))
     with pytest.raises(ArgumentError, match="20 numerators have 3"):
         ratio_of(VALUES, VALUES[:3])
+
+
+def test_a_ratio_has_the_same_interval_in_whatever_unit_its_rows_are() -> None:
+    random = np.random.default_rng(4)
+    below = 2 + random.normal(size=12)
+    above = 0.7 * below + 0.2 * random.normal(size=12)
+    found = ratio_of(above, below)
+    for scale in (1e-4, 1e4):
+        scaled = ratio_of(scale * above, scale * below)
+        assert (scaled.low, scaled.high) == pytest.approx((found.low, found.high))
+
+
+def test_a_ratio_of_rows_of_which_every_two_are_alike_has_no_bounds() -> None:
+    """Each two of three rows share a unit, so that nothing tells how their mean varies; the denominators do not vary."""
+    units = [frozenset({"k:a", "k:b"}), frozenset({"k:a", "k:c"}), frozenset({"k:b", "k:c"})]
+    found = ratio_of([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], units)
+    assert (found.value, found.low, found.high) == (pytest.approx(7 / 6), -np.inf, np.inf)
