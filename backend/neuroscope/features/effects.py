@@ -85,7 +85,7 @@ def find_effective(
     units = [example.independent_units for example in judging]
     tests = [difference_test(values, units) for values in of]
     q = stats.false_discovery_control([test.p_value if test.estimate.value > 0 else 1.0 for test in tests], method="bh")
-    kept = [at for at, test in enumerate(tests) if q[at] <= level and test.estimate.value > 0]
+    kept = [at for at in range(len(tests)) if q[at] <= level]
     if not kept:
         reason = (
             f"of {len(chosen)} that were judged, none adds to the answers of items that did not choose it, at a false-discovery rate "
@@ -218,8 +218,8 @@ def _effect(model: TransformerModel, choosing: Sequence[Example], judging: Seque
 def _margins(model: TransformerModel, items: Sequence[Example]) -> tuple[Numbers, Numbers]:
     """logit(answer) − logit(wrong) of clean and of corrupt prompts (items,); 0 for items that have no corrupt prompt."""
     answers = answer_tokens(model, items)
-    found = np.zeros((2, len(items)))
     sides: tuple[list[str | None], ...] = ([item.clean for item in items], [item.corrupt for item in items])
+    found = np.zeros((len(sides), len(items)))
     for side, prompts in enumerate(sides):
         given = [index for index, prompt in enumerate(prompts) if prompt is not None]
         size = max(1, model.engine.rows_that_fit(64))

@@ -12,7 +12,7 @@ from scipy import stats
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.results import plain
-from neuroscope.tasks.statistics import Estimate, difference_test, mean_of, mean_over_groups, ratio_of
+from neuroscope.tasks.statistics import Estimate, difference_test, mean_of, mean_over_groups, ratio_of, wilson
 from neuroscope.views.theme import error_bars
 
 VALUES = np.random.default_rng(3).normal(0.4, 1.3, 20)
@@ -226,3 +226,39 @@ def test_a_ratio_of_rows_of_which_every_two_are_alike_has_no_bounds() -> None:
     units = [frozenset({"k:a", "k:b"}), frozenset({"k:a", "k:c"}), frozenset({"k:b", "k:c"})]
     found = ratio_of([1.0, 2.0, 4.0], [2.0, 2.0, 2.0], units)
     assert (found.value, found.low, found.high) == (pytest.approx(7 / 6), -np.inf, np.inf)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2), (0, -1)])
+def test_what_is_no_rate_is_said(successes: int, n: int) -> None:
+    with pytest.raises(ArgumentError, match=f"{successes} of {n} is no rate"):
+        wilson(successes, n)
+
+
+def test_two_rows_bound_a_ratio_with_one_degree_of_freedom() -> None:
+    found, mean = ratio_of([1.0, 1.01], [1.0, 1.0]), mean_of([1.0, 1.01])
+    assert (found.low, found.high) == pytest.approx((mean.low, mean.high))
+    assert mean.high - mean.value == pytest.approx(stats.t.ppf(0.975, 1) * 0.005)
+
+
+def test_the_skewness_of_three_rows_counts() -> None:
+    """Hall's transformation of three rows, written out: the largest p-value of the skewness and half its error either way."""
+    rows = np.array([3.0, 2.8, 1.0])
+    n, ratio = 3, rows.mean() / rows.std()
+    skewness = stats.skew(rows, bias=False)
+    error = math.sqrt(6 * n * (n - 1) / ((n - 2) * (n + 1) * (n + 3)))
+    expected = [stats.ttest_1samp(rows, 0).pvalue]
+    for one in (skewness - error / 2, skewness, skewness + error / 2):
+        transformed = ratio + one * ratio**2 / 3 + one**2 * ratio**3 / 27 + one / (6 * n)
+        expected.append(2 * stats.t.sf(abs(math.sqrt(n - 1) * transformed), n - 1))
+    assert max(expected) > 1.01 * expected[0]
+    assert difference_test(rows).p_value == pytest.approx(max(expected))
+
+
+def test_a_kind_that_few_rows_have_takes_no_bounds_from_another_kind() -> None:
+    """Eight pairs that are alike within; five of the rows have units of a second kind, of which two rows share one."""
+    random = np.random.default_rng(2)
+    values = np.repeat(random.normal(size=8), 2) + 0.05 * random.normal(size=16)
+    second = {0: "a:0", 2: "a:0", 4: "a:1", 6: "a:2", 8: "a:3"}
+    units = [frozenset({f"b:{row // 2}", *([second[row]] if row in second else [])}) for row in range(16)]
+    found, groups = mean_of(values, units), mean_over_groups(values.tolist(), [row // 2 for row in range(16)])
+    assert (found.low, found.high) == pytest.approx((groups.low, groups.high), rel=0.05)
