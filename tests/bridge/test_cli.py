@@ -49,6 +49,13 @@ def test_a_run_that_ends_with_the_transcript_prints_no_answer(tmp_path: Path) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
+def test_dates_are_written_as_iso_8601(tmp_path: Path) -> None:
+    text = "d := Date year: 2024 month: 2 day: 29. t := Time hour: 15 minute: 2 second: 3. l := {d. Duration seconds: 90}"
+    neuroscope("run", "--json", str(tmp_path / "out.json"), script(tmp_path, text))
+    found = json.loads((tmp_path / "out.json").read_text())["variables"]
+    assert found == {"d": "2024-02-29", "t": "15:02:03", "l": ["2024-02-29", "0:00:01:30"]}
+
+
 def test_scripts_of_one_run_share_a_workspace(tmp_path: Path) -> None:
     first, second = script(tmp_path, "x := 20.", "a.st"), script(tmp_path, "x + y", "b.st")
     done = neuroscope("run", "--bind", "y=1 + 1", first, second)

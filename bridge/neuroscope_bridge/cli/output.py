@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import json
 import os
 import re
@@ -70,9 +71,11 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:
-    """What a script's own objects print of themselves, where their printing does not fail."""
+    """What a script's own objects print of themselves, where their printing does not fail; dates as ISO 8601 has them."""
 
     def printed(value: Any) -> str:
+        if isinstance(value, (datetime.date, datetime.time)):
+            return value.isoformat()
         try:
             return workspace.print_string(value)
         except SmalltalkError:

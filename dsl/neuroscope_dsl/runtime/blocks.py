@@ -109,15 +109,3 @@ def ensure(d: Any, receiver: Block, block: Any) -> Any:
         return value(receiver)
     finally:
         d.value(block)
-
-
-@BlockClosure.method("ifCurtailed:")
-def if_curtailed(d: Any, receiver: Block, block: Any) -> Any:
-    finished = False
-    try:
-        result = value(receiver)
-        finished = True
-        return result
-    finally:
-        if not finished:
-            d.value(block)
