@@ -106,7 +106,7 @@ class CircuitEngine:
         if self._engine.changed_weights() != self._weights:
             raise CircuitError("The model's weights were changed since the circuit was compiled.", remedy="Compile it again.")
         graph = Graph.of(self._engine.anatomy)
-        run = CircuitRun(self._engine, self._baseline, self._mask, None)
+        run = CircuitRun(self._engine, self._baseline, [self._mask], None)
         begin = Edit(Site(0, Component.RESIDUAL_PRE), _begin(run, graph.sources))
         return [begin, *(edit for layer in range(graph.layers) for edit in run.edits(layer))]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroscope import events
 from neuroscope.circuits.attribution import Scores
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.graph import Graph
@@ -93,14 +92,16 @@ def prefix(graph: Graph, order: IntArray, count: int) -> BoolArray:
     return mask.reshape(graph.valid.shape)
 
 
-def measured(masked: MaskedModel, order: IntArray, count: int, weight: float) -> tuple[BoolArray, CurvePoint]:
-    """The pruned circuit of the first `count` edges, and how it measures. Raises `CircuitError` where pairs show no effect."""
+def measured(masked: MaskedModel, order: IntArray, counts: Sequence[int], weight: float) -> list[tuple[BoolArray, CurvePoint]]:
+    """The pruned circuits of the first `counts` edges, and how they measure. Raises `CircuitError` where pairs show no effect."""
     graph = masked.graph
-    mask = graph.pruned(prefix(graph, order, count))
-    metric = masked.metric(mask)
-    value = normalised(metric, masked.empty, masked.clean, units=masked.pairs.units)
-    edges = int(mask.sum())
-    return mask, CurvePoint(edges, edges / graph.edges, value, closeness(masked, metric), weight)
+    masks = [graph.pruned(prefix(graph, order, count)) for count in counts]
+    found = []
+    for mask, metric in zip(masks, masked.metrics(masks), strict=True):
+        value = normalised(metric, masked.empty, masked.clean, units=masked.pairs.units)
+        edges = int(mask.sum())
+        found.append((mask, CurvePoint(edges, edges / graph.edges, value, closeness(masked, metric), weight)))
+    return found
 
 
 def closeness(masked: MaskedModel, metric: Numbers) -> float:
@@ -110,13 +111,8 @@ def closeness(masked: MaskedModel, metric: Numbers) -> float:
 
 def curve_points(masked: MaskedModel, scores: Scores, weight: float) -> list[CurvePoint]:
     """Points at every size of `SIZES`."""
-    order = ranked(masked.graph, scores, weight)
-    found = []
-    with events.progress("measuring the curve", total=len(SIZES), unit="sizes") as job:
-        for share in SIZES:
-            found.append(measured(masked, order, max(1, round(share * masked.graph.edges)), weight)[1])
-            job.advance()
-    return found
+    counts = [max(1, round(share * masked.graph.edges)) for share in SIZES]
+    return [point for _, point in measured(masked, ranked(masked.graph, scores, weight), counts, weight)]
 
 
 def area(points: Sequence[CurvePoint], *, from_one: bool) -> float:

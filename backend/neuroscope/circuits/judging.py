@@ -74,32 +74,29 @@ def completeness(masked: MaskedModel, mask: BoolArray, *, seed: int) -> Complete
     nodes = [node for node in graph.nodes(mask) if node not in extended_embedding(graph)]
     gap = float((masked.clean - masked.empty).mean())
 
-    def difference(removed: Sequence[int]) -> float:
-        kept = np.ones(graph.sources, dtype=np.bool_)
-        kept[list(removed)] = False
-        circuit, model = (float(masked.metric(edges & kept[None]).mean()) for edges in (mask, graph.valid))
-        job.advance()
-        return abs((circuit - model) / gap)
+    def differences(subsets: Sequence[Sequence[int]]) -> list[float]:
+        masks = []
+        for removed in subsets:
+            kept = np.ones(graph.sources, dtype=np.bool_)
+            kept[list(removed)] = False
+            masks += [mask & kept[None], graph.valid & kept[None]]
+        circuit, model = masked.metrics(masks).mean(1).reshape(-1, 2).T
+        job.advance(len(subsets))
+        return [float(value) for value in np.abs(circuit - model) / abs(gap)]
 
     steps = 1 + (_RANDOM_SUBSETS + _GREEDY_STEPS * _GREEDY_CANDIDATES if nodes else 0)
     with events.progress("testing completeness", total=steps, unit="subsets") as job:
-        sampled = [difference([])]
+        drawn = [[node for node in nodes if random.random() < 0.5] for _ in range(_RANDOM_SUBSETS if nodes else 0)]
+        sampled = differences([[], *drawn])
         worst: list[float] = []
-        if nodes:
-            sampled += [
-                difference([node for node, out in zip(nodes, random.random(len(nodes)) < 0.5, strict=True) if out])
-                for _ in range(_RANDOM_SUBSETS)
-            ]
-            grown: list[int] = []
-            for _ in range(_GREEDY_STEPS):
-                rest = [node for node in nodes if node not in grown]
-                tried = random.permutation(rest)[:_GREEDY_CANDIDATES].tolist()
-                found = {node: difference([*grown, node]) for node in tried}
-                if found:
-                    grown.append(max(found, key=lambda node: found[node]))
-                    worst.append(max(found.values()))
-    typical = mean_of(1 - np.array(sampled))
-    return Completeness(typical, float(1 - max([*sampled, *worst])))
+        grown: list[int] = []
+        for _ in range(_GREEDY_STEPS if nodes else 0):
+            tried = random.permutation([node for node in nodes if node not in grown])[:_GREEDY_CANDIDATES].tolist()
+            if tried:
+                found = differences([[*grown, node] for node in tried])
+                grown.append(tried[int(np.argmax(found))])
+                worst.append(max(found))
+    return Completeness(mean_of(1 - np.array(sampled)), 1 - max([*sampled, *worst]))
 
 
 def minimality(masked: MaskedModel, mask: BoolArray, sample: int, *, seed: int) -> Estimate:
@@ -122,16 +119,12 @@ def controls(masked: MaskedModel, mask: BoolArray, draws: int, *, seed: int) -> 
     with events.progress("measuring controls", total=len(CONTROLS) * draws, unit="circuits") as job:
         for kind, draw in CONTROLS.items():
             random = np.random.default_rng([seed, len(found)])
-            shares: list[float] = []
-            near: list[float] = []
-            for _ in range(draws):
-                other = draw(graph, mask, random)
-                job.advance()
-                if other is not None:
-                    metric = masked.metric(other)
-                    shares.append(normalised(metric, masked.empty, masked.clean).value)
-                    near.append(closeness(masked, metric))
-            if shares:
+            others = [other for _ in range(draws) if (other := draw(graph, mask, random)) is not None]
+            job.advance(draws)
+            if others:
+                metrics = masked.metrics(others)
+                shares = [normalised(metric, masked.empty, masked.clean).value for metric in metrics]
+                near = [closeness(masked, metric) for metric in metrics]
                 as_close = wilson(sum(value >= mine for value in near), len(near))
                 found.append(Control(kind, mean_of(np.array(shares)), mean_of(np.array(near)), as_close))
     return found

@@ -56,7 +56,11 @@ class MaskedModel:
 
     def metric(self, mask: BoolArray) -> Numbers:
         """The metric of each pair (rows,) when only the edges of `mask` (channels, sources) carry the clean run."""
-        return np.concatenate([part.run(mask)[0] for part in self._parts])
+        return self.metrics([mask])[0]
+
+    def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
+        """The metric (masks, rows) of several circuits, which run together as groups of rows of one batch."""
+        return np.concatenate([part.metrics(masks) for part in self._parts], axis=1)
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) of the circuit without each one of `edges` in turn.
@@ -76,8 +80,13 @@ class _Part:
         self.runs = PairRuns(engine, pairs, share_prefix=ablation == "corrupt")
         self.baseline = Baseline.of(self.runs, ablation, seed=seed)
 
+    def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
+        size = self.graph.sources * self.runs.rows * self.runs.positions * self.engine.anatomy.d_model * _BYTES
+        fit = max(1, min(_MEMORY // size, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows)))
+        return np.concatenate([self.run(masks[first : first + fit])[0] for first in range(0, len(masks), fit)])
+
     def removals(self, mask: BoolArray, edges: Sequence[Removal], advance: Callable[[int], None]) -> Numbers:
-        _, differences = self.run(mask)
+        _, differences = self.run([mask])
         found = np.zeros((len(edges), self.runs.rows))
         by_layer: dict[int, list[int]] = {}
         for index, edge in enumerate(edges):
@@ -90,21 +99,23 @@ class _Part:
                 advance(len(group))
         return found
 
-    def run(self, mask: BoolArray) -> tuple[Numbers, Array]:
-        """The metric (rows,) and what every source writes beyond the baseline (sources, rows, positions, d_model)."""
-        shape = (self.graph.sources, self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
-        ops = self.engine.ops
+    def run(self, masks: Sequence[BoolArray]) -> tuple[Numbers, Array]:
+        """The metric (masks, rows), and what every source writes beyond the baseline (sources, masks · rows, positions, d_model)."""
+        ops, times = self.engine.ops, len(masks)
+        shape = (self.graph.sources, times * self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
         differences = ops.wide(ops.zeros(shape))
-        entry = self.runs.clean.streams[0]
-        differences[0] = ops.wide(entry) - ops.wide(self.baseline.embedding)
-        circuit = CircuitRun(self.engine, self.baseline, mask, differences)
+        entry = ops.repeat(self.runs.clean.streams[0], times)
+        differences[0] = ops.wide(entry) - ops.wide(ops.repeat(self.baseline.embedding, times))
+        circuit = CircuitRun(self.engine, self.baseline, masks, differences)
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
-        return self.runs.again(1, residual=entry, edits=edits)[0], differences
+        return self.runs.again(times, residual=entry, edits=edits), differences
 
     def _run_from(self, mask: BoolArray, before: Array, layer: int, removed: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) with one edge into `layer` removed per group of rows; layer = layers is the logits."""
         times = len(removed)
-        circuit = CircuitRun(self.engine, self.baseline, mask, self.engine.ops.concatenate([before] * times, 1), removed)
+        masks = np.repeat(mask[None], times, axis=0)
+        masks[np.arange(times), [edge.channel for edge in removed], [edge.source for edge in removed]] = False
+        circuit = CircuitRun(self.engine, self.baseline, masks, self.engine.ops.concatenate([before] * times, 1))
         if layer == self.graph.layers:
             entry = circuit.at_logits()
         else:
@@ -114,17 +125,17 @@ class _Part:
 
 
 class CircuitRun:
-    """One run of a circuit: its edits replace every read and record what every source writes beyond the baseline.
+    """One run of circuits: its edits replace every read and record what every source writes beyond the baseline.
 
-    differences: (sources, rows, positions, d_model), wide, filled layer by layer. removed: an edge less for each group of rows.
+    masks: a circuit for each group of rows (groups, channels, sources). differences: (sources, groups · rows, positions,
+    d_model), wide, filled layer by layer.
     """
 
-    def __init__(
-        self, engine: Engine, baseline: Baseline, mask: BoolArray, differences: Array, removed: Sequence[Removal] = ()
-    ) -> None:
-        self.engine, self.baseline, self.mask, self.differences, self.removed = engine, baseline, mask, differences, removed
+    def __init__(self, engine: Engine, baseline: Baseline, masks: Sequence[BoolArray] | BoolArray, differences: Array) -> None:
+        self.engine, self.baseline, self.differences = engine, baseline, differences
+        self.masks: BoolArray = np.asarray(masks)
         self.graph = Graph.of(engine.anatomy)
-        self.times = max(1, len(removed))
+        self.times = len(self.masks)
 
     def edits(self, layer: int) -> list[Edit]:
         found = [
@@ -179,20 +190,19 @@ class CircuitRun:
         return apply
 
     def _read(self, readable: int, channels: slice, stream: Array) -> Array:
-        """Inputs (rows, positions, channels, d_model) of some channels of one layer under the mask."""
-        ops = self.engine.ops
+        """Inputs (rows, positions, channels, d_model) of some channels of one layer under the masks."""
+        ops, groups = self.engine.ops, self.times
         _, rows, positions, width = (int(size) for size in self.differences.shape)
-        used = np.flatnonzero(self.mask[channels, :readable].any(0))
+        masks = self.masks[:, channels, :readable]
+        used = np.flatnonzero(masks.any((0, 1)))
         count = channels.stop - channels.start
         if len(used) == 0:
-            mixed = ops.wide(ops.zeros((count, rows, positions, width)))
+            mixed = ops.wide(ops.zeros((rows, positions, count, width)))
         else:
-            sources = self.differences[:readable] if len(used) > readable // 2 else self.differences[ops.asarray(used)]
-            chosen = self.mask[channels, :readable] if len(used) > readable // 2 else self.mask[channels][:, used]
-            weights = ops.wide(ops.asarray(chosen.astype(np.float32)))
-            mixed = (weights @ sources.reshape(int(sources.shape[0]), -1)).reshape(count, rows, positions, width)
-        for index, edge in enumerate(self.removed):
-            if channels.start <= edge.channel < channels.stop:
-                mine = slice(index * (rows // self.times), (index + 1) * (rows // self.times))
-                mixed[edge.channel - channels.start, mine] -= self.differences[edge.source, mine]
-        return ops.transpose(mixed, (1, 2, 0, 3)) + ops.repeat(stream, self.times)[:, :, None]
+            many = len(used) > readable // 2
+            sources = self.differences[:readable] if many else self.differences[ops.asarray(used)]
+            weights = ops.wide(ops.asarray((masks if many else masks[:, :, used]).astype(np.float32)))
+            by_group = ops.transpose(sources.reshape(int(sources.shape[0]), groups, -1), (1, 0, 2))
+            mixed = (weights @ by_group).reshape(groups, count, rows // groups, positions, width)
+            mixed = ops.transpose(mixed, (0, 2, 3, 1, 4)).reshape(rows, positions, count, width)
+        return mixed + ops.repeat(stream, groups)[:, :, None]

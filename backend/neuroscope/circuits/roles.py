@@ -31,9 +31,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from neuroscope.circuits.attended import ANSWER, SECOND_WRONG, Attended, in_indirect_object
+from neuroscope.circuits.effect import paired_effect
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.paths import PathPatcher, Paths
@@ -231,7 +233,7 @@ class _Roles:
     def _given(self, patcher: PathPatcher, trials: Sequence[_Trial]) -> list[Role]:
         """The roles of the trials whose paths have an effect."""
         units, gaps = patcher.units, patcher.gaps
-        if not trials or not difference_test(gaps, units).estimate.low > 0:
+        if not trials or not paired_effect(gaps, np.zeros(len(gaps)), units).exists:
             return []
         falls = patcher.falls([trial.paths for trial in trials])
         tested = stats.false_discovery_control([difference_test(fall, units).p_value for fall in falls], method="bh")

@@ -4,8 +4,10 @@ Edges with negative scores work against the answer. Counted like positive ones (
 fall short, and counted less they make them overshoot; which weight needs the fewest edges differs from task to task, and
 faithfulness is not monotone in the number of edges. So for every weight
 
-1. prefixes of growing size are measured until one reaches the target and the next larger one does too (it *holds*);
-2. between the last size that fell short and that one, sizes are measured downwards, as long as they reach, twice finer;
+1. prefixes of growing size are measured. A size that reaches the target must hold: one a little larger reaches it too. Where
+   one size falls short and the next overshoots, sizes between the two are tried;
+2. between the last size that fell short and the one that reached, sizes are measured downwards, as long as they reach, twice
+   finer;
 3. of all weights the smallest circuit is taken, edges on no path from embedding to logits not counted.
 
 A circuit reaches a target t when its faithfulness is within 1 − t of 1, above as well as below, and its distance pair by
@@ -14,6 +16,7 @@ pair (1 − `CurvePoint.closeness`) is at most three times that: an excess on on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,13 +29,13 @@ from neuroscope.models.engines.protocol import BoolArray, IntArray
 
 #: How much a negative score counts compared with a positive one of the same size; one curve is measured for each.
 NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.3)
-_FINER = 4
+_FINER, _STEPS, _BISECTIONS = 4, 5, 4
 #: How much farther from the model than on average a circuit may be pair by pair.
 _PAIR_BY_PAIR = 3
 #: Sizes that differ by less are one size; circuits of fewer than 20 edges are told apart by single edges.
 _CLOSE_ENOUGH = 1.05
 #: Circuits this much smaller than one that was found on another curve are not looked at.
-_HOPELESS = 8
+_HOPELESS = 3
 
 
 def reaches(faithfulness: float, closeness: float, target: float) -> bool:
@@ -78,30 +81,75 @@ class _Line:
         return [self._known[count][1] for count in sorted(self._known)]
 
     def smallest(self, at_most: int) -> tuple[BoolArray, CurvePoint] | None:
-        """The smallest circuit on this curve of at most `at_most` edges; None when none reaches the target."""
-        sizes = sorted({max(1, round(share * self.masked.graph.edges)) for share in SIZES})
-        sizes = [size for size in sizes if self.from_size <= size < at_most] + [at_most]
+        """The smallest circuit on this curve of at most `at_most` edges; None when none reaches the target and holds."""
         below = 0
-        for size, larger in zip(sizes, [*sizes[1:], sizes[-1]], strict=True):
-            if self._reaches(size) and self._reaches(larger):
+        sizes = self._sizes(at_most)
+        if self.from_size > 1:
+            self._measure(sizes)
+        for size in sizes:
+            if self._holds(size):
                 return self._refined(below, size)
+            if below and self._faithfulness(below) < 1 < self._faithfulness(size):
+                between = self._between(below, size)
+                if between is not None:
+                    return self._refined(below, between)
             below = size
         return None
+
+    def _sizes(self, at_most: int) -> list[int]:
+        """Sizes to try in turn: those of the curve, and closer together where another weight has shown how small it can be."""
+        edges = self.masked.graph.edges
+        if self.from_size > 1:
+            return sorted({int(size) for size in np.geomspace(self.from_size, at_most, _STEPS).round()})
+        return [size for size in sorted({max(1, round(share * edges)) for share in SIZES}) if size < at_most] + [at_most]
+
+    def _between(self, low: int, high: int) -> int | None:
+        """A size between one that falls short and one that overshoots that reaches the target and holds, by bisection."""
+        for _ in range(_BISECTIONS):
+            middle = round((low * high) ** 0.5)
+            if middle in (low, high):
+                break
+            if self._holds(middle):
+                return middle
+            if self._faithfulness(middle) < 1:
+                low = middle
+            else:
+                high = middle
+        return None
+
+    def _holds(self, count: int) -> bool:
+        larger = min(max(count + 1, round(_CLOSE_ENOUGH * count)), self.masked.graph.edges)
+        self._measure([count, larger])
+        return self._reaches(count) and self._reaches(larger)
 
     def _refined(self, low: int, high: int) -> tuple[BoolArray, CurvePoint]:
         for _ in range(2):
             if high <= _CLOSE_ENOUGH * low:
                 break
             inner = {int(size) for size in np.geomspace(max(low, 1), high, _FINER + 2)[:-1].round()}
-            for size in sorted((size for size in inner if low < size < high), reverse=True):
+            inner = {size for size in inner if low < size < high}
+            self._measure(sorted(inner))
+            for size in sorted(inner, reverse=True):
                 if not self._reaches(size):
                     low = size
                     break
                 high = size
         return self._known[high]
 
-    def _reaches(self, count: int) -> bool:
+    def _faithfulness(self, count: int) -> float:
+        return self._point(count).faithfulness.value
+
+    def _point(self, count: int) -> CurvePoint:
         if count not in self._known:
-            self._known[count] = measured(self.masked, self.order, count, self.weight)
-        point = self._known[count][1]
+            self._measure([count])
+        return self._known[count][1]
+
+    def _measure(self, counts: Sequence[int]) -> None:
+        """Measure several sizes in one batch."""
+        new = [count for count in dict.fromkeys(counts) if count not in self._known]
+        if new:
+            self._known.update(zip(new, measured(self.masked, self.order, new, self.weight), strict=True))
+
+    def _reaches(self, count: int) -> bool:
+        point = self._point(count)
         return reaches(point.faithfulness.value, point.closeness, self.target)

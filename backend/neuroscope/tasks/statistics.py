@@ -86,7 +86,7 @@ def mean_of(values: ArrayLike, units: Units | None = None) -> Estimate:
     """
     rows = _rows(values)
     value = float(rows.mean())
-    half = max(_quantile(degrees) * error for error, degrees in _errors(rows, units))
+    half = max(_half(rows - value, kernel) for kernel in kernels(rows - value, units))
     return Estimate(value, value - half, value + half, len(rows))
 
 
@@ -118,14 +118,15 @@ def difference_test(values: ArrayLike, units: Units | None = None) -> Test:
 def ratio_of(numerators: ArrayLike, denominators: ArrayLike, units: Units | None = None) -> Estimate:
     """mean(numerators) / mean(denominators), both (rows,), with Fieller's interval (Fieller 1954).
 
-    It holds the ratios ρ for which mean(numerators − ρ denominators) cannot be told from 0. Where the denominators' mean
-    cannot be told from 0, that is a ratio without bounds. Raises `ArgumentError` for a denominator of mean 0, for values
-    that are none or not finite, and for other numbers of rows.
+    It holds the ratios ρ for which mean(numerators − ρ denominators) cannot be told from 0, with rows taken for independent
+    and with what they share. Where the denominators' mean cannot be told from 0 even by independent rows, that is a ratio
+    without bounds; where only few shared values leave that open, the second interval is that of the delta method.
+    Raises `ArgumentError` for a denominator of mean 0, for values that are none or not finite, and for other numbers of rows.
     """
     above, below = _rows(numerators), _rows(denominators)
     if len(above) != len(below):
         raise ArgumentError(f"{len(above)} numerators have {len(below)} denominators.", remedy="Give one of each a row.")
-    whole = mean_of(below, units)
+    whole = mean_of(below)
     if whole.value == 0:
         raise ArgumentError("The denominators have mean 0, so there is no ratio.")
     value = float(above.mean() / below.mean())
@@ -134,8 +135,11 @@ def ratio_of(numerators: ArrayLike, denominators: ArrayLike, units: Units | None
     means = np.array([above.mean(), below.mean()])
     residuals = np.stack([above, below], 1) - means
     low, high = value, value
-    for kernel in kernels(residuals @ [1.0, -value], units):
+    for kernel in kernels(above - value * below, units):
         bounds = _fieller(means, residuals, kernel)
+        if not math.isfinite(bounds[0]):
+            half = _half(above - value * below, kernel) / abs(whole.value)
+            bounds = value - half, value + half
         low, high = min(low, bounds[0]), max(high, bounds[1])
     return Estimate(value, low, high, len(above))
 
@@ -167,6 +171,13 @@ def _errors(rows: NDArray[np.float64], units: Units | None) -> list[tuple[float,
         (math.sqrt(kernel.covariance(residuals[:, None])[0, 0]) if kernel.degrees > 0 else math.inf, kernel.degrees)
         for kernel in kernels(residuals, units)
     ]
+
+
+def _half(residuals: NDArray[np.float64], kernel: Kernel) -> float:
+    """Half the width of Student's interval of a mean whose rows have these residuals, infinite where nothing tells it."""
+    if kernel.degrees <= 0:
+        return math.inf
+    return _quantile(kernel.degrees) * math.sqrt(kernel.covariance(residuals[:, None])[0, 0])
 
 
 def _quantile(degrees: float) -> float:
