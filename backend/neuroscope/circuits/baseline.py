@@ -11,7 +11,7 @@ remainder is kept as it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, did_you_mean
-from neuroscope.models.engines.protocol import Array
+from neuroscope.models.engines.protocol import Array, Engine, Port
+from neuroscope.models.sites import Component, Site
 
 #: (sources, d_model)
 Means = NDArray[np.float32]
@@ -40,6 +41,18 @@ class Baseline:
     mlps: list[Array]
     streams: list[Array]
     mids: list[Array]
+    _projected: dict[Site, Array] = field(default_factory=dict, repr=False)
+
+    def projected(self, engine: Engine, site: Site) -> Array:
+        """Queries, keys or values (rows, positions, heads, d_head) of a layer that reads the baseline's stream."""
+        if site not in self._projected:
+            assert site.layer is not None
+            stream = self.streams[site.layer]
+            anatomy = engine.anatomy
+            heads = anatomy.heads if site.component is Component.QUERY else anatomy.key_value_heads
+            normalised = engine.normalise(site.layer, Port.ATTENTION, stream)
+            self._projected[site] = engine.project(site, engine.ops.stack([normalised] * heads, 0))
+        return self._projected[site]
 
     @classmethod
     def of(cls, runs: PairRuns, ablation: str, *, seed: int = 0) -> Baseline:

@@ -106,18 +106,16 @@ class CircuitEngine:
         if self._engine.changed_weights() != self._weights:
             raise CircuitError("The model's weights were changed since the circuit was compiled.", remedy="Compile it again.")
         graph = Graph.of(self._engine.anatomy)
-        run = CircuitRun(self._engine, self._baseline, [self._mask], None)
-        begin = Edit(Site(0, Component.RESIDUAL_PRE), _begin(run, graph.sources))
+        run = CircuitRun(self._engine, self._baseline, [self._mask])
+        begin = Edit(Site(0, Component.RESIDUAL_PRE), _begin(run))
         return [begin, *(edit for layer in range(graph.layers) for edit in run.edits(layer))]
 
 
-def _begin(run: CircuitRun, sources: int) -> Apply:
-    """Every chunk of tokens (a prompt, then each new token) begins with empty differences of its own shape."""
+def _begin(run: CircuitRun) -> Apply:
+    """Every chunk of tokens (a prompt, then each new token) begins anew, with arrays of its own shape."""
 
     def apply(value: Array, _: EditScope) -> Array:
-        ops = run.engine.ops
-        run.differences = ops.wide(ops.zeros((sources, *(int(size) for size in value.shape))))
-        run.differences[0] = ops.wide(value) - ops.wide(run.baseline.embedding)
+        run.begin(value)
         return value
 
     return apply

@@ -20,7 +20,7 @@ from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import Numbers, PairRuns
-from neuroscope.models.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, Port
+from neuroscope.models.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, IntArray, Port
 from neuroscope.models.sites import Component, Site
 
 #: How much memory what the sources write may take in one run.
@@ -99,23 +99,22 @@ class _Part:
                 advance(len(group))
         return found
 
-    def run(self, masks: Sequence[BoolArray]) -> tuple[Numbers, Array]:
-        """The metric (masks, rows), and what every source writes beyond the baseline (sources, masks · rows, positions, d_model)."""
+    def run(self, masks: Sequence[BoolArray]) -> tuple[Numbers, Written]:
+        """The metric (masks, rows), and what the sources wrote beyond the baseline."""
         ops, times = self.engine.ops, len(masks)
-        shape = (self.graph.sources, times * self.runs.rows, self.runs.positions, self.engine.anatomy.d_model)
-        differences = ops.wide(ops.zeros(shape))
         entry = ops.repeat(self.runs.clean.streams[0], times)
-        differences[0] = ops.wide(entry) - ops.wide(ops.repeat(self.baseline.embedding, times))
-        circuit = CircuitRun(self.engine, self.baseline, masks, differences)
+        circuit = CircuitRun(self.engine, self.baseline, masks)
+        circuit.begin(entry)
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
-        return self.runs.again(times, residual=entry, edits=edits), differences
+        return self.runs.again(times, residual=entry, edits=edits), circuit.written
 
-    def _run_from(self, mask: BoolArray, before: Array, layer: int, removed: Sequence[Removal]) -> Numbers:
+    def _run_from(self, mask: BoolArray, before: Written, layer: int, removed: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) with one edge into `layer` removed per group of rows; layer = layers is the logits."""
         times = len(removed)
         masks = np.repeat(mask[None], times, axis=0)
         masks[np.arange(times), [edge.channel for edge in removed], [edge.source for edge in removed]] = False
-        circuit = CircuitRun(self.engine, self.baseline, masks, self.engine.ops.concatenate([before] * times, 1))
+        circuit = CircuitRun(self.engine, self.baseline, masks)
+        circuit.written = before.repeated(times, self.engine)
         if layer == self.graph.layers:
             entry = circuit.at_logits()
         else:
@@ -124,57 +123,110 @@ class _Part:
         return self.runs.again(times, residual=entry, start=layer, edits=edits)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What sources write beyond the baseline: `values` (slots, rows, positions, d_model), wide, for the sources that are read.
+
+    slots: (sources,) where a source's write stands; -1 for those that nothing reads.
+    """
+
+    slots: IntArray
+    values: Array
+
+    @classmethod
+    def empty(cls, read: BoolArray, shape: Sequence[int], engine: Engine) -> Written:
+        """Room for the sources that are read (sources,), in a run of `shape` (rows, positions, d_model)."""
+        slots = np.where(read, np.cumsum(read) - 1, -1)
+        return cls(slots, engine.ops.wide(engine.ops.zeros((int(read.sum()), *shape))))
+
+    def repeated(self, times: int, engine: Engine) -> Written:
+        return Written(self.slots, engine.ops.concatenate([self.values] * times, 1))
+
+
 class CircuitRun:
     """One run of circuits: its edits replace every read and record what every source writes beyond the baseline.
 
-    masks: a circuit for each group of rows (groups, channels, sources). differences: (sources, groups · rows, positions,
-    d_model), wide, filled layer by layer.
+    masks: a circuit for each group of rows (groups, channels, sources). Only what some circuit uses is computed: a channel
+    without edges reads what it reads in the baseline, and a source that nothing reads is not recorded.
     """
 
-    def __init__(self, engine: Engine, baseline: Baseline, masks: Sequence[BoolArray] | BoolArray, differences: Array) -> None:
-        self.engine, self.baseline, self.differences = engine, baseline, differences
+    def __init__(self, engine: Engine, baseline: Baseline, masks: Sequence[BoolArray] | BoolArray) -> None:
+        self.engine, self.baseline = engine, baseline
         self.masks: BoolArray = np.asarray(masks)
         self.graph = Graph.of(engine.anatomy)
-        self.times = len(self.masks)
+        self.groups = len(self.masks)
+        self._reading: BoolArray = np.asarray(self.masks.any((0, 2)))
+        self._read_from: BoolArray = np.asarray(self.masks.any((0, 1)))
+        self._read_from[0] = True
+        self.written: Written
+
+    def begin(self, entry: Array) -> None:
+        """Start with the embedding (rows, positions, d_model); sources write later."""
+        ops = self.engine.ops
+        shape = tuple(int(size) for size in entry.shape)
+        self.written = Written.empty(self._read_from, shape, self.engine)
+        self.written.values[0] = (self._grouped(ops.wide(entry)) - self.baseline.embedding).reshape(shape)
 
     def edits(self, layer: int) -> list[Edit]:
-        found = [
-            *(Edit(Site(layer, kind), self._read_projected(layer, kind)) for kind in _PROJECTED),
-            Edit(Site(layer, Component.HEAD_OUTPUT), self._record_heads(layer)),
-            Edit(Site(layer, Component.MLP_INPUT), self._read_mlp(layer)),
-            Edit(Site(layer, Component.MLP_OUTPUT), self._record_mlp(layer)),
-        ]
+        """What makes the layer part of the run: nothing where no source of it is read."""
+        heads = self._read_from[self.graph.head(layer, 0) : self.graph.mlp(layer)]
+        found = []
+        if heads.any():
+            found += [Edit(Site(layer, kind), self._read_projected(layer, kind)) for kind in _PROJECTED]
+            found.append(Edit(Site(layer, Component.HEAD_OUTPUT), self._record_heads(layer, np.flatnonzero(heads))))
+        if self._read_from[self.graph.mlp(layer)]:
+            found.append(Edit(Site(layer, Component.MLP_INPUT), self._read_mlp(layer)))
+            found.append(Edit(Site(layer, Component.MLP_OUTPUT), self._record_mlp(layer)))
         if layer == self.graph.layers - 1:
             found.append(Edit(Site(layer, Component.RESIDUAL), lambda _, __: self.at_logits()))
         return found
 
     def at_logits(self) -> Array:
         """The residual stream (rows, positions, d_model) that the logits read."""
-        rows = slice(self.graph.logits, self.graph.logits + 1)
-        return self._read(self.graph.sources, rows, self.baseline.streams[-1])[:, :, 0]
+        return self._read(self.graph.sources, np.array([self.graph.logits]), self.baseline.streams[-1])[0]
 
     def _read_projected(self, layer: int, kind: Component) -> Apply:
-        def apply(_: Array, __: EditScope) -> Array:
-            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.baseline.streams[layer])
-            return self.engine.project(Site(layer, kind), self.engine.normalise(layer, Port.ATTENTION, inputs))
+        site, rows = Site(layer, kind), self.graph.rows(layer, kind)
+        reading = np.flatnonzero(self._reading[rows])
+
+        def apply(value: Array, _: EditScope) -> Array:
+            ops, shape = self.engine.ops, tuple(int(size) for size in value.shape)
+            everyone = len(reading) == shape[2]
+            if len(reading):
+                inputs = self._read(self.graph.readable(layer, kind), rows.start + reading, self.baseline.streams[layer])
+                inputs = self.engine.normalise(layer, Port.ATTENTION, inputs)
+                found = self.engine.project(site, inputs, None if everyone else reading)
+                if everyone:
+                    return found
+            rest = (self.groups, shape[0] // self.groups, *shape[1:])
+            whole = (ops.zeros(rest) + self.baseline.projected(self.engine, site)).reshape(shape)
+            if len(reading):
+                whole[:, :, ops.asarray(reading)] = found
+            return whole
 
         return apply
 
     def _read_mlp(self, layer: int) -> Apply:
         kind = Component.MLP_INPUT
+        channel = np.array([self.graph.channel(layer, kind)])
 
         def apply(_: Array, __: EditScope) -> Array:
-            inputs = self._read(self.graph.readable(layer, kind), self.graph.rows(layer, kind), self.baseline.mids[layer])
-            return self.engine.normalise(layer, Port.MLP, inputs[:, :, 0])
+            inputs = self._read(self.graph.readable(layer, kind), channel, self.baseline.mids[layer])
+            return self.engine.normalise(layer, Port.MLP, inputs[0])
 
         return apply
 
-    def _record_heads(self, layer: int) -> Apply:
-        ops, first = self.engine.ops, self.graph.head(layer, 0)
+    def _record_heads(self, layer: int, heads: IntArray) -> Apply:
+        ops, graph = self.engine.ops, self.graph
+        everyone = len(heads) == graph.heads
 
         def apply(value: Array, _: EditScope) -> Array:
-            writes = self.engine.head_writes(layer, value) - ops.repeat(self.baseline.heads[layer], self.times)
-            self.differences[first : first + self.graph.heads] = ops.transpose(writes, (2, 0, 1, 3))
+            writes = self.engine.head_writes(layer, value, None if everyone else heads)
+            baseline = self.baseline.heads[layer]
+            beyond = self._grouped(writes) - (baseline if everyone else baseline[:, :, ops.asarray(heads)])
+            first = int(self.written.slots[graph.head(layer, int(heads[0]))])
+            by_head = ops.transpose(beyond.reshape(writes.shape), (2, 0, 1, 3))
+            self.written.values[first : first + len(heads)] = by_head
             return value
 
         return apply
@@ -183,26 +235,34 @@ class CircuitRun:
         ops = self.engine.ops
 
         def apply(value: Array, _: EditScope) -> Array:
-            baseline = ops.repeat(self.baseline.mlps[layer], self.times)
-            self.differences[self.graph.mlp(layer)] = ops.wide(value) - ops.wide(baseline)
+            beyond = self._grouped(ops.wide(value)) - ops.wide(self.baseline.mlps[layer])
+            self.written.values[int(self.written.slots[self.graph.mlp(layer)])] = beyond.reshape(value.shape)
             return value
 
         return apply
 
-    def _read(self, readable: int, channels: slice, stream: Array) -> Array:
-        """Inputs (rows, positions, channels, d_model) of some channels of one layer under the masks."""
-        ops, groups = self.engine.ops, self.times
-        _, rows, positions, width = (int(size) for size in self.differences.shape)
+    def _grouped(self, value: Array) -> Array:
+        """(rows, …) as (groups, rows of one circuit, …), which the baseline broadcasts to."""
+        return value.reshape(self.groups, int(value.shape[0]) // self.groups, *value.shape[1:])
+
+    def _read(self, readable: int, channels: IntArray, stream: Array) -> Array:
+        """Inputs (channels, rows, positions, d_model) of some channels of one layer under the masks."""
+        ops, groups, count = self.engine.ops, self.groups, len(channels)
+        _, rows, positions, width = (int(size) for size in self.written.values.shape)
         masks = self.masks[:, channels, :readable]
         used = np.flatnonzero(masks.any((0, 1)))
-        count = channels.stop - channels.start
-        if len(used) == 0:
-            mixed = ops.wide(ops.zeros((rows, positions, count, width)))
-        else:
-            many = len(used) > readable // 2
-            sources = self.differences[:readable] if many else self.differences[ops.asarray(used)]
-            weights = ops.wide(ops.asarray((masks if many else masks[:, :, used]).astype(np.float32)))
+        shape = (groups, count, rows // groups, positions, width)
+        if len(used):
+            slots = self.written.slots[used]
+            first, last = int(slots[0]), int(slots[-1]) + 1
+            weights = np.zeros((groups, count, last - first), dtype=np.float32)
+            sources = self.written.values[first:last]
+            if len(used) > (last - first) // 2:
+                weights[:, :, slots - first] = masks[:, :, used]
+            else:
+                weights, sources = masks[:, :, used].astype(np.float32), self.written.values[ops.asarray(slots)]
             by_group = ops.transpose(sources.reshape(int(sources.shape[0]), groups, -1), (1, 0, 2))
-            mixed = (weights @ by_group).reshape(groups, count, rows // groups, positions, width)
-            mixed = ops.transpose(mixed, (0, 2, 3, 1, 4)).reshape(rows, positions, count, width)
-        return mixed + ops.repeat(stream, groups)[:, :, None]
+            mixed = (ops.wide(ops.asarray(weights)) @ by_group).reshape(shape) + stream
+        else:
+            mixed = ops.wide(ops.zeros(shape)) + stream
+        return ops.transpose(mixed, (1, 0, 2, 3, 4)).reshape(count, rows, positions, width)

@@ -109,10 +109,12 @@ def test_the_parts_of_circuits_equal_those_of_torch(architecture: str) -> None:
             (Component.KEY, a.key_value_heads),
             (Component.VALUE, a.key_value_heads),
         ):
-            answers.append(engine.project(Site(1, component), drawn(2, 4, heads, a.d_model)))
+            answers.append(engine.project(Site(1, component), drawn(heads, 2, 4, a.d_model)))
+            answers.append(engine.project(Site(1, component), drawn(1, 2, 4, a.d_model), np.array([1])))
             answers.append(engine.project_head(Site(1, component, head=1), drawn(2, 4, a.d_model)))
             answers.append(engine.project_gradient(Site(1, component), drawn(2, 4, heads, a.d_head)))
         answers.append(engine.head_writes(1, drawn(2, 4, a.heads, a.d_head)))
+        answers.append(engine.head_writes(1, drawn(2, 4, a.heads, a.d_head), np.array([1, 0])))
         found.append([ops.to_numpy(answer) for answer in answers])
     for theirs, ours in zip(*found, strict=True):
         assert difference(theirs, ours) < TOLERANCE

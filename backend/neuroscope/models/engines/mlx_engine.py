@@ -32,6 +32,7 @@ from neuroscope.models.engines.protocol import (
     ArrayOps,
     Edit,
     Gradients,
+    IntArray,
     LogitRequest,
     Metric,
     Port,
@@ -288,10 +289,13 @@ class MlxEngine(Decoder[MlxTaps]):
         module = self.layers[site.layer].projections[slot.module]
         return slot.weight(module), slot.bias(module)
 
-    def project(self, site: Site, normalised: Array) -> Array:
+    def project(self, site: Site, normalised: Array, heads: IntArray | None = None) -> Array:
         """See `Engine.project`."""
         weight, bias = self._projection(site)
-        out = mx.einsum("rphd,hed->rphe", normalised, weight)
+        if heads is not None:
+            which = mx.array(heads)
+            weight, bias = weight[which], None if bias is None else bias[which]
+        out = mx.einsum("hrpd,hed->rphe", normalised, weight)
         return out if bias is None else out + bias
 
     def project_head(self, site: Site, normalised: Array) -> Array:
@@ -305,14 +309,18 @@ class MlxEngine(Decoder[MlxTaps]):
         """See `Engine.project_gradient`."""
         return mx.einsum("rphe,hed->rphd", wide(gradient), wide(self._projection(site)[0]))
 
-    def head_writes(self, layer: int, head_output: Array) -> Array:
+    def head_writes(self, layer: int, head_output: Array, heads: IntArray | None = None) -> Array:
         """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
         block = self.layers[layer]
         weight = mx.unflatten(matrix(block.output_projection), 1, (self.anatomy.heads, self.anatomy.d_head))
+        which = None if heads is None else mx.array(heads)
+        if which is not None and block.attention_write_norm is None:
+            weight, head_output = weight[:, which], head_output[:, :, which]
         writes = mx.einsum("rphe,dhe->rphd", wide(head_output), wide(weight))
         if block.attention_write_norm is None:
             return writes
-        return writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
+        writes = writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
+        return writes if which is None else writes[:, :, which]
 
     def save(self, folder: Path) -> None:
         """See `Engine.save`. Writes the files that the model came from, with what was changed since."""

@@ -359,8 +359,12 @@ class Engine(Protocol):
         """Gradients (rows, positions, k, d_model) behind the norm → gradients at the stream, of the same shape, wide."""
         ...
 
-    def project(self, site: Site, normalised: Array) -> Array:
-        """Queries, keys or values of each head from its own input: (rows, positions, heads, d_model) → (…, heads, d_head)."""
+    def project(self, site: Site, normalised: Array, heads: IntArray | None = None) -> Array:
+        """Queries, keys or values of each head from its own input.
+
+        normalised: (heads, rows, positions, d_model). Answers (rows, positions, heads, d_head). `heads`: which ones the inputs
+        are for, when not for all.
+        """
         ...
 
     def project_head(self, site: Site, normalised: Array) -> Array:
@@ -371,8 +375,11 @@ class Engine(Protocol):
         """The transpose of `project`, wide: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
         ...
 
-    def head_writes(self, layer: int, head_output: Array) -> Array:
-        """What each head adds to the stream, wide: (rows, positions, heads, d_head) → (rows, positions, heads, d_model)."""
+    def head_writes(self, layer: int, head_output: Array, heads: IntArray | None = None) -> Array:
+        """What each head, or each of `heads`, adds to the stream, wide.
+
+        head_output: (rows, positions, heads, d_head) of all heads. Answers (rows, positions, heads, d_model).
+        """
         ...
 
     def weights(self, site: WeightSite | str) -> WeightView:

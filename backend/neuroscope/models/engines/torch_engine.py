@@ -21,6 +21,7 @@ from neuroscope.models.engines.protocol import (
     ArrayOps,
     Edit,
     Gradients,
+    IntArray,
     LogitRequest,
     Metric,
     Port,
@@ -249,14 +250,17 @@ class TorchEngine(Decoder[TorchTaps]):
         with torch.no_grad():
             return norm_gradient(self._norm(layer, port), residual, gradient)
 
-    def project(self, site: Site, normalised: Tensor) -> Tensor:
+    def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
         assert site.layer is not None
         slot = self.slots[site.component]
         module = get_module(self.layers[site.layer], slot.module)
         with torch.no_grad():
-            out = torch.einsum("rphd,hed->rphe", normalised, slot.weight(module))
-            bias = slot.bias(module)
+            weight, bias = slot.weight(module), slot.bias(module)
+            if heads is not None:
+                which = torch.as_tensor(heads, device=self.device)
+                weight, bias = weight[which], None if bias is None else bias[which]
+            out = torch.einsum("hrpd,hed->rphe", normalised, weight)
             return out if bias is None else out + bias
 
     def project_head(self, site: Site, normalised: Tensor) -> Tensor:
@@ -277,17 +281,21 @@ class TorchEngine(Decoder[TorchTaps]):
         with torch.no_grad():
             return torch.einsum("rphe,hed->rphd", wide(gradient), wide(slot.weight(module)))
 
-    def head_writes(self, layer: int, head_output: Tensor) -> Tensor:
+    def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
         block = self.layers[layer]
         projection = get_module(block, self.family.output_projection)
         with torch.no_grad():
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
+            which = None if heads is None else torch.as_tensor(heads, device=self.device)
+            normed = self.family.attention_write_norm
+            if which is not None and normed is None:
+                matrix, head_output = matrix[:, which], head_output[:, :, which]
             writes = torch.einsum("rphe,dhe->rphd", wide(head_output), wide(matrix))
-            if self.family.attention_write_norm is None:
+            if normed is None:
                 return writes
-            norm = get_module(block, self.family.attention_write_norm)
-            return writes * rms_scale(norm, writes.sum(2, keepdim=True))
+            writes = writes * rms_scale(get_module(block, normed), writes.sum(2, keepdim=True))
+            return writes if which is None else writes[:, :, which]
 
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
