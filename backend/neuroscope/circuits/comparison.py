@@ -2,14 +2,14 @@
 
 For each model: whether it does the task at all (the gap between clean and corrupt metric, tested on pairs that serve nothing
 else), the circuit with its measured curve, the heads and MLPs that 80 % faithfulness takes, and how much of the circuit the model uses for
-other tasks too. Reuse is the share of the circuit's edges that other tasks' circuits have; beside it stands the share
-that random edges would have, which is what chance gives. What is not reused is specialized.
+other tasks too. Reuse is the share of the circuit's edges that are among the best edges of other tasks, as many for each as
+the circuit has; chance gives the share that random edges would have. What is not reused is specialized.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from neuroscope.circuits.finder import CircuitFinder, PairParts, part_sizes
 from neuroscope.circuits.pairs import make_pairs
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
@@ -188,7 +189,7 @@ class CircuitComparator:
         )
         if not circuit.exists:
             return side
-        others = self._others(model, task.name)
+        others = self._others(model, task.name, circuit.edge_count)
         reuse, chance = _reuse(circuit, others)
         return dataclasses.replace(
             side,
@@ -201,7 +202,7 @@ class CircuitComparator:
             reuse=reuse,
             chance_reuse=chance,
             specialization=None if reuse is None else 1 - reuse.value,
-            compared_with=[other.task for other in others],
+            compared_with=list(others),
             held_out_faithfulness=circuit.held_out_faithfulness,
             random_circuit_faithfulness=circuit.random_circuit_faithfulness,
             _circuit=circuit,
@@ -219,20 +220,19 @@ class CircuitComparator:
         _, name, pairs = max(found, key=lambda one: one[0])
         return name, pairs
 
-    def _others(self, model: TransformerModel, task: str) -> list[Circuit]:
-        """Circuits of the other tasks that this model does."""
-        found = []
+    def _others(self, model: TransformerModel, task: str, edges: int) -> dict[str, BoolArray]:
+        """The best edges, as many as the circuit has, for the other tasks that this model does."""
+        found: dict[str, BoolArray] = {}
         names = [name for name in self.others if name != task]
         with events.progress("circuits of other tasks", total=len(names), unit="tasks") as job:
             for name in names:
-                finder = CircuitFinder(model, target=_ENOUGH, random_circuits=1, minimality_sample=1, seed=self.seed)
                 try:
-                    circuit = finder.find_circuit(name)
+                    mask = CircuitFinder(model, seed=self.seed).of_size(name, None, edges)
                 except DatasetError as error:
                     events.notice(f"{name} is left out: {error.message}")
                 else:
-                    if circuit.exists:
-                        found.append(circuit)
+                    if mask is not None:
+                        found[name] = mask
                 job.advance()
         return found
 
@@ -243,11 +243,11 @@ class CircuitComparator:
         return self.print_string()
 
 
-def _reuse(circuit: Circuit, others: Sequence[Circuit]) -> tuple[Estimate | None, float | None]:
-    """The share of a circuit's edges that other circuits have, and the share that random edges would have."""
+def _reuse(circuit: Circuit, others: Mapping[str, BoolArray]) -> tuple[Estimate | None, float | None]:
+    """The share of a circuit's edges that are among the other tasks' best, and the share that random edges would have."""
     if not circuit.edge_count or not others:
         return None, None
-    theirs = np.any([other.mask for other in others], axis=0)
+    theirs = np.any(list(others.values()), axis=0)
     return wilson(int((circuit.mask & theirs).sum()), circuit.edge_count), float(theirs.sum() / circuit.graph.edges)
 
 

@@ -29,12 +29,11 @@ from neuroscope.circuits.attribution import Scores, edge_scores
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.curve import closeness
-from neuroscope.circuits.effect import Effect, confirmed, exchange_test, paired_effect
+from neuroscope.circuits.effect import Effect, exchange_test
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.finder import CircuitFinder, PairParts
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.reference import PairRuns
@@ -139,7 +138,8 @@ class CircuitDiscovery:
         self._examples: Dataset | Sequence[Any] | None = None
         self._split: PairParts | None = None
         self._hypotheses: list[Hypothesis] = []
-        self._judge: MaskedModel | None = None
+        self._using: CircuitFinder | None = None
+        self._tests: dict[bytes, HypothesisTest] = {}
 
     @property
     def model(self) -> TransformerModel:
@@ -184,11 +184,7 @@ class CircuitDiscovery:
     @property
     def effect(self) -> Effect:
         """The test of the gap between clean and corrupt prompts, on pairs that serve nothing else; then on held-out ones."""
-        pairs = self._parts().effect
-        runs = PairRuns(self.model.engine, pairs)
-        effect = paired_effect(runs.clean.metric, runs.corrupt.metric, pairs.units)
-        judging = self._judging()
-        return confirmed(effect, judging.clean, judging.empty, judging.pairs.units)
+        return self._finder().effect_of(self._parts())
 
     @property
     def examples(self) -> Dataset | Sequence[Any] | None:
@@ -205,7 +201,7 @@ class CircuitDiscovery:
 
         Goes on from disk where an interrupted run of it stopped.
         """
-        self._hypotheses = []
+        self._hypotheses, self._tests = [], {}
         effect = self.effect
         if not effect.exists:
             events.notice(f"There is no circuit for {self.target_capability} in {self.model.title}: {effect.reason}.")
@@ -232,18 +228,21 @@ class CircuitDiscovery:
         """Measure a hypothesis on the held-out pairs, beside random circuits of its size."""
         if not isinstance(hypothesis, Hypothesis):
             raise ArgumentError(f"Only hypotheses can be tested, not {hypothesis!r}.", remedy="generateHypotheses makes them.")
-        masked = self._judging()
+        key = hypothesis.mask.tobytes()
+        if key in self._tests:
+            return self._tests[key]
+        masked = self._finder().masked(self._parts().judging)
         graph, units = masked.graph, masked.pairs.units
         random = np.random.default_rng(self.seed)
-        metric = masked.metric(hypothesis.mask)
-        others = [masked.metric(connected_random(graph, hypothesis.size, random)) for _ in range(_CONTROLS)]
+        controls = [connected_random(graph, hypothesis.size, random) for _ in range(_CONTROLS)]
+        metric, *others = masked.metrics([hypothesis.mask, *controls])
         distances = np.mean([np.abs(other - masked.clean) for other in others], axis=0)
         closer = distances - np.abs(metric - masked.clean)
         tested = max(1, len(self._hypotheses))
         p_value = min(1.0, tested * exchange_test(closer))
         faithfulness = normalised(metric, masked.empty, masked.clean, units=units)
         near = closeness(masked, metric)
-        return HypothesisTest(
+        self._tests[key] = HypothesisTest(
             hypothesis=hypothesis,
             is_valid=bool(p_value < self.alpha and closer.mean() > 0 and reaches(faithfulness.value, near, self.target)),
             p_value=p_value,
@@ -254,6 +253,7 @@ class CircuitDiscovery:
             size=hypothesis.size,
             hypotheses=tested,
         )
+        return self._tests[key]
 
     def extract_circuit(self, hypothesis: Hypothesis) -> Circuit:
         """The hypothesis as a circuit, judged as any other; a hypothesis that fails its test is among the circuit's doubts."""
@@ -267,12 +267,12 @@ class CircuitDiscovery:
     # --- strategies -----------------------------------------------------------------------------------------------
 
     def _by_gradient(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
-        masked = MaskedModel(self.model.engine, finding)
+        masked = self._finder().masked(finding)
         targets = sorted({*_TARGETS, self.target})
         return [(f"the smallest that reaches {target:.0%}", smallest(masked, scores, target)[0]) for target in targets]
 
     def _by_pruning(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
-        masked = MaskedModel(self.model.engine, finding)
+        masked = self._finder().masked(finding)
         found = []
         for threshold in _THRESHOLDS:
             stage = f"greedy-{threshold}"
@@ -305,17 +305,15 @@ class CircuitDiscovery:
     # --- what is shared -------------------------------------------------------------------------------------------
 
     def _finder(self) -> CircuitFinder:
-        return CircuitFinder(self.model, target=self.target, pairs=self.pairs, seed=self.seed)
+        """One finder, so that the parts' clean and corrupt runs serve the whole discovery."""
+        if self._using is None:
+            self._using = CircuitFinder(self.model, target=self.target, pairs=self.pairs, seed=self.seed)
+        return self._using
 
     def _parts(self) -> PairParts:
         if self._split is None:
             self._split = self._finder().pairs_of(self.target_capability, self._examples)[1]
         return self._split
-
-    def _judging(self) -> MaskedModel:
-        if self._judge is None:
-            self._judge = MaskedModel(self.model.engine, self._parts().judging)
-        return self._judge
 
     def _identity(self, finding: PairBatch) -> dict[str, Any]:
         return {
@@ -328,8 +326,8 @@ class CircuitDiscovery:
         }
 
     def _forget(self) -> None:
-        self._split = self._judge = None
-        self._hypotheses = []
+        self._split = self._using = None
+        self._hypotheses, self._tests = [], {}
 
     def print_string(self) -> str:
         return f"a CircuitDiscovery({self._capability or 'no capability yet'}, {self._strategy})"

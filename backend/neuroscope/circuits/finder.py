@@ -23,7 +23,7 @@ from neuroscope.circuits import judging
 from neuroscope.circuits.attribution import Scores, checked_method, checked_rule, chosen_method, edge_scores
 from neuroscope.circuits.baseline import checked_ablation
 from neuroscope.circuits.circuit import UNKNOWN, Circuit
-from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points
+from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points, prefix, ranked
 from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, confirmed, paired_effect
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
@@ -43,6 +43,9 @@ from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.metrics import checked_metric
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
+
+#: As many as a task has parts.
+_KEPT_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class CircuitFinder(Instrument):
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
         self._found: list[Circuit] = []
+        self._runs: list[tuple[tuple[PairBatch, tuple[tuple[str, str], ...]], MaskedModel]] = []
 
     @property
     def last_circuit(self) -> Circuit:
@@ -138,11 +142,11 @@ class CircuitFinder(Instrument):
         Raises `CircuitError` where clean and corrupt prompts cannot be told apart: there is nothing to share out.
         """
         name, parts = self.pairs_of(task, examples)
-        effect = self._effect(parts)
+        effect = self.effect_of(parts)
         if not effect.exists:
             raise CircuitError(f"There is no curve for {name} in {self._model.title}: {effect.reason}.")
         scores = self._scores(parts.finding)
-        masked = self._masked(parts.judging)
+        masked = self.masked(parts.judging)
         points, signed = (curve_points(masked, scores, weight) for weight in (1.0, 0.0))
         return FaithfulnessCurve(
             task=name,
@@ -158,11 +162,11 @@ class CircuitFinder(Instrument):
     @python_only
     def search(self, task: str, parts: PairParts) -> Circuit:
         """Find and judge a circuit on pairs that are ready to run."""
-        effect = self._effect(parts)
+        effect = self.effect_of(parts)
         if not effect.exists:
             return self._none(task, effect, parts)
         scores = self._scores(parts.finding)
-        finding = self._masked(parts.finding)
+        finding = self.masked(parts.finding)
         mask, curve = smallest(finding, scores, self.target)
         return self._judged(task, effect, mask, scores, curve, finding, parts)
 
@@ -184,22 +188,51 @@ class CircuitFinder(Instrument):
         return PairParts(effect, finding, judged, parts.shared)
 
     @python_only
+    def of_size(self, task: str, examples: Dataset | Sequence[Any] | None, edges: int, weight: float = 1.0) -> BoolArray | None:
+        """The best `edges` edges for a task by this finder's scores, pruned and neither searched for nor judged.
+
+        For comparing circuits at one size. weight: how much negative scores count. None where there is no effect.
+        """
+        _, parts = self.pairs_of(task, examples)
+        if not self.effect_of(parts).exists:
+            return None
+        graph = Graph.of(self._model.architecture)
+        order = ranked(graph, self._scores(parts.finding), weight)
+        low, high = min(edges, graph.edges), graph.edges
+        while low < high:
+            middle = min((low + high) // 2, 2 * low)
+            if int(graph.pruned(prefix(graph, order, middle)).sum()) < edges:
+                low = middle + 1
+            else:
+                high = middle
+        return graph.pruned(prefix(graph, order, high))
+
+    @python_only
     def judge(self, task: str, mask: BoolArray, scores: Scores, parts: PairParts) -> Circuit:
         """A circuit whose edges are known, with every figure that a found one has."""
-        effect = self._effect(parts)
+        effect = self.effect_of(parts)
         if not effect.exists:
             return self._none(task, effect, parts)
-        return self._judged(task, effect, mask, scores, [], self._masked(parts.finding), parts)
+        return self._judged(task, effect, mask, scores, [], self.masked(parts.finding), parts)
 
-    def _masked(self, pairs: PairBatch) -> MaskedModel:
-        return MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
+    @python_only
+    def masked(self, pairs: PairBatch) -> MaskedModel:
+        """The pairs with their clean and corrupt runs, which serve everything that is measured on the same parts."""
+        weights = tuple(sorted(self._model.engine.changed_weights().items()))
+        kept = [(each, runs) for each, runs in self._runs if each[0] is pairs and each[1] == weights]
+        if not kept:
+            kept = [((pairs, weights), MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed))]
+            self._runs = [*self._runs, *kept][-_KEPT_RUNS:]
+        return kept[0][1]
 
-    def _effect(self, parts: PairParts) -> Effect:
-        first = self._masked(parts.effect)
+    @python_only
+    def effect_of(self, parts: PairParts) -> Effect:
+        """The test of the gap between clean and corrupt prompts, on the pairs that serve nothing else and on held-out ones."""
+        first = self.masked(parts.effect)
         effect = paired_effect(first.clean, first.empty, first.pairs.units)
         if not effect.exists:
             return effect
-        again = self._masked(parts.judging)
+        again = self.masked(parts.judging)
         return confirmed(effect, again.clean, again.empty, again.pairs.units)
 
     def _scores(self, finding: PairBatch) -> Scores:
@@ -229,7 +262,7 @@ class CircuitFinder(Instrument):
 
     def _none(self, task: str, effect: Effect, parts: PairParts) -> Circuit:
         graph = Graph.of(self._model.architecture)
-        masked = self._masked(parts.judging)
+        masked = self.masked(parts.judging)
         return Circuit(
             task=task,
             exists=False,
@@ -260,7 +293,7 @@ class CircuitFinder(Instrument):
         finding: MaskedModel,
         parts: PairParts,
     ) -> Circuit:
-        graph, held_out = finding.graph, self._masked(parts.judging)
+        graph, held_out = finding.graph, self.masked(parts.judging)
         units = held_out.pairs.units
 
         def faithful(model: MaskedModel) -> Estimate:

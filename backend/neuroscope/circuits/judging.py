@@ -79,8 +79,8 @@ def completeness(masked: MaskedModel, mask: BoolArray, *, seed: int) -> Complete
         for removed in subsets:
             kept = np.ones(graph.sources, dtype=np.bool_)
             kept[list(removed)] = False
-            masks += [mask & kept[None], graph.valid & kept[None]]
-        circuit, model = masked.metrics(masks).mean(1).reshape(-1, 2).T
+            masks.append(mask & kept[None])
+        circuit, model = masked.metrics(masks).mean(1), masked.without(subsets).mean(1)
         job.advance(len(subsets))
         return [float(value) for value in np.abs(circuit - model) / abs(gap)]
 

@@ -62,6 +62,14 @@ class MaskedModel:
         """The metric (masks, rows) of several circuits, which run together as groups of rows of one batch."""
         return np.concatenate([part.metrics(masks) for part in self._parts], axis=1)
 
+    def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:
+        """The metric (subsets, rows) of the whole model in which the nodes of a subset write what they write in the baseline.
+
+        The same as the circuit of all edges that do not begin at those nodes, at the cost of plain runs. The embedding cannot be
+        taken out.
+        """
+        return np.concatenate([part.without(subsets) for part in self._parts], axis=1)
+
     def removals(self, mask: BoolArray, edges: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) of the circuit without each one of `edges` in turn.
 
@@ -82,8 +90,20 @@ class _Part:
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
         size = self.graph.sources * self.runs.rows * self.runs.positions * self.engine.anatomy.d_model * _BYTES
-        fit = max(1, min(_MEMORY // size, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows)))
-        return np.concatenate([self.run(masks[first : first + fit])[0] for first in range(0, len(masks), fit)])
+        fit = min(_MEMORY // size, self._fitting)
+        return np.concatenate([self.run(masks[first : first + fit])[0] for first in _steps(len(masks), fit)])
+
+    def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:
+        removed = np.zeros((len(subsets), self.graph.sources), dtype=np.bool_)
+        for row, nodes in zip(removed, subsets, strict=True):
+            row[list(nodes)] = True
+        fit = self._fitting
+        return np.concatenate([self._run_without(removed[first : first + fit]) for first in _steps(len(removed), fit)])
+
+    @property
+    def _fitting(self) -> int:
+        """How many runs of all pairs fit into one batch."""
+        return max(1, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows))
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal], advance: Callable[[int], None]) -> Numbers:
         _, differences = self.run([mask])
@@ -91,7 +111,7 @@ class _Part:
         by_layer: dict[int, list[int]] = {}
         for index, edge in enumerate(edges):
             by_layer.setdefault(min(edge.channel // self.graph.channels_per_layer, self.graph.layers), []).append(index)
-        fit = max(1, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows))
+        fit = self._fitting
         for layer, members in sorted(by_layer.items()):
             for first in range(0, len(members), fit):
                 group = members[first : first + fit]
@@ -108,6 +128,44 @@ class _Part:
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
         return self.runs.again(times, residual=entry, edits=edits), circuit.written
 
+    def _run_without(self, removed: BoolArray) -> Numbers:
+        """The metric (groups, rows) with the sources removed (groups, sources) of each group of rows."""
+        times, layers = len(removed), self.graph.layers
+        by_layer = removed[:, 1:].reshape(times, layers, -1)
+        edits = [edit for layer in range(layers) for edit in self._removing(layer, by_layer[:, layer])]
+        first = min((edit.site.layer or 0 for edit in edits), default=layers - 1)
+        entry = self.engine.ops.repeat(self.runs.clean.streams[first], times)
+        return self.runs.again(times, residual=entry, start=first, edits=edits)
+
+    def _removing(self, layer: int, removed: BoolArray) -> list[Edit]:
+        """Edits that give heads and MLP removed (groups, heads + 1) their baseline writes."""
+        engine, times = self.engine, len(removed)
+        heads = np.flatnonzero(removed[:, :-1].any(0))
+        outputs: list[Array] = []
+
+        def keep(value: Array, _: EditScope) -> Array:
+            outputs[:] = [value]
+            return value
+
+        def attention(value: Array, _: EditScope) -> Array:
+            writes = engine.head_writes(layer, outputs[0], heads)
+            grouped = writes.reshape(times, -1, *writes.shape[1:])
+            beyond = self.baseline.heads[layer][:, :, engine.ops.asarray(heads)] - grouped
+            change = (beyond * engine.ops.asarray(removed[:, None, None, heads, None].astype(np.float32))).sum(3)
+            return engine.ops.wide(value) + change.reshape(value.shape)
+
+        def mlp(value: Array, _: EditScope) -> Array:
+            grouped = value.reshape(times, -1, *value.shape[1:])
+            gone = engine.ops.asarray(removed[:, -1, None, None, None].astype(np.float32)) > 0
+            return engine.ops.where(gone, self.baseline.mlps[layer][None], grouped).reshape(value.shape)
+
+        found = []
+        if len(heads):
+            found += [Edit(Site(layer, Component.HEAD_OUTPUT), keep), Edit(Site(layer, Component.ATTENTION), attention)]
+        if removed[:, -1].any():
+            found.append(Edit(Site(layer, Component.MLP_OUTPUT), mlp))
+        return found
+
     def _run_from(self, mask: BoolArray, before: Written, layer: int, removed: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) with one edge into `layer` removed per group of rows; layer = layers is the logits."""
         times = len(removed)
@@ -121,6 +179,10 @@ class _Part:
             entry = self.engine.ops.repeat(self.baseline.streams[layer], times)
         edits = [edit for later in range(layer, self.graph.layers) for edit in circuit.edits(later)]
         return self.runs.again(times, residual=entry, start=layer, edits=edits)
+
+
+def _steps(count: int, at_once: int) -> range:
+    return range(0, count, max(1, at_once))
 
 
 @dataclass(frozen=True)

@@ -254,9 +254,10 @@ class CircuitQualityAssurance:
         return cast(Engine, engine)
 
     def _stability(self) -> tuple[float, float]:
-        """Mean Jaccard overlap of the circuit's nodes with those found under other seeds, and what random nodes would have."""
+        """Mean Jaccard overlap of the circuit's nodes with those of the best edges, as many, under other seeds; and chance."""
         circuit, model = self.circuit, self.circuit.model
         mine = set(circuit.graph.nodes(circuit.mask))
+        weight = next((point.negative_weight for point in circuit.curve if point.edges == circuit.edge_count), 1.0)
         everything, overlaps, chances = circuit.graph.sources - 1, [], []
         with events.progress("finding again with other seeds", total=self.seeds, unit="seeds") as job:
             for step in range(1, self.seeds + 1):
@@ -265,14 +266,12 @@ class CircuitQualityAssurance:
                     method=circuit.method,
                     ablation=circuit.ablation,
                     metric=circuit.metric,
-                    random_circuits=1,
-                    minimality_sample=1,
                     seed=self.seed + step,
                 )
-                other = finder.find_circuit(circuit.task, self.examples)
-                if not other.exists:
-                    raise CircuitError(f"With seed {finder.seed} there is no circuit for {circuit.task}: {other.reason}.")
-                theirs = set(other.graph.nodes(other.mask))
+                other = finder.of_size(circuit.task, self.examples, circuit.edge_count, weight)
+                if other is None:
+                    raise CircuitError(f"With seed {finder.seed} there is no circuit for {circuit.task}.")
+                theirs = set(circuit.graph.nodes(other))
                 overlaps.append(len(mine & theirs) / max(1, len(mine | theirs)))
                 shared = len(mine) * len(theirs) / everything
                 chances.append(shared / max(1.0, len(mine) + len(theirs) - shared))

@@ -36,6 +36,8 @@ _PAIR_BY_PAIR = 3
 _CLOSE_ENOUGH = 1.05
 #: Circuits this much smaller than one that was found on another curve are not looked at.
 _HOPELESS = 3
+#: Sizes measured in one batch while a curve is followed upwards: the first that reaches is seldom among the very first.
+_AT_ONCE = 5
 
 
 def reaches(faithfulness: float, closeness: float, target: float) -> bool:
@@ -84,9 +86,9 @@ class _Line:
         """The smallest circuit on this curve of at most `at_most` edges; None when none reaches the target and holds."""
         below = 0
         sizes = self._sizes(at_most)
-        if self.from_size > 1:
-            self._measure(sizes)
-        for size in sizes:
+        for index, size in enumerate(sizes):
+            if size not in self._known:
+                self._measure(sizes[index : index + _AT_ONCE])
             if self._holds(size):
                 return self._refined(below, size)
             if below and self._faithfulness(below) < 1 < self._faithfulness(size):
@@ -119,7 +121,6 @@ class _Line:
 
     def _holds(self, count: int) -> bool:
         larger = min(max(count + 1, round(_CLOSE_ENOUGH * count)), self.masked.graph.edges)
-        self._measure([count, larger])
         return self._reaches(count) and self._reaches(larger)
 
     def _refined(self, low: int, high: int) -> tuple[BoolArray, CurvePoint]:

@@ -118,6 +118,32 @@ def test_the_whole_graph_is_the_clean_run_and_the_empty_one_the_corrupt_run(arch
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_circuit_that_runs_alone_runs_as_it_does_among_others(architecture: str, framework: str) -> None:
+    """Among the whole graph every channel and source is computed; alone only what it uses."""
+    masked = MaskedModel(tiny.engine_on(framework, architecture, scale=0.1), random_pairs())
+    graph, random = masked.graph, np.random.default_rng(0)
+    for share in (0.02, 0.1, 0.5):
+        mask = graph.pruned(graph.valid & (random.random(graph.valid.shape) < share))
+        alone, (among, _) = masked.metric(mask), masked.metrics([mask, graph.valid])
+        assert alone == pytest.approx(among, abs=1e-5)
+
+
+@pytest.mark.parametrize("ablation", ABLATIONS)
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_the_model_without_nodes_is_the_circuit_of_the_other_edges(architecture: str, framework: str, ablation: str) -> None:
+    masked = MaskedModel(tiny.engine_on(framework, architecture, scale=0.1), random_pairs(), ablation=ablation)
+    graph, random = masked.graph, np.random.default_rng(0)
+    several = random.permutation(np.arange(1, graph.sources))[:7].tolist()
+    subsets: list[list[int]] = [[], [graph.mlp(1)], [graph.head(1, 0), graph.head(2, 3)], several]
+    kept = np.ones((len(subsets), graph.sources), dtype=np.bool_)
+    for row, subset in zip(kept, subsets, strict=True):
+        row[subset] = False
+    found = masked.without(subsets)
+    assert found == pytest.approx(masked.metrics([graph.valid & row for row in kept]), abs=1e-5)
+    assert np.abs(found[1:] - found[0]).max(1).min() > 1e-4
+
+
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_removing_an_edge_from_the_whole_graph_equals_patching_it(architecture: str, framework: str) -> None:
     engine, pairs = tiny.engine_on(framework, architecture, scale=0.1), random_pairs()
     masked = MaskedModel(engine, pairs)

@@ -1,6 +1,7 @@
 """Train a bundled model:  python -m neuroscope.models.bundled.train gpt2-medium
 
-AdamW with warm-up, a constant rate and a final decay (Hu et al. 2024, WSD). Checkpoints are written whole every few
+Muon for the layers' matrices and AdamW for everything else, with warm-up, a constant rate and a final decay (Hu et al. 2024,
+WSD). Checkpoints are written whole every few
 minutes and on Ctrl-C; the same command goes on from the last one. One is kept from before the decay: to train longer, put
 it in the checkpoint's place and ask for more steps. Runs on a GPU when there is one. Prints the corpus' fingerprint, and
 refuses to go on from a checkpoint that began with another corpus.
@@ -26,6 +27,7 @@ from neuroscope.errors import ModelLoadError
 from neuroscope.models.bundled.batches import batch
 from neuroscope.models.bundled.configs import NAMES, config
 from neuroscope.models.bundled.corpus import fingerprint
+from neuroscope.models.bundled.muon import Muon
 from neuroscope.models.bundled.vocabulary import build
 from neuroscope.models.engines.torch_engine import TorchEngine
 from neuroscope.models.model import TransformerModel
@@ -37,7 +39,7 @@ CHECKPOINT_SECONDS = 240.0
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 500
 #: How long each model is trained: what six hours of one core allow.
-STEPS = {"gpt2-medium": 9000, "gpt-oss-20b": 7000}
+STEPS = {"gpt2-medium": 6000, "gpt-oss-20b": 5000}
 
 
 def decay_start(steps: int) -> int:
@@ -97,10 +99,7 @@ class Trainer:
             for block in self.model.transformer.h:
                 block.mlp.act = nn.GELU(approximate="tanh")  # what gelu_new computes, in one kernel
         self.tokenizer = _tokenizer(folder / "tokenizer")
-        decayed = [p for p in self.model.parameters() if p.ndim > 1]
-        plain = [p for p in self.model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=peak, betas=(0.9, 0.98))
+        self.optimizers = _optimizers(self.model, peak)
         self.step = 0
         self.corpus = fingerprint()
         self._log(f"corpus {self.corpus}, {steps} steps of {tokens} tokens")
@@ -131,14 +130,16 @@ class Trainer:
 
     def _one_step(self) -> float:
         ids, weights = batch(self.tokenizer, self.step, self.tokens, self.seed)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.steps, self.peak)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, self.steps, self.peak)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             loss = loss_of(self.model, torch.as_tensor(ids, device=self.device), torch.as_tensor(weights, device=self.device))
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
         return float(loss.detach())
 
@@ -146,7 +147,7 @@ class Trainer:
         """Write the checkpoint under another name first, so that an interruption cannot leave half of one."""
         state = {
             "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "steps": self.steps,
             "tokens": self.tokens,
@@ -166,7 +167,8 @@ class Trainer:
                     remedy="Go on with that corpus and the same --tokens, or begin in an empty folder.",
                 )
             self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(kept)
             self.step = int(state["step"])
             self._log(f"going on from step {self.step}")
 
@@ -175,6 +177,22 @@ class Trainer:
         print(stamped, flush=True)
         with (self.folder / "log.txt").open("a", encoding="utf-8") as file:
             file.write(stamped + "\n")
+
+
+def _optimizers(model: Any, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for matrices inside the layers; AdamW for embeddings, and without decay for norms and biases."""
+    inside = {id(parameter) for layer in _layers(model) for parameter in layer.parameters() if parameter.ndim > 1}
+    matrices = [p for p in model.parameters() if id(p) in inside]
+    others = [p for p in model.parameters() if id(p) not in inside]
+    groups = [
+        {"params": [p for p in others if p.ndim > 1], "weight_decay": 0.05},
+        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [Muon(matrices, lr=rate, weight_decay=0.05), torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))]
+
+
+def _layers(model: Any) -> Any:
+    return model.transformer.h if model.config.model_type == "gpt2" else model.model.layers
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
