@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/neuroscope run --embedded --figures demo examples/01_causal_tracing_for_known_phenomena.st
+	$(BIN)/neuroscope examples run 1 --figures demo
 
 # As many processes as there are cores, each computing with one thread.
 test: check

@@ -273,6 +273,71 @@ def library_build(
     build_library(model, names or [], RunOptions(files=[], aliases=alias or [], seed=seed, quiet=quiet))
 
 
+examples = typer.Typer(name="examples", help="The documented experiments by number.", no_args_is_help=True)
+app.add_typer(examples)
+
+
+@examples.command("list")
+def examples_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the experiments, and which of them run."""
+    from neuroscope_bridge.cli.examples import list_examples
+
+    list_examples(as_json)
+
+
+@examples.command("show")
+def examples_show(
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The experiment's number.")],
+    debug: Debug = False,
+) -> None:
+    """Print an experiment's script, and the companion that calls it."""
+    from neuroscope_bridge.cli.examples import show_example
+
+    show_example(number)
+
+
+@examples.command("run")
+def examples_run(
+    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The experiment's number.")],
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Bind this model to `model` (default gpt2-medium).")
+    ] = None,
+    alias: Alias = None,
+    bind: Bind = None,
+    engine: Engine = None,
+    embedded: Annotated[
+        bool, typer.Option(help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
+    ] = True,
+    json_out: Json = None,
+    figures: Annotated[
+        Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")
+    ] = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Run an experiment unchanged, with everything it needs, on the models that ship."""
+    from neuroscope_bridge.cli.examples import run_example
+    from neuroscope_bridge.cli.run import RunOptions
+
+    options = RunOptions(
+        files=[],
+        model=model,
+        aliases=alias or [],
+        bindings=bind or [],
+        engine=engine,
+        embedded=embedded,
+        json_out=json_out,
+        figures=figures,
+        seed=seed,
+        quiet=quiet,
+    )
+    run_example(number, options)
+
+
 @app.command()
 def serve(
     zmq: Annotated[

@@ -85,12 +85,15 @@ def _printed(workspace: Workspace) -> Callable[[Any], str]:
 
 
 def write_figures(workspace: Workspace, folder: Path, failed: Failure | None = None) -> None:
-    """A page for each variable that has figures, and for each result with figures within the others."""
+    """A page for each variable that has figures, and for each result with figures within the others; of a circuit a drawing too."""
+    from neuroscope.circuits.circuit import Circuit
     from neuroscope.views import page
 
     note = None if failed is None else str(failed)
     for name, value in drawable(workspace.variables):
         print(f"{name}: {page.save_page(value, folder / f'{name}.html', note=note)}", file=sys.stderr)
+        if isinstance(value, Circuit) and value.exists:
+            print(f"{name}: {value.draw(str(folder / f'{name}.svg'))}", file=sys.stderr)
 
 
 def drawable(variables: Mapping[str, Any]) -> list[tuple[str, Any]]:
