@@ -239,8 +239,10 @@ class CircuitQualityAssurance:
         if self.examples is not None:
             given = self.examples
             return list(given.for_model(model, n=self.items)) if isinstance(given, Dataset) else list(given)
-        drawn = registry.get(circuit.task).dataset(_DRAWN * self.items, seed=self.seed + 1).for_model(model)
-        fresh = [example for example in drawn if circuit.chosen_by.isdisjoint(example.units)][: self.items]
+        drawn = registry.get(circuit.task).dataset(_DRAWN * self.items, seed=self.seed + 1)
+        fresh = [example for example in drawn if circuit.chosen_by.isdisjoint(example.units)]
+        if fresh:
+            fresh = list(Dataset(fresh, task=circuit.task).for_model(model))[: self.items]
         if len(fresh) < 2:
             raise CircuitError(
                 f"Of {len(drawn)} new items of {circuit.task} all share something with those that chose the circuit.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,8 @@ Generator = Callable[[Draw], Iterator["Example"]]
 _FIELDS = ("clean", "corrupt", "answer", "wrong", "label")
 #: A generator may offer this many examples for each that is wanted before the filter gives up.
 _PATIENCE = 500
+#: Examples tokenised at once.
+_CHUNK = 128
 
 
 @public
@@ -86,7 +89,7 @@ class Dataset:
     def generated(cls, generator: Generator, n: int, *, name: str, task: str, seed: int) -> Dataset:
         """The first `n` different examples that a task's generator makes with this seed."""
         made = cls([], name=name, task=task, seed=seed, generator=generator)
-        made._examples = made._distinct(n, lambda example: True)[0]
+        made._examples = made._distinct(n, lambda example: True, [])[0]
         return made
 
     @classmethod
@@ -178,7 +181,7 @@ class Dataset:
             return True
 
         if self._generator is not None:
-            kept, offered = self._distinct(wanted, fits)
+            kept, offered = self._distinct(wanted, fits, [fit for _, fit in readers])
         else:
             offered = len(self._examples)
             kept = [example for example in self._examples if fits(example)][:wanted]
@@ -225,18 +228,22 @@ class Dataset:
         chat = model.has_chat_template if self.task in {task.name for task in registry.TASKS if task.chat} else False
         return Fit(model.tokenizer, model.chat_prompt if chat else None)
 
-    def _distinct(self, n: int, fits: Callable[[Example], bool]) -> tuple[list[Example], int]:
+    def _distinct(self, n: int, fits: Callable[[Example], bool], readers: Sequence[Fit]) -> tuple[list[Example], int]:
         assert self._generator is not None
         kept: dict[tuple[str, str | None], Example] = {}
         offered = 0
-        for example in self._generator(Draw(np.random.default_rng(self.seed))):
-            if len(kept) >= n or offered >= _PATIENCE * max(n, 10):
+        stream = self._generator(Draw(np.random.default_rng(self.seed)))
+        while len(kept) < n and offered < _PATIENCE * max(n, 10):
+            new: dict[tuple[str, str | None], Example] = {}
+            for example in islice(stream, min(max(n - len(kept), 10), _CHUNK)):
+                offered += 1
+                new.setdefault((example.clean, example.corrupt), example)
+            for reader in readers:
+                reader.read(example for key, example in new.items() if key not in kept)
+            kept |= {key: example for key, example in new.items() if key not in kept and fits(example)}
+            if not new:
                 break
-            offered += 1
-            key = (example.clean, example.corrupt)
-            if key not in kept and fits(example):
-                kept[key] = example
-        return list(kept.values()), offered
+        return list(kept.values())[:n], offered
 
     @python_only
     def with_examples(self, examples: Sequence[Example]) -> Dataset:

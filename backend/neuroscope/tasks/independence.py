@@ -32,6 +32,8 @@ _PATIENCE = 250
 _DEALS, _DEALS_OF_A_TASK = 40, 5
 #: Examples made for each that is kept, so that every template of the part is among them.
 _VARIETY = 3
+#: A part's values allow no more examples when so many chunks in a row bring none.
+_IDLE = 3
 TEMPLATE = "template"
 
 
@@ -190,15 +192,18 @@ def _filled(
     pairs: set[tuple[Ids, ...]] = set()
     cleans: set[Ids] = set()
     stream = generator(draw)
+    idle = 0
     for _ in range(max(1, _PATIENCE * max(size, 8) // _CHUNK)):
         found = draw.taken(stream, _CHUNK)
-        if not found:
+        idle += 1
+        if not found or idle > _IDLE:
             break
         for example in _fitting(found, fits):
             tokens = _tokens(example, fits)
             if tuple(tokens) in pairs or any(taken.get(ids, part) != part for ids in tokens):
                 continue
             pairs.add(tuple(tokens))
+            idle = 0
             (spare if tokens[0] in cleans else kept).append(example)
             cleans.add(tokens[0])
         if len(kept) >= _VARIETY * size:

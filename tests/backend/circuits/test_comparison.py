@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 
@@ -52,11 +50,11 @@ def test_reuse_is_counted_in_edges_beside_chance() -> None:
     edges = np.argwhere(circuit.mask)
     half = np.zeros_like(graph.valid)
     half[tuple(edges[: len(edges) // 2].T)] = True
-    reuse, chance = _reuse(circuit, [dataclasses.replace(circuit, _mask=half)])
+    reuse, chance = _reuse(circuit, {"another": half})
     assert reuse is not None
     assert reuse.value == pytest.approx((len(edges) // 2) / len(edges))
     assert chance == pytest.approx((len(edges) // 2) / graph.edges)
-    assert _reuse(circuit, []) == (None, None)
+    assert _reuse(circuit, {}) == (None, None)
 
 
 def test_a_sum_is_put_after_sums_that_are_done() -> None:
