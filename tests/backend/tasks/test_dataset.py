@@ -22,7 +22,9 @@ class Words:
     def __init__(self, known: set[str]) -> None:
         self.known = known
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> dict[str, Any]:
+        if isinstance(text, list):
+            return {"input_ids": [self(one)["input_ids"] for one in text]}
         pieces = [part for word in text.split() for part in ([word] if word.strip(".,") in self.known else [word, word])]
         return {"input_ids": [zlib.crc32(piece.encode()) for piece in pieces]}
 
