@@ -45,6 +45,10 @@ from neuroscope_dsl.runtime.library import CLASSES
         ("#(1 2 3 1 2) copyReplaceAll: #(1 2) with: #(9)", "#(9 3 9)"),
         ("#(1 1 1) copyReplaceAll: #(1) with: #(1 1)", "#(1 1 1 1 1 1)"),
         ("s := 0. #(1 2 3) allPairsDo: [:a :b | s := s + (a * b)]. s", "36"),
+        ("a := 1 -> 2. a key: 3; value: 4. a", "3->4"),
+        ("(#(1 2 3) groupBy: [:x | x even]) at: false", "an OrderedCollection(1 3)"),
+        ("#(1 3 2) sortedBy: [:a :b | a > b]", "#(3 2 1)"),
+        ("Object subclass: #Small instanceVariableNames: 'x'. Small instanceVariableNames", "#('x')"),
         # strings and numbers
         ("'a b c' substrings: ' '", "#('a' 'b' 'c')"),
         ("'hello12' matchesRegex: '[a-z]+[0-9]+'", "true"),
