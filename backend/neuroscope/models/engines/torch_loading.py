@@ -11,9 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
 from neuroscope import events
@@ -77,8 +75,6 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
         raise unfilled(folder, missing)
-    if dtype in ("float32", "float64"):
-        _fuse(model)
     try:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:
@@ -90,17 +86,6 @@ def _part(folder: Path) -> dict[str, Any]:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     renamed = {f"^{re.escape(prefix)}": own for prefix, own in TEXT_PREFIXES.items()}
     return {"config": config, "key_mapping": renamed}
-
-
-def _fuse(model: Any) -> None:
-    """GELU's tanh form in one kernel where transformers spells it out: the same function to its last bits, in a third of the time.
-
-    Half precision stays as it is, since there every step of the spelt-out form rounds.
-    """
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
