@@ -17,7 +17,7 @@ from neuroscope import settings, vocabulary
 from neuroscope.errors import NeuroScopeError, first_line
 from neuroscope.results import plain
 from neuroscope_dsl.errors import SmalltalkError
-from neuroscope_dsl.runtime.values import Association, SmalltalkObject
+from neuroscope_dsl.runtime.values import Association, Character, SmalltalkObject
 from neuroscope_dsl.workspace import Workspace
 
 #: Collections within collections in which results are still looked for.
@@ -71,11 +71,13 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:
-    """What a script's own objects print of themselves, where their printing does not fail; dates as ISO 8601 has them."""
+    """What a script's own objects print of themselves, where their printing does not fail; dates as ISO 8601 has them, characters alone."""
 
     def printed(value: Any) -> str:
         if isinstance(value, (datetime.date, datetime.time)):
             return value.isoformat()
+        if isinstance(value, Character):
+            return str(value)
         try:
             return workspace.print_string(value)
         except SmalltalkError:

@@ -188,7 +188,7 @@ def changed(architecture: str, tmp_path: Path, change: Callable[[dict[str, Any]]
 @pytest.mark.parametrize(
     ("architecture", "change", "error", "says"),
     [
-        ("llama", {"model_type": "mamba"}, UnsupportedArchitectureError, "Supported: gemma2, gemma3_text, gpt2"),
+        ("llama", {"model_type": "mamba"}, UnsupportedArchitectureError, "Supported: gemma2, gemma3, gemma3_text, gpt2"),
         ("llama", {"hidden_act": "relu"}, UnsupportedArchitectureError, "the nonlinearity 'relu', not 'silu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, UnsupportedArchitectureError, "scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"tie_word_embeddings": False}, UnsupportedArchitectureError, "an unembedding of its own"),
