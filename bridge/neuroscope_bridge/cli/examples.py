@@ -19,11 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from neuroscope import vocabulary
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared, run_files
 from neuroscope_bridge.files import FileError
-from neuroscope_dsl.workspace import Workspace
 
 #: What the scripts call a model that they leave to whoever runs them.
 _MODEL, _PATH = "gpt2-medium", "/path/to/model"
@@ -55,13 +55,9 @@ class Example:
 
     @property
     def missing(self) -> list[str]:
-        """Classes that the script names and that do not exist."""
-        if self.script.suffix != ".st":
-            return []
-        code = _NOT_CODE.sub(" ", self.text)
-        named = set(re.findall(r"(?<![\w.])[A-Z]\w*(?!\w*\s*:=)", code)) - set(re.findall(r"(\w+)\s*:=", code))
-        workspace = Workspace()
-        return sorted(name for name in named if not workspace.run(f"Smalltalk includesKey: #{name}"))
+        """Classes that the script names and that are still to be built."""
+        named = set(re.findall(r"\b[A-Z]\w*", _NOT_CODE.sub(" ", self.text))) - set(vocabulary.names())
+        return sorted(name for name in named if vocabulary.planned(name) is not None)
 
     @property
     def leaves_model(self) -> bool:
