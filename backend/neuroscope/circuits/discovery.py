@@ -307,7 +307,8 @@ class CircuitDiscovery:
     def _finder(self) -> CircuitFinder:
         """One finder, so that the parts' clean and corrupt runs serve the whole discovery."""
         if self._using is None:
-            self._using = CircuitFinder(self.model, target=self.target, pairs=self.pairs, seed=self.seed)
+            self._using = CircuitFinder(self.model, pairs=self.pairs, seed=self.seed)
+        self._using.target = self.target
         return self._using
 
     def _parts(self) -> PairParts:

@@ -116,7 +116,7 @@ class CircuitFinder(Instrument):
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
         self._found: list[Circuit] = []
-        self._runs: list[tuple[tuple[PairBatch, tuple[tuple[str, str], ...]], MaskedModel]] = []
+        self._runs: list[tuple[PairBatch, tuple[Any, ...], MaskedModel]] = []
 
     @property
     def last_circuit(self) -> Circuit:
@@ -218,12 +218,13 @@ class CircuitFinder(Instrument):
     @python_only
     def masked(self, pairs: PairBatch) -> MaskedModel:
         """The pairs with their clean and corrupt runs, which serve everything that is measured on the same parts."""
-        weights = tuple(sorted(self._model.engine.changed_weights().items()))
-        kept = [(each, runs) for each, runs in self._runs if each[0] is pairs and each[1] == weights]
-        if not kept:
-            kept = [((pairs, weights), MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed))]
-            self._runs = [*self._runs, *kept][-_KEPT_RUNS:]
-        return kept[0][1]
+        state = (self.ablation, self.seed, *sorted(self._model.engine.changed_weights().items()))
+        for of, then, runs in self._runs:
+            if of is pairs and then == state:
+                return runs
+        runs = MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
+        self._runs = [*self._runs, (pairs, state, runs)][-_KEPT_RUNS:]
+        return runs
 
     @python_only
     def effect_of(self, parts: PairParts) -> Effect:

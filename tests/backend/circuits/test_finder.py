@@ -301,3 +301,31 @@ def test_options_that_cannot_work_are_refused(options: dict[str, Any]) -> None:
 def test_site_order_is_causal(found: Circuit) -> None:
     layers = [Site.parse(name).layer for name in found]
     assert layers == sorted(layers)  # type: ignore[type-var]
+
+
+def test_runs_of_the_same_pairs_are_kept_as_long_as_nothing_that_they_hang_on_changes() -> None:
+    model = tiny.model("gpt2", scale=0.1)
+    finder, pairs = CircuitFinder(model), random_pairs()
+    runs = finder.masked(pairs)
+    before = model.engine.block_calls
+    assert finder.masked(pairs) is runs
+    assert model.engine.block_calls == before
+    finder.ablation = "zero"
+    zeroed = finder.masked(pairs)
+    assert zeroed is not runs
+    weight = model.weights("1.mlp.W_out")
+    kept = weight.snapshot()
+    weight.write(weight.read() * 2)
+    assert not np.allclose(finder.masked(pairs).clean, zeroed.clean)
+    weight.restore(kept)
+    assert finder.masked(pairs) is zeroed
+
+
+def test_a_circuit_of_a_size_has_the_best_edges_and_at_least_so_many() -> None:
+    finder = CircuitFinder(handmade(), pairs=30)
+    small, large = (finder.of_size("induction", induction_examples(30), edges) for edges in (3, 40))
+    assert small is not None
+    assert large is not None
+    assert 3 <= small.sum() < large.sum()
+    assert large.sum() >= 40
+    assert not (small & ~large).any()
