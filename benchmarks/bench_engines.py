@@ -31,12 +31,12 @@ ROWS, POSITIONS, NEW_TOKENS = 16, 20, 16
 def jobs(name: str, engine_name: str) -> dict[str, Callable[[], Any]]:
     """What is timed, ready to call."""
     from neuroscope import TransformerModel
-    from neuroscope.circuits.pairs import PairBatch
     from neuroscope.circuits.reference import PairRuns
     from neuroscope.circuits.sweeps import sweep
-    from neuroscope.models.engines.protocol import GenerationSettings, TokenBatch
-    from neuroscope.models.sites import Component, Site
+    from neuroscope.engines.protocol import GenerationSettings, TokenBatch
+    from neuroscope.engines.sites import Component, Site
     from neuroscope.tasks.metrics import PromptMetric
+    from neuroscope.tasks.pairs import PairBatch
 
     engine = TransformerModel.from_hugging_face(name, engine=engine_name).engine
     a, ops = engine.anatomy, engine.ops

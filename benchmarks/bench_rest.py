@@ -23,7 +23,7 @@ from collections.abc import Callable
 import httpx
 
 from neuroscope import TransformerModel
-from neuroscope.models.engines.protocol import GenerationSettings
+from neuroscope.engines.protocol import GenerationSettings
 
 PROMPT = "The capital of France is"
 

@@ -27,8 +27,8 @@ from transformers import (
 )
 from transformers import logging as transformers_logging
 
-from neuroscope.models.engines.protocol import Engine
-from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.engines.protocol import Engine
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 
 VOCABULARY = 97

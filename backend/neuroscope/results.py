@@ -10,10 +10,15 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sized
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuroscope.naming import camel_case
 from neuroscope.vocabulary import public
+
+if TYPE_CHECKING:
+    from neuroscope.views.extensions import PagesOfResults as _Extended
+else:
+    from neuroscope.extensions import Extensible as _Extended
 
 
 @public
@@ -57,7 +62,7 @@ def titled(ran: str, asked_for: str | None) -> str:
     return ran if asked_for in (None, ran) else f"{ran} (for {asked_for})"
 
 
-class Result:
+class Result(_Extended):
     """Base of every result; subclasses are dataclasses decorated with `@public`."""
 
     def summary(self) -> str:
@@ -77,27 +82,6 @@ class Result:
             for field in dataclasses.fields(self)
             if not field.name.startswith("_") and not field.metadata.get("internal", False)
         }
-
-    def save_page(self, path: str) -> str:
-        """Write the result as one HTML page that needs no network, and answer its path.
-
-        Raises `ArgumentError` when this kind of result has no figure.
-        """
-        from neuroscope.views import page
-
-        return str(page.save_page(self, path))
-
-    def open_browser(self) -> str:
-        """Show the result's page in the browser, or say where it lies; answers its path."""
-        from neuroscope.views import page
-
-        return str(page.open_page(self))
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows."""
-        from neuroscope.views import page
-
-        return page.embedded(self)
 
     def __str__(self) -> str:
         return self.print_string()

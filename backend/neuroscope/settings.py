@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from neuroscope.models.engines import usual_engine
-
 _seed: ContextVar[int] = ContextVar("neuroscope_seed")
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
 
@@ -25,9 +23,9 @@ def given_seed() -> int | None:
     return _seed.get(None)
 
 
-def engine(given: str | None = None) -> str:
-    """`given`, or the context's engine, or the usual one of this machine."""
-    return given or _engine.get() or usual_engine()
+def engine(given: str | None = None) -> str | None:
+    """`given`, or the context's engine; None where neither names one."""
+    return given or _engine.get()
 
 
 @contextmanager

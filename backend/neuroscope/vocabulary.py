@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, TypeVar, get_origin
 
+from neuroscope import extensions
+from neuroscope.directory import EXPORTS, announced
 from neuroscope.naming import fold
 
 C = TypeVar("C", bound=type)
@@ -57,7 +59,7 @@ def public(cls: C) -> C:
     for name, member in list(cls.__dict__.items()):
         if isinstance(member, classmethod) and getattr(member.__func__, _BOTH_SIDES, False):
             setattr(cls, name, _OfBothSides(member.__func__))
-    operations(cls)
+    _declared(cls)
     return cls
 
 
@@ -89,7 +91,12 @@ def is_public(cls: type) -> bool:
 
 @functools.cache
 def operations(cls: type) -> Mapping[str, Operation]:
-    """The operations of `cls`, by folded name; a subclass's own declaration goes before an inherited one."""
+    """The operations of `cls`, by folded name, with what extends it; a subclass's own declaration goes before an inherited one."""
+    extensions.load(cls)
+    return _declared(cls)
+
+
+def _declared(cls: type) -> Mapping[str, Operation]:
     found: dict[str, Operation] = {}
     for base in reversed(cls.__mro__):
         if base is object:
@@ -157,15 +164,11 @@ def planned(name: str) -> str | None:
 
 def names() -> list[str]:
     """Every class name that a script may use, sorted. Imports nothing."""
-    from neuroscope import EXPORTS, announced
-
     return sorted({*EXPORTS, *announced()})
 
 
 def find(name: str) -> type | None:
     """The vocabulary class called `name` exactly, importing its module on first use; None when there is none."""
-    from neuroscope import EXPORTS, announced
-
     module = EXPORTS.get(name) or announced().get(name)
     if module is None:
         return None

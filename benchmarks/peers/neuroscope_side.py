@@ -12,12 +12,12 @@ from harness import Job, Work, difference, main, transformers_model
 
 from neuroscope import TransformerModel
 from neuroscope.circuits.attribution import edge_scores
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.sweeps import sweep
-from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch
 
 EARLY = 5
 

@@ -33,10 +33,10 @@ from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.curve import prefix, ranked
 from neuroscope.circuits.finder import part_sizes
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.pairs import PairBatch, make_pairs
-from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks import registry
+from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate, difference_test, mean_of, ratio_of, wilson
 
 MODELS = ("bundled:gpt2-medium", "bundled:gpt-oss-20b")

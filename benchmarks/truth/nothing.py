@@ -17,10 +17,10 @@ from neuroscope.circuits.discovery import CircuitDiscovery
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.roles import head_roles
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
 from neuroscope.features.neurons import NeuronAnalyzer
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
 

@@ -10,11 +10,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch, make_pairs
-from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.sites import Site
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Site
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.pairs import PairBatch, make_pairs
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks.dataset import Example
 from tests.planted.circuit import Planted, words

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 from tests.planted.circuit import words
 

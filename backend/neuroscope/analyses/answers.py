@@ -27,17 +27,17 @@ from scipy import stats
 
 from neuroscope.analyses.inputs import divided_pairs
 from neuroscope.circuits.estimates import mean, normalised
-from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.patching import ActivationPatcher, ResidualMap
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.sweeps import sweep
+from neuroscope.engines.protocol import Engine
+from neuroscope.engines.sites import Component, Site
 from neuroscope.lenses.attribution import LogitAttribution, attribute_logits
 from neuroscope.lenses.logit_lens import answers_by_layer
-from neuroscope.models.engines.protocol import Engine
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate, difference_test, wilson
 from neuroscope.vocabulary import public
 

@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, paired_effect
-from neuroscope.circuits.pairs import make_pairs
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.protocol import LogitRequest
 from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError
-from neuroscope.models.engines.protocol import LogitRequest
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks import registry as tasks
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import CITIES, COUNTRIES, NAMES
+from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate
 
 _LEAST_TOKENS = 2

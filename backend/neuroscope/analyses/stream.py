@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from neuroscope.analyses.inputs import text_of
 from neuroscope.analyses.texts import PROMPT
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.logit_lens import LogitLens, logit_lens
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.vocabulary import public

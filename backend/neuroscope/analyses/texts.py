@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from neuroscope.analyses.inputs import divided_pairs, text_of
-from neuroscope.circuits.pairs import make_pairs
+from neuroscope.engines.protocol import LogitRequest
 from neuroscope.lenses.attention import MOST_TOKENS, AttentionPatterns, attention_patterns
 from neuroscope.lenses.attribution import LogitAttribution, attribute_logits
 from neuroscope.lenses.logit_lens import LogitLens, logit_lens
-from neuroscope.models.engines.protocol import LogitRequest
 from neuroscope.models.model import TransformerModel
+from neuroscope.tasks.pairs import make_pairs
 
 #: A sentence with a name said twice: duplicate-token, induction and name-mover heads have something to look at.
 STORY = "When Mary and John went to the store, John gave a drink to Mary. Then John went to the park."

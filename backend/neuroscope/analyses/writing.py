@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.analyses.inputs import text_of
+from neuroscope.engines.protocol import GenerationSettings, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attribution import contributions
 from neuroscope.lenses.logit_lens import decided_from, read_streams
-from neuroscope.models.engines.protocol import GenerationSettings, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate, difference_test, mean_of

@@ -15,9 +15,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.circuits.pairs import PairBatch
-from neuroscope.models.engines.protocol import BoolArray, Engine, TokenBatch
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.protocol import BoolArray, Engine, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 
 THRESHOLD = 0.25
 _NEAR = 0.9

@@ -42,11 +42,11 @@ from numpy.typing import NDArray
 from neuroscope import events
 from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, NonFiniteActivationError, did_you_mean
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
-from neuroscope.models.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 
 Scores = NDArray[np.float64]
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.protocol import Array, Engine, Port
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, did_you_mean
-from neuroscope.models.engines.protocol import Array, Engine, Port
-from neuroscope.models.sites import Component, Site
 
 #: (sources, d_model)
 Means = NDArray[np.float32]

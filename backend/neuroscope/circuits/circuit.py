@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import Control, extended_embedding
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
+from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
-from neuroscope.models.engines.protocol import BoolArray
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
@@ -28,8 +27,11 @@ from neuroscope.vocabulary import public, python_only
 if TYPE_CHECKING:
     from neuroscope.circuits.attribution import Scores
     from neuroscope.circuits.discovery import HypothesisTest
-    from neuroscope.circuits.pairs import PairBatch
     from neuroscope.models.model import TransformerModel
+    from neuroscope.tasks.pairs import PairBatch
+    from neuroscope.views.extensions import DrawingsOfCircuits as _Extended
+else:
+    from neuroscope.extensions import Extensible as _Extended
 
 
 #: A figure that was not measured, because there is no circuit or a file is older than the figure.
@@ -38,7 +40,7 @@ UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"), 0)
 
 @public
 @dataclass(frozen=True, kw_only=True)
-class Circuit(Result):
+class Circuit(Result, _Extended):
     """Edges that suffice for a task, found on a model; or the answer that there are none.
 
     exists: whether there is a circuit. Where clean and corrupt prompts cannot be told apart there is none: `reason` says
@@ -123,19 +125,6 @@ class Circuit(Result):
         if self._means is not None:
             return self._means
         return source_means(PairRuns(self.model.engine, self._pairs, share_prefix=False))
-
-    def draw(self, path: str) -> str:
-        """Write the circuit as a layered graph to an SVG file, and answer its path."""
-        from neuroscope.views.layered import svg
-
-        target = Path(path).expanduser()
-        target = target if target.suffix == ".svg" else target.with_name(target.name + ".svg")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(svg(self), encoding="utf-8")
-        except OSError as error:
-            raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another place.") from error
-        return str(target)
 
     def save(self, path: str) -> str:
         """Write the circuit with its figures as a `.circuit` file, and answer its path (see `circuits.storage`)."""

@@ -19,15 +19,15 @@ from neuroscope import events, settings
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.finder import CircuitFinder, PairParts, part_sizes
-from neuroscope.circuits.pairs import make_pairs
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.protocol import BoolArray
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.independence import Parts
+from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public
 

@@ -15,9 +15,8 @@ import numpy as np
 from neuroscope.circuits.baseline import Baseline, Means
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import CircuitRun
-from neuroscope.errors import CircuitError
-from neuroscope.models import precision
-from neuroscope.models.engines.protocol import (
+from neuroscope.engines import precision
+from neuroscope.engines.protocol import (
     ALL_LOGITS,
     Apply,
     Array,
@@ -34,7 +33,8 @@ from neuroscope.models.engines.protocol import (
     Step,
     TokenBatch,
 )
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.sites import Component, Site
+from neuroscope.errors import CircuitError
 
 
 class CircuitEngine:

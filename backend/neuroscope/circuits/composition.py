@@ -22,8 +22,8 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.graph import Graph
+from neuroscope.engines.protocol import BoolArray, Engine
 from neuroscope.errors import ArgumentError, CircuitError
-from neuroscope.models.engines.protocol import BoolArray, Engine
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import other_precision, provenance, tell_precision
 from neuroscope.results import Provenance, Result

@@ -31,9 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope.circuits.graph import Graph
+from neuroscope.engines.protocol import BoolArray, IntArray
+from neuroscope.engines.sites import Component
 from neuroscope.errors import CircuitError
-from neuroscope.models.engines.protocol import BoolArray, IntArray
-from neuroscope.models.sites import Component
 
 #: Exchanges tried for each edge of the circuit: after 10 an edge that could leave has stayed with probability e⁻¹⁰.
 _MOVES = 10

@@ -19,7 +19,7 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.reference import Numbers
-from neuroscope.models.engines.protocol import BoolArray, IntArray
+from neuroscope.engines.protocol import BoolArray, IntArray
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public

@@ -34,18 +34,18 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.finder import CircuitFinder, PairParts
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.search import reaches, smallest
 from neuroscope.circuits.sweeps import sweep
+from neuroscope.engines.protocol import BoolArray
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
-from neuroscope.models.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.naming import fold
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate, ratio_of
 from neuroscope.vocabulary import public, python_only
 

@@ -18,10 +18,10 @@ from neuroscope import events
 from neuroscope.circuits.attribution import source_differences
 from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
-from neuroscope.models.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
+from neuroscope.engines.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 
 
 def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:

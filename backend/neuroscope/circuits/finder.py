@@ -28,19 +28,19 @@ from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, confirmed, paired_e
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.roles import head_roles
 from neuroscope.circuits.search import smallest
+from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError
-from neuroscope.instrument import Instrument
-from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.metrics import checked_metric
+from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.protocol import BoolArray, IntArray
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
-from neuroscope.models.anatomy import Anatomy
-from neuroscope.models.engines.protocol import BoolArray, IntArray
-from neuroscope.models.sites import Component, Site
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel, Removal
 from neuroscope.circuits.reference import Numbers
-from neuroscope.models.engines.protocol import BoolArray
+from neuroscope.engines.protocol import BoolArray
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 
 #: The share of the gap that an edge's removal must cost to count as needed.

@@ -20,8 +20,8 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.quality import ASPECTS
 from neuroscope.circuits.storage import SUFFIX, CircuitFile, read, write
+from neuroscope.engines.precision import epsilon
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
-from neuroscope.models.precision import epsilon
 from neuroscope.naming import fold
 from neuroscope.results import Result, titled
 from neuroscope.tasks.statistics import Estimate

@@ -18,10 +18,10 @@ import numpy as np
 from neuroscope import events
 from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import Numbers, PairRuns
-from neuroscope.models.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, IntArray, Port
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, IntArray, Port
+from neuroscope.engines.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 
 #: How much memory what the sources write may take in one run.
 _MEMORY, _BYTES = 1 << 30, 4

@@ -20,16 +20,16 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import extended_embedding
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
-from neuroscope.instrument import Instrument
+from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public
 

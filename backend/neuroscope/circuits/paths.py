@@ -17,11 +17,11 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import Numbers, PairRuns
+from neuroscope.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
-from neuroscope.models.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
-from neuroscope.models.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 

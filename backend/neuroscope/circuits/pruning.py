@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.circuits.masked import MaskedModel, Removal
+from neuroscope.engines.protocol import BoolArray
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import BoolArray
 
 
 def greedy_circuit(masked: MaskedModel, threshold: float) -> BoolArray:

@@ -30,14 +30,14 @@ from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.pairs import make_pairs
+from neuroscope.engines.protocol import BoolArray, Engine, LogitRequest
+from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError
-from neuroscope.models.engines.protocol import BoolArray, Engine, LogitRequest
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component
 from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public, python_only
 

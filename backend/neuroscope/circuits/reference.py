@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.circuits.pairs import PairBatch
+from neuroscope.engines.protocol import Array, Edit, Engine, Gradients, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError, NonFiniteActivationError
-from neuroscope.models.engines.protocol import Array, Edit, Engine, Gradients, TokenBatch
-from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch
 
 Numbers = NDArray[np.float64]
 

@@ -37,11 +37,11 @@ from scipy import stats
 from neuroscope.circuits.attended import ANSWER, SECOND_WRONG, Attended, in_indirect_object
 from neuroscope.circuits.effect import paired_effect
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.paths import PathPatcher, Paths
-from neuroscope.circuits.repeats import REPEAT_THRESHOLD, repeat_pairs, repeat_scores
-from neuroscope.models.engines.protocol import BoolArray, Engine
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.protocol import BoolArray, Engine
+from neuroscope.engines.sites import Component, Site
+from neuroscope.lenses.repeats import REPEAT_THRESHOLD, repeat_pairs, repeat_scores
+from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate, difference_test, ratio_of
 
 #: The smallest share of the gap that is worth a role.

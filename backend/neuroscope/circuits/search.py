@@ -25,7 +25,7 @@ from neuroscope import events
 from neuroscope.circuits.attribution import Scores
 from neuroscope.circuits.curve import SIZES, CurvePoint, measured, ranked
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.models.engines.protocol import BoolArray, IntArray
+from neuroscope.engines.protocol import BoolArray, IntArray
 
 #: How much a negative score counts compared with a positive one of the same size; one curve is measured for each.
 NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.3)

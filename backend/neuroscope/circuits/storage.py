@@ -26,12 +26,12 @@ from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.effect import Effect
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import Control
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.roles import Role
+from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import CircuitError
-from neuroscope.models.engines.protocol import TokenBatch
 from neuroscope.results import Provenance, plain
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate
 
 FORMAT = "1"

@@ -18,9 +18,9 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.circuits.reference import Numbers, PairRuns, Reference
+from neuroscope.engines.protocol import Array, Edit, EditScope
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import SiteError
-from neuroscope.models.engines.protocol import Array, Edit, EditScope
-from neuroscope.models.sites import Component, Site
 
 #: Components a cell may exchange.
 PATCHABLE = (Component.EMBEDDING, Component.RESIDUAL, Component.MLP_OUTPUT, Component.HEAD_OUTPUT)

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from neuroscope.engines.protocol import Array, Edit, EditScope, IntArray, LogitRequest, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.events import Job
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, IntArray, LogitRequest, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.dataset import Example
 
 _BATCH = 32

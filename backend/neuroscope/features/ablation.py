@@ -28,7 +28,7 @@ from neuroscope.features.ablated import AblatedRuns, Scores, surest
 from neuroscope.features.concepts import example_units
 from neuroscope.features.matched import Loudness, matched_sets
 from neuroscope.features.neurons import NeuronSet
-from neuroscope.instrument import Instrument
+from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance, tell_precision
 from neuroscope.results import Provenance, Result

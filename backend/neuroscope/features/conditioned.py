@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.features.contexts import KINDS, kind_of
-from neuroscope.models.engines.protocol import TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 
 Numbers = NDArray[np.float64]
 

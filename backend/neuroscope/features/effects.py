@@ -33,10 +33,10 @@ from scipy import stats
 
 from neuroscope import events
 from neuroscope.circuits.effect import Effect, confirmed, paired_effect
+from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, IntArray, LogitRequest, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.features.ablated import AblatedRuns, after_first, answer_tokens, by_length, left_alone
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, Engine, IntArray, LogitRequest, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.statistics import Test, difference_test
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
 from neuroscope.features.conditioned import read
 from neuroscope.features.contexts import Context, hypothesis, strongest
@@ -32,9 +33,8 @@ from neuroscope.features.entangled import Judged, judge, responses, second_large
 from neuroscope.features.grouping import group_texts
 from neuroscope.features.ranks import grouped, smallest_p
 from neuroscope.features.texts import DOMAINS, Text, several
-from neuroscope.instrument import Instrument
+from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.naming import fold
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result

@@ -18,7 +18,7 @@ from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
 from neuroscope.features.concepts import Own, concept_task, concept_texts
 from neuroscope.features.effects import find_effective
 from neuroscope.features.selectivity import select
-from neuroscope.instrument import Instrument
+from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.naming import snake_case
 from neuroscope.provenance import provenance

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.models.engines.protocol import TokenBatch
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 
 Readings = NDArray[np.float32]
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from neuroscope.engines.sites import Component
 from neuroscope.errors import DatasetError
 from neuroscope.features.concepts import ConceptTexts
 from neuroscope.features.ranks import Labels, aurocs, grouped, p_values, smallest_p, strongest
 from neuroscope.features.readings import read_texts
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component
 from neuroscope.tasks.statistics import Estimate, wilson
 
 _CHOSEN = 20

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.engines.protocol import Array, ArrayOps, BoolArray, EditScope, Phase
+from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site, real_cells
 from neuroscope.errors import HookError, NeuroScopeError, NonFiniteActivationError
-from neuroscope.models.engines.protocol import Array, ArrayOps, BoolArray, EditScope, Phase
-from neuroscope.models.sites import ATTENTION_MATRICES, Component, Site, real_cells
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 

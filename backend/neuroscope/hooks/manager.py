@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from neuroscope.engines.protocol import Array, Edit, EditScope
 from neuroscope.errors import ArgumentError, InertHookError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook, HookContext, acting
-from neuroscope.models.engines.protocol import Array, Edit, EditScope
 from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:

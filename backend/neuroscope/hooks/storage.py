@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope import events
+from neuroscope import events, vocabulary
+from neuroscope.engines.sites import Site
 from neuroscope.errors import HookError, MissingExtraError
 from neuroscope.hooks.hook import ActivationHook, InterventionHook
-from neuroscope.models.sites import Site
 from neuroscope.tensors.tensor import ActivationTensor
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 HOOKS, TENSORS = "hooks.json", "hooks.safetensors"
 FORMAT = 1
+#: Results that blocks may capture, by the word for them: classes of the vocabulary that `from_dictionary` makes again.
+_RESULTS = {"neurons": "NeuronSet"}
 _KINDS = {kind.__name__: kind for kind in (ActivationHook, InterventionHook)}
 
 
@@ -119,8 +121,6 @@ def _code(part: str, function: Any, model: TransformerModel, tensors: dict[str, 
 
 def _value(value: Any, model: TransformerModel, tensors: dict[str, Any], first: int) -> Any:
     """A captured value as JSON: plain ones as they are, all others as {kind: …}."""
-    from neuroscope.features.neurons import NeuronSet
-
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, str):
@@ -131,8 +131,10 @@ def _value(value: Any, model: TransformerModel, tensors: dict[str, Any], first: 
         key = f"tensor{first + len(tensors)}"
         tensors[key] = np.ascontiguousarray(value.numpy() if isinstance(value, ActivationTensor) else value)
         return {"tensor": key}
-    if isinstance(value, NeuronSet):
-        return {"neurons": value.as_dictionary()}
+    kind = next((kind for kind, name in _RESULTS.items() if name == type(value).__name__), None)
+    if kind is not None and type(value) is vocabulary.find(_RESULTS[kind]):
+        result: Any = value
+        return {kind: result.as_dictionary()}
     if isinstance(value, (list, tuple)):
         return {"list": [_value(item, model, tensors, first) for item in value]}
     if isinstance(getattr(value, "source", None), str):
@@ -184,8 +186,6 @@ def _callable(
 
 
 def _restored(value: Any, where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: bool) -> Any:
-    from neuroscope.features.neurons import NeuronSet
-
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -194,8 +194,9 @@ def _restored(value: Any, where: str, model: TransformerModel, tensors: dict[str
             return model
         case "tensor":
             return ActivationTensor(model.engine.ops.asarray(tensors[content]), model.engine.ops)
-        case "neurons":
-            return NeuronSet.from_dictionary(content, model)
+        case kind if kind in _RESULTS:
+            result: Any = vocabulary.find(_RESULTS[kind])
+            return result.from_dictionary(content, model)
         case "list":
             return [_restored(item, where, model, tensors, allow_imports) for item in content]
         case "code":

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import settings
-from neuroscope.circuits.repeats import REPEAT_THRESHOLD, repeat_scores, uniform_score
-from neuroscope.models.engines.protocol import Engine, TokenBatch
+from neuroscope.engines.protocol import Engine, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.lenses.repeats import REPEAT_THRESHOLD, repeat_scores, uniform_score
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.vocabulary import public, python_only

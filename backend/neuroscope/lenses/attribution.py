@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
+from neuroscope.engines.protocol import Engine, IntArray, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import Engine, IntArray, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.dependence import Units

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.models.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
+from neuroscope.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.vocabulary import public

@@ -11,40 +11,18 @@ import importlib.util
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from neuroscope import events
+from neuroscope.engines import loader
+from neuroscope.engines.checkpoint import Checkpoint, Loader
+from neuroscope.engines.folder import TEXT_PARTS, ModelFolder
+from neuroscope.engines.protocol import Engine
+from neuroscope.engines.tokenizers import complete
+from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safetensors_files
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError, did_you_mean
 from neuroscope.models.cache import file_hash, stored
-from neuroscope.models.engines.protocol import Engine
-from neuroscope.models.folder import TEXT_PARTS, ModelFolder
 from neuroscope.models.resolve import ModelSource, not_found
-from neuroscope.models.resolve_files import INDEX, SINGLE, pickled_files, safetensors_files
-from neuroscope.models.tokenizers import complete
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model's folder, its configuration as written there, and the files of its weights.
-
-    part: whether `config` is the language model's part of a model of several parts, whose weights the files hold too.
-    """
-
-    folder: Path
-    config: dict[str, Any]
-    weights: list[Path]
-    part: bool = False
-
-
-class Loader(Protocol):
-    """How an engine makes a model of a checkpoint."""
-
-    @property
-    def dtypes(self) -> Collection[str]: ...
-    @property
-    def architectures(self) -> Collection[str]: ...
-    def tokenizer(self, folder: Path) -> Any: ...
-    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> Engine: ...
 
 
 @dataclass(frozen=True)
@@ -142,17 +120,17 @@ def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
     raise ModelLoadError(f"{folder} has no weights.", remedy="A model folder holds *.safetensors beside config.json.")
 
 
-def unfilled(folder: Path, names: Collection[str]) -> ModelLoadError:
-    """The error for a checkpoint that leaves parameters to chance."""
-    return ModelLoadError(
-        f"The weights in {folder} leave {len(names)} parameters unfilled, the first {next(iter(names))}.",
-        remedy="The checkpoint and its config.json do not belong together.",
-    )
-
-
-def damaged(folder: Path, error: Exception) -> ModelLoadError:
-    """The error for weights that cannot be read."""
-    return ModelLoadError(f"The weights in {folder} are damaged: {error}", remedy="Download or copy them again.")
+def load_onto(
+    engine: str,
+    source: ModelSource,
+    *,
+    device: str | None,
+    dtype: str,
+    allow_pickle: bool,
+    revision: str | None,
+) -> LoadedModel:
+    """Load what a name resolved to onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
+    return load(source, loader(engine), dtype=dtype, device=device, allow_pickle=allow_pickle, revision=revision)
 
 
 def converted(gguf: Path) -> Path:
@@ -164,7 +142,7 @@ def converted(gguf: Path) -> Path:
             )
 
     def convert(folder: Path) -> None:
-        from neuroscope.models.engines.torch_loading import convert_gguf
+        from neuroscope.engines.torch.loading import convert_gguf
 
         convert_gguf(gguf, folder)
 

@@ -13,8 +13,8 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
+from neuroscope.engines.weight_files import safetensors_files
 from neuroscope.errors import ModelLoadError
-from neuroscope.models.resolve_files import safetensors_files
 
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit on a header
 _STRING, _ARRAY = 8, 9

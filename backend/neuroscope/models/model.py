@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from neuroscope import events, settings
-from neuroscope.errors import ArgumentError, NonFiniteActivationError
-from neuroscope.hooks.manager import HookManager
-from neuroscope.models.anatomy import Anatomy
-from neuroscope.models.engines.protocol import (
+from neuroscope.engines import usual_engine
+from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.lengths import new_tokens
+from neuroscope.engines.protocol import (
     ALL_LOGITS,
     Engine,
     GenerationSettings,
@@ -22,26 +22,30 @@ from neuroscope.models.engines.protocol import (
     Step,
     TokenBatch,
 )
-from neuroscope.models.generation import TextStream, Written, new_tokens
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.weights import WeightSite, WeightView, hash_of
+from neuroscope.errors import ArgumentError, NonFiniteActivationError
+from neuroscope.hooks.manager import HookManager
+from neuroscope.models.generation import TextStream, Written
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation
 from neuroscope.models.token_texts import TokenTexts
-from neuroscope.models.weights import WeightSite, WeightView, hash_of
 from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:
+    from neuroscope.analyses.extensions import AnalysesOfModels as _Extended
     from neuroscope.models.verify import VerificationReport
-    from neuroscope.results import Result
+else:
+    from neuroscope.extensions import Extensible as _Extended
 
 #: Most tokens of a continuation whose length nobody names.
 _USUAL_TOKENS = 64
 
 
 @public
-class TransformerModel:
+class TransformerModel(_Extended):
     """A decoder-only language model to look into.
 
     `weights_hash` identifies the weights as the engine loaded them. `task_type` is what hooks see as `context taskType` in
@@ -74,16 +78,14 @@ class TransformerModel:
 
         Raises `ModelNotFoundError` (says where it looked), `ModelLoadError`, `UnsupportedArchitectureError`.
         """
-        from neuroscope.models import registry, resolve
-        from neuroscope.models.engines import load_engine
+        from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen = settings.engine(engine)
+        chosen = settings.engine(engine) or usual_engine()
 
         def load() -> TransformerModel:
-            return load_engine(
-                chosen, source, name=str(name), device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision
-            )
+            new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
+            return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         key = (chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision)
@@ -158,7 +160,7 @@ class TransformerModel:
         return self._loaded_hash
 
     def weights(self, site: WeightSite | str) -> WeightView:
-        """A weight to read and to write: `model weights: '10.mlp.W_out'`. `neuroscope.models.weights` lists the names.
+        """A weight to read and to write: `model weights: '10.mlp.W_out'`. `neuroscope.engines.weights` lists the names.
 
         Raises `SiteError` where the model does not have it.
         """
@@ -414,16 +416,6 @@ class TransformerModel:
         return tuple(token for token in found if 0 <= token < self.architecture.vocabulary)
 
     # --- questions ------------------------------------------------------------------------------------------------
-
-    def analyze(self, analysis: str, on: Any = None) -> Result:
-        """Run an analysis by name: `model analyze: #factualRecall on: 'The capital of France is'`.
-
-        `on` is a text or, for some, a task, a `Dataset` or examples; without it the analysis takes its own. Raises
-        `AnalysisNotFoundError` (names the nearest) and what `neuroscope.analyses.registry.analyze` does.
-        """
-        from neuroscope.analyses import registry
-
-        return registry.analyze(self, str(analysis), on)
 
     def verify(self) -> VerificationReport:
         """Prove that what runs here is what the bare model runs; `ParityError` names every check that fails."""

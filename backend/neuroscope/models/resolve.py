@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from neuroscope.engines.weight_files import has_tokenizer, has_weights, snapshot_of
 from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, did_you_mean
 from neuroscope.models import aliases
-from neuroscope.models.resolve_files import has_tokenizer, has_weights, snapshot_of
 
 Kind = Literal["bundled", "folder", "gguf", "package", "cache", "hub"]
 

@@ -1,25 +1,33 @@
-"""Models in folders: what Hugging Face keeps, and beside it the persistent hooks and the steering vectors."""
+"""Models in folders: what Hugging Face keeps, and beside it the persistent hooks and what upper rooms keep of a model."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
+from neuroscope import extensions
 from neuroscope.errors import ArgumentError
+from neuroscope.hooks import storage
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
-VECTORS = "steering.safetensors"
+
+class Keeper(Protocol):
+    """Writes and reads something of a model beside its weights; a module with these two functions is one."""
+
+    def write(self, model: TransformerModel, folder: Path) -> None: ...
+    def read(self, model: TransformerModel, folder: Path, *, allow_imports: bool = False) -> None: ...
+
+
+#: What is kept of a model beside its weights, in the order in which it is written. Modules that extend models add to it.
+KEEPERS: list[Keeper] = [storage]
 
 
 def save(model: TransformerModel, path: str | Path) -> Path:
     """Write a model into a new folder, whole or not at all."""
-    from neuroscope.hooks import storage
-    from neuroscope.steering.vectors import SteeringVectors
-
     target = Path(path).expanduser()
     if target.exists():
         raise ArgumentError(f"{target} is there already.", remedy="Give a folder that does not exist yet.")
@@ -31,10 +39,8 @@ def save(model: TransformerModel, path: str | Path) -> Path:
     try:
         model.engine.save(temporary)
         model.tokenizer.save_pretrained(temporary)
-        storage.write(model, temporary)
-        vectors = SteeringVectors(model)
-        if len(vectors):
-            vectors.save(str(temporary / VECTORS))
+        for keeper in _keepers(model):
+            keeper.write(model, temporary)
         temporary.chmod(0o755)
         temporary.rename(target)
     finally:
@@ -44,10 +50,11 @@ def save(model: TransformerModel, path: str | Path) -> Path:
 
 def restore(model: TransformerModel, path: str | Path, *, allow_imports: bool = False) -> None:
     """Give a model loaded from `path` what was saved beside its weights."""
-    from neuroscope.hooks import storage
-    from neuroscope.steering.vectors import SteeringVectors
-
     folder = Path(path).expanduser()
-    if (folder / VECTORS).is_file():
-        SteeringVectors(model).read(str(folder / VECTORS))
-    storage.read(model, folder, allow_imports=allow_imports)
+    for keeper in reversed(_keepers(model)):
+        keeper.read(model, folder, allow_imports=allow_imports)
+
+
+def _keepers(model: TransformerModel) -> list[Keeper]:
+    extensions.load(type(model))
+    return KEEPERS

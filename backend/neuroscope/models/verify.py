@@ -24,8 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.errors import ParityError
-from neuroscope.models.engines.protocol import (
+from neuroscope.engines.precision import tolerance
+from neuroscope.engines.protocol import (
     Apply,
     Array,
     Edit,
@@ -35,8 +35,8 @@ from neuroscope.models.engines.protocol import (
     LogitRequest,
     TokenBatch,
 )
-from neuroscope.models.precision import tolerance
-from neuroscope.models.sites import GLOBAL, Component, Site
+from neuroscope.engines.sites import GLOBAL, Component, Site
+from neuroscope.errors import ParityError
 from neuroscope.results import Result
 from neuroscope.vocabulary import public
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.instrument import Instrument
+from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance

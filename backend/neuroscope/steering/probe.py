@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.engines.sites import Site
 from neuroscope.errors import DatasetError
 from neuroscope.features.ranks import aurocs
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Site
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.steering.vectors import Vector, read_site
 from neuroscope.tasks.statistics import Estimate, difference_test, mean_of

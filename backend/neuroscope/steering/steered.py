@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neuroscope import events
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
+from neuroscope.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.steering.doses import Numbers
 from neuroscope.steering.probe import Probe
 from neuroscope.steering.vectors import Vector

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from neuroscope import events
+from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Site
 from neuroscope.results import titled
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.steering.vectors import SteeringVector

@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
+from neuroscope.engines.protocol import Array, ArrayOps
+from neuroscope.engines.sites import GLOBAL, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.features.readings import read_texts
 from neuroscope.hooks.hook import current_context
-from neuroscope.models.engines.protocol import Array, ArrayOps
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import GLOBAL, Component, Site
 from neuroscope.naming import fold, snake_case
 from neuroscope.steering import contrast
 from neuroscope.steering.contrast import ContrastPairs

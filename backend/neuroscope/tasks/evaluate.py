@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from neuroscope import events, settings
+from neuroscope.engines.protocol import LogitRequest
 from neuroscope.errors import ArgumentError, DatasetError
-from neuroscope.models.engines.protocol import LogitRequest
 from neuroscope.results import Result, titled
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from neuroscope.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
 from neuroscope.errors import ArgumentError, did_you_mean
-from neuroscope.models.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
 
 METRICS = ("logit_difference", "probability", "kl")
 

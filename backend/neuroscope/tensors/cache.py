@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from neuroscope.engines.protocol import Array, ArrayOps, BoolArray
+from neuroscope.engines.sites import Site, real_cells
 from neuroscope.errors import SiteError, did_you_mean
-from neuroscope.models.engines.protocol import Array, ArrayOps, BoolArray
-from neuroscope.models.sites import Site, real_cells
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 

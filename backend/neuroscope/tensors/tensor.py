@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.engines.protocol import Array, ArrayOps, BoolArray
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import Array, ArrayOps, BoolArray
 from neuroscope.vocabulary import public, python_only
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from neuroscope.models.sites import ATTENTION_MATRICES
+from neuroscope.engines.sites import ATTENTION_MATRICES
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.views.page import figures
 from neuroscope.views.theme import AMOUNT, dressed, labels

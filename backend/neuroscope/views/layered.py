@@ -15,7 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.models.sites import Component
+from neuroscope.engines.sites import Component
 
 MOST_EDGES = 120
 _COLOURS = {

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from neuroscope.engines.threads import governor
 from neuroscope.errors import NeuroScopeError, reason
-from neuroscope.models.engines.threads import governor
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.files import FileError
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.engines.protocol import ArrayOps, Step
+from neuroscope.engines.sites import ATTENTION_MATRICES, PER_HEAD, PER_KEY_VALUE_HEAD, Component
 from neuroscope.errors import SiteError
-from neuroscope.models.engines.protocol import ArrayOps, Step
-from neuroscope.models.sites import ATTENTION_MATRICES, PER_HEAD, PER_KEY_VALUE_HEAD, Component
 from neuroscope_bridge.rest.errors import TooLargeError
 from neuroscope_bridge.rest.hooks import Capture, vector_width
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 
+from neuroscope.engines import host_ops
+from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
 from neuroscope.models import aliases
-from neuroscope.models.engines import host_ops
-from neuroscope.models.sites import Site
 from neuroscope.results import plain
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor

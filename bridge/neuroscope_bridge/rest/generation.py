@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.engines.lengths import new_tokens
+from neuroscope.engines.protocol import GenerationSettings, Step, TokenBatch
+from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import GenerationSettings, Step, TokenBatch
-from neuroscope.models.generation import new_tokens
-from neuroscope.models.sites import Site
 from neuroscope.models.text import prompt_ids
 from neuroscope.models.token_texts import TokenTexts
 from neuroscope.settings import given_seed

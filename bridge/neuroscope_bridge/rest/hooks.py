@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.engines.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook
-from neuroscope.models.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
 from neuroscope_bridge.rest.errors import HookNotFoundError
 from neuroscope_bridge.rest.schemas import Contrast, HookSpec
 

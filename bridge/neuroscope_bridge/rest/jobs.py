@@ -8,8 +8,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError, CancelledError
-from neuroscope.models.sites import Site
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
 from neuroscope_bridge.rest.capture import check_size

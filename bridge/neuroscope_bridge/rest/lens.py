@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.sites import Component, Site
 from neuroscope_bridge.rest.generation import Ask, Piece, likeliest, token_text
 
 if TYPE_CHECKING:
-    from neuroscope.models.engines.protocol import Step
+    from neuroscope.engines.protocol import Step
     from neuroscope.models.model import TransformerModel
 
 #: Tokens of prompt and answer together: a page shows no more, and attention grows with their square.

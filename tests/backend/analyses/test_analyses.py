@@ -11,10 +11,10 @@ import pytest
 from neuroscope.analyses.answers import AnswerTrace
 from neuroscope.analyses.stream import StreamAnalysis, participation_ratio
 from neuroscope.analyses.writing import WritingAnalysis
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attention import AttentionPatterns
 from neuroscope.lenses.attribution import LogitAttribution
-from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.dataset import Example
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neuroscope.circuits.pairs import PairBatch
-from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch
 
 TOKENS = 10
 POSITIONS = 10

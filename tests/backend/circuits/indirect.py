@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from neuroscope.circuits.pairs import PairBatch
-from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch
 
 _NAMES, _TO = 10, 10
 _TOKENS, _POSITIONS, _HEADS, _WIDTH = 12, 8, 4, 60

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from neuroscope.circuits.finder import PairParts
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
-from neuroscope.models.engines.protocol import TokenBatch
+from neuroscope.engines.protocol import TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch
 from tests import tiny
 
 

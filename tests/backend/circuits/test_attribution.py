@@ -9,11 +9,11 @@ import pytest
 
 from neuroscope.circuits.attribution import RULES, checked_rule, edge_scores, node_scores, path
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.torch_engine import TorchEngine
-from neuroscope.models.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 from tests import tiny
 from tests.backend.circuits.brute import BruteGPT2, Channel, Numbers, Trace
 from tests.backend.circuits.pairs import random_pairs

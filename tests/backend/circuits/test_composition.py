@@ -16,8 +16,8 @@ from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.protocol import GenerationSettings, LogitRequest, TokenBatch
 from neuroscope.errors import ArgumentError, CircuitError
-from neuroscope.models.engines.protocol import GenerationSettings, LogitRequest, TokenBatch
 from tests import tiny
 from tests.backend.circuits.pairs import pairs_with_an_effect, random_pairs
 

@@ -14,9 +14,9 @@ from scipy.stats import chisquare
 
 from neuroscope.circuits.controls import CONTROLS, connected_random, degree_preserving, rewired
 from neuroscope.circuits.graph import Graph
+from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.sites import Site
 from neuroscope.errors import CircuitError
-from neuroscope.models.engines.protocol import BoolArray
-from neuroscope.models.sites import Site
 
 SMALL = Graph(layers=1, heads=1, key_value_heads=1, parallel=False)
 

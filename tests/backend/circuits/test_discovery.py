@@ -13,8 +13,8 @@ from neuroscope.circuits.discovery import STRATEGIES, CircuitDiscovery, Hypothes
 from neuroscope.circuits.finder import part_sizes
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
+from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError, CircuitError, TaskNotFoundError
-from neuroscope.models.sites import Site
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples
 

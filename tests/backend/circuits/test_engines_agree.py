@@ -12,8 +12,8 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.sweeps import sweep
+from neuroscope.engines.sites import Component, Site
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from tests import tiny
 from tests.backend.circuits.pairs import pairs_with_an_effect, random_pairs
 

@@ -14,12 +14,12 @@ from neuroscope.circuits.baseline import ABLATIONS
 from neuroscope.circuits.edges import edge_effects
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel, Removal
-from neuroscope.circuits.pairs import PairBatch
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.sweeps import sweep
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.errors import SiteError
-from neuroscope.models.engines.torch_engine import TorchEngine
-from neuroscope.models.sites import Component, Site
+from neuroscope.tasks.pairs import PairBatch
 from tests import tiny
 from tests.backend.circuits.brute import BruteGPT2, Channel, Numbers, Trace
 from tests.backend.circuits.pairs import random_pairs

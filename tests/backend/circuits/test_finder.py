@@ -17,14 +17,14 @@ from neuroscope.circuits.curve import SIZES, CurvePoint, area, curve_points
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.pairs import PairBatch, make_pairs
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.search import NEGATIVE_WEIGHTS, reaches
+from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError, NonFiniteActivationError
-from neuroscope.models.sites import Site
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuroscope.circuits.graph import Graph
+from neuroscope.engines.sites import Site
 from neuroscope.errors import CircuitError
-from neuroscope.models.sites import Site
 
 GRAPH = Graph(layers=3, heads=4, key_value_heads=2, parallel=False)
 

@@ -11,8 +11,8 @@ import pytest
 from neuroscope.circuits import judging
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
-from neuroscope.models.engines.protocol import BoolArray
-from neuroscope.models.sites import Site
+from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.sites import Site
 from neuroscope.tasks.statistics import Estimate
 from tests.backend.circuits.handmade import induction_model, induction_pairs
 

@@ -9,8 +9,8 @@ from neuroscope.circuits.edges import edge_effects
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.paths import PathPatcher, Paths
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
-from neuroscope.models.sites import Component, Site
 from tests import tiny
 from tests.backend.circuits.pairs import random_pairs
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.pairs import PairBatch
-from neuroscope.circuits.repeats import repeat_pairs
 from neuroscope.circuits.roles import FLOOR, Role, head_roles
-from neuroscope.models.engines.protocol import Engine, TokenBatch
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.protocol import Engine, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.lenses.repeats import repeat_pairs
+from neuroscope.tasks.pairs import PairBatch
 from tests import tiny
 from tests.backend.circuits.handmade import induction_model, induction_pairs
 from tests.backend.circuits.indirect import indirect_object_model, indirect_object_pairs

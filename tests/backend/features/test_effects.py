@@ -7,6 +7,8 @@ import pytest
 from scipy.special import log_expit, logsumexp
 
 from neuroscope.circuits.effect import Effect
+from neuroscope.engines.protocol import LogitRequest
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.events import Job
 from neuroscope.features import effects
@@ -14,8 +16,6 @@ from neuroscope.features.ablated import AblatedRuns
 from neuroscope.features.ablation import NeuronAblator
 from neuroscope.features.effects import attributed, candidates, log_odds
 from neuroscope.features.neurons import NeuronAnalyzer, NeuronSet
-from neuroscope.models.engines.protocol import LogitRequest
-from neuroscope.models.sites import Component, Site
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.statistics import Estimate, difference_test
 from tests import tiny

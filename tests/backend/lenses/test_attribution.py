@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attribution import attribute_logits, contributions
-from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.sites import Component, Site
 from tests import tiny
 
 ROWS = [[5, 6, 7, 8], [9, 10, 11], [12, 5, 13, 14, 15]]

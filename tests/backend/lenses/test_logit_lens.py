@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.lenses.logit_lens import answers_by_layer, decided_from, logit_lens
-from neuroscope.models.engines.protocol import TokenBatch
-from neuroscope.models.sites import Component, Site
 from tests import tiny
 
 TEXT = "w5 w6 w7 w8 w9"

@@ -11,13 +11,13 @@ import pytest
 
 from neuroscope.errors import ModelLoadError, ModelNotFoundError
 from neuroscope.models import aliases, bundled
-from neuroscope.models.bundled.card import AIMS, card
-from neuroscope.models.bundled.configs import NAMES
-from neuroscope.models.bundled.export import LIMIT
-from neuroscope.models.bundled.train import decay_start, learning_rate
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks.evaluate import Evaluation, evaluate
 from neuroscope.tasks.lexicon import BIAS_RATE
+from neuroscope.training.card import AIMS, card
+from neuroscope.training.configs import NAMES
+from neuroscope.training.export import LIMIT
+from neuroscope.training.train import decay_start, learning_rate
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -8,13 +8,13 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from neuroscope.models.bundled import corpus, sequences, texts
-from neuroscope.models.bundled.batches import batch, pieces
-from neuroscope.models.bundled.segments import DRAWN, FIRST_TOKEN, FORETOLD, VOCABULARY
-from neuroscope.models.bundled.vocabulary import build
 from neuroscope.tasks import register, tense
 from neuroscope.tasks.arithmetic import larger
 from neuroscope.tasks.draw import Draw
+from neuroscope.training import corpus, sequences, texts
+from neuroscope.training.batches import batch, pieces
+from neuroscope.training.segments import DRAWN, FIRST_TOKEN, FORETOLD, VOCABULARY
+from neuroscope.training.vocabulary import build
 
 #: A change here makes models other than those that ship: train them anew, or undo what changed the corpus.
 FINGERPRINT = "6b235fde305576fe21a523597e5e442b45ec855f4972ba014df0ac59e22492e2"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuroscope.engines.protocol import GenerationSettings
 from neuroscope.hooks.hook import ActivationHook, InterventionHook
 from neuroscope.models import registry
-from neuroscope.models.engines.protocol import GenerationSettings
 from neuroscope.models.model import TransformerModel
 from tests import tiny
 

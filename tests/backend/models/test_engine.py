@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, GenerationSettings, LogitRequest, TokenBatch
+from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site
 from neuroscope.errors import ArgumentError, InertHookError, SiteError
-from neuroscope.models.engines.protocol import Array, Edit, EditScope, Engine, GenerationSettings, LogitRequest, TokenBatch
-from neuroscope.models.sites import ATTENTION_MATRICES, Component, Site
 from neuroscope.models.verify import every_site
 from tests import tiny
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from neuroscope.engines.folder import ModelFolder, end_ids
+from neuroscope.engines.tokenizers import FileTokenizer, load_tokenizer
 from neuroscope.errors import ArgumentError, ModelLoadError
-from neuroscope.models.folder import ModelFolder, end_ids
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import resolve
-from neuroscope.models.tokenizers import FileTokenizer, load_tokenizer
 from tests import machines
 
 PATH = ("▁Paris", "▁and", "▁so", "<turn>", "▁on", "</s>", "▁Rome", "<other>", "▁is")

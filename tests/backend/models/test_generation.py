@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from neuroscope.engines.lengths import new_tokens
+from neuroscope.engines.protocol import GenerationSettings
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines.protocol import GenerationSettings
-from neuroscope.models.generation import new_tokens
 from neuroscope.models.model import TransformerModel
 from tests import tiny
 

@@ -16,6 +16,12 @@ import pytest
 from scipy.stats import spearmanr
 from transformers import AutoTokenizer
 
+from neuroscope import engines
+from neuroscope.engines import usual_engine
+from neuroscope.engines.mlx import library as mlx_library
+from neuroscope.engines.protocol import Edit, Engine, GenerationSettings, LogitRequest, Port, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.tokenizers import load_tokenizer
 from neuroscope.errors import (
     ArgumentError,
     MissingExtraError,
@@ -23,13 +29,9 @@ from neuroscope.errors import (
     ParityError,
     UnsupportedArchitectureError,
 )
-from neuroscope.models import engines, saving
-from neuroscope.models.engines import mlx_library, usual_engine
-from neuroscope.models.engines.protocol import Edit, Engine, GenerationSettings, LogitRequest, Port, TokenBatch
+from neuroscope.models import saving
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import SMOLLM2, smollm2_file
-from neuroscope.models.sites import Component, Site
-from neuroscope.models.tokenizers import load_tokenizer
 from neuroscope.models.verify import every_site
 from tests import tiny
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from neuroscope.models.engines.protocol import Port
+from neuroscope.engines.protocol import Port
 from tests import tiny
 
 

@@ -15,11 +15,11 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.circuits.storage import read, write
+from neuroscope.engines.precision import epsilon, tolerance
+from neuroscope.engines.protocol import Apply, Engine, Port, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ParityError
-from neuroscope.models.engines.protocol import Apply, Engine, Port, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.precision import epsilon, tolerance
-from neuroscope.models.sites import Component, Site
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance
 from tests import tiny
@@ -150,7 +150,7 @@ def test_gradients_pass_a_norm_in_half_precision(architecture: str, framework: s
 def test_edits_and_generation_run_in_half_precision(framework: str, dtype: str) -> None:
     model = load("gpt_oss", framework, dtype)
     louder: Apply = lambda value, _: value * 2  # noqa: E731
-    from neuroscope.models.engines.protocol import Edit
+    from neuroscope.engines.protocol import Edit
 
     batch = TokenBatch.of([[5, 17, 40]])
     edited = model.engine.forward(batch, edits=[Edit(Site(1, Component.MLP), louder)])

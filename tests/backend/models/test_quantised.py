@@ -13,12 +13,12 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, GptOssConfig
 
+from neuroscope.engines.protocol import Edit, LogitRequest, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.weights import Weight
 from neuroscope.errors import UnsupportedArchitectureError, WeightError
-from neuroscope.models.engines.protocol import Edit, LogitRequest, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.models.verify import every_site
-from neuroscope.models.weights import Weight
 from tests import tiny
 
 pytestmark = tiny.needs_mlx

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
+from neuroscope.engines.weight_files import INDEX, safetensors_files
 from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError
 from neuroscope.models.memory import count_parameters
 from neuroscope.models.resolve import SMOLLM2, resolve, smollm2_file
-from neuroscope.models.resolve_files import INDEX, safetensors_files
 from tests import tiny
 
 

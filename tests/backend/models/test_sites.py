@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.sites import GLOBAL, PER_HEAD, PER_KEY_VALUE_HEAD, Component, Site
 from neuroscope.errors import SiteError
-from neuroscope.models.anatomy import Anatomy
-from neuroscope.models.sites import GLOBAL, PER_HEAD, PER_KEY_VALUE_HEAD, Component, Site
 
 ANATOMY = Anatomy("gpt2", 12, 8, 2, 64, 8, 256, 100, 128)
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from neuroscope.models.engines.threads import SMALL, Governor, threads_for, wait_briefly
+from neuroscope.engines.threads import SMALL, Governor, threads_for, wait_briefly
 
 
 def test_waiting_is_brief_unless_somebody_set_a_policy() -> None:
@@ -26,7 +26,7 @@ def test_the_policy_is_set_before_torch_loads() -> None:
         "import os, sys, neuroscope.models.model\n"
         "assert 'torch' not in sys.modules\n"
         "print(os.environ['GOMP_SPINCOUNT'])\n"
-        "import neuroscope.models.engines.torch_loading"
+        "import neuroscope.engines.torch.loading"
     )
     names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
     environment = {name: value for name, value in os.environ.items() if name not in names}

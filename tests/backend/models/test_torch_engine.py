@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import NonFiniteActivationError, ParityError
-from neuroscope.models.engines.protocol import TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.verify import every_site
 from tests import tiny

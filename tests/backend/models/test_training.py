@@ -11,8 +11,8 @@ import torch
 
 from neuroscope.errors import ModelLoadError
 from neuroscope.models import bundled
-from neuroscope.models.bundled.muon import Muon, orthogonal
-from neuroscope.models.bundled.train import Trainer, learning_rate
+from neuroscope.training.muon import Muon, orthogonal
+from neuroscope.training.train import Trainer, learning_rate
 
 WEIGHTS = Path(bundled.__file__).parent / "weights"
 

@@ -16,11 +16,11 @@ from neuroscope.circuits.baseline import source_means
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
+from neuroscope.engines.protocol import Engine, GenerationSettings, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.weights import Weight, WeightSite
 from neuroscope.errors import ArgumentError, CircuitError, SiteError, WeightError
-from neuroscope.models.engines.protocol import Engine, GenerationSettings, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
-from neuroscope.models.weights import Weight, WeightSite
 from neuroscope_dsl.workspace import Workspace
 from tests import tiny
 from tests.backend.circuits.pairs import random_pairs

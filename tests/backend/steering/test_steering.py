@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuroscope.engines.protocol import Edit, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, DatasetError, HookError, SiteError
 from neuroscope.hooks.hook import ActivationHook
-from neuroscope.models.engines.protocol import Edit, TokenBatch
 from neuroscope.models.model import TransformerModel
-from neuroscope.models.sites import Component, Site
 from neuroscope.steering import contrast
 from neuroscope.steering.doses import dose_responses, growths, p_beyond, random_directions
 from neuroscope.steering.experiment import SteeringExperiment

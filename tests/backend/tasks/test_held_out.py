@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from neuroscope.models.bundled.corpus import sample
 from neuroscope.tasks.registry import TASKS, Task
+from neuroscope.training.corpus import sample
 
 DOCUMENTS = 40_000
 #: Spaces so small that the training text holds most of its own split: the search must find those.

@@ -12,12 +12,12 @@ import pytest
 from neuroscope import events
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.bundled import WEIGHTS
-from neuroscope.models.bundled.configs import NAMES
 from neuroscope.models.resolve import smollm2_file
 from neuroscope.tasks import ioi, registry
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.independence import Parts, components
 from neuroscope.tasks.registry import TASKS, VARIANTS, Task
+from neuroscope.training.configs import NAMES
 
 SIZES = (12, 28, 20)
 #: Tasks with a single wording.

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from neuroscope.engines import host_ops
+from neuroscope.engines.protocol import ArrayOps
 from neuroscope.errors import ArgumentError
-from neuroscope.models.engines import host_ops
-from neuroscope.models.engines.protocol import ArrayOps
 from neuroscope.tensors.tensor import ActivationTensor
 from tests import tiny
 

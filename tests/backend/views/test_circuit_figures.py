@@ -13,7 +13,7 @@ from neuroscope.circuits.curve import SIZES, CurvePoint, FaithfulnessCurve
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.patching import ActivationPatcher, CausalTestResults, NodeEffect, ResidualMap
 from neuroscope.circuits.quality import QualityReport, QualityScore
-from neuroscope.models.sites import Component, Site
+from neuroscope.engines.sites import Component, Site
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples
 from tests.backend.views.drawn import Figure, shown

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from neuroscope.models.engines.torch_engine import TorchEngine
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.models.model import TransformerModel
 from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.rest.door import HttpDoor

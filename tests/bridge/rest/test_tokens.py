@@ -208,6 +208,6 @@ def test_a_contrast_is_read_at_the_texts_last_token(http: httpx.Client, direct: 
 
 
 def machines_site() -> Any:
-    from neuroscope.models.sites import Site
+    from neuroscope.engines.sites import Site
 
     return Site.parse("0.residual")

@@ -31,7 +31,7 @@ def path(name: str) -> Path:
 
 def check(folder: Path) -> None:
     """Compare every file with the SHA-256 that the folder's manifest names; `ModelLoadError` names the first that differs."""
-    remedy = "Install NeuroScope again; or train the model anew: python -m neuroscope.models.bundled.train --help"
+    remedy = "Install NeuroScope again; or train the model anew: python -m neuroscope.training.train --help"
     try:
         hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -1,0 +1,56 @@
+"""Which module has which public class, and which extends one. Tables of names: nothing is imported before it is asked for."""
+
+from __future__ import annotations
+
+import functools
+from importlib.metadata import entry_points
+
+#: The public vocabulary: class name → the module that defines it. Modules are imported on first use, so
+#: that a command such as `neuroscope --help` does not wait for a tensor framework.
+EXPORTS: dict[str, str] = {
+    "ActivationCache": "neuroscope.tensors.cache",
+    "ActivationHook": "neuroscope.hooks.hook",
+    "ActivationPatcher": "neuroscope.circuits.patching",
+    "ActivationTensor": "neuroscope.tensors.tensor",
+    "AttentionPatterns": "neuroscope.lenses.attention",
+    "CircuitFinder": "neuroscope.circuits.finder",
+    "Circuit": "neuroscope.circuits.circuit",
+    "CircuitComparator": "neuroscope.circuits.comparison",
+    "CircuitDiscovery": "neuroscope.circuits.discovery",
+    "CircuitLibrary": "neuroscope.circuits.library",
+    "CircuitQualityAssurance": "neuroscope.circuits.quality",
+    "Dataset": "neuroscope.tasks.dataset",
+    "EntangledFeatures": "neuroscope.features.entanglement",
+    "EntanglementVisualizer": "neuroscope.views.entanglement",
+    "FaithfulnessCurve": "neuroscope.circuits.curve",
+    "Example": "neuroscope.tasks.dataset",
+    "FeatureEntanglementAnalyzer": "neuroscope.features.entanglement",
+    "InterventionHook": "neuroscope.hooks.hook",
+    "LogitAttribution": "neuroscope.lenses.attribution",
+    "LogitLens": "neuroscope.lenses.logit_lens",
+    "ModelComposer": "neuroscope.circuits.composition",
+    "NeuronAblator": "neuroscope.features.ablation",
+    "NeuronAnalyzer": "neuroscope.features.neurons",
+    "NeuronSet": "neuroscope.features.neurons",
+    "QualityReport": "neuroscope.circuits.quality",
+    "SteeringExperiment": "neuroscope.steering.experiment",
+    "SteeringVectors": "neuroscope.steering.vectors",
+    "TransformerModel": "neuroscope.models.model",
+}
+
+#: Class name → the modules of upper rooms that extend it (`extensions`), imported when it is asked for what they give.
+EXTENSIONS: dict[str, tuple[str, ...]] = {
+    "Circuit": ("neuroscope.views.extensions",),
+    "Result": ("neuroscope.views.extensions",),
+    "TransformerModel": ("neuroscope.steering.extensions", "neuroscope.analyses.extensions"),
+    "WeightView": ("neuroscope.tensors.extensions",),
+}
+
+#: Further classes, announced by the other rooms of the house as entry points of this group: nothing here may import them.
+ANNOUNCED = "neuroscope.vocabulary"
+
+
+@functools.cache
+def announced() -> dict[str, str]:
+    """Class name → module of the announced classes."""
+    return {point.name: point.module for point in entry_points(group=ANNOUNCED)}

@@ -1,0 +1,244 @@
+"""What every engine does alike: drive a decoder's layers one by one, from any layer to any layer.
+
+An engine drives a model's own layers itself, rather than through the model's forward. That is what lets a run begin
+at any layer from a cached residual stream, end at any layer, and unembed only what is asked for. Masks are boolean and
+built only where causality alone does not say enough: left padding, or a sliding window shorter than the prompt.
+`bare_logits` runs the untouched model, and `model.verify()` holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.lengths import new_tokens
+from neuroscope.engines.parameters import Parameters
+from neuroscope.engines.protocol import (
+    ALL_LOGITS,
+    Array,
+    ArrayOps,
+    Edit,
+    GenerationSettings,
+    LogitRequest,
+    Phase,
+    Prefix,
+    Run,
+    Step,
+    TokenBatch,
+)
+from neuroscope.engines.sampling import choose
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.spans import Span, left_padded
+from neuroscope.engines.taps import Taps
+from neuroscope.engines.weights import WeightSite, WeightView
+from neuroscope.errors import ArgumentError, SiteError
+
+SomeTaps = TypeVar("SomeTaps", bound=Taps)
+
+#: Tokens per pass beyond which a CPU gains nothing from larger batches.
+_CPU_TOKENS_PER_PASS = 4096
+
+
+class Decoder(ABC, Generic[SomeTaps]):
+    """The part of `Engine` that knows no framework. A subclass sets what stands here and says how a layer runs."""
+
+    anatomy: Anatomy
+    ops: ArrayOps
+    parameters: Parameters
+
+    end_tokens: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.block_calls = 0
+        self._lock = threading.RLock()
+
+    # --- what an engine says ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> SomeTaps: ...
+
+    @abstractmethod
+    def _layers(self, span: Span, taps: SomeTaps, x: Array, masks: Sequence[Array | None]) -> AbstractContextManager[Any]:
+        """While it is open, `layer(index, x)` of its value runs a decoder layer with its taps."""
+
+    @abstractmethod
+    def _embed(self, span: Span) -> Array:
+        """The residual stream that enters layer 0: (rows, columns, d_model)."""
+
+    @abstractmethod
+    def _unembed(self, x: Array, tokens: Array | None) -> Array:
+        """Logits (…, vocabulary) of the final stream (…, d_model), or those of `tokens` (rows, k) in each row."""
+
+    @abstractmethod
+    def _new_cache(self) -> Any:
+        """An empty cache of keys and values, which a run given it fills."""
+
+    @abstractmethod
+    def _as_prefix(self, cache: Any, columns: int) -> Prefix: ...
+
+    @abstractmethod
+    def _without_gradients(self) -> AbstractContextManager[Any]: ...
+
+    def _settle(self, run: Run) -> Run:
+        """The run as it is handed out; an engine that computes lazily computes it now."""
+        return run
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the model for one thread."""
+        with self._lock:
+            yield
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        batch: TokenBatch,
+        *,
+        capture: Sequence[Site] = (),
+        edits: Sequence[Edit] = (),
+        start: int = 0,
+        residual: Array | None = None,
+        stop: int | None = None,
+        logits: LogitRequest | None = ALL_LOGITS,
+        prefix: Prefix | None = None,
+    ) -> Run:
+        """See `Engine.forward`."""
+        with self.exclusive(), self._without_gradients():
+            span = self._span(batch, prefix)
+            taps = self._taps(batch, capture, edits, first_column=span.first, columns=span.columns)
+            return self._settle(self._run(span, taps, start, residual, stop, logits))
+
+    def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
+        """See `Engine.prefix`."""
+        if columns == 0:
+            return None
+        if not 0 < columns < int(batch.lengths.min()) or left_padded(batch):
+            raise ArgumentError(f"A prefix of {columns} columns is not shared by all rows of the batch.")
+        with self.exclusive(), self._without_gradients():
+            head = TokenBatch(batch.ids[:, :columns], batch.real[:, :columns])
+            cache = self._new_cache()
+            self._run(Span(head, head, 0, cache), self._taps(head, (), ()), 0, None, None, None)
+            return self._as_prefix(cache, columns)
+
+    def _span(self, batch: TokenBatch, prefix: Prefix | None) -> Span:
+        if prefix is not None and prefix.weights != self.changed_weights():
+            raise ArgumentError("The model's weights were changed since the prefix ran.", remedy="Compute the prefix again.")
+        return Span.of(batch, prefix)
+
+    def generate(
+        self,
+        batch: TokenBatch,
+        settings: GenerationSettings,
+        *,
+        capture: Sequence[Site] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Iterator[Step]:
+        """Tokens one by one with a key-value cache. Rows that met an end token go on as -1. Edits run at every step."""
+        if batch.padded and not bool(batch.real[:, -1].all()):
+            raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")
+        new_tokens(self.anatomy.context, batch.positions, settings.max_tokens, settings.max_tokens)
+        random = np.random.default_rng(settings.seed)
+        cache = self._new_cache()
+        done = np.zeros(batch.rows, dtype=np.bool_)
+        tokens = batch.ids
+        for index in range(settings.max_tokens):
+            first = 0 if index == 0 else batch.positions + index - 1
+            phase = Phase.PREFILL if index == 0 else Phase.DECODE
+            with self.exclusive(), self._without_gradients():
+                taps = self._taps(batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1])
+                chunk = TokenBatch(tokens, batch.real if index == 0 else np.ones_like(tokens, dtype=np.bool_))
+                request = LogitRequest(np.full(batch.rows, first + tokens.shape[1] - 1))
+                run = self._settle(self._run(Span(batch, chunk, first, cache), taps, 0, None, None, request))
+            assert run.logits is not None
+            chosen = choose(self.ops.to_numpy(run.logits), settings, random)
+            yield Step(index, np.where(done, -1, chosen), run.logits, run.activations)
+            done |= np.isin(chosen, settings.end_tokens)
+            if done.all():
+                return
+            tokens = chosen[:, None]
+
+    def _run(
+        self,
+        span: Span,
+        taps: SomeTaps,
+        start: int,
+        residual: Array | None,
+        stop: int | None,
+        logits: LogitRequest | None,
+    ) -> Run:
+        total = self.anatomy.layers
+        stop = total if stop is None else stop
+        if not 0 <= start <= stop <= total:
+            raise SiteError(f"Layers {start} … {stop} are not within 0 … {total}.")
+        if start and residual is None:
+            raise ArgumentError(f"A run that starts at layer {start} needs the residual stream there.")
+        outside = sorted(layer for layer in taps.layers() if not start <= layer < stop)
+        if outside:
+            raise SiteError(f"Layer {outside[0]} is captured or edited, but only layers {start} … {stop - 1} run.")
+        span.check_tokens(self.anatomy)
+        x = self._embed(span) if residual is None else self.ops.asarray(residual)
+        if start == 0:
+            x = taps.touch(None, Component.EMBEDDING, x)
+        with self._layers(span, taps, x, self._masks(span)) as layer:
+            for index in range(start, stop):
+                x = taps.touch(index, Component.RESIDUAL_PRE, x)
+                x = layer(index, x)
+                x = taps.touch(index, Component.RESIDUAL, x)
+        self.block_calls += stop - start
+        if logits is None and stop == total and taps.wants(None, Component.LOGITS):
+            logits = ALL_LOGITS  # nobody reads them but a capture or an edit
+        if stop < total or logits is None:
+            return Run(taps.values, None, x, stop - start)
+        found = self._logits(x, logits, span.first)
+        if logits.tokens is None:
+            found = taps.touch(None, Component.LOGITS, found)
+        return Run(taps.values, found, x, stop - start)
+
+    def _masks(self, span: Span) -> list[Array | None]:
+        """Each layer's mask, as the engine's array."""
+        windows = self.anatomy.sliding_windows
+        found = {window: None if mask is None else self.ops.asarray(mask) for window, mask in span.masks(windows).items()}
+        return [found[window] for window in windows]
+
+    def _logits(self, x: Array, request: LogitRequest, first: int) -> Array:
+        if request.columns is not None:
+            rows = self.ops.asarray(np.arange(len(request.columns)))
+            x = x[rows, self.ops.asarray(np.asarray(request.columns) - first)]
+        return self._unembed(x, None if request.tokens is None else self.ops.asarray(np.asarray(request.tokens)))
+
+    # --- weights ---------------------------------------------------------------------------------------------------
+
+    def weights(self, site: WeightSite | str) -> WeightView:
+        """See `Engine.weights`. A generation under way goes on with what is written from its next token on."""
+        return self.parameters.view(site)
+
+    def changed_weights(self) -> dict[str, str]:
+        """See `Engine.changed_weights`."""
+        return {str(site): digest for site, digest in self.parameters.changed().items()}
+
+    # --- memory ----------------------------------------------------------------------------------------------------
+
+    def _rows_within(self, positions: int, item_bytes: int, device_bytes: int | None) -> int:
+        """How many rows of that length fit: half of a device's free bytes, or of the host's as much as helps a CPU."""
+        a = self.anatomy
+        active = a.d_mlp * max(a.experts_per_token, 1)
+        floats = positions * (12 * a.d_model + 4 * active + 4 * a.heads * a.d_head + 2 * a.heads * positions)
+        if device_bytes is not None:
+            return max(1, int(device_bytes // 2 // (floats * item_bytes)))
+        free = _free_host_bytes()
+        return max(1, min(int(free // 4 // (floats * item_bytes)), _CPU_TOKENS_PER_PASS // positions))
+
+
+def _free_host_bytes() -> int:
+    page = os.sysconf("SC_PAGE_SIZE")
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_AVPHYS_PAGES") * page
+    return os.sysconf("SC_PHYS_PAGES") * page // 2  # macOS does not say how much is free

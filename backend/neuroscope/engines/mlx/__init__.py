@@ -1,0 +1,1 @@
+"""The MLX engine: mlx-lm's models, run layer by layer. Begin with `engine`."""

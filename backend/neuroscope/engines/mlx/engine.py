@@ -1,0 +1,336 @@
+"""The MLX engine: mlx-lm decoders, run layer by layer.
+
+Arrays are computed before a run hands them out: MLX computes what is pending only in the thread that asked for it, while
+a model may be loaded in one thread, run in a second and read in a third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from neuroscope.engines.decoder import Decoder
+from neuroscope.engines.mlx.blocks import Block, KeyValues, LayerCall, Pass
+from neuroscope.engines.mlx.config import activation_of, anatomy_of
+from neuroscope.engines.mlx.families import Family, get_module, matrix, matrix_rows
+from neuroscope.engines.mlx.library import models_module
+from neuroscope.engines.mlx.norms import norm_gradient, rms_scale
+from neuroscope.engines.mlx.ops import MlxOps, wide
+from neuroscope.engines.mlx.parameters import MlxParameters
+from neuroscope.engines.mlx.saving import Origin
+from neuroscope.engines.mlx.taps import MlxTaps, shape_of
+from neuroscope.engines.parameters import places
+from neuroscope.engines.protocol import (
+    ALL_LOGITS,
+    ArrayOps,
+    Edit,
+    Gradients,
+    IntArray,
+    LogitRequest,
+    Metric,
+    Port,
+    Prefix,
+    Run,
+    TokenBatch,
+)
+from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.spans import Span, left_padded
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
+
+Array = mx.array
+
+
+class MlxPrefix:
+    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
+
+    def __init__(self, layers: list[tuple[Array, Array]], columns: int, weights: dict[str, str], times: int = 1) -> None:
+        self._layers = layers
+        self.columns = columns
+        self.weights = weights
+        self._times = times
+
+    def repeat(self, times: int) -> MlxPrefix:
+        """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
+        return MlxPrefix(self._layers, self.columns, self.weights, self._times * times)
+
+    def update(self, layer: int, key: Array, value: Array) -> tuple[Array, Array]:
+        """What a layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
+        old_key, old_value = (mx.tile(part, (self._times, 1, 1, 1)) for part in self._layers[layer])
+        return mx.concatenate([old_key, key], axis=2), mx.concatenate([old_value, value], axis=2)
+
+
+class GrowingCache:
+    """Keys and values of a generation, kept by mlx-lm's cache of each layer. The masks say what a window hides."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers = [models_module("cache").KVCache() for _ in range(layers)]
+
+    def update(self, layer: int, key: Array, value: Array) -> tuple[Array, Array]:
+        return self.layers[layer].update_and_fetch(key, value)
+
+
+class MlxEngine(Decoder[MlxTaps]):
+    """`Engine` for a model of mlx-lm, with its configuration as `mlx_config` translated it, and what it came from."""
+
+    name = "mlx"
+
+    def __init__(self, model: nn.Module, config: dict[str, Any], family: Family, device: mx.Device, origin: Origin) -> None:
+        super().__init__()
+        self.model = model
+        self.family = family
+        self.device = device
+        self._origin = origin
+        self.anatomy = anatomy_of(config, family)
+        self.slots = family.slots(self.anatomy)
+        activation = activation_of(config, family)
+        self.layers = [
+            Block(layer, index, family, self.slots, self.anatomy, activation)
+            for index, layer in enumerate(get_module(model, family.layers))
+        ]
+        self.embedding = get_module(model, family.embedding)
+        self.final_norm = get_module(model, family.final_norm)
+        unembedding = self._unembedding()
+        self.head = get_module(model, unembedding)
+        norm: Any = self.final_norm
+        self.dtype: mx.Dtype = norm.weight.dtype
+        self.ops: ArrayOps = MlxOps(self.dtype)
+        self._softcap = config.get("final_logit_softcapping")
+        tied = self.head is self.embedding or bool(config["tie_word_embeddings"])
+        where = places(family, self.anatomy, family.embedding if tied else unembedding)
+        copies = {f"{unembedding}.weight": f"{family.embedding}.weight"} if tied and self.head is not self.embedding else {}
+        self.parameters: MlxParameters = MlxParameters(
+            model, family.layers, copies, self.anatomy, where, self.exclusive, tied=tied
+        )
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("mlx.core.")
+
+    @property
+    def device_name(self) -> str:
+        return "cpu" if self.device.type == mx.DeviceType.cpu else "gpu"
+
+    def _unembedding(self) -> str:
+        """Path of the module whose rows are the tokens; that of the embedding where the two are tied."""
+        for path in self.family.heads:
+            owner = get_module(self.model, path.rpartition(".")[0]) if "." in path else self.model
+            if path.rpartition(".")[2] in owner and not getattr(self.model, "tie_word_embeddings", False):
+                return path
+        return self.family.embedding
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the model for one thread, on its device."""
+        with self._lock, mx.stream(self.device):
+            yield
+
+    # --- runs ------------------------------------------------------------------------------------------------------
+
+    def gradients(
+        self,
+        batch: TokenBatch,
+        metric: Metric,
+        sites: Sequence[Site],
+        *,
+        edits: Sequence[Edit] = (),
+        start: int = 0,
+        residual: Array | None = None,
+        logits: LogitRequest = ALL_LOGITS,
+        prefix: Prefix | None = None,
+    ) -> Gradients:
+        """See `Engine.gradients`."""
+        span = self._span(batch, prefix)
+        checked = [site.checked(self.anatomy) for site in sites]
+        wholes = list({site.whole: None for site in checked})
+        if logits.tokens is not None and any(site.component is Component.LOGITS for site in wholes):
+            raise SiteError("Only some tokens' logits are computed, so logits has no gradient.", site=wholes[0])
+        narrowing = self._taps(batch, (), (), first_column=span.first, columns=span.columns)
+
+        def run(shifts: list[Array]) -> tuple[Array, Array, list[Array]]:
+            taps = self._taps(batch, wholes, edits, first_column=span.first, columns=span.columns)
+            taps.shifts = dict(zip(wholes, shifts, strict=True))
+            taps.differentiated = True
+            found = self._run(span, taps, start, residual, None, logits)
+            values = metric(found.logits)
+            if values.ndim != 1 or len(values) != batch.rows:
+                raise ArgumentError(f"A metric answers one number a row, not an array of shape {tuple(values.shape)}.")
+            return values.sum(), values, [found.activations[site] for site in wholes]
+
+        with self.exclusive():
+            shifts = [mx.zeros(self._shape(site, span, logits), dtype=self.dtype) for site in wholes]
+            (_, metrics, values), found = mx.value_and_grad(run)(shifts)
+            mx.eval(metrics, values, found)
+            if not self.ops.is_finite(metrics):
+                raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
+            for index, site in enumerate(wholes):
+                if not bool(mx.any(found[index] != 0)) and not self._reaches(run, shifts, index):
+                    raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
+            by_site = dict(zip(wholes, zip(values, found, strict=True), strict=True))
+            pairs = [(asked, site, *by_site[site.whole]) for asked, site in zip(sites, checked, strict=True)]
+            answer = Gradients(
+                metrics,
+                {asked: narrowing.narrowed(site, value) for asked, site, value, _ in pairs},
+                {asked: narrowing.narrowed(site, gradient) for asked, site, _, gradient in pairs},
+            )
+            mx.eval(list(answer.values.values()), list(answer.gradients.values()))
+            return answer
+
+    def _reaches(self, run: Any, shifts: list[Array], index: int) -> bool:
+        """Whether the metric depends at all on a site whose gradient is zero: a NaN put there shows in the metric."""
+        poisoned = [mx.full(shift.shape, float("nan")) if at == index else shift for at, shift in enumerate(shifts)]
+        try:
+            return not self.ops.is_finite(run(poisoned)[1])
+        except NonFiniteActivationError:
+            return True
+
+    def _shape(self, site: Site, span: Span, logits: LogitRequest) -> tuple[int, ...]:
+        rows, keys = span.whole.rows, span.first + span.columns
+        if site.component is Component.LOGITS and logits.columns is not None:
+            return rows, self.anatomy.vocabulary
+        return shape_of(site.component, self.anatomy, rows, span.columns, keys)
+
+    def _without_gradients(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def _settle(self, run: Run) -> Run:
+        mx.eval([array for array in (*run.activations.values(), run.logits, run.residual) if array is not None])
+        return run
+
+    def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> MlxTaps:
+        return MlxTaps(self.anatomy, batch, capture, edits, **where)
+
+    def _new_cache(self) -> GrowingCache:
+        return GrowingCache(self.anatomy.layers)
+
+    def _as_prefix(self, cache: GrowingCache, columns: int) -> MlxPrefix:
+        layers = [(layer.keys[..., :columns, :], layer.values[..., :columns, :]) for layer in cache.layers]
+        mx.eval(layers)
+        return MlxPrefix(layers, columns, self.changed_weights())
+
+    @contextmanager
+    def _layers(self, span: Span, taps: MlxTaps, x: Array, masks: Sequence[Array | None]) -> Iterator[LayerCall]:
+        offset: int | Array = span.first
+        if left_padded(span.whole):
+            offset = mx.array(span.first - span.whole.offsets)
+        cache: KeyValues | None = span.cache
+        state = Pass(taps, masks, offset, cache, taps.differentiated)
+        yield lambda index, x: self.layers[index](x, state)
+
+    def _embed(self, span: Span) -> Array:
+        x: Array = self.embedding(mx.array(span.chunk.ids))
+        if self.family.position_embedding is not None:
+            x = x + get_module(self.model, self.family.position_embedding)(mx.array(span.positions()))
+        return x * mx.array(self.anatomy.d_model**0.5, x.dtype) if self.family.scales_embedding else x
+
+    def _unembed(self, x: Array, tokens: Array | None) -> Array:
+        x = self.final_norm(x)
+        if tokens is not None:
+            x, rows = wide(x), wide(matrix_rows(self.head, tokens)).swapaxes(-1, -2)
+            logits = x @ rows if x.ndim == 3 else (x[:, None] @ rows)[:, 0]
+        else:
+            logits = self.head.as_linear(x) if self.head is self.embedding else self.head(x)
+        return logits if self._softcap is None else mx.tanh(logits / self._softcap) * self._softcap
+
+    def bare_logits(self, batch: TokenBatch) -> Array:
+        """(rows, positions, vocabulary) from mlx-lm's own model, row by row, since it knows no padding.
+
+        Where its code does not know the model's sliding windows, and a prompt is longer, its own layers run one by one
+        with the windows' masks. What stands at padding is zero.
+        """
+        with self.exclusive():
+            out = np.zeros((batch.rows, batch.positions, self.anatomy.vocabulary), dtype=np.float32)
+            for row in range(batch.rows):
+                real = batch.real[row]
+                out[row, real] = self.ops.to_numpy(self._bare(TokenBatch.of([batch.ids[row, real].tolist()])))[0]
+            return self.ops.asarray(out)
+
+    def _bare(self, batch: TokenBatch) -> Array:
+        ids = mx.array(batch.ids)
+        shortest = min((window for window in self.anatomy.sliding_windows if window), default=batch.positions)
+        if self.family.windows or shortest >= batch.positions:
+            if self.family.module != "gemma3_text":
+                return self.model(ids)
+            # mlx-lm rounds √d_model to bfloat16 whatever the model's type; the embeddings make up for it.
+            exact = self.anatomy.d_model**0.5
+            rounded = float(mx.array(exact, mx.bfloat16))
+            return self.model(ids, input_embeddings=self.embedding(ids) * (exact / rounded))
+        span = Span.of(batch, None)
+        x = self._embed(span)
+        for block, mask in zip(self.layers, self._masks(span), strict=True):
+            x = block.layer(x, mx.tri(batch.positions, dtype=mx.bool_) if mask is None else mask, None)
+        return self._unembed(x, None)
+
+    # --- the parts that circuit algorithms compose -------------------------------------------------------------------
+
+    def _norm(self, layer: int, port: Port) -> Any:
+        if port is Port.FINAL:
+            return self.final_norm
+        block = self.layers[layer]
+        return block.attention_norm if port is Port.ATTENTION else block.mlp_norm
+
+    def normalise(self, layer: int, port: Port, residual: Array) -> Array:
+        """See `Engine.normalise`."""
+        return self._norm(layer, port)(self.ops.asarray(residual))
+
+    def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
+        """See `Engine.normalise_gradient`."""
+        return norm_gradient(self._norm(layer, port), residual, gradient)
+
+    def _projection(self, site: Site) -> tuple[Array, Array | None]:
+        """The site's weight (heads, d_head, d_model) and bias (heads, d_head)."""
+        assert site.layer is not None
+        slot = self.slots[site.component]
+        module = self.layers[site.layer].projections[slot.module]
+        return slot.weight(module), slot.bias(module)
+
+    def project(self, site: Site, normalised: Array, heads: IntArray | None = None) -> Array:
+        """See `Engine.project`."""
+        weight, bias = self._projection(site)
+        if heads is not None:
+            which = mx.array(heads)
+            weight, bias = weight[which], None if bias is None else bias[which]
+        out = mx.einsum("hrpd,hed->rphe", normalised, weight)
+        return out if bias is None else out + bias
+
+    def project_head(self, site: Site, normalised: Array) -> Array:
+        """See `Engine.project_head`."""
+        assert site.head is not None
+        weight, bias = self._projection(site)
+        out = normalised @ weight[site.head].T
+        return out if bias is None else out + bias[site.head]
+
+    def project_gradient(self, site: Site, gradient: Array) -> Array:
+        """See `Engine.project_gradient`."""
+        return mx.einsum("rphe,hed->rphd", wide(gradient), wide(self._projection(site)[0]))
+
+    def head_writes(self, layer: int, head_output: Array, heads: IntArray | None = None) -> Array:
+        """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
+        block = self.layers[layer]
+        weight = mx.unflatten(matrix(block.output_projection), 1, (self.anatomy.heads, self.anatomy.d_head))
+        which = None if heads is None else mx.array(heads)
+        if which is not None and block.attention_write_norm is None:
+            weight, head_output = weight[:, which], head_output[:, :, which]
+        writes = mx.einsum("rphe,dhe->rphd", wide(head_output), wide(weight))
+        if block.attention_write_norm is None:
+            return writes
+        writes = writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
+        return writes if which is None else writes[:, :, which]
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`. Writes the files that the model came from, with what was changed since."""
+        with self.exclusive():
+            self._origin.save(folder, self.parameters.changed_arrays())
+
+    def rows_that_fit(self, positions: int) -> int:
+        """How many rows of that length one pass should carry, from the memory that is free now."""
+        free = None
+        if self.device.type == mx.DeviceType.gpu:
+            limit = mx.device_info().get("max_recommended_working_set_size", mx.device_info()["memory_size"])
+            free = max(int(limit) - mx.get_active_memory(), 0)
+        return self._rows_within(positions, self.dtype.size, free)

@@ -1,0 +1,172 @@
+"""Tokenizers straight from their files, without transformers (which imports torch wherever that is installed).
+
+`tokenizer.json` holds the whole tokenizer and the package `tokenizers` runs it; what the other files say is read by
+`neuroscope.engines.folder`. What these files leave to a class of transformers is loaded by transformers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any, overload
+
+from tokenizers import AddedToken, Tokenizer
+
+from neuroscope.engines.folder import TOKENIZER_FILES, ModelFolder
+from neuroscope.errors import ModelLoadError, first_line
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model's folder. Raises `ModelLoadError` where none loads."""
+    try:
+        if (folder / "tokenizer.json").is_file():
+            tokenizer = FileTokenizer(folder)
+            if tokenizer.complete:
+                return tokenizer
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        # The engine refuses a prompt that is too long; a warning beside that would only puzzle.
+        tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
+        return tokenizer
+    # `tokenizers` raises plain `Exception` for a damaged file.
+    except Exception as error:
+        raise ModelLoadError(
+            f"{folder} has no tokenizer that loads: {first_line(error)}",
+            remedy="Save the tokenizer beside the weights.",
+        ) from error
+
+
+def complete(tokenizer: Any, folder: ModelFolder) -> Any:
+    """Give a tokenizer of transformers what the folder says besides: special tokens that it leaves out, and the chat template."""
+    if isinstance(tokenizer, FileTokenizer):
+        return tokenizer
+    for name, text in folder.left_out.items():
+        if getattr(tokenizer, name) is None and text in tokenizer.get_vocab():
+            setattr(tokenizer, name, text)
+    tokenizer.chat_template = folder.chat_template
+    return tokenizer
+
+
+class FileTokenizer:
+    """What NeuroScope asks of a tokenizer, named as transformers names it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files = ModelFolder(folder)
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._add_tokens()
+        self.chat_template: str | None = self._files.chat_template
+        known = {name: text for name, text in self._files.left_out.items() if self._tokenizer.token_to_id(text) is not None}
+        self.special_tokens = {**self._files.special_tokens, **known}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the files alone say how text becomes tokens; the Llama classes add tokens on their own account."""
+        config = self._files.tokenizer_config
+        added = self("a")["input_ids"]
+        for name, place in (("bos", 0), ("eos", -1)):
+            wanted = config.get(f"add_{name}_token")
+            if wanted is not None and wanted != (added[place] == self._id(f"{name}_token")):
+                return False
+        known = all(self._tokenizer.token_to_id(token.content) == id_ for id_, token in self._listed.items())
+        return known and not config.get("clean_up_tokenization_spaces")
+
+    @property
+    def backend_tokenizer(self) -> Tokenizer:
+        """The tokenizer of the package `tokenizers`."""
+        return self._tokenizer
+
+    @property
+    def bos_token_id(self) -> int | None:
+        return self._id("bos_token")
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self._id("eos_token")
+
+    @property
+    def pad_token_id(self) -> int | None:
+        return self._id("pad_token")
+
+    def __len__(self) -> int:
+        return int(self._tokenizer.get_vocab_size())
+
+    @overload
+    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]: ...
+    @overload
+    def __call__(self, text: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]: ...
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> Any:
+        """`input_ids` of a text, or of each of several, with the special tokens the tokenizer adds."""
+        if isinstance(text, list):
+            encoded = self._tokenizer.encode_batch(text, add_special_tokens=add_special_tokens)
+            return {"input_ids": [list(one.ids) for one in encoded]}
+        return {"input_ids": list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)}
+
+    def decode(
+        self, ids: list[int], skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> str:
+        """Tokens as text. Spaces are as they are written, whether or not they are asked to be cleaned up."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def convert_ids_to_tokens(self, id_: int) -> str | None:
+        """What stands in the vocabulary for an id; None where it has no such id."""
+        return self._tokenizer.id_to_token(id_)
+
+    def convert_tokens_to_ids(self, token: str) -> int | None:
+        """The id of an entry of the vocabulary; None where there is no such entry."""
+        return self._tokenizer.token_to_id(token)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Copy the tokenizer's files into a folder."""
+        for name in TOKENIZER_FILES:
+            if (self._folder / name).is_file():
+                shutil.copyfile(self._folder / name, Path(folder) / name)
+
+    def apply_chat_template(
+        self, messages: list[dict[str, str]], tokenize: bool = False, add_generation_prompt: bool = False
+    ) -> str | list[int]:
+        """Messages in the model's own chat format: text, or its ids with `tokenize`."""
+        text = self._template.render(
+            messages=messages, add_generation_prompt=add_generation_prompt, tools=None, documents=None, **self.special_tokens
+        )
+        return self(text, add_special_tokens=False)["input_ids"] if tokenize else str(text)
+
+    @cached_property
+    def _template(self) -> Any:
+        from neuroscope.engines.chat_templates import environment
+
+        return environment().from_string(self.chat_template or "")
+
+    def _add_tokens(self) -> None:
+        """Add the tokens that stand in the other files alone, in the order of their ids, as transformers does."""
+        self._listed = self._read_listed()
+        for id_, token in sorted(self._listed.items()):
+            if self._tokenizer.get_added_tokens_decoder().get(id_) != token:
+                self._tokenizer.add_tokens([token])
+        for text in self._files.special_tokens.values():
+            if text not in {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}:
+                self._tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False)])
+
+    def _read_listed(self) -> dict[int, AddedToken]:
+        """The added tokens of `tokenizer_config.json`, else of `added_tokens.json`, by id."""
+        config = self._files.tokenizer_config.get("added_tokens_decoder")
+        if config is not None:
+            return {int(id_): AddedToken(**token) for id_, token in config.items()}
+        file = self._folder / "added_tokens.json"
+        found: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
+        special = set(self._files.special_tokens.values())
+        return {
+            id_: AddedToken(text, special=text in special, normalized=text not in special)
+            for text, id_ in found.items()
+            if text not in known
+        }
+
+    def _id(self, name: str) -> int | None:
+        text = self.special_tokens.get(name)
+        return None if text is None else self._tokenizer.token_to_id(text)

@@ -1,0 +1,322 @@
+"""The torch engine: Hugging Face decoders, run layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+from transformers.activations import NewGELUActivation
+
+from neuroscope.engines.decoder import Decoder
+from neuroscope.engines.folder import end_ids
+from neuroscope.engines.parameters import places
+from neuroscope.engines.protocol import (
+    ALL_LOGITS,
+    ArrayOps,
+    Edit,
+    Gradients,
+    IntArray,
+    LogitRequest,
+    Metric,
+    Port,
+    Prefix,
+    TokenBatch,
+)
+from neuroscope.engines.sites import Site
+from neuroscope.engines.spans import Span
+from neuroscope.engines.torch import attention as torch_attention
+from neuroscope.engines.torch.families import CallState, anatomy_of, family_of, get_module, output_by_input
+from neuroscope.engines.torch.norms import norm_gradient, rms_scale
+from neuroscope.engines.torch.ops import TorchOps, wide
+from neuroscope.engines.torch.parameters import TorchParameters
+from neuroscope.engines.torch.taps import TorchTaps
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError
+
+
+class TorchPrefix:
+    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
+
+    def __init__(self, layers: list[tuple[Tensor, Tensor]], columns: int, weights: dict[str, str], times: int = 1) -> None:
+        self._layers = layers
+        self.columns = columns
+        self.weights = weights
+        self._times = times
+
+    def repeat(self, times: int) -> TorchPrefix:
+        """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
+        return TorchPrefix(self._layers, self.columns, self.weights, self._times * times)
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What a decoder layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
+        old_key, old_value = (part.repeat(self._times, 1, 1, 1) for part in self._layers[layer])
+        return torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
+
+
+class TorchEngine(Decoder[TorchTaps]):
+    """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode.
+
+    part: whether it was read out of a model of several parts; it is then saved as the language model that it is.
+    """
+
+    name = "torch"
+
+    def __init__(self, model: Any, *, part: bool = False) -> None:
+        super().__init__()
+        self._part = part
+        self.model = model.eval()
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        self.family = family_of(model.config)
+        self.anatomy = anatomy_of(model.config, self.family)
+        self.slots = self.family.slots(self.anatomy)
+        self.layers: list[nn.Module] = list(get_module(model, self.family.layers).children())
+        self.final_norm = get_module(model, self.family.final_norm)
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        if self.dtype in (torch.float32, torch.float64):
+            _fuse(model)
+        self.ops: ArrayOps = TorchOps(self.device, self.dtype)
+        self._softcap = getattr(model.config, "final_logit_softcapping", None)
+        generation = getattr(model, "generation_config", None)
+        self.end_tokens = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
+        self._running: TorchTaps | None = None
+        self.parameters = self._parameters()
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
+    def device_name(self) -> str:
+        return str(self.device)
+
+    def _parameters(self) -> TorchParameters:
+        embedding, head = get_module(self.model, self.family.embedding), self.model.get_output_embeddings()
+        tied = head.weight is embedding.weight
+        unembedding = self.family.embedding if tied else next(path for path, m in self.model.named_modules() if m is head)
+        where = places(self.family, self.anatomy, unembedding)
+        return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the model for one thread, with attention that can be tapped."""
+        with self._lock:
+            config = self.model.config
+            before = config._attn_implementation
+            config._attn_implementation = torch_attention.NAME
+            try:
+                yield
+            finally:
+                config._attn_implementation = before
+
+    # --- runs ---------------------------------------------------------------------------------------------------
+
+    def gradients(
+        self,
+        batch: TokenBatch,
+        metric: Metric,
+        sites: Sequence[Site],
+        *,
+        edits: Sequence[Edit] = (),
+        start: int = 0,
+        residual: Tensor | None = None,
+        logits: LogitRequest = ALL_LOGITS,
+        prefix: Prefix | None = None,
+    ) -> Gradients:
+        """See `Engine.gradients`."""
+        span = self._span(batch, prefix)
+        with self.exclusive(), torch.enable_grad():
+            entry = self._embed(span) if residual is None else self.ops.asarray(residual)
+            entry = entry.detach().clone().requires_grad_(True)
+            checked = [site.checked(self.anatomy) for site in sites]
+            wholes = list({site.whole: None for site in checked})
+            taps = self._taps(batch, wholes, edits, first_column=span.first, columns=span.columns)
+            run = self._run(span, taps, start, entry, None, logits)
+            values = metric(run.logits)
+            if values.ndim != 1 or len(values) != batch.rows:
+                raise ArgumentError(f"A metric answers one number a row, not an array of shape {tuple(values.shape)}.")
+            if not torch.isfinite(values).all():
+                raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
+            leaves = [run.activations[site] for site in wholes]
+            found: dict[Site, Tensor | None] = dict.fromkeys(wholes)
+            if values.requires_grad:  # else edits cut the metric off from every site
+                found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
+        for site, gradient in found.items():
+            if gradient is None:
+                raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
+        pairs = list(zip(sites, checked, strict=True))
+        return Gradients(
+            values.detach(),
+            {asked: taps.narrowed(site, run.activations[site.whole]).detach() for asked, site in pairs},
+            {asked: taps.narrowed(site, found[site.whole]) for asked, site in pairs},
+        )
+
+    def _without_gradients(self) -> AbstractContextManager[Any]:
+        return torch.no_grad()
+
+    def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> TorchTaps:
+        return TorchTaps(self.anatomy, batch, capture, edits, **where)
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache()
+
+    def _as_prefix(self, cache: DynamicCache, columns: int) -> TorchPrefix:
+        return TorchPrefix([(layer.keys, layer.values) for layer in cache.layers], columns, self.changed_weights())
+
+    @contextmanager
+    def _layers(
+        self, span: Span, taps: TorchTaps, x: Tensor, masks: Sequence[Tensor | None]
+    ) -> Iterator[Callable[[int, Tensor], Tensor]]:
+        positions = torch.as_tensor(span.positions(), device=self.device)
+        state = CallState(positions, masks, self._rotation(x, positions), span.cache)
+        with self._current(taps), taps.installed(self.layers, self.family, self.slots) as attention_taps:
+            extra = {"neuroscope_taps": attention_taps} if attention_taps else {}
+
+            def layer(index: int, x: Tensor) -> Tensor:
+                out = self.family.call(self.layers[index], index, x, state, extra)
+                return out[0] if isinstance(out, tuple) else out
+
+            yield layer
+
+    @contextmanager
+    def _current(self, taps: TorchTaps) -> Iterator[None]:
+        """Pause the taps of the run from within which this one was started, if there is one."""
+        outer, self._running = self._running, taps
+        if outer is not None:
+            outer.paused = True
+        try:
+            yield
+        finally:
+            self._running = outer
+            if outer is not None:
+                outer.paused = False
+
+    def _embed(self, span: Span) -> Tensor:
+        x: Tensor = get_module(self.model, self.family.embedding)(torch.as_tensor(span.chunk.ids, device=self.device))
+        if self.family.position_embedding is not None:
+            positions = torch.as_tensor(span.positions(), device=self.device)
+            x = x + get_module(self.model, self.family.position_embedding)(positions)
+        return x
+
+    def _rotation(self, x: Tensor, positions: Tensor) -> Any:
+        if self.family.rotary is None:
+            return None
+        rotary = get_module(self.model, self.family.rotary)
+        if not self.family.rotary_by_layer_type:
+            return rotary(x, positions)
+        types = self.model.config.layer_types
+        by_type = {kind: rotary(x, positions, kind) for kind in set(types)}
+        return {index: by_type[kind] for index, kind in enumerate(types)}
+
+    def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
+        x = self.final_norm(x)
+        head = self.model.get_output_embeddings()
+        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(head.weight[tokens]))
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    def bare_logits(self, batch: TokenBatch) -> Tensor:
+        """(rows, positions, vocabulary) from the Hugging Face model itself, with its own attention."""
+        with self._lock, torch.no_grad():
+            positions = torch.as_tensor(Span.of(batch, None).positions(), device=self.device).expand(batch.rows, -1)
+            out = self.model(
+                input_ids=torch.as_tensor(batch.ids, device=self.device),
+                attention_mask=torch.as_tensor(batch.real.astype(np.int64), device=self.device),
+                position_ids=positions,
+                use_cache=False,
+            )
+            logits: Tensor = out.logits
+            return logits
+
+    # --- the parts that circuit algorithms compose ----------------------------------------------------------------
+
+    def _norm(self, layer: int, port: Port) -> nn.Module:
+        if port is Port.FINAL:
+            return self.final_norm
+        path = self.family.attention_norm if port is Port.ATTENTION else self.family.mlp_norm
+        return get_module(self.layers[layer], path)
+
+    def normalise(self, layer: int, port: Port, residual: Tensor) -> Tensor:
+        """See `Engine.normalise`."""
+        with torch.no_grad():
+            # forward, not a call: a run's own hooks on this module must not fire again from inside an edit.
+            out: Tensor = self._norm(layer, port).forward(self.ops.asarray(residual))
+            return out
+
+    def normalise_gradient(self, layer: int, port: Port, residual: Tensor, gradient: Tensor) -> Tensor:
+        """See `Engine.normalise_gradient`."""
+        with torch.no_grad():
+            return norm_gradient(self._norm(layer, port), residual, gradient)
+
+    def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
+        """See `Engine.project`."""
+        assert site.layer is not None
+        slot = self.slots[site.component]
+        module = get_module(self.layers[site.layer], slot.module)
+        with torch.no_grad():
+            weight, bias = slot.weight(module), slot.bias(module)
+            if heads is not None:
+                which = torch.as_tensor(heads, device=self.device)
+                weight, bias = weight[which], None if bias is None else bias[which]
+            out = torch.einsum("hrpd,hed->rphe", normalised, weight)
+            return out if bias is None else out + bias
+
+    def project_head(self, site: Site, normalised: Tensor) -> Tensor:
+        """See `Engine.project_head`."""
+        assert site.layer is not None
+        assert site.head is not None
+        slot = self.slots[site.component]
+        module = get_module(self.layers[site.layer], slot.module)
+        with torch.no_grad():
+            bias = slot.bias(module)
+            return nn.functional.linear(normalised, slot.weight(module)[site.head], None if bias is None else bias[site.head])
+
+    def project_gradient(self, site: Site, gradient: Tensor) -> Tensor:
+        """See `Engine.project_gradient`."""
+        assert site.layer is not None
+        slot = self.slots[site.component]
+        module = get_module(self.layers[site.layer], slot.module)
+        with torch.no_grad():
+            return torch.einsum("rphe,hed->rphd", wide(gradient), wide(slot.weight(module)))
+
+    def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
+        """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
+        block = self.layers[layer]
+        projection = get_module(block, self.family.output_projection)
+        with torch.no_grad():
+            matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
+            which = None if heads is None else torch.as_tensor(heads, device=self.device)
+            normed = self.family.attention_write_norm
+            if which is not None and normed is None:
+                matrix, head_output = matrix[:, which], head_output[:, :, which]
+            writes = torch.einsum("rphe,dhe->rphd", wide(head_output), wide(matrix))
+            if normed is None:
+                return writes
+            writes = writes * rms_scale(get_module(block, normed), writes.sum(2, keepdim=True))
+            return writes if which is None else writes[:, :, which]
+
+    def save(self, folder: Path) -> None:
+        """See `Engine.save`."""
+        with self._lock:
+            self.model.save_pretrained(folder, save_original_format=not self._part)
+
+    def rows_that_fit(self, positions: int) -> int:
+        """How many rows of that length one pass should carry, from the memory that is free now."""
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
+        return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, free)
+
+
+def _fuse(model: nn.Module) -> None:
+    """GELU's tanh form in one kernel where transformers spells it out: the same function to its last bits, in a third of the time.
+
+    Half precision stays as it is, since there every step of the spelt-out form rounds.
+    """
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))

@@ -1,0 +1,123 @@
+"""Checkpoints on torch, by transformers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+from neuroscope import events
+from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
+from neuroscope.engines.folder import TEXT_PREFIXES
+from neuroscope.engines.threads import governor
+from neuroscope.engines.torch.engine import TorchEngine
+from neuroscope.engines.torch.families import FAMILIES
+from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
+
+#: What torch would use if nobody said otherwise.
+_AVAILABLE = torch.get_num_threads()
+
+
+class TorchLoader:
+    """`Loader` for torch: Hugging Face models and tokenizers."""
+
+    dtypes = ("float32", "bfloat16", "float16", "float64")
+    architectures = FAMILIES.keys()
+
+    def tokenizer(self, folder: Path) -> Any:
+        try:
+            with _quietly():
+                return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise ModelLoadError(
+                f"{folder} has no tokenizer that loads: {first_line(error)}",
+                remedy="Save the tokenizer beside the weights.",
+            ) from error
+
+    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        with _quietly():
+            engine = TorchEngine(_model(checkpoint, dtype, device), part=checkpoint.part)
+        count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
+        if count is not None and engine.device.type == "cpu":
+            torch.set_num_threads(count)
+        return engine
+
+
+def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
+    folder = checkpoint.folder
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            **(_part(folder) if checkpoint.part else {}),
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
+            output_loading_info=True,
+        )
+    except SafetensorError as error:
+        raise damaged(folder, error) from error
+    except ImportError as error:  # quantised weights, whose method is a package of its own
+        raise MissingExtraError(
+            f"{folder} needs a package that is not installed: {first_line(error)}",
+            remedy="Install it, or take weights that are not quantised.",
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
+    missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
+    if missing:
+        raise unfilled(folder, missing)
+    try:
+        return model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
+
+
+def _part(folder: Path) -> dict[str, Any]:
+    """What makes transformers load the language model alone of a model of several parts."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
+    renamed = {f"^{re.escape(prefix)}": own for prefix, own in TEXT_PREFIXES.items()}
+    return {"config": config, "key_mapping": renamed}
+
+
+def convert_gguf(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file's model and tokenizer into a folder, as safetensors."""
+    # The reader's bar obeys no setting of transformers, so it draws into nothing.
+    silent = contextlib.redirect_stderr(io.StringIO())
+    with events.progress(f"converting {gguf.name}", total=2, unit="steps") as job, _quietly(), silent:
+        try:
+            model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+            raise ModelLoadError(f"{gguf} cannot be read: {first_line(error)}") from error
+        job.advance()
+        # transformers takes a GGUF for a quantised model and refuses to save it, though its weights are plain by now.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        job.advance()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers' own bars and warnings off the terminal; its settings are as before afterwards."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

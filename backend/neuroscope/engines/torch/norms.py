@@ -1,0 +1,55 @@
+"""Normalisations in closed form: their scale, and how gradients pass back through them.
+
+With x̂ = x · s (after centring, for LayerNorm), y = w x̂ + b and g = ∂m/∂y,
+
+    ∂m/∂x = s (w g − x̂ mean(w g x̂))                for RMSNorm
+    ∂m/∂x = s (w g − mean(w g) − x̂ mean(w g x̂))    for LayerNorm
+
+which takes a few passes over g, where differentiating the module once for each reader would take a dozen.
+Half precision is computed in float32, and gradients stay in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from neuroscope.engines.torch.ops import wide
+from neuroscope.errors import UnsupportedArchitectureError
+
+
+def norm_gradient(norm: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
+    """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) behind the norm."""
+    centred = isinstance(norm, nn.LayerNorm)
+    x = wide(x)
+    if centred:
+        x = x - x.mean(-1, keepdim=True)
+    scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + _epsilon(norm))
+    unit = (x * scale)[:, :, None]
+    found = wide(gradient) * wide(_weight(norm))
+    along = (found @ unit.transpose(2, 3)) / x.shape[-1]
+    if centred:
+        found -= found.mean(-1, keepdim=True)
+    found -= along * unit
+    found *= scale[:, :, None]
+    return found
+
+
+def rms_scale(norm: nn.Module, x: Tensor) -> Tensor:
+    """What RMSNorm multiplies x by, elementwise: (…, d_model)."""
+    scale = torch.rsqrt(wide(x).pow(2).mean(-1, keepdim=True) + _epsilon(norm))
+    return scale * wide(_weight(norm))
+
+
+def _weight(norm: Any) -> Tensor:
+    # Gemma stores the weight's distance from one.
+    return norm.weight + 1 if type(norm).__name__.startswith("Gemma") else norm.weight
+
+
+def _epsilon(norm: Any) -> float:
+    for name in ("variance_epsilon", "eps"):
+        if hasattr(norm, name):
+            return float(getattr(norm, name))
+    raise UnsupportedArchitectureError(f"{type(norm).__name__} is a normalisation of an unknown kind.")

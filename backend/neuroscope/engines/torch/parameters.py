@@ -1,0 +1,53 @@
+"""Weights of a torch model, written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from neuroscope.engines.parameters import Parameters, Stored
+from neuroscope.engines.weights import Bits
+
+#: Whole numbers of a floating type's size, by its bytes.
+_WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class TorchParameters(Parameters):
+    """`Parameters` of a Hugging Face model with these layers."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[nn.Module], *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._model = model
+        self._layers = layers
+
+    def _array(self, layer: int | None, path: str) -> Tensor | None:
+        found: Any = self._model if layer is None else self._layers[layer]
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        return found.detach() if isinstance(found, Tensor) else None
+
+    def _quantised(self, layer: int | None, path: str) -> bool:
+        array = self._array(layer, path)
+        return array is not None and (not array.is_floating_point() or array.element_size() == 1)
+
+    def _type(self, array: Tensor) -> str:
+        return str(array.dtype).removeprefix("torch.")
+
+    def _bits(self, array: Tensor, stored: Stored, index: tuple[Any, ...]) -> Bits:
+        part = self._part(array, stored, index).cpu().contiguous().numpy()
+        return part.view(f"u{part.dtype.itemsize}").copy()
+
+    def _put(self, layer: int | None, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
+        array = self._array(layer, stored.path)
+        assert array is not None
+        assert array.is_contiguous()
+        signed = np.array(bits, order="C").view(f"i{bits.dtype.itemsize}")
+        self._part(array, stored, index).copy_(torch.from_numpy(signed))
+
+    def _part(self, array: Tensor, stored: Stored, index: tuple[Any, ...]) -> Tensor:
+        """The part as whole numbers, a view."""
+        return stored.view(array.view(_WHOLE[array.element_size()]), torch.permute)[index]

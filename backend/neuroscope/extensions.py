@@ -1,0 +1,57 @@
+"""Class extensions, as in Pharo: methods that a room gives to a class of a room below it.
+
+The lower class inherits `Extensible` and knows nothing of what extends it. The upper room writes a class of methods and
+decorates it with `@extends(LowerClass)`, in a module that `directory.EXTENSIONS` lists. That module is imported when an
+instance is first asked for something that its class does not have, or when the class is asked for all that it understands.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from neuroscope.directory import EXTENSIONS
+
+C = TypeVar("C", bound=type)
+
+_loaded: set[str] = set()
+
+
+def extends(target: type) -> Callable[[C], C]:
+    """Class decorator: give the methods and properties of the decorated class to `target`.
+
+    Raises `TypeError` for a name that `target` has already: an extension adds, it does not replace.
+    """
+
+    def decorate(extension: C) -> C:
+        for name, member in vars(extension).items():
+            if name in _OF_EVERY_CLASS:
+                continue
+            if name in vars(target):
+                raise TypeError(f"{extension.__qualname__}.{name} would replace {target.__qualname__}.{name}.")
+            setattr(target, name, member)
+        return extension
+
+    return decorate
+
+
+_OF_EVERY_CLASS = frozenset(vars(type("_", (), {}))) | {"__firstlineno__", "__static_attributes__", "__annotations__"}
+
+
+def load(cls: type) -> bool:
+    """Import the modules that extend a class or one that it inherits from; whether any was new."""
+    new = [module for base in cls.__mro__ for module in EXTENSIONS.get(base.__name__, ()) if module not in _loaded]
+    _loaded.update(new)
+    for module in new:
+        importlib.import_module(module)
+    return bool(new)
+
+
+class Extensible:
+    """A class that rooms above it may extend."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not (name.startswith("__") and name.endswith("__")) and load(type(self)):
+            return getattr(self, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)

@@ -1,0 +1,124 @@
+"""Prompt pairs ready to run: clean and corrupt tokens side by side, and the metric that tells them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from neuroscope.engines.protocol import IntArray, TokenBatch
+from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.models.text import Texts
+from neuroscope.tasks.metrics import PromptMetric, checked_metric
+
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+
+#: What each row shares with others.
+Units = tuple[frozenset[str], ...]
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Rows of clean and corrupt prompts of equal length, aligned token by token, padded on the right.
+
+    units: for each row what other rows may share with it (`Example.units`); rows without a unit in common are independent.
+    Empty when nothing is known of them: then rows count as independent.
+    """
+
+    clean: TokenBatch
+    corrupt: TokenBatch
+    metric: PromptMetric
+    units: Units = ()
+
+    @property
+    def rows(self) -> int:
+        return self.clean.rows
+
+    @property
+    def shared_columns(self) -> int:
+        """How many leading columns clean and corrupt prompts share in every row; at least the last token is not among them."""
+        differ = (self.clean.ids != self.corrupt.ids).any(0)
+        first = int(differ.argmax()) if bool(differ.any()) else self.clean.positions
+        return min(first, int(self.clean.lengths.min()) - 1)
+
+    def take(self, rows: IntArray | slice) -> PairBatch:
+        """Some rows, without padding that none of them needs."""
+        clean, corrupt = self.clean.take(rows), self.corrupt.take(rows)
+        width = int(clean.lengths.max())
+        return PairBatch(
+            TokenBatch(clean.ids[:, :width], clean.real[:, :width]),
+            TokenBatch(corrupt.ids[:, :width], corrupt.real[:, :width]),
+            self.metric.take(rows),
+            tuple(self.units[index] for index in np.arange(self.rows)[rows]) if self.units else (),
+        )
+
+    def chunks(self, size: int) -> list[PairBatch]:
+        return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
+
+
+def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "logit_difference") -> PairBatch:
+    """Tokenise examples that have `clean`, `corrupt`, `answer` and `wrong` texts.
+
+    Raises `DatasetError` that names the example: no corrupt prompt, prompts of different token length, an answer that
+    the tokenizer splits, or pairs that do not differ at all.
+    """
+    if not examples:
+        raise DatasetError("There are no examples.", remedy="Give at least one clean/corrupt pair.")
+    name = checked_metric(metric)
+    texts = Texts(model.tokenizer)
+    cleans, corrupts, answers, wrongs = [], [], [], []
+    for number, example in enumerate(examples):
+        if example.corrupt is None:
+            raise DatasetError(
+                f"Example {number} has no corrupt prompt: {example.clean!r}.",
+                remedy="Give each a prompt of the same length for which the answer no longer holds, as `corrupt`.",
+            )
+        clean, corrupt = _ids(model, example.clean), _ids(model, example.corrupt)
+        if len(clean) != len(corrupt):
+            raise DatasetError(
+                f"Example {number}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}:\n"
+                f"    {example.clean!r}\n    {example.corrupt!r}",
+                remedy="Make them equally long, token by token; `dataset.for_model(model)` keeps only such pairs.",
+            )
+        cleans.append(clean)
+        corrupts.append(corrupt)
+        answers.append(_single(texts, example, example.answer, number))
+        wrongs.append(_single(texts, example, example.wrong, number) if example.wrong is not None else answers[-1])
+    if name == "logit_difference" and answers == wrongs:
+        raise DatasetError(
+            "No example names a wrong answer, which the metric logit_difference needs.",
+            remedy="Use metric probability.",
+        )
+    if cleans == corrupts:
+        raise DatasetError("Every clean prompt equals its corrupt prompt, so there is nothing to trace.")
+    pad = int(model.tokenizer.pad_token_id or 0)
+    return PairBatch(
+        TokenBatch.of(cleans, pad=pad),
+        TokenBatch.of(corrupts, pad=pad),
+        PromptMetric(name, np.array(answers, dtype=np.int64), np.array(wrongs, dtype=np.int64)),
+        tuple(_units(example) for example in examples),
+    )
+
+
+def _units(example: Any) -> frozenset[str]:
+    """What the example shares with others: its own units, or its prompts."""
+    return frozenset(example.independent_units)
+
+
+def _ids(model: TransformerModel, text: str) -> list[int]:
+    return [int(token) for token in model.encode(text).ids[0]]
+
+
+def _single(texts: Texts, example: Any, text: str, number: int) -> int:
+    """The token that an answer is behind the example's prompts."""
+    try:
+        return texts.example_token(example.clean, example.corrupt, text)
+    except ArgumentError as error:
+        raise DatasetError(
+            f"Example {number}: {error.message}",
+            remedy=f"{error.remedy} `dataset.for_model(model)` keeps only examples that fit.",
+        ) from error

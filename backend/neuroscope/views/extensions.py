@@ -1,0 +1,49 @@
+"""What views give to results: pages, and drawings of circuits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from neuroscope.circuits.circuit import Circuit
+from neuroscope.errors import CircuitError
+from neuroscope.extensions import extends
+from neuroscope.results import Result
+from neuroscope.views import page
+from neuroscope.views.layered import svg
+
+
+@extends(Result)
+class PagesOfResults:
+    """A result as a page, and in a notebook."""
+
+    def save_page(self, path: str) -> str:
+        """Write the result as one HTML page that needs no network, and answer its path.
+
+        Raises `ArgumentError` when this kind of result has no figure.
+        """
+        return str(page.save_page(self, path))
+
+    def open_browser(self) -> str:
+        """Show the result's page in the browser, or say where it lies; answers its path."""
+        return str(page.open_page(cast(Result, self)))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return page.embedded(cast(Result, self))
+
+
+@extends(Circuit)
+class DrawingsOfCircuits:
+    """A circuit as a drawing."""
+
+    def draw(self, path: str) -> str:
+        """Write the circuit as a layered graph to an SVG file, and answer its path."""
+        target = Path(path).expanduser()
+        target = target if target.suffix == ".svg" else target.with_name(target.name + ".svg")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(svg(cast(Circuit, self)), encoding="utf-8")
+        except OSError as error:
+            raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another place.") from error
+        return str(target)
