@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, TypeVar, get_origin
 
-from neuroscope import extensions
 from neuroscope.directory import EXPORTS, announced
+from neuroscope.extensions import load
 from neuroscope.naming import fold
 
 C = TypeVar("C", bound=type)
@@ -92,7 +92,7 @@ def is_public(cls: type) -> bool:
 @functools.cache
 def operations(cls: type) -> Mapping[str, Operation]:
     """The operations of `cls`, by folded name, with what extends it; a subclass's own declaration goes before an inherited one."""
-    extensions.load(cls)
+    load(cls)
     return _declared(cls)
 
 
