@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.files import write_whole
 from neuroscope.models.cache import cache_folder
 
 Arrays = dict[str, NDArray[Any]]
@@ -45,9 +45,7 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = io.BytesIO()
         np.savez(data, allow_pickle=False, items=np.array(items), **arrays)
-        temporary = self._path(stage).with_suffix(f".{os.getpid()}.part")
-        temporary.write_bytes(data.getvalue())
-        temporary.replace(self._path(stage))
+        write_whole(self._path(stage), data.getvalue())
 
     def forget(self) -> None:
         """The job is done: remove its files."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from neuroscope.circuits.judging import Control
 from neuroscope.circuits.roles import Role
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import CircuitError
+from neuroscope.files import write_whole
 from neuroscope.results import Provenance, plain
 from neuroscope.tasks.metrics import PromptMetric
 from neuroscope.tasks.pairs import PairBatch
@@ -153,11 +152,7 @@ def write(
     metadata = {"format": FORMAT, "header": header, "sha256": _digest(header, tensors)}
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            file.write(save(tensors, metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(target)
+        write_whole(target, save(tensors, metadata))
     except OSError as error:
         raise CircuitError(f"The circuit cannot be written to {target}: {error}", remedy="Choose another place.") from error
     return target

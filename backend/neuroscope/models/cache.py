@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from neuroscope.files import whole_folder, write_whole
 
 
 def cache_folder() -> Path:
@@ -29,26 +29,13 @@ def stored(key: str, make: Callable[[Path], None]) -> Path:
     target = cache_folder() / key
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:
-        make(temporary)
-        _flush(temporary)
-        try:
-            temporary.rename(target)
-        except OSError:
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with whole_folder(target) as temporary:
+            make(temporary)
+    except OSError:
+        if not target.is_dir():
+            raise
     return target
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
 
 
 def file_hash(path: Path) -> str:
@@ -64,9 +51,7 @@ def file_hash(path: Path) -> str:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=note.parent, delete=False) as written:
-            json.dump({"sha256": digest, "of": key}, written)
-        Path(written.name).replace(note)
+        write_whole(note, json.dumps({"sha256": digest, "of": key}))
     except OSError:
         pass  # a cache that cannot be written costs time, not correctness
     return digest

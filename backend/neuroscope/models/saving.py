@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from neuroscope import extensions
 from neuroscope.errors import ArgumentError
+from neuroscope.files import whole_folder
 from neuroscope.hooks import storage
 
 if TYPE_CHECKING:
@@ -32,19 +31,13 @@ def save(model: TransformerModel, path: str | Path) -> Path:
     if target.exists():
         raise ArgumentError(f"{target} is there already.", remedy="Give a folder that does not exist yet.")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        with whole_folder(target) as temporary:
+            model.engine.save(temporary)
+            model.tokenizer.save_pretrained(temporary)
+            for keeper in _keepers(model):
+                keeper.write(model, temporary)
     except OSError as error:
         raise ArgumentError(f"The model cannot be written to {target}: {error}", remedy="Choose another place.") from error
-    try:
-        model.engine.save(temporary)
-        model.tokenizer.save_pretrained(temporary)
-        for keeper in _keepers(model):
-            keeper.write(model, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

@@ -7,8 +7,6 @@ and for each vector its name, site, method and contrast pairs.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from safetensors.numpy import save
 from neuroscope import events
 from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
+from neuroscope.files import write_whole
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import titled
 from neuroscope.steering.contrast import ContrastPairs
@@ -46,11 +45,7 @@ def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str 
     content = save(tensors, {"format": FORMAT, "header": json.dumps(header, ensure_ascii=False, sort_keys=True)})
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(file.name).replace(target)
+        write_whole(target, content)
     except OSError as error:
         raise ArgumentError(f"The vectors cannot be written to {target}: {error}", remedy="Choose another place.") from error
     return target

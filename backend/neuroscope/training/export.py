@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from neuroscope.files import whole_folder
 from neuroscope.models.bundled import MANIFEST, WEIGHTS, check
 from neuroscope.training.card import card
 from neuroscope.training.configs import NAMES, config
@@ -30,27 +30,20 @@ def export(name: str, training: Path, destination: Path = WEIGHTS, items: int = 
     from neuroscope.models.model import TransformerModel
     from neuroscope.tasks.evaluate import evaluate
 
-    destination.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=destination, prefix=f".{name}."))
-    try:
-        facts = _write_model(name, training, temporary)
-        size = (temporary / "model.safetensors").stat().st_size
+    with whole_folder(destination / name) as folder:
+        facts = _write_model(name, training, folder)
+        size = (folder / "model.safetensors").stat().st_size
         if size > LIMIT:
             raise ValueError(f"{name} weighs {size} bytes, more than the {LIMIT} a bundled model may.")
-        model = TransformerModel.from_hugging_face(str(temporary))
+        model = TransformerModel.from_hugging_face(str(folder))
         evaluation = evaluate(model, n=items)
-        (temporary / "README.md").write_text(card(name, facts, evaluation), encoding="utf-8")
-        files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(temporary.iterdir())}
+        (folder / "README.md").write_text(card(name, facts, evaluation), encoding="utf-8")
+        files = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
         manifest = {"name": name, "training": dict(facts), "files": files}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        temporary.chmod(0o755)
-        for file in temporary.iterdir():
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for file in folder.iterdir():
             file.chmod(0o644)
         shutil.rmtree(destination / name, ignore_errors=True)
-        temporary.rename(destination / name)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     check(destination / name)
     return destination / name
 

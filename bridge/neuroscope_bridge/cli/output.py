@@ -5,16 +5,15 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import os
 import re
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
 from neuroscope import settings, vocabulary
 from neuroscope.errors import NeuroScopeError, first_line
+from neuroscope.files import write_whole
 from neuroscope.results import plain
 from neuroscope_dsl.errors import SmalltalkError
 from neuroscope_dsl.runtime.values import Association, Character, SmalltalkObject
@@ -59,15 +58,7 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
         "seed": settings.seed(),
         "versions": versions(),
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:
