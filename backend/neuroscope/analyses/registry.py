@@ -12,9 +12,9 @@ from typing import Any
 
 from neuroscope import events, settings
 from neuroscope.analyses import answers, stream, texts, writing
-from neuroscope.errors import AnalysisNotFoundError, did_you_mean
+from neuroscope.errors import AnalysisNotFoundError
 from neuroscope.models.model import TransformerModel
-from neuroscope.naming import fold
+from neuroscope.names import Names
 from neuroscope.results import Result
 
 Run = Callable[[TransformerModel, Any, int], Result]
@@ -91,18 +91,18 @@ ANALYSES: tuple[Analysis, ...] = (
     ),
 )  # fmt: skip
 
-_BY_NAME = {fold(name): analysis for analysis in ANALYSES for name in (analysis.name, *analysis.aliases)}
+_BY_NAME = Names(
+    "analysis",
+    {analysis.name: analysis for analysis in ANALYSES},
+    aliases={alias: analysis.name for analysis in ANALYSES for alias in analysis.aliases},
+    listing="Analyses",
+    error=AnalysisNotFoundError,
+)
 
 
 def get(name: str) -> Analysis:
     """The analysis of that name, snake or camel case, string or symbol. `AnalysisNotFoundError` names the nearest."""
-    found = _BY_NAME.get(fold(str(name)))
-    if found is None:
-        raise AnalysisNotFoundError(
-            f"There is no analysis {str(name)!r}.",
-            remedy=did_you_mean(str(name), [analysis.name for analysis in ANALYSES], listing="Analyses"),
-        )
-    return found
+    return _BY_NAME[name]
 
 
 def analyze(model: TransformerModel, name: str, on: Any = None, *, seed: int | None = None) -> Result:

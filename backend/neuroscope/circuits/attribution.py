@@ -45,7 +45,8 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
 from neuroscope.engines.sites import Component, Site
-from neuroscope.errors import ArgumentError, NonFiniteActivationError, did_you_mean
+from neuroscope.errors import ArgumentError, NonFiniteActivationError
+from neuroscope.names import only
 from neuroscope.tasks.pairs import PairBatch
 
 Scores = NDArray[np.float64]
@@ -63,11 +64,7 @@ _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 def checked_method(name: str) -> str:
     """The method's name in snake case, or `ArgumentError` with the nearest."""
-    folded = {method.replace("_", ""): method for method in METHODS}
-    found = folded.get(str(name).replace("_", "").replace("-", "").lower())
-    if found is None:
-        raise ArgumentError(f"There is no scoring method {name!r}.", remedy=did_you_mean(str(name), METHODS, listing="Methods"))
-    return found
+    return only("scoring method", METHODS, listing="Methods")[name]
 
 
 def chosen_method(name: str, graph: Graph, pairs: int) -> str:
@@ -80,10 +77,7 @@ def chosen_method(name: str, graph: Graph, pairs: int) -> str:
 
 def checked_rule(name: str) -> str:
     """The name of an integration rule, or `ArgumentError` with the nearest."""
-    found = str(name).strip().lower()
-    if found not in RULES:
-        raise ArgumentError(f"There is no integration rule {name!r}.", remedy=did_you_mean(str(name), RULES, listing="Rules"))
-    return found
+    return only("integration rule", RULES, listing="Rules")[name]
 
 
 def path(rule: str, steps: int) -> list[float]:

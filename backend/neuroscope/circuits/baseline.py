@@ -20,7 +20,8 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.reference import PairRuns
 from neuroscope.engines.protocol import Array, Engine, Port
 from neuroscope.engines.sites import Component, Site
-from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.errors import ArgumentError
+from neuroscope.names import only
 
 #: (sources, d_model)
 Means = NDArray[np.float32]
@@ -94,10 +95,7 @@ class Baseline:
 
 def checked_ablation(name: str) -> str:
     """The ablation's name, or `ArgumentError` with the nearest."""
-    found = str(name).lower()
-    if found not in ABLATIONS:
-        raise ArgumentError(f"There is no ablation {name!r}.", remedy=did_you_mean(str(name), ABLATIONS, listing="Ablations"))
-    return found
+    return only("ablation", ABLATIONS, listing="Ablations")[name]
 
 
 def source_means(runs: PairRuns) -> Means:

@@ -39,9 +39,9 @@ from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.search import reaches, smallest
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.protocol import BoolArray
-from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
+from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.model import TransformerModel
-from neuroscope.naming import fold
+from neuroscope.names import only
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
@@ -172,13 +172,7 @@ class CircuitDiscovery:
 
     @search_strategy.setter
     def search_strategy(self, strategy: str) -> None:
-        found = {fold(name): name for name in STRATEGIES}.get(fold(str(strategy)))
-        if found is None:
-            raise ArgumentError(
-                f"There is no search strategy {str(strategy)!r}.",
-                remedy=did_you_mean(str(strategy), STRATEGIES, listing="Strategies"),
-            )
-        self._strategy = found
+        self._strategy = only("search strategy", STRATEGIES, listing="Strategies")[strategy]
         self._forget()
 
     @property

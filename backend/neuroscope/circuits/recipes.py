@@ -15,9 +15,8 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.library import CircuitLibrary, LibraryEntry
 from neuroscope.circuits.quality import ASPECTS, CircuitQualityAssurance, QualityReport
-from neuroscope.errors import ArgumentError, did_you_mean
 from neuroscope.models.model import TransformerModel
-from neuroscope.naming import fold
+from neuroscope.names import Names
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,8 @@ RECIPES = (
 
 def build(model: TransformerModel, names: Sequence[str] = (), *, seed: int | None = None) -> Iterator[LibraryEntry]:
     """Find, assure and keep the circuits of the recipes (or of those named), one after another."""
-    known = {fold(recipe.name): recipe for recipe in RECIPES}
-    for name in names:
-        if fold(name) not in known:
-            raise ArgumentError(
-                f"There is no recipe for {name!r}.",
-                remedy=did_you_mean(name, [recipe.name for recipe in RECIPES], listing="Recipes"),
-            )
-    chosen = [known[fold(name)] for name in names] or list(RECIPES)
+    known = Names("recipe for", {recipe.name: recipe for recipe in RECIPES}, listing="Recipes")
+    chosen = [known[name] for name in names] or list(RECIPES)
     with events.progress("building the library", total=len(chosen), unit="circuits") as job:
         for recipe in chosen:
             circuit = CircuitFinder(model, seed=seed).find_circuit(recipe.task)

@@ -8,6 +8,12 @@
 
 Layers, heads, neurons, experts and positions count from zero. A negative layer or position counts from the end.
 The same text appears in Python, scripts, the wire protocol, circuit files and error messages.
+
+TransformerLens' names (Nanda & Bloom 2022) are understood too, alone or as its hooks: `5.resid_post`, `5.z[3]`,
+`blocks.5.attn.hook_z`.
+
+>>> str(Site.parse("5.headOutput[3]@-1")), str(Site.parse("blocks.5.hook_resid_post"))
+('5.headOutput[3]@-1', '5.residual')
 """
 
 from __future__ import annotations
@@ -57,6 +63,12 @@ class Component(StrEnum):
         if isinstance(name, Component):
             return name
         found = _BY_NAME.get(fold(str(name)))
+        if found is None and fold(str(name)) == "result":
+            raise SiteError(
+                "What each head adds to the stream is no component of its own.",
+                site=str(name),
+                remedy="Read headOutput (z), and multiply it by the weight attn.W_O.",
+            )
         if found is None:
             raise SiteError(
                 f"There is no component {str(name)!r}.",
@@ -66,7 +78,24 @@ class Component(StrEnum):
         return found
 
 
-_BY_NAME = {fold(component.value): component for component in Component}
+#: What TransformerLens calls them.
+TRANSFORMER_LENS = {
+    "resid_pre": Component.RESIDUAL_PRE,
+    "resid_mid": Component.MLP_READ,
+    "resid_post": Component.RESIDUAL,
+    "attn_out": Component.ATTENTION,
+    "mlp_out": Component.MLP_OUTPUT,
+    "mlp_post": Component.MLP,
+    "z": Component.HEAD_OUTPUT,
+    "q": Component.QUERY,
+    "k": Component.KEY,
+    "v": Component.VALUE,
+    "attn_scores": Component.ATTENTION_SCORES,
+    "pattern": Component.ATTENTION_PATTERN,
+}
+_BY_NAME = {fold(component.value): component for component in Component} | {
+    fold(name): component for name, component in TRANSFORMER_LENS.items()
+}
 
 GLOBAL = frozenset({Component.EMBEDDING, Component.LOGITS})
 PER_HEAD = frozenset({Component.QUERY, Component.HEAD_OUTPUT, Component.ATTENTION_SCORES, Component.ATTENTION_PATTERN})
@@ -76,6 +105,14 @@ ATTENTION_MATRICES = frozenset({Component.ATTENTION_SCORES, Component.ATTENTION_
 _SITE = re.compile(
     r"\s*(?:(?P<layer>-?\d+)\s*\.)?\s*(?P<component>[A-Za-z_]+)\s*(?:\[\s*(?P<index>\d+)\s*\])?\s*(?:@\s*(?P<position>-?\d+))?\s*"
 )
+
+_HOOK = re.compile(r"^\s*blocks\.(?P<layer>-?\d+)\.(?:(?P<part>attn|mlp)\.)?hook_(?P<name>\w+?)(?=\s*(?:\[|@|$))")
+
+
+def _without_hook(match: re.Match[str]) -> str:
+    """`blocks.5.attn.hook_z` → `5.z`."""
+    name = f"mlp_{match['name']}" if match["part"] == "mlp" else match["name"]
+    return f"{match['layer']}.{name}"
 
 
 @dataclass(frozen=True)
@@ -106,7 +143,7 @@ class Site:
         """Read the grammar of this module. Raises `SiteError` that quotes the text."""
         if isinstance(text, Site):
             return text
-        match = _SITE.fullmatch(text)
+        match = _SITE.fullmatch(_HOOK.sub(_without_hook, text))
         if match is None:
             raise SiteError(
                 f"{text!r} is no site.",

@@ -12,6 +12,9 @@ interleaves: a matrix stands (in, out), so that `x @ W` is what the model comput
 
 Layers, heads, neurons, experts and tokens count from zero; a negative layer counts from the end. Case and underscores
 do not matter.
+
+>>> str(WeightSite.parse("10.attn.wq[3]")), str(WeightSite.parse("10.mlp.experts[2].W_in"))
+('10.attn.W_Q[3]', '10.mlp.experts[2].W_in')
 """
 
 from __future__ import annotations

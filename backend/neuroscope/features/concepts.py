@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.features import texts
 from neuroscope.features.grouping import group_by_units, group_texts
 from neuroscope.features.ranks import distinct
 from neuroscope.features.texts import Source, Text, several
-from neuroscope.naming import fold
+from neuroscope.names import Names
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
@@ -154,18 +154,20 @@ def names() -> list[str]:
 
 def concept_name(concept: str) -> str:
     """The name of a concept as it is called here. Raises `ArgumentError`, with the nearest, for one that is not known."""
-    name = _known(concept)
-    if name is None:
-        raise ArgumentError(
-            f"There is no concept {concept!r}.",
-            remedy=did_you_mean(concept, names(), listing="Concepts") + " Or give your own words: findNeuronsFor: #('…' '…').",
-        )
-    return name
+    return _NAMES.name(concept)
+
+
+_NAMES = Names(
+    "concept",
+    {name: name for name in _CONCEPTS},
+    aliases=_ALIASES,
+    listing="Concepts",
+    more="Or give your own words: findNeuronsFor: #('…' '…').",
+)
 
 
 def _known(concept: str) -> str | None:
-    folded = {fold(name): name for name in _CONCEPTS} | {fold(alias): name for alias, name in _ALIASES.items()}
-    return folded.get(fold(concept))
+    return _NAMES.find(concept)
 
 
 def concept_task(concept: Own, *, seed: int = 0) -> tuple[str, Dataset]:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.engines.sites import Component, Site
-from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.features.conditioned import read
 from neuroscope.features.contexts import Context, hypothesis, strongest
 from neuroscope.features.entangled import Judged, judge, responses, second_largest, selectivity
@@ -35,7 +35,7 @@ from neuroscope.features.ranks import grouped, smallest_p
 from neuroscope.features.texts import DOMAINS, Text, several
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
-from neuroscope.naming import fold
+from neuroscope.names import Names
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.vocabulary import public
@@ -373,14 +373,8 @@ class _Candidates:
 
 
 def _domain(name: object) -> str:
-    folded = {fold(known): known for known in DOMAINS} | {fold(alias): known for alias, known in _ALIASES.items()}
-    found = folded.get(fold(str(name)))
-    if found is None:
-        raise ArgumentError(
-            f"There is no domain {str(name)!r}.",
-            remedy=did_you_mean(str(name), DOMAINS, listing="Domains") + " Or give your own texts by name, as a dictionary.",
-        )
-    return found
+    more = "Or give your own texts by name, as a dictionary."
+    return Names("domain", {known: known for known in DOMAINS}, aliases=_ALIASES, listing="Domains", more=more)[name]
 
 
 def _halves(texts: list[Text], seed: int) -> tuple[list[Text], list[Text]]:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.features.concepts import Own, concept_task, concept_texts
 from neuroscope.features.effects import find_effective
 from neuroscope.features.selectivity import select
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.names import only
 from neuroscope.naming import snake_case
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
@@ -228,11 +229,7 @@ class NeuronAnalyzer(Instrument):
         answers. A set may be empty: then no neuron survives the correction. Raises `ArgumentError` for an unknown concept or way of
         choosing, and `DatasetError` for too few words, texts or items.
         """
-        way = str(choosing).strip().lower()
-        if way not in CHOOSING:
-            raise ArgumentError(
-                f"Neurons are not chosen by {choosing!r}.", remedy=did_you_mean(str(choosing), CHOOSING, listing="Ways")
-            )
+        way = only("way of choosing neurons", CHOOSING, listing="Ways")[choosing]
         if way == "selectivity":
             return self._by_selectivity(concept, against)
         if against is not None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neuroscope.errors import DatasetError
-from neuroscope.naming import fold, snake_case
+from neuroscope.names import Names
+from neuroscope.naming import snake_case
 from neuroscope.tasks import register
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
@@ -175,8 +176,7 @@ def names() -> list[str]:
 
 def named(name: str, *, n: int = _SETS, seed: int = 0) -> ContrastPairs | None:
     """`n` different pairs of a contrast by any of its names; None when there is none of that name."""
-    folded = {fold(known): known for known in _NAMED} | {fold(alias): known for alias, known in _ALIASES.items()}
-    known = folded.get(fold(name))
+    known = Names("contrast", {known: known for known in _NAMED}, aliases=_ALIASES, listing="Contrasts").find(name)
     if known is None:
         return None
     make, openings = _NAMED[known]

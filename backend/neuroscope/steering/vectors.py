@@ -27,6 +27,7 @@ from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.features.readings import read_texts
 from neuroscope.hooks.hook import current_context
 from neuroscope.models.model import TransformerModel
+from neuroscope.names import only
 from neuroscope.naming import fold, snake_case
 from neuroscope.steering import contrast
 from neuroscope.steering.contrast import ContrastPairs
@@ -256,10 +257,7 @@ class SteeringVectors:
 
 def checked_method(name: str) -> str:
     """`mean_difference` or `pca` by any spelling."""
-    found = {fold(method): method for method in METHODS}.get(fold(str(name)))
-    if found is None:
-        raise ArgumentError(f"There is no method {name!r} to compute a vector.", remedy=f"Methods: {', '.join(METHODS)}.")
-    return found
+    return only("way to compute a vector", METHODS, listing="Ways")[name]
 
 
 def direction(differences: Vector, method: str) -> Vector:

@@ -20,8 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from neuroscope.errors import ArgumentError, did_you_mean
-from neuroscope.naming import fold
+from neuroscope.names import Names
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.draw import Draw, units
 from neuroscope.tasks.lexicon import NAMES, OBJECTS, PLACES
@@ -56,13 +55,8 @@ TASK = "indirect_object_identification"
 
 def task_name(corruption: str) -> str:
     """The name of the task with this corruption; `ArgumentError` names the nearest."""
-    known = {fold(name): name for name in CORRUPTIONS} | {fold(other): name for other, name in _OTHER_NAMES.items()}
-    found = known.get(fold(str(corruption)))
-    if found is None:
-        raise ArgumentError(
-            f"There is no corruption {corruption!r}.",
-            remedy=did_you_mean(str(corruption), CORRUPTIONS, listing="Corruptions"),
-        )
+    known = Names("corruption", {name: name for name in CORRUPTIONS}, aliases=_OTHER_NAMES, listing="Corruptions")
+    found = known[corruption]
     return TASK if found == CORRUPTIONS[0] else f"{TASK}_{found}"
 
 

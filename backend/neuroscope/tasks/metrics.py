@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuroscope.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
-from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.errors import ArgumentError
+from neuroscope.names import only
 
 METRICS = ("logit_difference", "probability", "kl")
 
@@ -63,8 +64,4 @@ class PromptMetric:
 
 def checked_metric(name: str) -> str:
     """The metric's name, or `ArgumentError` with the nearest."""
-    folded = {metric.replace("_", ""): metric for metric in METRICS}
-    found = folded.get(str(name).replace("_", "").lower())
-    if found is None:
-        raise ArgumentError(f"There is no metric {name!r}.", remedy=did_you_mean(str(name), METRICS, listing="Metrics"))
-    return found
+    return only("metric", METRICS, listing="Metrics")[name]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from neuroscope.errors import TaskNotFoundError, did_you_mean
-from neuroscope.naming import fold
+from neuroscope.errors import TaskNotFoundError
+from neuroscope.names import Names
 from neuroscope.tasks import agreement, arithmetic, countries, induction, ioi, judges, pronouns, register, requests, sentiment
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.draw import Draw
@@ -108,16 +108,16 @@ VARIANTS: tuple[Task, ...] = tuple(
     for corruption in ioi.CORRUPTIONS[1:]
 )
 
-_BY_NAME = {fold(name): task for task in (*TASKS, *VARIANTS) for name in (task.name, *task.aliases)}
+_BY_NAME = Names(
+    "task",
+    {task.name: task for task in (*TASKS, *VARIANTS)},
+    aliases={alias: task.name for task in (*TASKS, *VARIANTS) for alias in task.aliases},
+    listing="Tasks",
+    error=TaskNotFoundError,
+    more="Your own examples come from `Dataset fromFile:`.",
+)
 
 
 def get(name: str) -> Task:
     """The task of that name, snake or camel case, string or symbol. `TaskNotFoundError` names the nearest."""
-    found = _BY_NAME.get(fold(str(name)))
-    if found is None:
-        raise TaskNotFoundError(
-            f"There is no task {str(name)!r}.",
-            remedy=did_you_mean(str(name), [task.name for task in (*TASKS, *VARIANTS)], listing="Tasks")
-            + " Your own examples come from `Dataset fromFile:`.",
-        )
-    return found
+    return _BY_NAME[name]

@@ -23,7 +23,11 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and the number of items it rests on. A bound that the items cannot set is infinite."""
+    """A figure with its 95 % interval and the number of items it rests on. A bound that the items cannot set is infinite.
+
+    >>> str(Estimate(0.5, 0.25, 0.75, 40))
+    '0.500 [0.250, 0.750]'
+    """
 
     value: float
     low: float

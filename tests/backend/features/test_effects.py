@@ -322,7 +322,7 @@ def test_what_was_found_is_told_and_read_again(found: NeuronSet) -> None:
 
 def test_what_cannot_be_chosen_by_effect_is_said() -> None:
     analyzer = NeuronAnalyzer(tiny.model("gpt2"))
-    with pytest.raises(ArgumentError, match="not chosen by 'effects'") as caught:
+    with pytest.raises(ArgumentError, match="no way of choosing neurons 'effects'") as caught:
         analyzer.find_neurons_for("country_names", choosing="effects")
     assert "effect" in caught.value.remedy
     with pytest.raises(ArgumentError, match="nothing to be compared with"):

@@ -68,3 +68,32 @@ def test_what_the_model_does_not_have_is_refused_with_what_would_be_right(text: 
 
 def test_negative_layers_count_from_the_end() -> None:
     assert Site.parse("-1.mlp").checked(ANATOMY) == Site(11, Component.MLP)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("5.resid_pre", "5.residualPre"),
+        ("5.resid_mid", "5.mlpRead"),
+        ("5.resid_post", "5.residual"),
+        ("5.attn_out", "5.attention"),
+        ("5.mlp_out@-1", "5.mlpOutput@-1"),
+        ("5.mlp_post[7]", "5.mlp[7]"),
+        ("5.z[3]", "5.headOutput[3]"),
+        ("5.q[1]", "5.query[1]"),
+        ("5.pattern", "5.attentionPattern"),
+        ("5.attn_scores", "5.attentionScores"),
+        ("blocks.5.hook_resid_pre", "5.residualPre"),
+        ("blocks.5.attn.hook_z[3]@2", "5.headOutput[3]@2"),
+        ("blocks.5.mlp.hook_post", "5.mlp"),
+        ("blocks.-1.attn.hook_v", "-1.value"),
+    ],
+)
+def test_names_of_transformer_lens_are_understood(theirs: str, ours: str) -> None:
+    assert str(Site.parse(theirs)) == ours
+
+
+def test_what_heads_write_says_how_to_have_it() -> None:
+    with pytest.raises(SiteError, match="no component of its own") as caught:
+        Site.parse("5.result")
+    assert "attn.W_O" in str(caught.value.remedy)
