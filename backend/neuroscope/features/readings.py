@@ -27,17 +27,27 @@ def read_texts(
     name: str = "reading",
 ) -> Readings:
     """(layers, texts, width): each text's last token, or the mean over its tokens but the first. For a mixture of experts
-    neurons are expert · width + neuron, zero where the expert was not routed.
+    neurons are expert · width + neuron, zero where the expert was not routed."""
+    return read_sites(
+        model, texts, [Site(layer, component) for layer in layers], at_end=at_end, name=f"{name} {component.value}"
+    )
+
+
+def read_sites(
+    model: TransformerModel, texts: Sequence[str], sites: Sequence[Site], *, at_end: bool, name: str = "reading"
+) -> Readings:
+    """(sites, texts, …): the same at any sites whose arrays have the same shape.
 
     The first token is left out because attention parks there (Xiao et al. 2023): its activations are so large, whatever the
     token is, that a mean with it would tell long texts from short ones.
     """
-    sites = [Site(layer, component) for layer in layers]
+    layers = [site.layer for site in sites if site.layer is not None]
+    stop = max(layers) + 1 if len(layers) == len(sites) else None
     found: list[Readings] = []
-    with events.progress(f"{name} {component.value}", total=len(texts), unit="texts") as job:
+    with events.progress(name, total=len(texts), unit="texts") as job:
         for first in range(0, len(texts), _BATCH):
             batch = model.encode(list(texts[first : first + _BATCH]))
-            run = model.engine.forward(batch, capture=sites, logits=None, stop=max(layers) + 1)
+            run = model.engine.forward(batch, capture=sites, logits=None, stop=stop)
             found.append(np.stack([_pooled(model.engine.ops.to_numpy(run[site]), batch, at_end) for site in sites]))
             job.advance(batch.rows)
     return np.concatenate(found, axis=1)
@@ -48,4 +58,5 @@ def _pooled(values: NDArray[np.float32], batch: TokenBatch, at_end: bool) -> Rea
         return values[np.arange(batch.rows), batch.column(-1)]
     counted = batch.real.copy()
     counted[np.arange(batch.rows), batch.offsets] = batch.lengths == 1
-    return (values * counted[..., None]).sum(1) / counted.sum(1, dtype=np.float32)[:, None]
+    rest = [1] * (values.ndim - 2)
+    return (values * counted.reshape(*counted.shape, *rest)).sum(1) / counted.sum(1, dtype=np.float32).reshape(-1, *rest)

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from neuroscope import events
 from neuroscope.engines.protocol import Array, ArrayOps
 from neuroscope.engines.sites import GLOBAL, Component, Site
-from neuroscope.errors import ArgumentError, SiteError, did_you_mean
-from neuroscope.features.readings import read_texts
+from neuroscope.errors import ArgumentError, DatasetError, SiteError, did_you_mean
+from neuroscope.features.readings import read_sites
 from neuroscope.hooks.hook import current_context
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
@@ -249,9 +249,8 @@ class SteeringVectors:
 
     def _computed(self, pairs: ContrastPairs, site: Site, method: str) -> SteeringVector:
         fit, _ = pairs.split()
-        differences = np.subtract(*(read_site(self._model, texts, site) for texts in (fit.positive, fit.negative)))
         ops = self._model.engine.ops
-        array = ops.asarray(direction(differences, method))
+        array = ops.asarray(between(self._model, fit.positive, fit.negative, site, method))
         return SteeringVector(array, ops, name=pairs.name, site=site, method=method, pairs=pairs)
 
 
@@ -269,8 +268,27 @@ def direction(differences: Vector, method: str) -> Vector:
     return np.asarray((first @ mean) * first, dtype=np.float32)
 
 
+def between(
+    model: TransformerModel, positive: Sequence[str], negative: Sequence[str], site: Site, method: str = "mean_difference"
+) -> Vector:
+    """The direction (width,) from negative to positive texts, which stand in pairs, at a site or one of its heads."""
+    return direction(np.subtract(*(read_site(model, texts, site) for texts in (positive, negative))), method)
+
+
+def contrast_direction(model: TransformerModel, positive: Sequence[str], negative: Sequence[str], site: Site) -> Vector:
+    """`between` for texts that come without a name: of pairs that `define:` would take, the vector that it would compute.
+
+    Of fewer pairs, from which none can be held out to judge by, all count.
+    """
+    try:
+        fit, _ = ContrastPairs.of("contrast", positive, negative).split()
+    except DatasetError:
+        return between(model, positive, negative, site)
+    return between(model, fit.positive, fit.negative, site)
+
+
 def read_site(model: TransformerModel, texts: Sequence[str], site: Site) -> Vector:
-    """(texts, width): the mean activations of each text at a site, its first token left out."""
-    assert site.layer is not None
+    """(texts, width): the mean activations of each text at a site or one of its heads, its first token left out."""
     with events.quietly():
-        return read_texts(model, texts, site.component, [site.layer], at_end=False)[0]
+        found = read_sites(model, texts, [site.whole], at_end=False)[0]
+    return found if site.head is None else found[:, site.head]

@@ -15,7 +15,7 @@ from neuroscope.engines.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope_bridge.rest.errors import HookNotFoundError
-from neuroscope_bridge.rest.schemas import Contrast, HookSpec
+from neuroscope_bridge.rest.schemas import HookSpec
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
@@ -118,7 +118,9 @@ def _change(site: Site, spec: HookSpec, model: TransformerModel) -> Callable[[An
             f"{site} has no direction to steer in.", remedy="Steer residual, attention, mlp or a head's output."
         )
     if spec.contrast is not None:
-        direction = contrast_vector(model, site, spec.contrast)
+        from neuroscope.steering.vectors import contrast_direction
+
+        direction = contrast_direction(model, spec.contrast.more, spec.contrast.less, site)
     else:
         direction = np.asarray(spec.vector, dtype=np.float32)
     width = vector_width(site, model)
@@ -136,18 +138,6 @@ def vector_width(site: Site, model: TransformerModel) -> int:
     """Size of the last axis of a site's array."""
     width = model.architecture.width(site.component)
     return model.architecture.d_head if width is None else width
-
-
-def contrast_vector(model: TransformerModel, site: Site, contrast: Contrast) -> Any:
-    """Mean difference of the site's activations at the texts' last tokens (Rimsky et al. 2024, CAA)."""
-    means = []
-    for texts in (contrast.more, contrast.less):
-        rows = []
-        for text in texts:
-            run = model.engine.forward(model.encode(text), capture=[site], logits=None)
-            rows.append(model.engine.ops.to_numpy(run[site])[0, -1])
-        means.append(np.mean(rows, axis=0))
-    return (means[0] - means[1]).astype(np.float32)
 
 
 class HookRegistry:

@@ -66,7 +66,10 @@ class Request(BaseModel):
 
 
 class Contrast(Request):
-    """Texts whose mean difference in the residual stream is a direction (Rimsky et al. 2024, CAA)."""
+    """Pairs of texts whose mean difference is a direction, read over their tokens but the first, as `SteeringVectors define:` does.
+
+    Of pairs enough to judge a vector by (8 that share no text), a third is left out here as there.
+    """
 
     more: Annotated[list[Text], Field(min_length=1, max_length=64, description="Texts with more of what is wanted.")]
     less: Annotated[list[Text], Field(min_length=1, max_length=64, description="The same without, one for each.")]

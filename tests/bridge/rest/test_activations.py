@@ -15,6 +15,7 @@ from safetensors.numpy import load
 
 from neuroscope import ActivationHook
 from neuroscope.models.model import TransformerModel
+from neuroscope.steering.vectors import SteeringVectors
 from tests.bridge.rest.conftest import Serve
 
 MESSAGES = [{"role": "user", "content": "w5 w6 w7"}]
@@ -237,12 +238,17 @@ def test_one_neuron_can_be_ablated(http: httpx.Client) -> None:
     np.testing.assert_allclose(np.delete(after[:4], 3, 1), np.delete(plain[:4], 3, 1), rtol=1e-5, atol=1e-6)
 
 
-def test_a_contrast_of_texts_steers_along_their_difference(http: httpx.Client, direct: TransformerModel) -> None:
-    def last(text: str) -> Any:
-        return direct.run_with_caching(text, ["1.residual"])["1.residual"].numpy()[0, -1]
-
-    direction = last("w8 w9") - last("w10")
-    contrast = {"layer_name": "1", "action": "steer", "contrast": {"more": ["w8 w9"], "less": ["w10"]}, "strength": 1.5}
+@pytest.mark.parametrize("count", [1, 12])
+def test_a_contrast_of_texts_steers_as_the_same_pairs_do_in_python(
+    http: httpx.Client, direct: TransformerModel, count: int
+) -> None:
+    more, less = ([f"w{first + 3 * index} w{2 + index} w{30 + index}" for index in range(count)] for first in (8, 9))
+    if count == 1:
+        means = [direct.run_with_caching(text, ["1.residual"])["1.residual"].numpy()[0, 1:].mean(0) for text in (*more, *less)]
+        direction = means[0] - means[1]
+    else:
+        direction = SteeringVectors(direct).define("mine", more, less, layer=1).numpy()
+    contrast = {"layer_name": "1", "action": "steer", "contrast": {"more": more, "less": less}, "strength": 1.5}
     given = {"layer_name": "1", "action": "steer", "vector": direction.tolist(), "strength": 1.5}
     watch = {"layer_name": "2", "hook_id": "seen"}
     one, other = (np.array(ask(http, [spec, watch]).json()["activations"]["seen"]["data"]) for spec in (contrast, given))

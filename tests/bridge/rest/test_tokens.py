@@ -198,13 +198,15 @@ def test_a_hook_that_never_fired_is_told_over_http(http: httpx.Client, folder: P
         assert "never fired" in streamed[-1]["error"]["message"]
 
 
-def test_a_contrast_is_read_at_the_texts_last_token(http: httpx.Client, direct: TransformerModel) -> None:
-    """Not at the end token that the tokenizer adds, where every text is the same."""
-    from neuroscope_bridge.rest.hooks import contrast_vector
-    from neuroscope_bridge.rest.schemas import Contrast
+def test_a_contrast_leaves_out_the_end_token_that_the_tokenizer_adds(direct: TransformerModel) -> None:
+    """Every text is the same there, so that it would halve the difference."""
+    from neuroscope.steering.vectors import contrast_direction
 
-    vector = contrast_vector(direct, machines_site(), Contrast(more=["so Paris"], less=["so Rome"]))
-    assert np.abs(vector).max() > 0.5
+    site = machines_site()
+    vector = contrast_direction(direct, ["so Paris"], ["so Rome"], site)
+    more, less = (direct.run_with_caching(text, [str(site)])[site].numpy()[0, 1:].mean(0) for text in ("so Paris", "so Rome"))
+    np.testing.assert_allclose(vector, more - less, rtol=1e-4, atol=1e-5)
+    assert np.abs(vector).max() >= 0.5 - 1e-6
 
 
 def machines_site() -> Any:
