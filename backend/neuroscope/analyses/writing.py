@@ -25,6 +25,7 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attribution import contributions
 from neuroscope.lenses.logit_lens import decided_from, read_streams
+from neuroscope.models.generation import continued
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
@@ -139,13 +140,7 @@ def _continuations(model: TransformerModel, prompt: str, temperature: float, see
     rows = 1 if temperature == 0 else _SAMPLES
     batch = model.encode(prompt, side="left").repeat(rows)
     settings = GenerationSettings(max_tokens=_TOKENS, temperature=temperature, seed=seed, end_tokens=model.end_tokens)
-    steps = [step.tokens for step in model.engine.generate(batch, settings)]
-    ends = {-1, *model.end_tokens}
-    found = []
-    for row in range(rows):
-        ids = [int(tokens[row]) for tokens in steps]
-        found.append(ids[: next((at for at, token in enumerate(ids) if token in ends), len(ids))])
-    return found
+    return continued(model.engine, batch, settings)
 
 
 def _measured(model: TransformerModel, prompt: str, temperature: float, rows: list[list[int]], seed: int) -> TemperatureSample:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.engines.protocol import Array, Engine, IntArray, LogitRequest, TokenBatch
+from neuroscope.engines.protocol import ALL_LOGITS, Array, Engine, IntArray, LogitRequest, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -76,12 +76,12 @@ def logit_lens(model: TransformerModel, text: str) -> LogitLens:
     layers = engine.anatomy.layers
     tops, probabilities, finals, divergences = [], [], [], []
     streams = read_streams(engine, batch)
-    final = _logs(engine, batch, streams[layers])
+    final = read_out(engine, streams[layers])[0]
     decided_tokens = final.argmax(-1)
     positions = np.arange(batch.positions)
     with events.progress("logit lens", total=layers + 1, unit="layers") as job:
         for stream in streams:
-            logs = _logs(engine, batch, stream)
+            logs = read_out(engine, stream)[0]
             best = logs.argmax(-1)
             tops.append(best)
             probabilities.append(np.exp(logs[positions, best]))
@@ -120,18 +120,19 @@ def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tu
     rows = np.arange(batch.rows)
     probabilities, ranks = [], []
     for stream in read_streams(engine, batch):
-        found = engine.forward(
-            batch, start=engine.anatomy.layers, residual=stream, logits=LogitRequest.last(batch), capture=()
-        ).logits
-        logs = engine.ops.to_numpy(engine.ops.log_softmax(found)).astype(np.float64)
+        logs = read_out(engine, stream, LogitRequest.last(batch))
         mine = logs[rows, answers]
         probabilities.append(np.exp(mine))
         ranks.append((logs > mine[:, None]).sum(1) + ((logs == mine[:, None]).sum(1) - 1) / 2)
     return np.stack(probabilities), np.stack(ranks).astype(np.float64)
 
 
-def _logs(engine: Engine, batch: TokenBatch, stream: Array) -> Numbers:
-    """Log-probabilities (positions, vocabulary) of a stream of one row read at the top."""
-    found = engine.forward(batch, start=engine.anatomy.layers, residual=stream).logits
-    logs: Numbers = engine.ops.to_numpy(engine.ops.log_softmax(found))[0].astype(np.float64)
-    return logs
+def read_out(engine: Engine, stream: Array, request: LogitRequest = ALL_LOGITS) -> Numbers:
+    """Log-probabilities of residual streams (rows, positions, d_model) given to the final norm and the unembedding.
+
+    (rows, positions, vocabulary), or (rows, vocabulary) where the request names a column for each row.
+    """
+    shape = int(stream.shape[0]), int(stream.shape[1])
+    tokens = TokenBatch(np.zeros(shape, np.int64), np.ones(shape, np.bool_))  # no layer runs that would look at them
+    found = engine.forward(tokens, start=engine.anatomy.layers, residual=stream, logits=request).logits
+    return np.asarray(engine.ops.to_numpy(engine.ops.log_softmax(found)), dtype=np.float64)

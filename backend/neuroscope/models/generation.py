@@ -10,11 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from neuroscope.engines.protocol import Step
+from neuroscope import events
+from neuroscope.engines.protocol import Array, Edit, Engine, GenerationSettings, Step, TokenBatch
 from neuroscope.models.text import decoded, shared
 from neuroscope.models.token_texts import TokenTexts
 
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+
+
+def continued(
+    engine: Engine, batch: TokenBatch, settings: GenerationSettings, edits: Sequence[Edit] = (), kept: list[Array] | None = None
+) -> list[list[int]]:
+    """The token ids that each row goes on with, without its end token and what follows. `kept` takes every step's logits."""
+    ends = {-1, *settings.end_tokens}
+    rows: list[list[int]] = [[] for _ in range(batch.rows)]
+    done = [False] * batch.rows
+    for step in engine.generate(batch, settings, edits=edits):
+        events.check_cancelled()
+        if kept is not None:
+            kept.append(step.logits)
+        for row, token in enumerate(step.tokens.tolist()):
+            done[row] = done[row] or token in ends
+            if not done[row]:
+                rows[row].append(token)
+    return rows
 
 
 @dataclass(frozen=True)

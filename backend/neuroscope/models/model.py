@@ -26,7 +26,7 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.weights import WeightSite, WeightView, hash_of
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
 from neuroscope.hooks.manager import HookManager
-from neuroscope.models.generation import TextStream, Written
+from neuroscope.models.generation import TextStream, Written, continued
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation
 from neuroscope.models.token_texts import TokenTexts
 from neuroscope.results import titled
@@ -400,12 +400,9 @@ class TransformerModel(_Extended):
         batch = self.encode(prompts, side="left")
         settings = GenerationSettings(max_tokens=max_tokens, temperature=0.0, end_tokens=self.end_tokens)
         with self._hook_manager.edits(task_type=task_type or self.task_type) as edits:
-            steps = [step.tokens for step in self._engine.generate(batch, settings, edits=edits)]
-        ends = {-1, *self.end_tokens}
-        rows = [[int(tokens[row]) for tokens in steps] for row in range(batch.rows)]
-        cut = [next((at for at, token in enumerate(row) if token in ends), len(row)) for row in rows]
+            rows = continued(self._engine, batch, settings, edits)
         prompts_ids = [ids[real] for ids, real in zip(batch.ids, batch.real, strict=True)]
-        return [self.decode(row[:stop], after=ids) for row, stop, ids in zip(rows, cut, prompts_ids, strict=True)]
+        return [self.decode(row, after=ids) for row, ids in zip(rows, prompts_ids, strict=True)]
 
     @property
     @python_only

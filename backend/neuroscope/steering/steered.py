@@ -14,6 +14,7 @@ import numpy as np
 from neuroscope import events
 from neuroscope.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
 from neuroscope.engines.sites import Component, Site
+from neuroscope.models.generation import continued
 from neuroscope.models.model import TransformerModel
 from neuroscope.steering.doses import Numbers
 from neuroscope.steering.probe import Probe
@@ -70,20 +71,9 @@ class SteeredRuns:
 
     def written(self, batch: TokenBatch, edits: Sequence[Edit], *, keep_logits: bool = False) -> Written:
         """Greedy continuations under edits."""
-        engine = self._model.engine
-        ends = {-1, *self._model.end_tokens}
         options = GenerationSettings(max_tokens=self._max_tokens, end_tokens=self._model.end_tokens)
-        rows: list[list[int]] = [[] for _ in range(batch.rows)]
-        done = [False] * batch.rows
-        logits = []
-        for step in engine.generate(batch, options, edits=edits):
-            events.check_cancelled()
-            if keep_logits:
-                logits.append(step.logits)
-            for index, token in enumerate(step.tokens.tolist()):
-                done[index] = done[index] or token in ends
-                if not done[index]:
-                    rows[index].append(token)
+        logits: list[Array] = []
+        rows = continued(self._model.engine, batch, options, edits, logits if keep_logits else None)
         return Written(rows, logits)
 
     def read(self, batch: TokenBatch, written: Sequence[Sequence[int]], probe: Probe) -> tuple[Numbers, Numbers]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope.engines.protocol import TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
+from neuroscope.lenses.logit_lens import read_out
 from neuroscope_bridge.rest.generation import Ask, Piece, likeliest, token_text
 
 if TYPE_CHECKING:
@@ -97,14 +97,10 @@ class Lens:
         at_a_time = max(1, _LOGIT_BYTES // (4 * depth * self._model.architecture.vocabulary))
         told: list[Any] = []
         for start in range(0, positions, at_a_time):
-            part = streams[:, start : start + at_a_time]
-            shape = (depth, int(part.shape[1]))
-            batch = TokenBatch(np.zeros(shape, np.int64), np.ones(shape, np.bool_))
-            run = engine.forward(batch, start=self._model.architecture.layers, residual=part)
-            logs = ops.to_numpy(ops.log_softmax(run.logits))
+            logs = read_out(engine, streams[:, start : start + at_a_time])
             best = likeliest(logs, self._top)
             chances = np.exp(np.take_along_axis(logs, best, -1))
-            for position in range(shape[1]):
+            for position in range(logs.shape[1]):
                 told.append([self._named(best[row, position], chances[row, position]) for row in range(depth)])
         return told, np.ascontiguousarray(np.round(norms.T, 3))
 
