@@ -256,7 +256,7 @@ class SteeringVectors:
 
 def checked_method(name: str) -> str:
     """`mean_difference` or `pca` by any spelling."""
-    return only("way to compute a vector", METHODS, listing="Ways")[name]
+    return only("method of a steering vector", METHODS, listing="Methods")[name]
 
 
 def direction(differences: Vector, method: str) -> Vector:
