@@ -16,6 +16,7 @@ import msgpack
 import numpy as np
 import orjson
 from safetensors.numpy import save
+from starlette.responses import Response
 
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.rest.capture import Captured
@@ -77,3 +78,12 @@ def encoded(document: Mapping[str, Any], activations: Sequence[Captured], encodi
     if "__metadata__" in tensors:
         raise ArgumentError("A hook called __metadata__ cannot be written as safetensors.", remedy="Choose another hook_id.")
     return save(tensors, metadata={"response": dumps(whole).decode()}), SAFETENSORS
+
+
+class Json(Response):
+    """JSON by the fast encoder."""
+
+    media_type = JSON
+
+    def render(self, content: Any) -> bytes:
+        return dumps(content)

@@ -20,6 +20,7 @@ from neuroscope.settings import given_seed
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
+    from neuroscope_bridge.rest.schemas import Message
 
 #: Most tokens of an answer whose request does not say how many it wants.
 USUAL_TOKENS = 512
@@ -157,3 +158,11 @@ def likeliest(scores: Any, count: int) -> Any:
     part = np.argpartition(-scores, count - 1, axis=-1)[..., :count]
     order = np.argsort(-np.take_along_axis(scores, part, -1), axis=-1, kind="stable")
     return np.take_along_axis(part, order, -1)
+
+
+def prompt_tokens(model: Any, messages: Sequence[Message] | None, prompt: str | list[int] | None) -> list[int]:
+    """The prompt's tokens: messages in the model's template, or a text, or the tokens themselves."""
+    if messages is not None:
+        return chat_tokens(model, [{"role": one.role, "content": one.text} for one in messages])
+    assert prompt is not None
+    return text_tokens(model, prompt) if isinstance(prompt, str) else prompt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from neuroscope_bridge.rest.generation import Ask, Chance, Piece
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
+    from neuroscope_bridge.rest.schemas import StreamOptions
 
 
 @dataclass
@@ -74,6 +75,10 @@ class Answer(ABC):
             "finish_reason": piece.finish,
         }
         return {**self._head(self.chunk_kind), "choices": [choice]}
+
+    def last(self, options: StreamOptions | None) -> Callable[[int], dict[str, Any]] | None:
+        """`closing`, where the request asks for it."""
+        return self.closing if options is not None and options.include_usage else None
 
     def closing(self, new: int) -> dict[str, Any]:
         """The chunk with the usage alone."""

@@ -1,0 +1,61 @@
+"""The named analyses, run for a client that may leave."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from neuroscope import events
+from neuroscope.analyses import registry
+from neuroscope.errors import CancelledError
+from neuroscope_bridge.rest import schemas
+from neuroscope_bridge.rest.encoding import Json
+from neuroscope_bridge.rest.jobs import Server
+
+#: Seconds between two looks whether a client that waits for an analysis is still there.
+_LOOK = 0.2
+
+
+def routes(server: Server) -> APIRouter:
+    router = APIRouter(tags=["analyses"])
+
+    @router.get("/v1/analyze")
+    async def analyses() -> Any:
+        """The analyses by name: what each asks, and what it works on."""
+        return Json({"object": "list", "data": [analysis.as_dictionary() for analysis in registry.ANALYSES]})
+
+    @router.post("/v1/analyze/{name}")
+    async def analyze(request: Request, name: str, body: schemas.Analyze) -> Any:
+        """Run an analysis, such as mathematical_reasoning, factual_recall, creative_writing, attention_patterns or
+        residual_stream; GET /v1/analyze lists them. A client that leaves ends it.
+        """
+        registry.get(name)
+        shelved = await server.shelf.find(body.model)
+        gone = threading.Event()
+        on: Any = [pair.model_dump() for pair in body.on] if isinstance(body.on, list) else body.on
+
+        def work() -> dict[str, Any]:
+            with events.cancellable(gone.is_set):
+                result = registry.analyze(shelved.fresh(), name, on, seed=body.seed)
+            return {
+                "object": "analysis",
+                "name": registry.get(name).name,
+                "model": shelved.model.name,
+                "ran": shelved.model.ran,
+                "summary": result.summary(),
+                "result": result.as_dictionary(),
+            }
+
+        running = asyncio.ensure_future(server.shelf.analyst.run(work))
+        try:
+            while not (await asyncio.wait({running}, timeout=_LOOK))[0]:
+                if await request.is_disconnected():
+                    raise CancelledError("The client left.")
+            return Json(running.result())
+        finally:
+            gone.set()
+
+    return router

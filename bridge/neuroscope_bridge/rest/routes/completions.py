@@ -1,0 +1,62 @@
+"""OpenAI's completions, of chats and of plain text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from neuroscope.errors import ArgumentError
+from neuroscope_bridge.rest import schemas
+from neuroscope_bridge.rest.encoding import Json
+from neuroscope_bridge.rest.generation import prompt_tokens
+from neuroscope_bridge.rest.jobs import Job, Server
+from neuroscope_bridge.rest.openai import Answer, ChatAnswer, TextAnswer
+from neuroscope_bridge.rest.routes.documents import STREAMED
+
+#: OpenAI's default for completions.
+_USUAL_TOKENS = 16
+
+
+def routes(server: Server) -> APIRouter:
+    router = APIRouter(tags=["generation"])
+
+    @router.post("/v1/chat/completions", responses=STREAMED)
+    async def chat(request: Request, body: schemas.Chat) -> Any:
+        """OpenAI's chat completions, in the chat template of the model itself. `hooks` may steer, ablate and scale."""
+        if body.max_tokens is not None and body.max_completion_tokens is not None:
+            raise ArgumentError("max_tokens and max_completion_tokens name the same thing.", remedy="Give one.")
+        job = await server.job(
+            body.model,
+            lambda model: prompt_tokens(model, body.messages, None),
+            body,
+            body.hooks,
+            max_tokens=body.max_tokens or body.max_completion_tokens,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+            encoding=None,
+        )
+        return await finished(request, body, job, ChatAnswer(job.model, job.asked))
+
+    @router.post("/v1/completions", responses=STREAMED)
+    async def completion(request: Request, body: schemas.Completion) -> Any:
+        """OpenAI's completions: plain text goes on. `hooks` may steer, ablate and scale."""
+        job = await server.job(
+            body.model,
+            lambda model: prompt_tokens(model, None, body.prompt),
+            body,
+            body.hooks,
+            max_tokens=body.max_tokens,
+            usual=_USUAL_TOKENS,
+            logprobs=body.logprobs,
+            encoding=None,
+        )
+        return await finished(request, body, job, TextAnswer(job.model, job.asked))
+
+    async def finished(request: Request, body: schemas.Generate, job: Job, answer: Answer) -> Response:
+        if body.stream:
+            return await server.stream(job, (), answer.opening(), answer.chunk, answer.last(body.stream_options))
+        await server.collect(request, job, answer.take)
+        return Json(answer.whole())
+
+    return router

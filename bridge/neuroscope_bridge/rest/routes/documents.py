@@ -1,0 +1,21 @@
+"""What the OpenAPI document says of answers that several routes share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from neuroscope_bridge.rest import errors
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": errors.ErrorBody, "description": "The request cannot be answered; says why, and what to do."},
+    "5XX": {"model": errors.ErrorBody, "description": "503: as many generations run as may. 500: a fault of the server."},
+}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The answer; with `stream: true` its chunks as events.", "content": {"text/event-stream": {}}}
+}
+STREAMED_ACTIVATIONS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer with `activations` by hook id; with `stream: true` one event per token.",
+        "content": {"text/event-stream": {}, "application/msgpack": {}, "application/safetensors": {}},
+    }
+}

@@ -1,0 +1,43 @@
+"""Hooks that are kept under their ids, for requests that name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from neuroscope_bridge.rest import schemas
+from neuroscope_bridge.rest.encoding import Json
+from neuroscope_bridge.rest.hooks import site_of
+from neuroscope_bridge.rest.jobs import Server
+
+
+def routes(server: Server) -> APIRouter:
+    router = APIRouter(tags=["activations"])
+
+    @router.get("/v1/activations/hooks")
+    async def hooks() -> Any:
+        """The registered hooks."""
+        shown = [spec.model_dump(exclude_unset=True) | {"hook_id": name} for name, spec in server.hooks.all().items()]
+        return Json({"object": "list", "data": shown})
+
+    @router.post("/v1/activations/hooks")
+    async def register(request: schemas.RegisterHooks) -> Any:
+        """Keep hooks under their ids. They act in the requests that name them, and in no other."""
+        if server.shelf.default is not None:
+            shelved = await server.shelf.find(None)
+            for spec in request.hooks:
+                site_of(spec, shelved.model)
+        return Json({"object": "list", "registered": server.hooks.add(request.hooks)})
+
+    @router.delete("/v1/activations/hooks")
+    async def clear() -> Any:
+        """Forget every registered hook."""
+        return Json({"object": "list", "removed": server.hooks.remove(None)})
+
+    @router.delete("/v1/activations/hooks/{hook_id:path}")
+    async def remove(hook_id: str) -> Any:
+        """Forget one hook."""
+        return Json({"object": "list", "removed": server.hooks.remove(hook_id)})
+
+    return router

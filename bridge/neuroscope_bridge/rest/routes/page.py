@@ -1,0 +1,30 @@
+"""The Lens page and its files."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from neuroscope_bridge.rest.jobs import Server
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def routes(server: Server) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+    folder = files("neuroscope_bridge.rest").joinpath("page")
+
+    @router.get("/")
+    async def page() -> Any:
+        return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=_HEADERS)
+
+    router.mount("/page", StaticFiles(directory=str(folder)))
+    return router
