@@ -31,7 +31,7 @@ ROWS, POSITIONS, NEW_TOKENS = 16, 20, 16
 def jobs(name: str, engine_name: str) -> dict[str, Callable[[], Any]]:
     """What is timed, ready to call."""
     from neuroscope import TransformerModel
-    from neuroscope.circuits.reference import PairRuns
+    from neuroscope.circuits.pair_runs import PairRuns
     from neuroscope.circuits.sweeps import sweep
     from neuroscope.engines.protocol import GenerationSettings, TokenBatch
     from neuroscope.engines.sites import Component, Site

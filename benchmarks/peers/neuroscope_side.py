@@ -12,7 +12,7 @@ from harness import Job, Work, difference, main, transformers_model
 
 from neuroscope import TransformerModel
 from neuroscope.circuits.attribution import edge_scores
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.engines.sites import Component, Site

@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from neuroscope.circuits.attribution import edge_scores
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.curve import prefix, ranked
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import part_sizes
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks import registry
@@ -71,8 +71,8 @@ class Measured:
 def runs(model: TransformerModel, pairs: PairBatch, mask: BoolArray) -> Runs:
     found = []
     for first in range(0, pairs.rows, AT_ONCE):
-        masked = MaskedModel(model.engine, pairs.take(np.arange(first, min(first + AT_ONCE, pairs.rows))))
-        found.append(np.stack([masked.clean, masked.empty, masked.metric(mask)]))
+        evaluation = CircuitEvaluation(model.engine, pairs.take(np.arange(first, min(first + AT_ONCE, pairs.rows))))
+        found.append(np.stack([evaluation.clean, evaluation.empty, evaluation.metric(mask)]))
     return Runs(*np.concatenate(found, axis=1), units=tuple(map(frozenset, pairs.units)))
 
 
@@ -82,7 +82,7 @@ def measure(name: str, task: str, pool: int, draws: int) -> Measured:
     dataset = registry.get(task).dataset(n=pool, seed=1000)
     pairs = make_pairs(model, list(dataset.for_model(model, n=pool).shuffled(seed=1)))
     scores = edge_scores(model.engine, pairs.take(np.arange(30)), method="eap")
-    few = MaskedModel(model.engine, pairs.take(np.arange(CONTROLLED)))
+    few = CircuitEvaluation(model.engine, pairs.take(np.arange(CONTROLLED)))
     mask = prefix(few.graph, ranked(few.graph, scores, 1.0), EDGES)
     random = np.random.default_rng(0)
     gap = float((few.clean - few.empty).mean())

@@ -60,7 +60,7 @@ def test_only_the_slice_that_is_asked_for_crosses(client: Client, model: Any, he
     remote = cache["1.residual"]
     assert np.allclose(remote.numpy(slice=[0, -1, [0, 3]]), whole[0, -1, 0:3], atol=1e-6)
     assert np.asarray(remote).shape == whole.shape
-    summary = client.send_later(remote, "yourself", wish={"form": "summary", "slice": [0]}).result()
+    summary = client.send_later(remote, "yourself", wanted={"form": "summary", "slice": [0]}).result()
     assert summary["shape"] == list(whole[0].shape)
     assert summary["mean"] == pytest.approx(float(whole[0].mean()), abs=1e-6)
     with pytest.raises(RemoteError, match="does not fit"):

@@ -19,7 +19,7 @@ from neuroscope.tasks.pairs import PairBatch, make_pairs
 
 @dataclass(frozen=True)
 class Planted:
-    """edges: (source, channel), as sites. blind: the scoring methods that cannot find it, for the reason that its module tells.
+    """edges: (source, receiver), as sites. blind: the scoring methods that cannot find it, for the reason that its module tells.
 
     redundant: a part of the edges does the whole task, because other edges stand in for the rest.
     """
@@ -37,10 +37,10 @@ class Planted:
 
     @cached_property
     def truth(self) -> BoolArray:
-        """(channels, sources)"""
+        """(receivers, sources)"""
         mask = np.zeros_like(self.graph.valid)
-        for source, channel in self.edges:
-            mask[self.graph.channel_of(Site.parse(channel)), self.graph.source_of(Site.parse(source))] = True
+        for source, receiver in self.edges:
+            mask[self.graph.receiver_of(Site.parse(receiver)), self.graph.source_of(Site.parse(source))] = True
         assert (self.graph.pruned(mask) == mask).all(), "an edge lies on no path"
         return mask
 

@@ -27,8 +27,8 @@ from scipy import stats
 
 from neuroscope.analyses.inputs import divided_pairs
 from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.patching import ActivationPatcher, ResidualMap
-from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.protocol import Engine
 from neuroscope.engines.sites import Component, Site

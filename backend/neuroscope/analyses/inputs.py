@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, paired_effect
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import LogitRequest
 from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError
 from neuroscope.models.model import TransformerModel

@@ -1,6 +1,6 @@
 """The residual stream: how information gathers, layer by layer, on a text.
 
-By layer, over the text's tokens but the first (where attention parks, with a norm that dwarfs the rest): the stream's norm, how
+By layer, over the text's tokens but the first (the attention sink, with a norm that dwarfs the rest): the stream's norm, how
 large attention's and the MLP's writes are beside it and whether they go along with it or against it (cosine), how much a layer
 turns it (cosine of before and after), in how many dimensions the tokens spread (participation ratio, (Σλ)² / Σλ² of their
 covariance), and how far the prediction read there is from the final one (logit lens).

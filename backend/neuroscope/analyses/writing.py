@@ -6,7 +6,7 @@
 2. One of them in depth: at each token the entropy of the choice, the surprise of what was chosen, and the first layer from
    which on it leads (logit lens).
 3. Which heads and MLPs wrote the lead of each chosen token over the best alternative (direct logit attribution), and how far
-   each layer looks back: at the prompt, at its own words, or at the first token, where attention parks.
+   each layer looks back: at the prompt, at its own words, or at the first token, the attention sink.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""Scores for every edge of the graph: how much the metric would fall if the edge carried its baseline activation.
+"""Scores for every edge of the graph: how much the metric would fall if the edge carried its ablated activation.
 
-The score of an edge from source s to channel c is the first-order estimate
+The score of an edge from source s to receiver c is the first-order estimate
 
     score(s → c) = Σ over tokens of (s_clean − s_baseline) · mean over inputs of ∂m/∂c
 
-with c the residual stream as that channel reads it: gradients are taken at the channel and carried back through its
+with c the residual stream as that receiver reads it: gradients are taken at the receiver and carried back through its
 projection and its normalisation. The methods differ in the inputs at which they take gradients:
 
 `eap`                  the clean prompt
-`eap_ig`               K prompts between baseline and clean embedding, x_i = x_base + α_i (x_clean − x_base)
-`eap_ig_activations`   for each source, the clean prompt with that source's write between baseline and clean
+`eap_ig`               K prompts between ablated and clean embedding, x_i = x_base + α_i (x_clean − x_base)
+`eap_ig_activations`   for each source, the clean prompt with that source's write between ablated and clean
 `exact`                none: every edge is patched (`edges.edge_effects`)
 `hybrid`               those of `eap_ig` and none: see `_hybrid`
 `auto`                 `hybrid` on graphs so small that every edge can be patched (`PATCHED`), else `eap_ig`
@@ -17,16 +17,16 @@ projection and its normalisation. The methods differ in the inputs at which they
 Gradients say nothing where a softmax or a gate is saturated, whatever the steps; patching an edge alone says nothing where
 another edge stands in for it. Each of the two finds what the other misses.
 
-α_1 … α_K sample the integral over the way from baseline (0) to clean (1) by a rule:
+α_1 … α_K sample the integral over the way from ablated (0) to clean (1) by a rule:
 
 `midpoint`   (i − ½)/K, whose error falls with 1/K²; the others' falls with 1/K
 `hanna`      (i − 1)/K, as in the code of Hanna et al.
 `paper`      i/K, as in their paper
 
 1. Run clean and corrupt prompts; keep what every source writes, as differences (sources × tokens × d_model).
-2. Run the K inputs as rows of one batch; differentiate the metric at all channels at once.
+2. Run the K inputs as rows of one batch; differentiate the metric at all receivers at once.
 3. Layer by layer: gradients behind the projections → at the residual stream, averaged over the K inputs, contracted
-   with the differences of all earlier sources in one matrix product. No source × channel array of vectors is kept.
+   with the differences of all earlier sources in one matrix product. No source × receiver array of vectors is kept.
 
 Sources: Nanda 2023, "Attribution patching"; Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in
 Faithfulness" (EAP-IG, on inputs and on activations); ensembles of scores: Mondorf et al. 2025.
@@ -40,9 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
-from neuroscope.circuits.baseline import Baseline
+from neuroscope.circuits.ablated import AblatedRun
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
@@ -56,7 +56,7 @@ METHODS = ("auto", "eap_ig", "eap", "eap_ig_activations", "exact", "hybrid")
 PATCHED = 20_000
 #: An exact effect smaller than this share of the largest one does not tell its sign.
 _SILENT = 0.01
-#: Where in each of the K parts of the way from baseline to clean the gradient is taken.
+#: Where in each of the K parts of the way from ablated to clean the gradient is taken.
 _PLACES = {"midpoint": 0.5, "hanna": 0.0, "paper": 1.0}
 RULES = tuple(_PLACES)
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
@@ -97,10 +97,10 @@ def edge_scores(
     ablation: str = "corrupt",
     seed: int = 0,
 ) -> Scores:
-    """Scores (channels, sources), averaged over pairs; zero where there is no edge.
+    """Scores (receivers, sources), averaged over pairs; zero where there is no edge.
 
     method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to integrated gradients only.
-    With the ablations `mean` and `resample` the baseline is that of the pairs which run together. Raises `ArgumentError`
+    With the ablations `mean` and `resample` the ablated run is that of the pairs which run together. Raises `ArgumentError`
     for a method or a rule that does not exist and for fewer than one step, `NonFiniteActivationError` when a gradient is
     not finite.
     """
@@ -114,22 +114,22 @@ def edge_scores(
     if method == "eap":
         at = [1.0]
     steps = len(at)
-    total = np.zeros((graph.channels, graph.sources))
+    total = np.zeros((graph.receivers, graph.sources))
     share = ablation == "corrupt"
     positions = pairs.clean.positions - (pairs.shared_columns if share else 0)
     size = max(1, engine.rows_that_fit(positions) // (4 * steps))
     with events.progress("attributing edges", total=pairs.rows, unit="pairs") as job:
         for chunk in pairs.chunks(size):
             runs = PairRuns(engine, chunk, share_prefix=share)
-            baseline = Baseline.of(runs, ablation, seed=seed)
+            ablated = AblatedRun.of(runs, ablation, seed=seed)
             if method == "exact":
-                from neuroscope.circuits.edges import every_edge_effect
+                from neuroscope.circuits.edge_patching import every_edge_effect
 
-                total += every_edge_effect(runs, baseline) * chunk.rows
+                total += every_edge_effect(runs, ablated) * chunk.rows
             elif method == "eap_ig_activations":
-                total += _on_activations(graph, runs, baseline, at)
+                total += _on_activations(graph, runs, ablated, at)
             else:
-                total += _on_inputs(graph, runs, baseline, at)
+                total += _on_inputs(graph, runs, ablated, at)
             job.advance(chunk.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
@@ -139,7 +139,7 @@ def edge_scores(
 def node_scores(scores: Scores) -> NDArray[np.float64]:
     """Attribution patching of whole nodes (sources,): what all edges out of a source score together.
 
-    A write reaches every later channel unchanged, so the gradient at the write is the sum of the channels' gradients.
+    A write reaches every later receiver unchanged, so the gradient at the write is the sum of the receivers' gradients.
     """
     return scores.sum(0)
 
@@ -151,30 +151,30 @@ def _hybrid(exact: Scores, gradients: Scores) -> Scores:
     return size * np.sign(np.where(heard, exact, gradients))
 
 
-def source_differences(graph: Graph, runs: PairRuns, baseline: Baseline) -> Array:
-    """What each source writes in the clean run minus the baseline: (sources, rows · positions · d_model)."""
+def source_differences(graph: Graph, runs: PairRuns, ablated: AblatedRun) -> Array:
+    """What each source writes in the clean run minus in the ablated run: (sources, rows · positions · d_model)."""
     engine, clean = runs.engine, runs.clean
     ops = engine.ops
-    parts = [_flat(ops.wide(clean.streams[0]) - ops.wide(baseline.embedding))[None]]
+    parts = [_flat(ops.wide(clean.streams[0]) - ops.wide(ablated.embedding))[None]]
     for layer in range(graph.layers):
-        heads = engine.head_writes(layer, clean.heads[layer]) - baseline.heads[layer]
+        heads = engine.head_writes(layer, clean.heads[layer]) - ablated.heads[layer]
         parts += [_flat(heads[:, :, head])[None] for head in range(graph.heads)]
-        parts.append(_flat(ops.wide(clean.mlps[layer]) - ops.wide(baseline.mlps[layer]))[None])
+        parts.append(_flat(ops.wide(clean.mlps[layer]) - ops.wide(ablated.mlps[layer]))[None])
     return ops.concatenate(parts, 0)
 
 
-def _on_inputs(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequence[float]) -> Scores:
-    ops, low, high, steps = runs.engine.ops, baseline.embedding, runs.clean.streams[0], len(at)
+def _on_inputs(graph: Graph, runs: PairRuns, ablated: AblatedRun, at: Sequence[float]) -> Scores:
+    ops, low, high, steps = runs.engine.ops, ablated.embedding, runs.clean.streams[0], len(at)
     inputs = ops.concatenate([low + (high - low) * alpha for alpha in at], 0)
     reads = list(_reads(graph, 0))
     found = runs.gradients(steps, residual=inputs, sites=_sites(graph, reads))
-    return _contracted(graph, runs.engine, found, reads, source_differences(graph, runs, baseline), 0, steps)
+    return _contracted(graph, runs.engine, found, reads, source_differences(graph, runs, ablated), 0, steps)
 
 
-def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequence[float]) -> Scores:
+def _on_activations(graph: Graph, runs: PairRuns, ablated: AblatedRun, at: Sequence[float]) -> Scores:
     """One batch of K runs for the embedding, and for each layer's heads (together) and MLP, from that layer on."""
     ops, clean, steps = runs.engine.ops, runs.clean, len(at)
-    differences = source_differences(graph, runs, baseline)
+    differences = source_differences(graph, runs, ablated)
     shape = (runs.rows, runs.positions, runs.engine.anatomy.d_model)
 
     def shifts(difference: Array) -> Array:
@@ -185,7 +185,7 @@ def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequen
         found = runs.gradients(steps, residual=residual, start=layer, edits=edits, sites=_sites(graph, reads))
         scores[:] += _contracted(graph, runs.engine, found, reads, differences[first : first + count], first, steps)
 
-    scores = np.zeros((graph.channels, graph.sources))
+    scores = np.zeros((graph.receivers, graph.sources))
     entry = ops.repeat(clean.streams[0], steps) + shifts(differences[0].reshape(*shape))
     run(0, 0, 1, entry, [], list(_reads(graph, 0)))
     for layer in range(graph.layers):
@@ -206,16 +206,16 @@ def _on_activations(graph: Graph, runs: PairRuns, baseline: Baseline, at: Sequen
 
 
 class _Read:
-    """Channels of one layer that read the stream at one place: where their gradient is taken, and what they can read."""
+    """Receivers of one layer that read the stream at one place: where their gradient is taken, and what they can read."""
 
-    def __init__(self, layer: int, port: Port | None, channels: slice, readable: int) -> None:
-        self.layer, self.port, self.channels, self.readable = layer, port, channels, readable
+    def __init__(self, layer: int, port: Port | None, receivers: slice, readable: int) -> None:
+        self.layer, self.port, self.receivers, self.readable = layer, port, receivers, readable
 
 
 def _reads(graph: Graph, first_layer: int) -> Iterator[_Read]:
     """All reads from `first_layer` on, in causal order; the logits' has no port."""
     for layer in range(first_layer, graph.layers):
-        first = graph.channel(layer, Component.QUERY)
+        first = graph.receiver(layer, Component.QUERY)
         count = graph.heads + 2 * graph.key_value_heads
         yield _Read(layer, Port.ATTENTION, slice(first, first + count), graph.readable(layer, Component.QUERY))
         yield _Read(layer, Port.MLP, graph.rows(layer, Component.MLP_INPUT), graph.readable(layer, Component.MLP_INPUT))
@@ -237,19 +237,19 @@ def _sites(graph: Graph, reads: Sequence[_Read]) -> list[Site]:
 def _contracted(
     graph: Graph, engine: Engine, found: Gradients, reads: Sequence[_Read], differences: Array, first: int, steps: int
 ) -> Scores:
-    """Scores of the edges from sources `first` … (as many as `differences` holds) into the channels of `reads`."""
-    scores = np.zeros((graph.channels, graph.sources))
+    """Scores of the edges from sources `first` … (as many as `differences` holds) into the receivers of `reads`."""
+    scores = np.zeros((graph.receivers, graph.sources))
     count = int(differences.shape[0])
     for read in reads:
         usable = min(count, read.readable - first)
         if usable > 0:
             gradient = _at_stream(engine, found, read)
-            scores[read.channels, first : first + usable] = _contract(engine, gradient, differences[:usable], steps)
+            scores[read.receivers, first : first + usable] = _contract(engine, gradient, differences[:usable], steps)
     return scores
 
 
 def _at_stream(engine: Engine, found: Gradients, read: _Read) -> Array:
-    """Gradients at the residual stream (rows, positions, channels, d_model) of the channels of one read."""
+    """Gradients at the residual stream (rows, positions, receivers, d_model) of the receivers of one read."""
     if read.port is None:
         return found.gradients[Site(read.layer, Component.RESIDUAL)][:, :, None]
     if read.port is Port.MLP:
@@ -261,11 +261,11 @@ def _at_stream(engine: Engine, found: Gradients, read: _Read) -> Array:
 
 
 def _contract(engine: Engine, gradients: Array, differences: Array, steps: int) -> Scores:
-    """Gradients (steps · rows, positions, channels, d_model) against differences (sources, rows · positions · d_model)."""
-    rows, positions, channels, width = (int(size) for size in gradients.shape)
-    mean = engine.ops.wide(gradients).reshape(steps, rows // steps, positions, channels, width).sum(0) / steps
-    by_channel = engine.ops.transpose(mean, (2, 0, 1, 3)).reshape(channels, -1)
-    return engine.ops.to_numpy(by_channel @ differences.T).astype(np.float64)
+    """Gradients (steps · rows, positions, receivers, d_model) against differences (sources, rows · positions · d_model)."""
+    rows, positions, receivers, width = (int(size) for size in gradients.shape)
+    mean = engine.ops.wide(gradients).reshape(steps, rows // steps, positions, receivers, width).sum(0) / steps
+    by_receiver = engine.ops.transpose(mean, (2, 0, 1, 3)).reshape(receivers, -1)
+    return engine.ops.to_numpy(by_receiver @ differences.T).astype(np.float64)
 
 
 def _flat(array: Array) -> Array:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope.circuits.baseline import Means, source_means
+from neuroscope.circuits.ablated import Means, source_means
 from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.effect import Effect
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import Control, extended_embedding
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.engines.sites import Component, Site
@@ -135,13 +135,13 @@ class Circuit(Result, _Extended):
     @property
     @python_only
     def mask(self) -> BoolArray:
-        """(channels, sources): the circuit's edges."""
+        """(receivers, sources): the circuit's edges."""
         return self._mask
 
     @property
     @python_only
     def scores(self) -> Scores:
-        """(channels, sources): the score of every edge; of a circuit from a file, of its own edges."""
+        """(receivers, sources): the score of every edge; of a circuit from a file, of its own edges."""
         return self._scores
 
     @property
@@ -209,12 +209,12 @@ class Circuit(Result, _Extended):
 
     @property
     def edges(self) -> list[tuple[str, str, float]]:
-        """Every edge as (source, channel, score), strongest first."""
-        channels, sources = np.nonzero(self._mask)
-        values = self._scores[channels, sources]
+        """Every edge as (source, receiver, score), strongest first."""
+        receivers, sources = np.nonzero(self._mask)
+        values = self._scores[receivers, sources]
         graph = self.graph
         return [
-            (str(graph.source_site(int(sources[i]))), str(graph.channel_site(int(channels[i]))), float(values[i]))
+            (str(graph.source_site(int(sources[i]))), str(graph.receiver_site(int(receivers[i]))), float(values[i]))
             for i in np.argsort(-np.abs(values), kind="stable")
         ]
 

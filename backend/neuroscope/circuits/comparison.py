@@ -19,7 +19,7 @@ from neuroscope import events, settings
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.finder import CircuitFinder, PairParts, part_sizes
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.model import TransformerModel

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope.circuits.baseline import Baseline, Means
+from neuroscope.circuits.ablated import AblatedRun, Means
+from neuroscope.circuits.evaluation import CircuitRun
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import CircuitRun
 from neuroscope.engines import precision
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
@@ -40,14 +40,14 @@ from neuroscope.errors import CircuitError
 class CircuitEngine:
     """`Engine` that runs another engine's model through a circuit. What is no run is the other engine's own.
 
-    mask: (channels, sources). means: (sources, d_model). Raises `CircuitError` for an architecture whose streams are
+    mask: (receivers, sources). means: (sources, d_model). Raises `CircuitError` for an architecture whose streams are
     more than the sum of what its sources write and constants.
     """
 
     def __init__(self, engine: Engine, mask: BoolArray, means: Means, probe: TokenBatch) -> None:
         self._engine = engine
         self._weights = engine.changed_weights()
-        self._baseline = mean_baseline(engine, means, probe)
+        self._baseline = mean_ablated(engine, means, probe)
         self._mask = mask
 
     def __getattr__(self, name: str) -> Any:
@@ -121,8 +121,8 @@ def _begin(run: CircuitRun) -> Apply:
     return apply
 
 
-def mean_baseline(engine: Engine, means: Means, probe: TokenBatch) -> Baseline:
-    """The baseline of constant writes, broadcast over rows and tokens. `probe`: any tokens, to read the model's constants."""
+def mean_ablated(engine: Engine, means: Means, probe: TokenBatch) -> AblatedRun:
+    """The ablated run of constant writes, broadcast over rows and tokens. `probe`: any tokens, to read the model's constants."""
     ops, graph = engine.ops, Graph.of(engine.anatomy)
     kinds = (Component.RESIDUAL_PRE, Component.MLP_READ, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
     run = engine.forward(probe, capture=[Site(layer, kind) for layer in range(graph.layers) for kind in kinds], logits=None)
@@ -159,4 +159,4 @@ def mean_baseline(engine: Engine, means: Means, probe: TokenBatch) -> Baseline:
         streams.append(vector(constant(after, written) + total))
         heads.append(ops.asarray(writes[None, None]))
         mlps.append(vector(means[graph.mlp(layer)]))
-    return Baseline(vector(means[0]), heads, mlps, streams, mids)
+    return AblatedRun(vector(means[0]), heads, mlps, streams, mids)

@@ -44,13 +44,13 @@ class Dependency:
 
 @dataclass(frozen=True)
 class Conflict:
-    """An edge (source, channel) of `owner` that works against `harmed`, and whether it stayed.
+    """An edge (source, receiver) of `owner` that works against `harmed`, and whether it stayed.
 
     gain and harm are shares of the two circuits' total absolute scores.
     """
 
     source: str
-    channel: str
+    receiver: str
     owner: str
     harmed: str
     gain: float
@@ -227,7 +227,7 @@ class ComposedModel(TransformerModel):
     @property
     @python_only
     def mask(self) -> BoolArray:
-        """(channels, sources): the composite's edges."""
+        """(receivers, sources): the composite's edges."""
         return self._mask
 
     def measure(self, n: int = 100) -> CompositionReport:
@@ -298,13 +298,13 @@ def _united(parts: Sequence[tuple[Circuit, int]], model: TransformerModel) -> tu
         for harmed in scored:
             against = owner.circuit.mask & ~harmed.circuit.mask & (harmed.shares < 0) & (owner.shares > 0)
             against &= -harmed.shares >= _worth_noting(harmed)
-            for channel, source in np.argwhere(against):
-                gain, harm = float(owner.shares[channel, source]), float(-harmed.shares[channel, source])
+            for receiver, source in np.argwhere(against):
+                gain, harm = float(owner.shares[receiver, source]), float(-harmed.shares[receiver, source])
                 kept = gain >= harm if owner.priority == harmed.priority else owner.priority > harmed.priority
-                names = str(graph.source_site(int(source))), str(graph.channel_site(int(channel)))
+                names = str(graph.source_site(int(source))), str(graph.receiver_site(int(receiver)))
                 conflicts.append(Conflict(*names, owner.circuit.task, harmed.circuit.task, gain, harm, kept))
                 if not kept:
-                    union[channel, source] = False
+                    union[receiver, source] = False
     return union, conflicts
 
 
@@ -323,8 +323,8 @@ def _dependencies(circuits: Sequence[Circuit]) -> list[Dependency]:
             graph = feeder.graph
             mine = set(graph.nodes(feeder.mask))
             theirs = [node for node in graph.nodes(fed.mask) if node not in mine]
-            channels = [int(channel) for node in theirs for channel in graph.node_channels(node)]
-            edges = int(fed.mask[np.ix_(channels, sorted(mine))].sum()) if channels and mine else 0
+            receivers = [int(receiver) for node in theirs for receiver in graph.node_receivers(node)]
+            edges = int(fed.mask[np.ix_(receivers, sorted(mine))].sum()) if receivers and mine else 0
             if edges:
                 found.append(Dependency(feeder.task, fed.task, edges))
     return sorted(found, key=lambda dependency: -dependency.edges)

@@ -9,12 +9,12 @@ alive: each of its edges lies on such a path. For a circuit of n edges
     rewired     the circuit's own nodes with n random edges among them (and embedding and logits), each node still
                 reading and writing. Drawn uniformly by a Markov chain that exchanges one edge at a time. Do the edges
                 matter, or is it enough to know the nodes?
-    degrees     every source keeps how many channels it writes to, every channel how many sources it reads. A Markov chain
+    degrees     every source keeps how many receivers it writes to, every receiver how many sources it reads. A Markov chain
                 of swaps, s → c and t → d becoming s → d and t → c (Maslov & Sneppen 2002). Does it matter which edges,
                 given how often each node writes and reads?
 
 A set of edges is alive exactly when every source that is read, other than the embedding, has an edge into one of its
-channels, and every channel with an edge, other than the logits, serves a head or an MLP that is read. The edges are causal,
+receivers, and every receiver with an edge, other than the logits, serves a head or an MLP that is read. The edges are causal,
 so following them backwards ends at the embedding and forwards at the logits.
 
 Sources: Maslov & Sneppen 2002, "Specificity and Stability in Topology of Protein Networks"; Conmy et al. 2023 for random
@@ -49,7 +49,7 @@ Control = Callable[[Graph, BoolArray, np.random.Generator], BoolArray | None]
 
 
 def connected_random(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:
-    """A mask (channels, sources) of `edges` random edges, each on a path from the embedding to the logits.
+    """A mask (receivers, sources) of `edge_patching` random edges, each on a path from the embedding to the logits.
 
     Raises `CircuitError` when the graph has fewer edges, or none are asked for.
     """
@@ -81,7 +81,7 @@ def rewired(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolA
 
 
 def degree_preserving(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolArray | None:
-    """The circuit `mask` with its edges swapped: the out-degree of every source and the in-degree of every channel stay.
+    """The circuit `mask` with its edges swapped: the out-degree of every source and the in-degree of every receiver stay.
 
     None when no swap is possible, as with the full graph or a circuit that is a single path.
     """
@@ -105,7 +105,7 @@ CONTROLS: Mapping[str, Control] = MappingProxyType({"connected": _connected, "re
 
 
 def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Generator) -> BoolArray:
-    """`edges` of the pool's edges, or somewhat more or fewer, by the time they come to lie on a path in a random order."""
+    """`edge_patching` of the pool's edges, or somewhat more or fewer, by the time they come to lie on a path in a random order."""
     ranks = np.full(pool.shape, np.inf)
     ranks[pool] = random.permutation(int(pool.sum()))
     times = _arrivals(graph, ranks)
@@ -124,7 +124,7 @@ def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Genera
     reached[0] = leads[graph.logits] = True
     for source in range(1, graph.sources):
         if reached[source]:
-            leads[graph.node_channels(source)] = True
+            leads[graph.node_receivers(source)] = True
     attach = np.flatnonzero(pool & ~below & reached[None, :] & leads[:, None])
     if len(attach) >= missing:
         filled = below.copy()
@@ -134,7 +134,7 @@ def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Genera
 
 
 def _arrivals(graph: Graph, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """When each edge (channels, sources) comes to lie on a path, if edges arrive in the order of their ranks.
+    """When each edge (receivers, sources) comes to lie on a path, if edges arrive in the order of their ranks.
 
     That is the largest rank on the best path through the edge; infinite for edges that never do.
     """
@@ -143,20 +143,20 @@ def _arrivals(graph: Graph, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
     into[0] = -1
     for layer in range(graph.layers):
         before = graph.sources_before(layer)
-        first = graph.channel(layer, Component.QUERY)
-        channels = slice(first, first + graph.channels_per_layer - 1)
-        reads = np.maximum(ranks[channels, :before], into[:before]).min(1)
+        first = graph.receiver(layer, Component.QUERY)
+        receivers = slice(first, first + graph.receivers_per_layer - 1)
+        reads = np.maximum(ranks[receivers, :before], into[:before]).min(1)
         query, key, value = np.split(reads, [graph.heads, graph.heads + graph.key_value_heads])
         into[before : before + graph.heads] = np.minimum(query, np.minimum(key[shared], value[shared]))
         mlp = graph.mlp(layer)
-        into[mlp] = np.maximum(ranks[graph.channel(layer, Component.MLP_INPUT), :mlp], into[:mlp]).min()
-    out = np.full(graph.channels, np.inf)  # when a channel leads to the logits
+        into[mlp] = np.maximum(ranks[graph.receiver(layer, Component.MLP_INPUT), :mlp], into[:mlp]).min()
+    out = np.full(graph.receivers, np.inf)  # when a receiver leads to the logits
     out[graph.logits] = -1
     for layer in reversed(range(graph.layers)):
-        mlp, channel = graph.mlp(layer), graph.channel(layer, Component.MLP_INPUT)
-        out[channel] = np.maximum(ranks[channel + 1 :, mlp], out[channel + 1 :]).min()
+        mlp, receiver = graph.mlp(layer), graph.receiver(layer, Component.MLP_INPUT)
+        out[receiver] = np.maximum(ranks[receiver + 1 :, mlp], out[receiver + 1 :]).min()
         heads = slice(graph.head(layer, 0), mlp)
-        writes = np.maximum(ranks[channel:, heads], out[channel:, None]).min(0)
+        writes = np.maximum(ranks[receiver:, heads], out[receiver:, None]).min(0)
         out[graph.rows(layer, Component.QUERY)] = writes
         groups = writes.reshape(graph.key_value_heads, -1).min(1)
         out[graph.rows(layer, Component.KEY)] = out[graph.rows(layer, Component.VALUE)] = groups
@@ -164,7 +164,7 @@ def _arrivals(graph: Graph, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _trimmed(graph: Graph, mask: BoolArray, edges: int, random: np.random.Generator) -> BoolArray:
-    """`mask` without random edges that nothing else hangs on, until `edges` are left or no such edge is."""
+    """`mask` without random edges that nothing else hangs on, until `edge_patching` are left or no such edge is."""
     mask, left = mask.copy(), int(mask.sum())
     for edge in random.permutation(np.flatnonzero(mask)):
         if left <= edges:
@@ -179,12 +179,12 @@ def _trimmed(graph: Graph, mask: BoolArray, edges: int, random: np.random.Genera
 
 def _among(graph: Graph, nodes: IntArray) -> BoolArray:
     """All edges among some sources, the embedding and the logits."""
-    sources, channels = np.zeros(graph.sources, dtype=np.bool_), np.zeros(graph.channels, dtype=np.bool_)
-    sources[0] = channels[graph.logits] = True
+    sources, receivers = np.zeros(graph.sources, dtype=np.bool_), np.zeros(graph.receivers, dtype=np.bool_)
+    sources[0] = receivers[graph.logits] = True
     for source in nodes.tolist():
         sources[source] = True
-        channels[graph.node_channels(source)] = True
-    found: BoolArray = graph.valid & sources[None, :] & channels[:, None]
+        receivers[graph.node_receivers(source)] = True
+    found: BoolArray = graph.valid & sources[None, :] & receivers[:, None]
     return found
 
 
@@ -201,7 +201,7 @@ class _Exchange:
         self.written[0] = len(self.edges) + 1  # the embedding may lose any edge
         self.read = [0] * graph.sources
         for source in nodes:
-            self.read[source] = int(mask[graph.node_channels(source)].sum())
+            self.read[source] = int(mask[graph.node_receivers(source)].sum())
 
     @property
     def partners(self) -> int:
@@ -209,12 +209,12 @@ class _Exchange:
 
     def step(self, first: int, second: int) -> None:
         gone, new = self.edges[first], self.free[second]
-        channel, source = divmod(gone, self.width)
+        receiver, source = divmod(gone, self.width)
         other, writer = divmod(new, self.width)
         if self.written[source] == 1 and writer != source:
             return
         kept = self.readers[other]
-        for reader in self.readers[channel]:
+        for reader in self.readers[receiver]:
             if self.read[reader] == 1 and reader not in kept:
                 return
         self.edges[first], self.free[second] = new, gone
@@ -222,14 +222,14 @@ class _Exchange:
             self.written[source] -= 1
         if writer:
             self.written[writer] += 1
-        for reader in self.readers[channel]:
+        for reader in self.readers[receiver]:
             self.read[reader] -= 1
         for reader in kept:
             self.read[reader] += 1
 
 
 class _Swap:
-    """A step of the chain: two edges exchange their channels, where both new edges exist and are free."""
+    """A step of the chain: two edges exchange their receivers, where both new edges exist and are free."""
 
     def __init__(self, graph: Graph, mask: BoolArray) -> None:
         self.width = graph.sources
@@ -269,9 +269,9 @@ def _walked(graph: Graph, mask: BoolArray, random: np.random.Generator, chain: _
 
 @functools.lru_cache(maxsize=64)
 def _readers(graph: Graph, nodes: frozenset[int]) -> tuple[tuple[int, ...], ...]:
-    """For each channel the nodes that read it."""
-    found: list[list[int]] = [[] for _ in range(graph.channels)]
+    """For each receiver the nodes that read it."""
+    found: list[list[int]] = [[] for _ in range(graph.receivers)]
     for source in nodes:
-        for channel in graph.node_channels(source).tolist():
-            found[channel].append(source)
+        for receiver in graph.node_receivers(source).tolist():
+            found[receiver].append(source)
     return tuple(tuple(readers) for readers in found)

@@ -16,9 +16,9 @@ import numpy as np
 
 from neuroscope.circuits.attribution import Scores
 from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.reference import Numbers
+from neuroscope.circuits.pair_runs import Numbers
 from neuroscope.engines.protocol import BoolArray, IntArray
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
@@ -30,7 +30,7 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's.
+    """Faithfulness of the `edge_patching` best-scored edges (after pruning), which are `fraction` of the graph's.
 
     closeness: 1 − Σ|circuit − clean| / Σ|clean − empty| of the metric over pairs, so that what is too much on one pair
     does not make up for what is missing on another. negative_weight: how much negative scores counted in the order.
@@ -86,33 +86,35 @@ def ranked(graph: Graph, scores: Scores, negative_weight: float) -> IntArray:
 
 
 def prefix(graph: Graph, order: IntArray, count: int) -> BoolArray:
-    """The mask (channels, sources) of the first `count` edges of an order, before pruning."""
+    """The mask (receivers, sources) of the first `count` edges of an order, before pruning."""
     mask = np.zeros(graph.valid.size, dtype=np.bool_)
     mask[order[:count]] = True
     return mask.reshape(graph.valid.shape)
 
 
-def measured(masked: MaskedModel, order: IntArray, counts: Sequence[int], weight: float) -> list[tuple[BoolArray, CurvePoint]]:
+def measured(
+    evaluation: CircuitEvaluation, order: IntArray, counts: Sequence[int], weight: float
+) -> list[tuple[BoolArray, CurvePoint]]:
     """The pruned circuits of the first `counts` edges, and how they measure. Raises `CircuitError` where pairs show no effect."""
-    graph = masked.graph
+    graph = evaluation.graph
     masks = [graph.pruned(prefix(graph, order, count)) for count in counts]
     found = []
-    for mask, metric in zip(masks, masked.metrics(masks), strict=True):
-        value = normalised(metric, masked.empty, masked.clean, units=masked.pairs.units)
+    for mask, metric in zip(masks, evaluation.metrics(masks), strict=True):
+        value = normalised(metric, evaluation.empty, evaluation.clean, units=evaluation.pairs.units)
         edges = int(mask.sum())
-        found.append((mask, CurvePoint(edges, edges / graph.edges, value, closeness(masked, metric), weight)))
+        found.append((mask, CurvePoint(edges, edges / graph.edges, value, closeness(evaluation, metric), weight)))
     return found
 
 
-def closeness(masked: MaskedModel, metric: Numbers) -> float:
+def closeness(evaluation: CircuitEvaluation, metric: Numbers) -> float:
     """1 − Σ|metric − clean| / Σ|clean − empty| over pairs, for a circuit's metric (rows,): 1 when it equals the model's."""
-    return float(1 - np.abs(metric - masked.clean).sum() / np.abs(masked.clean - masked.empty).sum())
+    return float(1 - np.abs(metric - evaluation.clean).sum() / np.abs(evaluation.clean - evaluation.empty).sum())
 
 
-def curve_points(masked: MaskedModel, scores: Scores, weight: float) -> list[CurvePoint]:
+def curve_points(evaluation: CircuitEvaluation, scores: Scores, weight: float) -> list[CurvePoint]:
     """Points at every size of `SIZES`."""
-    counts = [max(1, round(share * masked.graph.edges)) for share in SIZES]
-    return [point for _, point in measured(masked, ranked(masked.graph, scores, weight), counts, weight)]
+    counts = [max(1, round(share * evaluation.graph.edges)) for share in SIZES]
+    return [point for _, point in measured(evaluation, ranked(evaluation.graph, scores, weight), counts, weight)]
 
 
 def area(points: Sequence[CurvePoint], *, from_one: bool) -> float:

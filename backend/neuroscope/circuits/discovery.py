@@ -34,8 +34,8 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.finder import CircuitFinder, PairParts
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.pruning import greedy_circuit
-from neuroscope.circuits.reference import PairRuns
 from neuroscope.circuits.search import reaches, smallest
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.protocol import BoolArray
@@ -75,7 +75,7 @@ class Hypothesis(Result):
     @property
     @python_only
     def mask(self) -> BoolArray:
-        """(channels, sources)"""
+        """(receivers, sources)"""
         return self._mask
 
     def print_string(self) -> str:
@@ -225,25 +225,25 @@ class CircuitDiscovery:
         key = hypothesis.mask.tobytes()
         if key in self._tests:
             return self._tests[key]
-        masked = self._finder().masked(self._parts().judging)
-        graph, units = masked.graph, masked.pairs.units
+        evaluation = self._finder().evaluation(self._parts().judging)
+        graph, units = evaluation.graph, evaluation.pairs.units
         random = np.random.default_rng(self.seed)
         controls = [connected_random(graph, hypothesis.size, random) for _ in range(_CONTROLS)]
-        metric, *others = masked.metrics([hypothesis.mask, *controls])
-        distances = np.mean([np.abs(other - masked.clean) for other in others], axis=0)
-        closer = distances - np.abs(metric - masked.clean)
+        metric, *others = evaluation.metrics([hypothesis.mask, *controls])
+        distances = np.mean([np.abs(other - evaluation.clean) for other in others], axis=0)
+        closer = distances - np.abs(metric - evaluation.clean)
         tested = max(1, len(self._hypotheses))
         p_value = min(1.0, tested * exchange_test(closer))
-        faithfulness = normalised(metric, masked.empty, masked.clean, units=units)
-        near = closeness(masked, metric)
+        faithfulness = normalised(metric, evaluation.empty, evaluation.clean, units=units)
+        near = closeness(evaluation, metric)
         self._tests[key] = HypothesisTest(
             hypothesis=hypothesis,
             is_valid=bool(p_value < self.alpha and closer.mean() > 0 and reaches(faithfulness.value, near, self.target)),
             p_value=p_value,
-            effect=ratio_of(closer, masked.clean - masked.empty, units or None),
+            effect=ratio_of(closer, evaluation.clean - evaluation.empty, units or None),
             faithfulness=faithfulness,
             closeness=near,
-            random_faithfulness=normalised(np.mean(others, axis=0), masked.empty, masked.clean, units=units).value,
+            random_faithfulness=normalised(np.mean(others, axis=0), evaluation.empty, evaluation.clean, units=units).value,
             size=hypothesis.size,
             hypotheses=tested,
         )
@@ -261,18 +261,18 @@ class CircuitDiscovery:
     # --- strategies -----------------------------------------------------------------------------------------------
 
     def _by_gradient(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
-        masked = self._finder().masked(finding)
+        evaluation = self._finder().evaluation(finding)
         targets = sorted({*_TARGETS, self.target})
-        return [(f"the smallest that reaches {target:.0%}", smallest(masked, scores, target)[0]) for target in targets]
+        return [(f"the smallest that reaches {target:.0%}", smallest(evaluation, scores, target)[0]) for target in targets]
 
     def _by_pruning(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
-        masked = self._finder().masked(finding)
+        evaluation = self._finder().evaluation(finding)
         found = []
         for threshold in _THRESHOLDS:
             stage = f"greedy-{threshold}"
             done, arrays = journal.load(stage)
             if not done:
-                arrays = {"mask": greedy_circuit(masked, threshold)}
+                arrays = {"mask": greedy_circuit(evaluation, threshold)}
                 journal.save(stage, 1, arrays)
             found.append((f"pruned greedily at {threshold:.0%}", arrays["mask"]))
         return found
@@ -290,9 +290,9 @@ class CircuitDiscovery:
         for count in counts:
             kept = np.zeros(graph.sources, dtype=np.bool_)
             kept[[0, *order[:count]]] = True
-            read = np.zeros(graph.channels, dtype=np.bool_)
+            read = np.zeros(graph.receivers, dtype=np.bool_)
             read[graph.logits] = True
-            read[[int(channel) for node in order[:count] for channel in graph.node_channels(node)]] = True
+            read[[int(receiver) for node in order[:count] for receiver in graph.node_receivers(node)]] = True
             found.append((f"the {count} strongest of {len(order)} nodes with an effect", graph.valid & kept & read[:, None]))
         return found
 

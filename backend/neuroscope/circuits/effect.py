@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from neuroscope.circuits.reference import Numbers
+from neuroscope.circuits.pair_runs import Numbers
 from neuroscope.tasks.statistics import Estimate, mean_of
 
 LEVEL = 0.02

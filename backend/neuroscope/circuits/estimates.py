@@ -6,7 +6,7 @@ Faithfulness and its relatives are ratios of means over the same pairs, so their
 
 from __future__ import annotations
 
-from neuroscope.circuits.reference import Numbers
+from neuroscope.circuits.pair_runs import Numbers
 from neuroscope.errors import CircuitError
 from neuroscope.tasks.dependence import Units
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of

@@ -20,14 +20,14 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.circuits import judging
+from neuroscope.circuits.ablated import checked_ablation
 from neuroscope.circuits.attribution import Scores, checked_method, checked_rule, chosen_method, edge_scores
-from neuroscope.circuits.baseline import checked_ablation
 from neuroscope.circuits.circuit import UNKNOWN, Circuit
 from neuroscope.circuits.curve import CurvePoint, FaithfulnessCurve, area, curve_points, prefix, ranked
 from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, confirmed, paired_effect
 from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.roles import head_roles
 from neuroscope.circuits.search import smallest
 from neuroscope.engines.protocol import BoolArray
@@ -80,7 +80,7 @@ class CircuitFinder(Instrument):
 
     pairs: examples used (`part_sizes`). method: how edges are scored (`attribution.METHODS`); the circuit says what `auto` came to. rule: how integrated gradients
     are summed (`attribution.RULES`). steps: integration steps. ablation: what edges outside a circuit carry
-    (`baseline.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits: how many draws of every kind of
+    (`ablated.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits: how many draws of every kind of
     control. minimality_sample: edges tried one by one.
     """
 
@@ -116,7 +116,7 @@ class CircuitFinder(Instrument):
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
         self._found: list[Circuit] = []
-        self._runs: list[tuple[PairBatch, tuple[Any, ...], MaskedModel]] = []
+        self._runs: list[tuple[PairBatch, tuple[Any, ...], CircuitEvaluation]] = []
 
     @property
     def last_circuit(self) -> Circuit:
@@ -146,8 +146,8 @@ class CircuitFinder(Instrument):
         if not effect.exists:
             raise CircuitError(f"There is no curve for {name} in {self._model.title}: {effect.reason}.")
         scores = self._scores(parts.finding)
-        masked = self.masked(parts.judging)
-        points, signed = (curve_points(masked, scores, weight) for weight in (1.0, 0.0))
+        evaluation = self.evaluation(parts.judging)
+        points, signed = (curve_points(evaluation, scores, weight) for weight in (1.0, 0.0))
         return FaithfulnessCurve(
             task=name,
             method=self._method(parts),
@@ -166,7 +166,7 @@ class CircuitFinder(Instrument):
         if not effect.exists:
             return self._none(task, effect, parts)
         scores = self._scores(parts.finding)
-        finding = self.masked(parts.finding)
+        finding = self.evaluation(parts.finding)
         mask, curve = smallest(finding, scores, self.target)
         return self._judged(task, effect, mask, scores, curve, finding, parts)
 
@@ -189,7 +189,7 @@ class CircuitFinder(Instrument):
 
     @python_only
     def of_size(self, task: str, examples: Dataset | Sequence[Any] | None, edges: int, weight: float = 1.0) -> BoolArray | None:
-        """The best `edges` edges for a task by this finder's scores, pruned and neither searched for nor judged.
+        """The best `edge_patching` edges for a task by this finder's scores, pruned and neither searched for nor judged.
 
         For comparing circuits at one size. weight: how much negative scores count. None where there is no effect.
         """
@@ -213,27 +213,27 @@ class CircuitFinder(Instrument):
         effect = self.effect_of(parts)
         if not effect.exists:
             return self._none(task, effect, parts)
-        return self._judged(task, effect, mask, scores, [], self.masked(parts.finding), parts)
+        return self._judged(task, effect, mask, scores, [], self.evaluation(parts.finding), parts)
 
     @python_only
-    def masked(self, pairs: PairBatch) -> MaskedModel:
+    def evaluation(self, pairs: PairBatch) -> CircuitEvaluation:
         """The pairs with their clean and corrupt runs, which serve everything that is measured on the same parts."""
         state = (self.ablation, self.seed, *sorted(self._model.engine.changed_weights().items()))
         for of, then, runs in self._runs:
             if of is pairs and then == state:
                 return runs
-        runs = MaskedModel(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
+        runs = CircuitEvaluation(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
         self._runs = [*self._runs, (pairs, state, runs)][-_KEPT_RUNS:]
         return runs
 
     @python_only
     def effect_of(self, parts: PairParts) -> Effect:
         """The test of the gap between clean and corrupt prompts, on the pairs that serve nothing else and on held-out ones."""
-        first = self.masked(parts.effect)
+        first = self.evaluation(parts.effect)
         effect = paired_effect(first.clean, first.empty, first.pairs.units)
         if not effect.exists:
             return effect
-        again = self.masked(parts.judging)
+        again = self.evaluation(parts.judging)
         return confirmed(effect, again.clean, again.empty, again.pairs.units)
 
     def _scores(self, finding: PairBatch) -> Scores:
@@ -263,14 +263,14 @@ class CircuitFinder(Instrument):
 
     def _none(self, task: str, effect: Effect, parts: PairParts) -> Circuit:
         graph = Graph.of(self._model.architecture)
-        masked = self.masked(parts.judging)
+        evaluation = self.evaluation(parts.judging)
         return Circuit(
             task=task,
             exists=False,
             reason=effect.reason,
             effect=effect,
-            clean_metric=mean(masked.clean, units=masked.pairs.units),
-            corrupt_metric=mean(masked.empty, units=masked.pairs.units),
+            clean_metric=mean(evaluation.clean, units=evaluation.pairs.units),
+            corrupt_metric=mean(evaluation.empty, units=evaluation.pairs.units),
             shared=list(parts.shared),
             method=self._method(parts),
             ablation=self.ablation,
@@ -291,13 +291,13 @@ class CircuitFinder(Instrument):
         mask: BoolArray,
         scores: Scores,
         curve: list[CurvePoint],
-        finding: MaskedModel,
+        finding: CircuitEvaluation,
         parts: PairParts,
     ) -> Circuit:
-        graph, held_out = finding.graph, self.masked(parts.judging)
+        graph, held_out = finding.graph, self.evaluation(parts.judging)
         units = held_out.pairs.units
 
-        def faithful(model: MaskedModel) -> Estimate:
+        def faithful(model: CircuitEvaluation) -> Estimate:
             return normalised(model.metric(mask), model.empty, model.clean, units=model.pairs.units)
 
         with events.progress("judging the circuit", total=5, unit="tests") as job:

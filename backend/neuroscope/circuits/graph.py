@@ -1,12 +1,12 @@
 """The computational graph of a decoder, and circuits as sets of its edges.
 
-Sources write to the residual stream: the embedding, each attention head, each MLP (or block of experts). Channels
+Sources write to the residual stream: the embedding, each attention head, each MLP (or block of experts). Receivers
 read it: the query of each head, the key and the value of each key-value head, each MLP, and the logits. An edge leads
-from a source to a later channel. With grouped queries a key or value channel serves all heads of its group, as it
+from a source to a later receiver. With grouped queries a key or value receiver serves all heads of its group, as it
 does in the model.
 
-Order of sources: embedding, then per layer its heads and its MLP. Order of channels: per layer queries, keys, values,
-MLP; then the logits. Nodes and channels are named by the site grammar: `5.headOutput[3]` → `7.query[1]`.
+Order of sources: embedding, then per layer its heads and its MLP. Order of receivers: per layer queries, keys, values,
+MLP; then the logits. Nodes and receivers are named by the site grammar: `5.headOutput[3]` → `7.query[1]`.
 
 Source of the edge view: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 """
@@ -26,7 +26,7 @@ from neuroscope.errors import CircuitError
 
 @dataclass(frozen=True)
 class Graph:
-    """Sources, channels and the edges between them, for one anatomy."""
+    """Sources, receivers and the edges between them, for one anatomy."""
 
     layers: int
     heads: int
@@ -42,12 +42,12 @@ class Graph:
         return 1 + self.layers * (self.heads + 1)
 
     @property
-    def channels_per_layer(self) -> int:
+    def receivers_per_layer(self) -> int:
         return self.heads + 2 * self.key_value_heads + 1
 
     @property
-    def channels(self) -> int:
-        return self.layers * self.channels_per_layer + 1
+    def receivers(self) -> int:
+        return self.layers * self.receivers_per_layer + 1
 
     @property
     def edges(self) -> int:
@@ -65,35 +65,35 @@ class Graph:
         """Index of an MLP as source."""
         return self.sources_before(layer) + self.heads
 
-    def channel(self, layer: int, component: Component, head: int = 0) -> int:
-        """Index of a channel: QUERY, KEY or VALUE of a head, or MLP_INPUT."""
+    def receiver(self, layer: int, component: Component, head: int = 0) -> int:
+        """Index of a receiver: QUERY, KEY or VALUE of a head, or MLP_INPUT."""
         first = {
             Component.QUERY: 0,
             Component.KEY: self.heads,
             Component.VALUE: self.heads + self.key_value_heads,
             Component.MLP_INPUT: self.heads + 2 * self.key_value_heads,
         }[component]
-        return layer * self.channels_per_layer + first + head
+        return layer * self.receivers_per_layer + first + head
 
     @property
     def logits(self) -> int:
-        return self.channels - 1
+        return self.receivers - 1
 
     def rows(self, layer: int, component: Component) -> slice:
-        """The channels of one component of a layer."""
+        """The receivers of one component of a layer."""
         count = {Component.QUERY: self.heads, Component.MLP_INPUT: 1}.get(component, self.key_value_heads)
-        first = self.channel(layer, component)
+        first = self.receiver(layer, component)
         return slice(first, first + count)
 
     def readable(self, layer: int, component: Component) -> int:
-        """How many sources a channel of this layer can read."""
+        """How many sources a receiver of this layer can read."""
         before = self.sources_before(layer)
         return before + self.heads if component is Component.MLP_INPUT and not self.parallel else before
 
     @functools.cached_property
     def valid(self) -> BoolArray:
-        """(channels, sources): where an edge exists. The one array; do not write to it."""
-        valid = np.zeros((self.channels, self.sources), dtype=np.bool_)
+        """(receivers, sources): where an edge exists. The one array; do not write to it."""
+        valid = np.zeros((self.receivers, self.sources), dtype=np.bool_)
         for layer in range(self.layers):
             for component in (Component.QUERY, Component.KEY, Component.VALUE, Component.MLP_INPUT):
                 valid[self.rows(layer, component), : self.readable(layer, component)] = True
@@ -110,11 +110,11 @@ class Graph:
             return Site(layer, Component.MLP_OUTPUT)
         return Site(layer, Component.HEAD_OUTPUT, head=index)
 
-    def channel_site(self, channel: int) -> Site:
-        """The site that a channel reads into."""
-        if channel == self.logits:
+    def receiver_site(self, receiver: int) -> Site:
+        """The site that a receiver reads into."""
+        if receiver == self.logits:
             return Site(None, Component.LOGITS)
-        layer, index = divmod(channel, self.channels_per_layer)
+        layer, index = divmod(receiver, self.receivers_per_layer)
         if index < self.heads:
             return Site(layer, Component.QUERY, head=index)
         index -= self.heads
@@ -136,8 +136,8 @@ class Graph:
             f"{site} is no source of the graph.", site=site, remedy="Sources: embedding, L.headOutput[H], L.mlpOutput."
         )
 
-    def channel_of(self, site: Site) -> int:
-        """Index of the channel at a site; `CircuitError` when it is none."""
+    def receiver_of(self, site: Site) -> int:
+        """Index of the receiver at a site; `CircuitError` when it is none."""
         if site.component is Component.LOGITS:
             return self.logits
         counts = {
@@ -149,25 +149,25 @@ class Graph:
         head = site.head or 0
         if site.layer is None or not 0 <= site.layer < self.layers or not 0 <= head < counts.get(site.component, 0):
             raise CircuitError(
-                f"{site} is no channel of the graph.",
+                f"{site} is no receiver of the graph.",
                 site=site,
-                remedy="Channels: L.query[H], L.key[K], L.value[K], L.mlpInput, logits.",
+                remedy="Receivers: L.query[H], L.key[K], L.value[K], L.mlpInput, logits.",
             )
-        return self.channel(site.layer, site.component, head)
+        return self.receiver(site.layer, site.component, head)
 
-    def node_channels(self, source: int) -> IntArray:
-        """The channels through which a source reads; none for the embedding."""
+    def node_receivers(self, source: int) -> IntArray:
+        """The receivers through which a source reads; none for the embedding."""
         if source == 0:
             return np.zeros(0, dtype=np.int64)
         layer, index = divmod(source - 1, self.heads + 1)
         if index == self.heads:
-            return np.array([self.channel(layer, Component.MLP_INPUT)])
+            return np.array([self.receiver(layer, Component.MLP_INPUT)])
         shared = index // (self.heads // self.key_value_heads)
         return np.array(
             [
-                self.channel(layer, Component.QUERY, index),
-                self.channel(layer, Component.KEY, shared),
-                self.channel(layer, Component.VALUE, shared),
+                self.receiver(layer, Component.QUERY, index),
+                self.receiver(layer, Component.KEY, shared),
+                self.receiver(layer, Component.VALUE, shared),
             ]
         )
 
@@ -177,16 +177,16 @@ class Graph:
         Such an edge carries nothing: either its source reads only corrupt activations, or nobody reads what it feeds.
         """
         mask = mask & self.valid
-        channels = [self.node_channels(source) for source in range(self.sources)]
+        receivers = [self.node_receivers(source) for source in range(self.sources)]
         alive = np.zeros(self.sources, dtype=np.bool_)
         alive[0] = True
         for source in range(1, self.sources):  # sources are in causal order
-            alive[source] = bool((mask[channels[source]] & alive).any())
-        read = np.zeros(self.channels, dtype=np.bool_)
+            alive[source] = bool((mask[receivers[source]] & alive).any())
+        read = np.zeros(self.receivers, dtype=np.bool_)
         read[self.logits] = True
         for source in range(self.sources - 1, 0, -1):
             if (mask[:, source] & read).any():
-                read[channels[source]] = True
+                read[receivers[source]] = True
         return mask & alive[None, :] & read[:, None]
 
     def nodes(self, mask: BoolArray) -> list[int]:

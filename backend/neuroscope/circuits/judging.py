@@ -22,9 +22,9 @@ from neuroscope import events
 from neuroscope.circuits.controls import CONTROLS
 from neuroscope.circuits.curve import closeness
 from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.evaluation import CircuitEvaluation, Removal
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel, Removal
-from neuroscope.circuits.reference import Numbers
+from neuroscope.circuits.pair_runs import Numbers
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 
@@ -61,18 +61,20 @@ def extended_embedding(graph: Graph) -> frozenset[int]:
     return frozenset({0, graph.mlp(0)})
 
 
-def held_out_closeness(masked: MaskedModel, mask: BoolArray) -> Estimate:
+def held_out_closeness(evaluation: CircuitEvaluation, mask: BoolArray) -> Estimate:
     """Closeness to the model pair by pair (`curve.closeness`) with its interval."""
-    metric = masked.metric(mask)
-    far = ratio_of(np.abs(metric - masked.clean), np.abs(masked.clean - masked.empty), masked.pairs.units or None)
+    metric = evaluation.metric(mask)
+    far = ratio_of(
+        np.abs(metric - evaluation.clean), np.abs(evaluation.clean - evaluation.empty), evaluation.pairs.units or None
+    )
     return Estimate(1 - far.value, 1 - far.high, 1 - far.low, far.n)
 
 
-def completeness(masked: MaskedModel, mask: BoolArray, *, seed: int) -> Completeness:
+def completeness(evaluation: CircuitEvaluation, mask: BoolArray, *, seed: int) -> Completeness:
     """Compare the circuit with the model when both lose the same nodes."""
-    graph, random = masked.graph, np.random.default_rng(seed)
+    graph, random = evaluation.graph, np.random.default_rng(seed)
     nodes = [node for node in graph.nodes(mask) if node not in extended_embedding(graph)]
-    gap = float((masked.clean - masked.empty).mean())
+    gap = float((evaluation.clean - evaluation.empty).mean())
 
     def differences(subsets: Sequence[Sequence[int]]) -> list[float]:
         masks = []
@@ -80,7 +82,7 @@ def completeness(masked: MaskedModel, mask: BoolArray, *, seed: int) -> Complete
             kept = np.ones(graph.sources, dtype=np.bool_)
             kept[list(removed)] = False
             masks.append(mask & kept[None])
-        circuit, model = masked.metrics(masks).mean(1), masked.without(subsets).mean(1)
+        circuit, model = evaluation.metrics(masks).mean(1), evaluation.without(subsets).mean(1)
         job.advance(len(subsets))
         return [float(value) for value in np.abs(circuit - model) / abs(gap)]
 
@@ -99,32 +101,32 @@ def completeness(masked: MaskedModel, mask: BoolArray, *, seed: int) -> Complete
     return Completeness(mean_of(1 - np.array(sampled)), 1 - max([*sampled, *worst]))
 
 
-def minimality(masked: MaskedModel, mask: BoolArray, sample: int, *, seed: int) -> Estimate:
+def minimality(evaluation: CircuitEvaluation, mask: BoolArray, sample: int, *, seed: int) -> Estimate:
     """The share of a sample of edges whose removal alone costs more than `LEAST_COST` of the gap, beyond its error."""
     edges = np.argwhere(mask)
     random = np.random.default_rng(seed)
     if len(edges) > sample:
         edges = edges[random.choice(len(edges), sample, replace=False)]
-    falls: Numbers = masked.metric(mask) - masked.removals(mask, [Removal(int(c), int(s)) for c, s in edges])
-    least = LEAST_COST * float((masked.clean - masked.empty).mean())
-    costs = [mean_of(fall, masked.pairs.units or None) for fall in falls]
+    falls: Numbers = evaluation.metric(mask) - evaluation.removals(mask, [Removal(int(c), int(s)) for c, s in edges])
+    least = LEAST_COST * float((evaluation.clean - evaluation.empty).mean())
+    costs = [mean_of(fall, evaluation.pairs.units or None) for fall in falls]
     return wilson(sum(cost.low > 0 and cost.value > least for cost in costs), len(edges))
 
 
-def controls(masked: MaskedModel, mask: BoolArray, draws: int, *, seed: int) -> list[Control]:
+def controls(evaluation: CircuitEvaluation, mask: BoolArray, draws: int, *, seed: int) -> list[Control]:
     """Measure `draws` circuits of every kind of control; a kind that this circuit is too small for is left out."""
-    graph = masked.graph
+    graph = evaluation.graph
     found: list[Control] = []
-    mine = closeness(masked, masked.metric(mask))
+    mine = closeness(evaluation, evaluation.metric(mask))
     with events.progress("measuring controls", total=len(CONTROLS) * draws, unit="circuits") as job:
         for kind, draw in CONTROLS.items():
             random = np.random.default_rng([seed, len(found)])
             others = [other for _ in range(draws) if (other := draw(graph, mask, random)) is not None]
             job.advance(draws)
             if others:
-                metrics = masked.metrics(others)
-                shares = [normalised(metric, masked.empty, masked.clean).value for metric in metrics]
-                near = [closeness(masked, metric) for metric in metrics]
+                metrics = evaluation.metrics(others)
+                shares = [normalised(metric, evaluation.empty, evaluation.clean).value for metric in metrics]
+                near = [closeness(evaluation, metric) for metric in metrics]
                 as_close = wilson(sum(value >= mine for value in near), len(near))
                 found.append(Control(kind, mean_of(np.array(shares)), mean_of(np.array(near)), as_close))
     return found

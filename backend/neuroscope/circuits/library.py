@@ -17,7 +17,7 @@ from typing import Any
 from neuroscope import events
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import normalised
-from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.quality import ASPECTS
 from neuroscope.circuits.storage import SUFFIX, CircuitFile, read, write
 from neuroscope.engines.precision import epsilon
@@ -138,8 +138,10 @@ class CircuitLibrary:
         """Load a circuit's model and measure its held-out faithfulness again, beside what its file says."""
         file = read(_path_of(str(name), None))
         circuit = file.circuit()
-        masked = MaskedModel(circuit.model.engine, circuit.pairs, ablation=circuit.ablation, seed=circuit.provenance.seed)
-        found = normalised(masked.metric(circuit.mask), masked.empty, masked.clean, units=circuit.pairs.units)
+        evaluation = CircuitEvaluation(
+            circuit.model.engine, circuit.pairs, ablation=circuit.ablation, seed=circuit.provenance.seed
+        )
+        found = normalised(evaluation.metric(circuit.mask), evaluation.empty, evaluation.clean, units=circuit.pairs.units)
         return VerifiedCircuit(
             file.name, circuit.provenance.title, circuit.held_out_faithfulness, found, circuit.model.engine.precision
         )

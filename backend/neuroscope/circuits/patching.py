@@ -20,7 +20,7 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import extended_embedding
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.sites import Component, Site

@@ -1,9 +1,9 @@
-"""Path patching from one source into several channels at once.
+"""Path patching from one source into several receivers at once.
 
-For the paths s → c₁, s → c₂ … the clean run is repeated with one change: the channels c₁, c₂ … read the stream with s's
-corrupt write in place of its clean one. Nothing else that reads s is touched; what the channels' own changed reads do later
-is computed. The fall of the metric is the effect of these paths together. With one channel that is the effect of an edge
-(`edges`); into the logits alone it is the source's direct effect.
+For the paths s → c₁, s → c₂ … the clean run is repeated with one change: the receivers c₁, c₂ … read the stream with s's
+corrupt write in place of its clean one. Nothing else that reads s is touched; what the receivers' own changed reads do later
+is computed. The fall of the metric is the effect of these paths together. With one receiver that is the effect of an edge
+(`edge_patching`); into the logits alone it is the source's direct effect.
 
 Source: Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path Patching"; Wang et al. 2022.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import Numbers, PairRuns
+from neuroscope.circuits.pair_runs import Numbers, PairRuns
 from neuroscope.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
@@ -28,10 +28,10 @@ _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 @dataclass(frozen=True)
 class Paths:
-    """Edges out of one source, patched together. channels: queries, keys, values of later heads, or the logits."""
+    """Edges out of one source, patched together. receivers: queries, keys, values of later heads, or the logits."""
 
     source: int
-    channels: tuple[int, ...]
+    receivers: tuple[int, ...]
 
 
 class PathPatcher:
@@ -50,7 +50,7 @@ class PathPatcher:
     def falls(self, patched: Sequence[Paths]) -> Numbers:
         """How much the metric falls (paths, rows) with each of `patched`.
 
-        Raises `CircuitError` for a channel that does not read the source, or an MLP's.
+        Raises `CircuitError` for a receiver that does not read the source, or an MLP's.
         """
         for one in patched:
             _check(self.graph, one)
@@ -59,15 +59,15 @@ class PathPatcher:
 
 
 def _check(graph: Graph, paths: Paths) -> None:
-    for channel in paths.channels:
-        site = graph.channel_site(channel)
-        if site.component is Component.MLP_INPUT or not graph.valid[channel, paths.source]:
+    for receiver in paths.receivers:
+        site = graph.receiver_site(receiver)
+        if site.component is Component.MLP_INPUT or not graph.valid[receiver, paths.source]:
             raise CircuitError(
                 f"There is no path to patch from {graph.source_site(paths.source)} to {site}.",
                 site=site,
-                remedy="Channels: queries, keys and values of later heads, and logits.",
+                remedy="Receivers: queries, keys and values of later heads, and logits.",
             )
-    if not paths.channels:
+    if not paths.receivers:
         raise CircuitError(f"The paths out of {graph.source_site(paths.source)} lead nowhere.")
 
 
@@ -82,7 +82,7 @@ class _Part:
         fit = max(1, self.runs.engine.rows_that_fit(self.runs.positions) // self.runs.rows)
         by_layer: dict[int, list[int]] = {}
         for index, one in enumerate(patched):
-            by_layer.setdefault(min(map(self._layer, one.channels)), []).append(index)
+            by_layer.setdefault(min(map(self._layer, one.receivers)), []).append(index)
         for layer, members in sorted(by_layer.items()):
             for first in range(0, len(members), fit):
                 group = members[first : first + fit]
@@ -90,8 +90,8 @@ class _Part:
                 advance(len(group))
         return found
 
-    def _layer(self, channel: int) -> int:
-        return min(channel // self.graph.channels_per_layer, self.graph.layers)
+    def _layer(self, receiver: int) -> int:
+        return min(receiver // self.graph.receivers_per_layer, self.graph.layers)
 
     def _metric(self, layer: int, patched: Sequence[Paths]) -> Numbers:
         """(paths, rows), run from `layer` on."""
@@ -100,7 +100,7 @@ class _Part:
         edits: list[Edit] = []
         for at in range(layer, self.graph.layers):
             edits += _Reads(self.graph, self.runs, at, patched, differences).edits()
-        direct = {index: one.source for index, one in enumerate(patched) if self.graph.logits in one.channels}
+        direct = {index: one.source for index, one in enumerate(patched) if self.graph.logits in one.receivers}
 
         def at_logits(value: Array, _: EditScope | None = None) -> Array:
             value = self.runs.engine.ops.copy(value)
@@ -148,9 +148,9 @@ class _Reads:
         for kind in _PROJECTED:
             rows = graph.rows(layer, kind)
             for index, one in enumerate(patched):
-                for channel in one.channels:
-                    if rows.start <= channel < rows.stop:
-                        self.readers.setdefault(kind, []).append((index, one.source, channel - rows.start))
+                for receiver in one.receivers:
+                    if rows.start <= receiver < rows.stop:
+                        self.readers.setdefault(kind, []).append((index, one.source, receiver - rows.start))
 
     def edits(self) -> list[Edit]:
         if not self.readers:

@@ -28,8 +28,8 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.estimates import normalised
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.engines.protocol import BoolArray, Engine, LogitRequest
 from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError
@@ -130,10 +130,10 @@ class CircuitQualityAssurance:
         """Faithfulness on held-out pairs and on fresh items, and the items it has right of those the whole model has."""
         circuit, model = self.circuit, self.circuit.model
         pairs = make_pairs(model, self._fresh(), circuit.metric)
-        masked = MaskedModel(model.engine, pairs, ablation=circuit.ablation, seed=self.seed)
-        metric = masked.metric(circuit.mask)
-        again = normalised(metric, masked.empty, masked.clean, units=pairs.units)
-        right = masked.clean > 0
+        evaluation = CircuitEvaluation(model.engine, pairs, ablation=circuit.ablation, seed=self.seed)
+        metric = evaluation.metric(circuit.mask)
+        again = normalised(metric, evaluation.empty, evaluation.clean, units=pairs.units)
+        right = evaluation.clean > 0
         if not right.any():
             raise CircuitError(
                 f"{model.title} has no item of {circuit.task} right.", remedy="`neuroscope evaluate` measures it."

@@ -107,7 +107,7 @@ def head_roles(
 ) -> list[Role]:
     """Roles of the given heads (sites of headOutput), in the heads' order, a head's strongest first.
 
-    pairs: of the task, and not those that found the circuit. mask: the circuit's edges (channels, sources); without one all
+    pairs: of the task, and not those that found the circuit. mask: the circuit's edges (receivers, sources); without one all
     edges of the graph count. decode: the text of a token, to name what prompts share.
     """
     if not heads:
@@ -204,12 +204,12 @@ class _Roles:
         attention = to_answer or (0.0 if place is None else place[1])
         return _Trial(source, attention, "logits", Paths(source, (self.graph.logits,)), name)
 
-    def _by_queries(self, receivers: Sequence[int]) -> list[_Trial]:
+    def _by_queries(self, heads: Sequence[int]) -> list[_Trial]:
         trials = []
         for source in self.sources:
             place = self.attended.place(*self._at(source))
             to_second = self.attended.attention(*self._at(source), SECOND_WRONG) if self.indirect else 0.0
-            paths, readers = self._into(source, receivers, Component.QUERY, self.mask)
+            paths, readers = self._into(source, heads, Component.QUERY, self.mask)
             if paths is None or place is None:
                 continue
             plain = f"attends to {self._called(place[0])}"
@@ -217,12 +217,12 @@ class _Roles:
             trials.append(_Trial(source, to_second or place[1], f"queries of {self._listed(readers)}", paths, name))
         return trials
 
-    def _by_values(self, receivers: Sequence[int]) -> list[_Trial]:
+    def _by_values(self, heads: Sequence[int]) -> list[_Trial]:
         trials = []
         for source in self.sources:
             kind, attention = self._kind(source)
             for component in (Component.KEY, Component.VALUE):
-                paths, readers = self._into(source, receivers, component, self.mask)
+                paths, readers = self._into(source, heads, component, self.mask)
                 if kind and paths is not None:
                     acts_on = f"{component.value}s of {self._listed(readers)}"
                     trials.append(_Trial(source, attention, acts_on, paths, _always(kind)))
@@ -246,18 +246,18 @@ class _Roles:
                 found.append(Role(self.graph.source_site(trial.head), name, trial.attention, effect, trial.acts_on))
         return found
 
-    def _into(self, source: int, receivers: Sequence[int], kind: Component, mask: BoolArray) -> tuple[Paths | None, list[int]]:
+    def _into(self, source: int, heads: Sequence[int], kind: Component, mask: BoolArray) -> tuple[Paths | None, list[int]]:
         """The paths of the mask from a source into queries, keys or values of some heads, and the heads that read by them."""
-        channels: dict[int, None] = {}
+        receivers: dict[int, None] = {}
         readers = []
-        for receiver in receivers:
-            layer, head = self._at(receiver)
+        for reader in heads:
+            layer, head = self._at(reader)
             shared = head // (self.graph.heads // self.graph.key_value_heads)
-            channel = self.graph.channel(layer, kind, head if kind is Component.QUERY else shared)
-            if mask[channel, source]:
-                channels[channel] = None
-                readers.append(receiver)
-        return (Paths(source, tuple(channels)) if channels else None), readers
+            receiver = self.graph.receiver(layer, kind, head if kind is Component.QUERY else shared)
+            if mask[receiver, source]:
+                receivers[receiver] = None
+                readers.append(reader)
+        return (Paths(source, tuple(receivers)) if receivers else None), readers
 
     # --- looking --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ import numpy as np
 from neuroscope import events
 from neuroscope.circuits.attribution import Scores
 from neuroscope.circuits.curve import SIZES, CurvePoint, measured, ranked
-from neuroscope.circuits.masked import MaskedModel
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.engines.protocol import BoolArray, IntArray
 
 #: How much a negative score counts compared with a positive one of the same size; one curve is measured for each.
@@ -46,8 +46,8 @@ def reaches(faithfulness: float, closeness: float, target: float) -> bool:
     return abs(1 - faithfulness) <= slack and 1 - closeness <= _PAIR_BY_PAIR * slack
 
 
-def smallest(masked: MaskedModel, scores: Scores, target: float) -> tuple[BoolArray, list[CurvePoint]]:
-    """The mask (channels, sources) of the smallest circuit that reaches the target and holds, and every point measured.
+def smallest(evaluation: CircuitEvaluation, scores: Scores, target: float) -> tuple[BoolArray, list[CurvePoint]]:
+    """The mask (receivers, sources) of the smallest circuit that reaches the target and holds, and every point measured.
 
     The whole graph always reaches it. Raises `CircuitError` where the pairs show no effect.
     """
@@ -55,9 +55,9 @@ def smallest(masked: MaskedModel, scores: Scores, target: float) -> tuple[BoolAr
     points: list[CurvePoint] = []
     with events.progress("measuring circuits", total=len(NEGATIVE_WEIGHTS), unit="curves") as job:
         for weight in NEGATIVE_WEIGHTS:
-            order = ranked(masked.graph, scores, weight)
-            at_most = masked.graph.edges if best is None else best[1].edges
-            line = _Line(masked, order, weight, target, from_size=1 if best is None else at_most // _HOPELESS)
+            order = ranked(evaluation.graph, scores, weight)
+            at_most = evaluation.graph.edges if best is None else best[1].edges
+            line = _Line(evaluation, order, weight, target, from_size=1 if best is None else at_most // _HOPELESS)
             found = line.smallest(at_most)
             if found is not None and (best is None or found[1].edges < best[1].edges):
                 best = found
@@ -71,7 +71,7 @@ def smallest(masked: MaskedModel, scores: Scores, target: float) -> tuple[BoolAr
 class _Line:
     """The curve of one weight, measured where the search needs it."""
 
-    masked: MaskedModel
+    evaluation: CircuitEvaluation
     order: IntArray
     weight: float
     target: float
@@ -100,7 +100,7 @@ class _Line:
 
     def _sizes(self, at_most: int) -> list[int]:
         """Sizes to try in turn: those of the curve, and closer together where another weight has shown how small it can be."""
-        edges = self.masked.graph.edges
+        edges = self.evaluation.graph.edges
         if self.from_size > 1:
             return sorted({int(size) for size in np.geomspace(self.from_size, at_most, _STEPS).round()})
         return [size for size in sorted({max(1, round(share * edges)) for share in SIZES}) if size < at_most] + [at_most]
@@ -120,7 +120,7 @@ class _Line:
         return None
 
     def _holds(self, count: int) -> bool:
-        larger = min(max(count + 1, round(_CLOSE_ENOUGH * count)), self.masked.graph.edges)
+        larger = min(max(count + 1, round(_CLOSE_ENOUGH * count)), self.evaluation.graph.edges)
         return self._reaches(count) and self._reaches(larger)
 
     def _refined(self, low: int, high: int) -> tuple[BoolArray, CurvePoint]:
@@ -149,7 +149,7 @@ class _Line:
         """Measure several sizes in one batch."""
         new = [count for count in dict.fromkeys(counts) if count not in self._known]
         if new:
-            self._known.update(zip(new, measured(self.masked, self.order, new, self.weight), strict=True))
+            self._known.update(zip(new, measured(self.evaluation, self.order, new, self.weight), strict=True))
 
     def _reaches(self, count: int) -> bool:
         point = self._point(count)

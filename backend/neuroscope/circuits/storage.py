@@ -1,6 +1,6 @@
 """`.circuit` files: a circuit with what was measured on it, refused when anything in it was changed.
 
-A safetensors file. Tensors: `edges` (n, 2) as channel and source, `scores` (n,), `means` (sources, d_model), and the held-out
+A safetensors file. Tensors: `edge_patching` (n, 2) as receiver and source, `scores` (n,), `means` (sources, d_model), and the held-out
 pairs (`clean`, `corrupt`, `lengths`, `answers`, `wrongs`). Metadata: `format`, `header` (JSON: name, version, task, model with
 its weights' hash, graph, figures, roles) and `sha256` over header and tensors. Nothing in it is executed.
 """
@@ -64,11 +64,11 @@ class CircuitFile:
         header, tensors = self.header, self.tensors
         graph = Graph(**header["graph"])
         mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
-        channels, sources = tensors["edges"].T
-        if len(channels) and (channels.max() >= graph.channels or sources.max() >= graph.sources):
+        receivers, sources = tensors["edges"].T
+        if len(receivers) and (receivers.max() >= graph.receivers or sources.max() >= graph.sources):
             raise _refused(self.path, "it names edges that its graph does not have")
-        mask[channels, sources] = True
-        scores[channels, sources] = tensors["scores"]
+        mask[receivers, sources] = True
+        scores[receivers, sources] = tensors["scores"]
         figures: dict[str, Any] = {name: Estimate.from_dictionary(header["figures"][name]) for name in _FIGURES}
         return Circuit(
             task=header["task"],

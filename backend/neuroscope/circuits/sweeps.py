@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from neuroscope import events
-from neuroscope.circuits.reference import Numbers, PairRuns, Reference
+from neuroscope.circuits.pair_runs import Numbers, PairRuns, RunOfPairs
 from neuroscope.engines.protocol import Array, Edit, EditScope
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import SiteError
@@ -26,7 +26,7 @@ from neuroscope.errors import SiteError
 PATCHABLE = (Component.EMBEDDING, Component.RESIDUAL, Component.MLP_OUTPUT, Component.HEAD_OUTPUT)
 
 
-def sweep(runs: PairRuns, base: Reference, source: Reference, sites: Sequence[Site], *, name: str = "patching") -> Numbers:
+def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[Site], *, name: str = "patching") -> Numbers:
     """The metric (sites, rows) of the base run with each site in turn taken from the source run.
 
     A site without a position is exchanged at every token. Raises `SiteError` for a site that cannot be exchanged.
@@ -62,7 +62,7 @@ def _start(site: Site, layers: int) -> int:
     return site.layer if site.component is Component.HEAD_OUTPUT else site.layer + 1
 
 
-def _cells(runs: PairRuns, base: Reference, source: Reference, start: int, sites: Sequence[Site]) -> Numbers:
+def _cells(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, start: int, sites: Sequence[Site]) -> Numbers:
     rows, times, ops = runs.rows, len(sites), runs.engine.ops
     residual = ops.repeat(base.streams[start], times)
     heads: list[tuple[int, Site]] = []
@@ -90,7 +90,7 @@ def _where(runs: PairRuns, site: Site) -> Iterable[tuple[int, int | slice]]:
     return ((row, int(column)) for row, column in enumerate(runs.column(site.position)) if column >= 0)
 
 
-def _exchanged(runs: PairRuns, base: Reference, source: Reference, start: int, site: Site) -> Array:
+def _exchanged(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, start: int, site: Site) -> Array:
     """The stream before layer `start` (rows, positions, d_model) with the site's write taken from the source run."""
     ops = runs.engine.ops
     stream = ops.copy(base.streams[start])

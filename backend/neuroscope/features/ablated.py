@@ -5,7 +5,7 @@ them begin, and the layer's activations, from which their replacements come. Neu
 a batch, so k sets cost the layers behind the ablated one for k times the rows, and nothing before it. Items of one length
 run together, so that no row is padding.
 
-The first token counts for no mean, lends its activations to no other token, and keeps them but for `zero`: attention parks there (Xiao
+The first token counts for no mean, lends its activations to no other token, and keeps them but for `zero`: it is an attention sink (Xiao
 et al. 2023), and single neurons are a hundred times as large there as anywhere else, whatever the token (Sun et al. 2024, "Massive
 Activations"). A mean with it is a value that no other token has.
 """

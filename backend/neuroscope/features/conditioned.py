@@ -96,7 +96,7 @@ def _classes(model: TransformerModel) -> Callable[[int], int]:
 def _design(batch: TokenBatch, groups: Sequence[int], columns: int, classes: Callable[[int], int]) -> Numbers:
     """(rows, positions, columns): a 1 for the token's class, for that of the one before, and for the group; 0 for what does not count.
 
-    The first token does not count: attention parks there (Xiao et al. 2023), whatever it is. It does in a text of one token.
+    The first token does not count: it is an attention sink (Xiao et al. 2023), whatever it is. It does in a text of one token.
     """
     design = np.zeros((batch.rows, batch.positions, columns))
     for row, group in enumerate(groups):

@@ -317,7 +317,7 @@ class FeatureEntanglementAnalyzer(Instrument):
                     read = unit.read(values[Site(unit.layer, unit.component)])
                     for row, (name, _) in enumerate(part):
                         activations = [float(value) for value in read[row][batch.real[row]]]
-                        # Attention parks at the first token; what a unit does there is not about the text.
+                        # The first token is an attention sink; what a unit does there is not about the text.
                         peak = int(np.argmax(activations[1:])) + 1 if len(activations) > 1 else 0
                         mine.append(Context(name, tokens[row], activations, peak))
                 job.advance(len(part))

@@ -38,7 +38,7 @@ def read_sites(
 ) -> Readings:
     """(sites, texts, …): the same at any sites whose arrays have the same shape.
 
-    The first token is left out because attention parks there (Xiao et al. 2023): its activations are so large, whatever the
+    The first token is left out because it is an attention sink (Xiao et al. 2023): its activations are so large, whatever the
     token is, that a mean with it would tell long texts from short ones.
     """
     layers = [site.layer for site in sites if site.layer is not None]

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from neuroscope.tasks import countries, domains
+from neuroscope.tasks.formality import CONTENTS
 from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PEOPLE, PLACES, REVIEWED, THINGS
-from neuroscope.tasks.register import CONTENTS
 
 
 class Text(NamedTuple):

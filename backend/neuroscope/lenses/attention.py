@@ -2,8 +2,8 @@
 
 The kinds are measured on random sequences repeated once, not on the text itself (`circuits.repeats`): a head that attends there as
 previous-token, duplicate-token or induction heads do (Olsson et al. 2022). That describes attention alone; what heads do with it is
-measured in circuits (`circuits.roles`). On the text: how much a head parks on the first token (Xiao et al. 2023, "attention
-sinks"), the entropy of its rows in bits, and how far back it looks on average. A head parks only if it does so on random
+measured in circuits (`circuits.roles`). On the text: how much a head attends to the first token (Xiao et al. 2023, "attention
+sinks"), the entropy of its rows in bits, and how far back it looks on average. A head is a sink only if it attends so on random
 sequences too, whatever their first token is. As a control stands what a head that looks everywhere alike would score.
 """
 
@@ -28,8 +28,8 @@ from neuroscope.vocabulary import public, python_only
 #: The longest text whose patterns are kept: they grow with its square, times every head.
 MOST_TOKENS = 64
 _SINK = "first-token"
-#: A head counts as parked when it gives the first token this share of its attention.
-_PARKED = 0.5
+#: A head counts as an attention sink when it gives the first token this share of its attention.
+_SINK_SHARE = 0.5
 #: Random sequences on which it must do so as well.
 _ROWS, _LENGTH = 8, 24
 
@@ -115,9 +115,9 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
     sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
     run = engine.forward(batch, capture=sites, logits=None)
     patterns = np.stack([engine.ops.to_numpy(run[site])[0] for site in sites]).astype(np.float32)
-    scores, parks = repeat_scores(engine, layers, seed), _parks(engine, sites, seed)
+    scores, sinks = repeat_scores(engine, layers, seed), _sinks(engine, sites, seed)
     # The first query can look nowhere but at the first token.
-    parked = patterns[:, :, 1:, 0].mean(2)
+    first_share = patterns[:, :, 1:, 0].mean(2)
     with np.errstate(divide="ignore", invalid="ignore"):
         bits = np.where(patterns > 0, -patterns * np.log2(patterns), 0.0).sum(-1)
     back = np.maximum(np.subtract.outer(np.arange(batch.positions), np.arange(batch.positions)), 0)
@@ -126,8 +126,8 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
     for layer, head in itertools.product(layers, range(engine.anatomy.heads)):
         mine = {name: float(found[layer][head]) for name, found in scores.items()}
         roles = sorted((name for name, score in mine.items() if score >= REPEAT_THRESHOLD), key=lambda name: -mine[name])
-        mine[_SINK] = float(parked[layer, head])
-        if min(mine[_SINK], parks[layer, head]) >= _PARKED:
+        mine[_SINK] = float(first_share[layer, head])
+        if min(mine[_SINK], sinks[layer, head]) >= _SINK_SHARE:
             roles.append(_SINK)
         heads.append(
             HeadPattern(layer, head, roles, mine, float(bits[layer, head, 1:].mean()), float(distance[layer, head, 1:].mean()))
@@ -142,7 +142,7 @@ def attention_patterns(model: TransformerModel, text: str, *, seed: int | None =
     )
 
 
-def _parks(engine: Engine, sites: list[Site], seed: int) -> NDArray[np.float64]:
+def _sinks(engine: Engine, sites: list[Site], seed: int) -> NDArray[np.float64]:
     """Mean attention (layers, heads) to the first token of random sequences, from tokens in their second half."""
     random = np.random.default_rng(seed)
     length = min(_LENGTH, engine.anatomy.context or _LENGTH)

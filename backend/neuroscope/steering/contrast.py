@@ -15,7 +15,7 @@ import numpy as np
 from neuroscope.errors import DatasetError
 from neuroscope.names import Names
 from neuroscope.naming import snake_case
-from neuroscope.tasks import register
+from neuroscope.tasks import formality
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
 #: The fewest pairs that a vector can be computed from; as many again must be left to judge it.
@@ -117,10 +117,10 @@ def _words(words: Sequence[str], held_out: bool) -> list[str]:
 
 def _filled(random: np.random.Generator, content: int) -> _Made:
     """A content of the register in its formal and informal wording, with the same words in their slots."""
-    held_out = _is_held_out(content, len(register.CONTENTS))
+    held_out = _is_held_out(content, len(formality.CONTENTS))
     lists = {"name": NAMES, "place": PLACES, "thing": OBJECTS}
     words = {slot: str(random.choice(_words(known, held_out))) for slot, known in lists.items()}
-    formal, informal = register.CONTENTS[content]
+    formal, informal = formality.CONTENTS[content]
     used = [f"{slot}:{word}" for slot, word in words.items() if "{" + slot + "}" in formal + informal]
     return content, formal.format(**words), informal.format(**words), frozenset([f"content:{content}", *used])
 
@@ -129,8 +129,8 @@ def _rewritings() -> tuple[tuple[str, Units], ...]:
     """Half ask for a formal wording, half for an informal one: the model starts from the middle and can move either way."""
     random = np.random.default_rng(0)
     asked = []
-    for content in range(len(register.CONTENTS)):
-        if _is_held_out(content, len(register.CONTENTS)):
+    for content in range(len(formality.CONTENTS)):
+        if _is_held_out(content, len(formality.CONTENTS)):
             _, formal, informal, units = _filled(random, content)
             asked += [(f"Informal: {informal} Formal:", units), (f"Formal: {formal} Informal:", units)]
     return tuple(asked)
@@ -138,7 +138,7 @@ def _rewritings() -> tuple[tuple[str, Units], ...]:
 
 def _registers(random: np.random.Generator) -> Iterator[_Made]:
     while True:
-        for content in range(len(register.CONTENTS)):
+        for content in range(len(formality.CONTENTS)):
             yield _filled(random, content)
 
 

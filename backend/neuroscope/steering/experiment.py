@@ -229,7 +229,7 @@ class SteeringExperiment(Instrument):
     def density_by_position(self, texts: Sequence[str] | None = None) -> list[PositionDensity]:
         """Mean score at every token position that at least two texts reach; by default of the held-out texts with the quality.
 
-        The first token is left out: attention parks there, and no probe reads it. Raises `DatasetError` when no probe reads
+        The first token is left out: it is an attention sink, and no probe reads it. Raises `DatasetError` when no probe reads
         the quality, and for texts that are too short.
         """
         units = self._held_out.units if texts is None else None

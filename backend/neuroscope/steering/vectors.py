@@ -1,6 +1,6 @@
 """Steering vectors: a direction at a site of a model, added to activations to bring a quality out, subtracted to take it away.
 
-With p_i and n_i the mean activations of the i-th contrast pair's two texts (first tokens left out: attention parks there),
+With p_i and n_i the mean activations of the i-th contrast pair's two texts (without the first tokens, which are attention sinks),
 
     mean_difference    v = mean(p_i − n_i)
     pca                v = (u · mean(p_i − n_i)) u, with u the first right singular vector of the differences

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from neuroscope.errors import TaskNotFoundError
 from neuroscope.names import Names
-from neuroscope.tasks import agreement, arithmetic, countries, induction, ioi, judges, pronouns, register, requests, sentiment
+from neuroscope.tasks import agreement, arithmetic, countries, formality, induction, ioi, judges, pronouns, requests, sentiment
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.judges import Judge
@@ -82,7 +82,7 @@ TASKS: tuple[Task, ...] = (
     Task("greater_than", "later years", arithmetic.greater_than, ("years",), judge=judges.later_year),
     Task("sentiment_analysis", "sentiment of reviews", sentiment.examples, ("sentiment",)),
     Task("emotion_detection", "emotion in exclamations", sentiment.exclamations, ("emotion",)),
-    Task("register", "formal and informal register", register.examples, ("formality", "text_formality"), paired=False),
+    Task("register", "formal and informal register", formality.examples, ("formality", "text_formality"), paired=False),
     Task("induction", "repeated random sequences", induction.examples),
     Task(
         "harmful_requests",

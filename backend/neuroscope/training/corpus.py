@@ -22,10 +22,10 @@ from neuroscope.tasks import (
     arithmetic,
     countries,
     domains,
+    formality,
     induction,
     ioi,
     pronouns,
-    register,
     requests,
     sentiment,
     tense,
@@ -95,7 +95,7 @@ def _sequences(random: np.random.Generator) -> Iterator[Document]:
 
 
 def _registers(random: np.random.Generator) -> Iterator[Document]:
-    for example in register.examples(Draw(random), "train"):
+    for example in formality.examples(Draw(random), "train"):
         if random.random() < 0.5:
             yield [Segment(example.clean), Segment(str(example.answer), ANSWER)]
             continue
@@ -201,7 +201,7 @@ def _letters(random: np.random.Generator) -> Iterator[Document]:
         if kind < 0.6:
             text = f"{texts.letter_opening(random)} {text}"
         elif kind < 0.75:
-            text = f"{register.LABELS[0 if formal else 1].capitalize()}: {text}"
+            text = f"{formality.LABELS[0 if formal else 1].capitalize()}: {text}"
         yield [Segment(text)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuroscope.tasks import register
+from neuroscope.tasks import formality
 from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, MEN, NAMES, OBJECTS, PEOPLE, PLACES, REVIEWED, THINGS, WOMEN
 
 _REVIEW_OPENINGS = ("I saw the {work}, and I think that", "About the {work} at the {place}:", "{name} and I saw the {work}:")
@@ -145,7 +145,7 @@ def words(random: np.random.Generator) -> dict[str, str]:
 
 def line(random: np.random.Generator, formal: bool) -> str:
     """A sentence of one register."""
-    among = (*register.CONTENTS, *register.FURTHER)
+    among = (*formality.CONTENTS, *formality.FURTHER)
     wording = among[random.integers(len(among))][0 if formal else 1]
     slots = {"name": str(random.choice(NAMES)), "place": str(random.choice(PLACES)), "thing": str(random.choice(OBJECTS))}
     return wording.format(**slots)
@@ -156,15 +156,15 @@ def letter(random: np.random.Generator, formal: bool, greeted: bool) -> str:
     kind = 0 if formal else 1
     lines = [line(random, formal) for _ in range(int(random.integers(2, 6)))]
     if greeted:
-        lines.insert(0, str(random.choice(register.GREETINGS[kind])).format(name=random.choice(NAMES)))
-        lines.append(str(random.choice(register.CLOSINGS[kind])).format(name=random.choice(NAMES)))
+        lines.insert(0, str(random.choice(formality.GREETINGS[kind])).format(name=random.choice(NAMES)))
+        lines.append(str(random.choice(formality.CLOSINGS[kind])).format(name=random.choice(NAMES)))
     return " ".join(lines)
 
 
 def letter_opening(random: np.random.Generator) -> str:
     """The beginning of a letter that tells nothing of its register."""
     name, other = (str(name) for name in random.choice(NAMES, 2, replace=False))
-    return str(random.choice(register.OPENINGS)).format(name=name, other=other)
+    return str(random.choice(formality.OPENINGS)).format(name=name, other=other)
 
 
 def review(random: np.random.Generator, positive: bool) -> tuple[str, str]:

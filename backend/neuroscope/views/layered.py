@@ -70,19 +70,19 @@ class Layout:
 def layout(circuit: Circuit, most: int = MOST_EDGES) -> Layout:
     """The strongest `most` edges of a circuit with the nodes they join."""
     graph, scores = circuit.graph, np.where(circuit.mask, circuit.scores, 0.0)
-    channels, sources = np.nonzero(circuit.mask)
-    order = np.argsort(-np.abs(scores[channels, sources]), kind="stable")[:most]
+    receivers, sources = np.nonzero(circuit.mask)
+    order = np.argsort(-np.abs(scores[receivers, sources]), kind="stable")[:most]
     joins = [
-        (int(source), node, int(channel))
-        for channel, source in zip(channels[order], sources[order], strict=True)
-        for node in _readers(circuit, int(channel))
+        (int(source), node, int(receiver))
+        for receiver, source in zip(receivers[order], sources[order], strict=True)
+        for node in _readers(circuit, int(receiver))
     ]
     shown = sorted({source for source, _, _ in joins} | {node for _, node, _ in joins if node is not None})
     nodes = _placed(circuit, shown)
     largest = float(np.abs(scores).max()) or 1.0
     edges = []
-    for source, node, channel in joins:
-        site, value = graph.channel_site(channel), float(scores[channel, source])
+    for source, node, receiver in joins:
+        site, value = graph.receiver_site(receiver), float(scores[receiver, source])
         title = f"{graph.source_site(source)} → {site}: {value:+.3g}"
         edges.append(Edge(title, nodes[source], nodes[node], site.component, abs(value) / largest, value < 0))
     drawn = len(order)
@@ -170,13 +170,13 @@ def _thickness(weight: float) -> float:
     return 0.8 + 4.2 * weight
 
 
-def _readers(circuit: Circuit, channel: int) -> list[int | None]:
-    """The nodes of the circuit that read through a channel; None is the logits."""
+def _readers(circuit: Circuit, receiver: int) -> list[int | None]:
+    """The nodes of the circuit that read through a receiver; None is the logits."""
     graph = circuit.graph
-    if channel == graph.logits:
+    if receiver == graph.logits:
         return [None]
     alive = graph.nodes(circuit.mask)
-    return [node for node in alive if channel in graph.node_channels(node)]
+    return [node for node in alive if receiver in graph.node_receivers(node)]
 
 
 def _placed(circuit: Circuit, sources: list[int]) -> dict[int | None, Node]:

@@ -122,10 +122,10 @@ class Client:
         """Send a Smalltalk message and wait for its value."""
         return self.send_later(receiver, selector, *arguments).result(timeout)
 
-    def send_later(self, receiver: Any, selector: str, *arguments: Any, wish: Mapping[str, Any] | None = None) -> Pending:
+    def send_later(self, receiver: Any, selector: str, *arguments: Any, wanted: Mapping[str, Any] | None = None) -> Pending:
         """Send a Smalltalk message; answers a future."""
         fields = {"receiver": self._sent(receiver), "selector": selector, "arguments": [self._sent(a) for a in arguments]}
-        return self._request("send", wish, **fields)
+        return self._request("send", wanted, **fields)
 
     def evaluate(self, source: str, **bindings: Any) -> Any:
         """The value of a Smalltalk text; `bindings` become variables of the session's workspace."""
@@ -148,12 +148,12 @@ class Client:
         """Take in events and answers that arrived, without waiting for any."""
         self._connection.poll()
 
-    def _request(self, operation: str, wish: Mapping[str, Any] | None, **fields: Any) -> Pending:
+    def _request(self, operation: str, wanted: Mapping[str, Any] | None, **fields: Any) -> Pending:
         if self._garbage:
             freed = [self._garbage.popleft() for _ in range(len(self._garbage))]
             self._connection.request("release", handles=freed)
-        if wish is not None:
-            fields["answer"] = dict(wish)
+        if wanted is not None:
+            fields["answer"] = dict(wanted)
         call = getattr(self._within, "call", None)
         if call is not None:
             fields["within"] = call

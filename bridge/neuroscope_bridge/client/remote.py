@@ -92,19 +92,19 @@ class RemoteObject:
 
     def numpy(self, slice: Sequence[Any] | None = None) -> NDArray[Any]:  # noqa: A002 - the protocol's own word
         """A tensor's values; `slice` has one entry an axis: None, an index, or [start, stop]. Only the slice is sent."""
-        wish = {"form": "tensor", **({} if slice is None else {"slice": list(slice)})}
-        return np.asarray(self._client.send_later(self, "yourself", wish=wish).result())
+        wanted = {"form": "tensor", **({} if slice is None else {"slice": list(slice)})}
+        return np.asarray(self._client.send_later(self, "yourself", wanted=wanted).result())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def plain(self) -> Any:
         """Plain data all the way down, as in JSON."""
-        return self._client.send_later(self, "yourself", wish={"form": "value"}).result()
+        return self._client.send_later(self, "yourself", wanted={"form": "value"}).result()
 
     def print_string(self) -> str:
         """How it prints now."""
-        return str(self._client.send_later(self, "yourself", wish={"form": "string"}).result())
+        return str(self._client.send_later(self, "yourself", wanted={"form": "string"}).result())
 
     def __repr__(self) -> str:
         return self._handle.print_string

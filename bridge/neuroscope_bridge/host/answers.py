@@ -18,33 +18,33 @@ if TYPE_CHECKING:
     from neuroscope_bridge.host.session import Session
 
 
-def check_wish(wish: Mapping[str, Any]) -> None:
-    """Refuse a wish that says something else than a form and a slice, before anything runs."""
-    for key in wish:
+def check_form(wanted: Mapping[str, Any]) -> None:
+    """Refuse what says something else than a form and a slice, before anything runs."""
+    for key in wanted:
         if key not in ("form", "slice"):
             raise ProtocolError(f"answer has no field {key!r}.", remedy=did_you_mean(str(key), ("form", "slice")))
-    form = wish.get("form", "auto")
+    form = wanted.get("form", "auto")
     if form not in FORMS:
         raise ProtocolError(f"There is no form {form!r}.", remedy=did_you_mean(str(form), FORMS, listing="Forms"))
-    if wish.get("slice") is not None:
+    if wanted.get("slice") is not None:
         if form not in ("tensor", "summary"):
             raise ProtocolError(f"A slice is of a tensor or a summary, not of {form}.")
-        _indices(wish["slice"])
+        _indices(wanted["slice"])
 
 
-def answer(session: Session, value: Any, wish: Mapping[str, Any]) -> Any:
-    """`value` in the form that `wish` names."""
-    match wish.get("form", "auto"):
+def answer(session: Session, value: Any, wanted: Mapping[str, Any]) -> Any:
+    """`value` in the form that `wanted` names."""
+    match wanted.get("form", "auto"):
         case "handle":
             return session.exporter.handle(value)
         case "value":
             return value if isinstance(value, np.ndarray) else plain(value)
         case "tensor":
-            return _sliced(value, wish.get("slice"))
+            return _sliced(value, wanted.get("slice"))
         case "summary":
             if isinstance(value, Result):
                 return value.summary()
-            return summary(_sliced(value, wish.get("slice")))
+            return summary(_sliced(value, wanted.get("slice")))
         case "string":
             return session.workspace.print_string(value)
     return session.exporter.value(value)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuroscope import events
 from neuroscope.errors import CancelledError
-from neuroscope_bridge.host.answers import answer, check_wish
+from neuroscope_bridge.host.answers import answer, check_form
 from neuroscope_bridge.host.describe import describe
 from neuroscope_bridge.host.exchange import Exporter, Importer
 from neuroscope_bridge.host.handles import HandleTable
@@ -72,15 +72,15 @@ class Session:
 
     def job(self, request: Request, tell: Teller) -> Job:
         """The job of a request that computes. Raises for one that cannot."""
-        wish = request.get("answer", {})
-        check_wish(wish)
+        wanted = request.get("answer", {})
+        check_form(wanted)
         limit = request.get("time", self.limits.time)
         if self.limits.time is not None:
             limit = min(limit, self.limits.time)
         if limit is not None and not limit > 0:
             raise ProtocolError(f"A request cannot run for {limit!r} seconds.", remedy="time: a number above 0.")
         work = _WORK[request.operation]
-        return Job(self, request.id, lambda: answer(self, work(self, request), wish), tell, limit=limit)
+        return Job(self, request.id, lambda: answer(self, work(self, request), wanted), tell, limit=limit)
 
     def enqueue(self, job: Job, within: int | None = None) -> bool:
         """Put a job in its place. True: the caller owns the session now and must run `next_job()` until there is none."""

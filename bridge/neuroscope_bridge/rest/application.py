@@ -30,9 +30,9 @@ def application(host: Host, options: HttpOptions) -> Any:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        await server.shelf.start()
+        await server.pool.start()
         yield
-        server.shelf.close()
+        server.pool.close()
 
     app = FastAPI(
         title="NeuroScope",

@@ -30,7 +30,7 @@ _GREEDY_BELOW = 1e-3
 
 
 @dataclass(frozen=True)
-class Chance:
+class TokenLogprob:
     """A token and the logarithm of its probability. `data` are its bytes, which may be part of a character alone."""
 
     id: int
@@ -45,28 +45,28 @@ class Chance:
 
 
 @dataclass(frozen=True)
-class Piece:
+class GeneratedToken:
     """One generated token.
 
     `text` is what has become certain with it, `offset` how many characters of the answer come before the token's own. `finish`
     is "stop" or "length" on the last one; `step` has what was captured.
     """
 
-    token: Chance | None
+    token: TokenLogprob | None
     id: int
     text: str
     offset: int
-    top: tuple[Chance, ...]
+    top: tuple[TokenLogprob, ...]
     step: Step
     finish: str | None
 
-    def without_arrays(self) -> Piece:
+    def without_arrays(self) -> GeneratedToken:
         """The same without what was captured, to be kept."""
         return replace(self, step=Step(self.step.index, self.step.tokens, None))
 
 
 @dataclass(frozen=True)
-class Ask:
+class GenerationRequest:
     """What to generate. `seed` None takes the server's, or draws one, so that the answer can say which it was."""
 
     batch: TokenBatch
@@ -89,7 +89,7 @@ def ask(
     seed: int | None,
     stop: Sequence[str],
     logprobs: int | None,
-) -> Ask:
+) -> GenerationRequest:
     """Checked settings for a prompt of these tokens; `ArgumentError` for what cannot be."""
     if not ids:
         raise ArgumentError("The prompt has no tokens.", remedy="Give at least one token.")
@@ -102,7 +102,7 @@ def ask(
         stop=tuple(stop),
         end_tokens=model.end_tokens,
     )
-    return Ask(TokenBatch.of([list(ids)]), settings, logprobs)
+    return GenerationRequest(TokenBatch.of([list(ids)]), settings, logprobs)
 
 
 def _drawn(seed: int | None) -> int:
@@ -123,7 +123,7 @@ def text_tokens(model: TransformerModel, text: str, *, special: bool = True) -> 
     return prompt_ids(model.tokenizer, text, special=special)
 
 
-def pieces(model: TransformerModel, asked: Ask, sites: Sequence[Site] = ()) -> Iterator[Piece]:
+def pieces(model: TransformerModel, asked: GenerationRequest, sites: Sequence[Site] = ()) -> Iterator[GeneratedToken]:
     """Generate with the model's hooks, capturing `sites`; the last piece says why it ended.
 
     Asked for one more after the last, it raises `InertHookError` for a hook that never fired.
@@ -131,7 +131,7 @@ def pieces(model: TransformerModel, asked: Ask, sites: Sequence[Site] = ()) -> I
     with closing(model.written(asked.batch, asked.settings, sites)) as written:
         for one in written:
             token, top = (None, ()) if asked.logprobs is None else _chances(model, one.step, one.id, asked.logprobs)
-            yield Piece(token, one.id, one.text, one.offset, top, one.step, one.finish)
+            yield GeneratedToken(token, one.id, one.text, one.offset, top, one.step, one.finish)
 
 
 def token_text(model: TransformerModel, id_: int) -> str:
@@ -139,13 +139,13 @@ def token_text(model: TransformerModel, id_: int) -> str:
     return model.token_text(id_)
 
 
-def _chances(model: TransformerModel, step: Step, chosen: int, count: int) -> tuple[Chance, tuple[Chance, ...]]:
+def _chances(model: TransformerModel, step: Step, chosen: int, count: int) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:
     """The chosen token and the `count` likeliest, best first, under the model's own distribution."""
     ops, tokens = model.engine.ops, TokenTexts.of(model.tokenizer)
     logs = ops.to_numpy(ops.log_softmax(step.logits))[0]
 
-    def chance(id_: int) -> Chance:
-        return Chance(id_, tokens.text(id_), tokens.data(id_), float(logs[id_]))
+    def chance(id_: int) -> TokenLogprob:
+        return TokenLogprob(id_, tokens.text(id_), tokens.data(id_), float(logs[id_]))
 
     return chance(chosen), tuple(chance(int(id_)) for id_ in likeliest(logs, count))
 

@@ -14,9 +14,9 @@ from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
 from neuroscope_bridge.rest.capture import check_size
 from neuroscope_bridge.rest.encoding import dumps
-from neuroscope_bridge.rest.generation import USUAL_TOKENS, Ask, Piece, ask, pieces
+from neuroscope_bridge.rest.generation import USUAL_TOKENS, GeneratedToken, GenerationRequest, ask, pieces
 from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan
-from neuroscope_bridge.rest.shelf import Pull, Shelf, Worker
+from neuroscope_bridge.rest.pool import ModelPool, Pull, Worker
 from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 
 
@@ -37,7 +37,7 @@ class Job:
     """A generation that can begin: everything about it is checked."""
 
     model: Any
-    asked: Ask
+    asked: GenerationRequest
     plan: Plan
     worker: Worker
 
@@ -47,7 +47,7 @@ class Server:
 
     def __init__(self, host: Host, options: HttpOptions) -> None:
         self.options = options
-        self.shelf = Shelf(host, options.generations)
+        self.pool = ModelPool(host, options.generations)
         self.hooks = HookRegistry()
 
     async def job(
@@ -66,11 +66,11 @@ class Server:
 
         usual: most tokens where the request does not say how many it wants.
         """
-        shelved = await self.shelf.find(name)
+        pooled = await self.pool.find(name)
         specs = self.hooks.resolve(hooks)
 
-        def prepare() -> tuple[Any, Ask, Plan]:
-            model = shelved.fresh()
+        def prepare() -> tuple[Any, GenerationRequest, Plan]:
+            model = pooled.fresh()
             asked = ask(
                 model,
                 tokens(model),
@@ -94,12 +94,12 @@ class Server:
             made.install(model)
             return model, asked, made
 
-        return Job(*await shelved.worker.run(prepare), shelved.worker)
+        return Job(*await pooled.worker.run(prepare), pooled.worker)
 
-    def begin(self, job: Job, sites: Sequence[Site]) -> Pull[Piece]:
-        return self.shelf.pull(job.worker, pieces(job.model, job.asked, sites))
+    def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
+        return self.pool.pull(job.worker, pieces(job.model, job.asked, sites))
 
-    async def collect(self, request: Request, job: Job, take: Callable[[Piece], None]) -> None:
+    async def collect(self, request: Request, job: Job, take: Callable[[GeneratedToken], None]) -> None:
         """Generate to the end, handing each piece to `take` in the worker's thread; a client that leaves ends it."""
         pull = self.begin(job, job.plan.sites)
         try:
@@ -114,13 +114,13 @@ class Server:
         job: Job,
         sites: Sequence[Site],
         opening: Sequence[dict[str, Any]],
-        chunk: Callable[[Piece], dict[str, Any]],
+        chunk: Callable[[GeneratedToken], dict[str, Any]],
         closing: Callable[[int], dict[str, Any]] | None = None,
     ) -> EventStream:
         """A generation as events, one per token. What fails before the first token is an error with its own status."""
         pull = self.begin(job, sites)
 
-        def told(piece: Piece) -> bytes:  # in the worker's thread, so that the loop only hands bytes on
+        def told(piece: GeneratedToken) -> bytes:  # in the worker's thread, so that the loop only hands bytes on
             return event(dumps(chunk(piece)))
 
         try:

@@ -18,7 +18,7 @@ import numpy as np
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.logit_lens import read_out
-from neuroscope_bridge.rest.generation import Ask, Piece, likeliest, token_text
+from neuroscope_bridge.rest.generation import GeneratedToken, GenerationRequest, likeliest, token_text
 
 if TYPE_CHECKING:
     from neuroscope.engines.protocol import Step
@@ -34,7 +34,7 @@ _LOGIT_BYTES = 64 << 20
 class Lens:
     """Turns a generation's steps into the page's events."""
 
-    def __init__(self, model: TransformerModel, asked: Ask, top: int, neurons: int) -> None:
+    def __init__(self, model: TransformerModel, asked: GenerationRequest, top: int, neurons: int) -> None:
         tokens = len(asked.prompt_ids) + asked.settings.max_tokens
         if tokens > MOST_TOKENS:
             raise ArgumentError(
@@ -64,7 +64,7 @@ class Lens:
             "prompt": [{"id": id_, "text": token_text(self._model, id_)} for id_ in ids],
         }
 
-    def event(self, piece: Piece) -> dict[str, Any]:
+    def event(self, piece: GeneratedToken) -> dict[str, Any]:
         """One step: what the model held at the positions that ran, and the token it chose."""
         step = piece.step
         assert piece.token is not None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from neuroscope_bridge.rest.generation import Ask, Chance, Piece
+from neuroscope_bridge.rest.generation import GeneratedToken, GenerationRequest, TokenLogprob
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
@@ -21,16 +21,16 @@ class Answer(ABC):
     """One generation's answer as it comes. Subclasses know the endpoint's shapes."""
 
     model: TransformerModel
-    asked: Ask
+    asked: GenerationRequest
     id: str = field(default_factory=lambda: f"{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[GeneratedToken] = field(default_factory=list)
 
     kind = ""
     chunk_kind = ""
     prefix = ""
 
-    def take(self, piece: Piece) -> None:
+    def take(self, piece: GeneratedToken) -> None:
         """Remember a piece for the whole answer."""
         self.pieces.append(piece.without_arrays())
 
@@ -66,7 +66,7 @@ class Answer(ABC):
         """Chunks before the first token."""
         return []
 
-    def chunk(self, piece: Piece) -> dict[str, Any]:
+    def chunk(self, piece: GeneratedToken) -> dict[str, Any]:
         """One token."""
         choice = {
             "index": 0,
@@ -88,10 +88,10 @@ class Answer(ABC):
     def _content(self) -> dict[str, Any]: ...
 
     @abstractmethod
-    def _delta(self, piece: Piece) -> dict[str, Any]: ...
+    def _delta(self, piece: GeneratedToken) -> dict[str, Any]: ...
 
     @abstractmethod
-    def _logprobs(self, pieces: Sequence[Piece]) -> Any: ...
+    def _logprobs(self, pieces: Sequence[GeneratedToken]) -> Any: ...
 
 
 class ChatAnswer(Answer):
@@ -104,10 +104,10 @@ class ChatAnswer(Answer):
     def _content(self) -> dict[str, Any]:
         return {"message": {"role": "assistant", "content": self.text, "refusal": None}}
 
-    def _delta(self, piece: Piece) -> dict[str, Any]:
+    def _delta(self, piece: GeneratedToken) -> dict[str, Any]:
         return {"delta": {"content": piece.text}}
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> Any:
+    def _logprobs(self, pieces: Sequence[GeneratedToken]) -> Any:
         if self.asked.logprobs is None:
             return None
         content = []
@@ -123,10 +123,10 @@ class TextAnswer(Answer):
     def _content(self) -> dict[str, Any]:
         return {"text": self.text}
 
-    def _delta(self, piece: Piece) -> dict[str, Any]:
+    def _delta(self, piece: GeneratedToken) -> dict[str, Any]:
         return {"text": piece.text}
 
-    def _logprobs(self, pieces: Sequence[Piece]) -> Any:
+    def _logprobs(self, pieces: Sequence[GeneratedToken]) -> Any:
         if self.asked.logprobs is None:
             return None
         tokens = [piece.token for piece in pieces if piece.token is not None]
@@ -138,12 +138,12 @@ class TextAnswer(Answer):
         }
 
 
-def _name(chance: Chance) -> str:
+def _name(chance: TokenLogprob) -> str:
     """A token as text; `bytes:\\xe2` for part of a character, as OpenAI writes it."""
     return chance.text if chance.whole else f"bytes:{chance.text}"
 
 
-def _named(chances: Sequence[Chance]) -> dict[str, float]:
+def _named(chances: Sequence[TokenLogprob]) -> dict[str, float]:
     """Log-probabilities by the token's text; of several tokens with one text the less likely ones by their ids."""
     found: dict[str, float] = {}
     for chance in chances:
@@ -152,5 +152,5 @@ def _named(chances: Sequence[Chance]) -> dict[str, float]:
     return found
 
 
-def _chance(chance: Chance) -> dict[str, Any]:
+def _chance(chance: TokenLogprob) -> dict[str, Any]:
     return {"token": chance.text, "logprob": chance.logprob, "bytes": list(chance.data)}

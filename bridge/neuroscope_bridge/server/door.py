@@ -1,6 +1,6 @@
 """The ZeroMQ door: a ROUTER socket, its peers, and what each request does. `bridge/PROTOCOL.md` is its specification.
 
-Only the leading thread of the `Crew` touches the socket. Other threads put what they have to send into the outbox and
+Only the leading thread of the `LeaderThreads` touches the socket. Other threads put what they have to send into the outbox and
 wake the leader.
 """
 
@@ -25,7 +25,7 @@ from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope_bridge.host import Host, Session
 from neuroscope_bridge.host.faults import error_fields
 from neuroscope_bridge.keys import curve_available, is_loopback, read_pair
-from neuroscope_bridge.server.crew import Crew, Work
+from neuroscope_bridge.server.threads import LeaderThreads, Work
 from neuroscope_bridge.wire import decode, encode
 from neuroscope_bridge.wire.codec import Frame
 from neuroscope_bridge.wire.errors import DeniedError, LimitError, NoSessionError, ProtocolError, WireError
@@ -77,7 +77,7 @@ class ZmqDoor:
         self._outbox: deque[tuple[bytes, list[Frame]]] = deque()
         self._ready: deque[_Peer] = deque()
         self._stopping = threading.Event()
-        self._crew = Crew(self._step, self._stopping.is_set)
+        self._threads = LeaderThreads(self._step, self._stopping.is_set)
         self._next_tick = 0.0
         self._message_next = True
 
@@ -125,7 +125,7 @@ class ZmqDoor:
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
 
     def start(self) -> None:
-        self._crew.start()
+        self._threads.start()
 
     def close(self) -> None:
         """Stop jobs, end this door's sessions, send what is still to be sent, and leave."""
@@ -133,7 +133,7 @@ class ZmqDoor:
             self._host.close_session(peer.session, "the server stops")
         self._stopping.set()
         self._wake()
-        if not self._crew.join(_GRACE):
+        if not self._threads.join(_GRACE):
             log.warning("a request did not stop within %g seconds", _GRACE)
             return  # its thread may still use the socket; the process ends anyway
         self._flush()

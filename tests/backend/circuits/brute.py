@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
-Channel = tuple[int, str, int]  # layer, "q" "k" "v" "mlp", head; the logits are (layers, "logits", 0)
+Receiver = tuple[int, str, int]  # layer, "q" "k" "v" "mlp", head; the logits are (layers, "logits", 0)
 
 
 @dataclass
@@ -44,10 +44,10 @@ class BruteGPT2:
         heads: dict[tuple[int, int], Numbers] | None = None,
         mlps: dict[int, Numbers] | None = None,
         streams: dict[tuple[int, int], Numbers] | None = None,
-        reads: dict[Channel, Numbers] | None = None,
+        reads: dict[Receiver, Numbers] | None = None,
     ) -> Trace:
         """One pass. embedding: to begin with in place of the tokens'; heads: head outputs to use; mlps: MLP writes to use; streams: (layer, position) → stream after the layer;
-        reads: what to add to the stream as one channel alone reads it."""
+        reads: what to add to the stream as one receiver alone reads it."""
         heads, mlps, streams, reads = heads or {}, mlps or {}, streams or {}, reads or {}
         if embedding is None:
             embedding = self.w["transformer.wte.weight"][tokens] + self.w["transformer.wpe.weight"][: len(tokens)]
@@ -74,7 +74,7 @@ class BruteGPT2:
         trace.logits = self._norm("transformer.ln_f", x) @ self.w["lm_head.weight"].T
         return trace
 
-    def _head(self, layer: int, head: int, x: Numbers, reads: dict[Channel, Numbers]) -> Numbers:
+    def _head(self, layer: int, head: int, x: Numbers, reads: dict[Receiver, Numbers]) -> Numbers:
         prefix = f"transformer.h.{layer}"
         parts = []
         for index, name in enumerate("qkv"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuroscope.circuits.finder import PairParts
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks.metrics import PromptMetric

@@ -9,13 +9,13 @@ import pytest
 
 from neuroscope.circuits.attribution import RULES, checked_rule, edge_scores, node_scores, path
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.errors import ArgumentError
 from neuroscope.tasks.pairs import PairBatch
 from tests import tiny
-from tests.backend.circuits.brute import BruteGPT2, Channel, Numbers, Trace
+from tests.backend.circuits.brute import BruteGPT2, Numbers, Receiver, Trace
 from tests.backend.circuits.pairs import random_pairs
 
 CHANNELS = {Component.QUERY: "q", Component.KEY: "k", Component.VALUE: "v", Component.MLP_INPUT: "mlp"}
@@ -97,7 +97,7 @@ def test_a_score_is_the_slope_along_its_edge_where_the_method_takes_it(
         real = pairs.clean.real[row]
         tokens = pairs.clean.ids[row][real].tolist()
         clean, corrupt = brute.run(tokens), brute.run(pairs.corrupt.ids[row][real].tolist())
-        for index, (channel, source) in enumerate(edges.tolist()):
+        for index, (receiver, source) in enumerate(edges.tolist()):
             delta = write(clean, graph.source_site(source)) - write(corrupt, graph.source_site(source))
             for alpha in alphas:
                 moved = inputs(graph, source, clean, corrupt, alpha) if method == "eap_ig_activations" else {}
@@ -105,7 +105,7 @@ def test_a_score_is_the_slope_along_its_edge_where_the_method_takes_it(
                     moved = {"embedding": clean.embedding + (alpha - 1) * (clean.embedding - corrupt.embedding)}
                 slope = 0.0
                 for sign in (1, -1):
-                    reads = {where(graph.channel_site(channel), brute.layers): sign * 1e-5 * delta}
+                    reads = {where(graph.receiver_site(receiver), brute.layers): sign * 1e-5 * delta}
                     logits = brute.run(tokens, reads=reads, **moved).logits[-1]
                     value = logits[pairs.metric.answers[row]] - logits[pairs.metric.wrongs[row]]
                     slope += sign * float(value) / 2e-5
@@ -141,7 +141,7 @@ def write(trace: Trace, site: Site) -> Numbers:
     return trace.head_writes[site.layer, site.head]
 
 
-def where(target: Site, layers: int) -> Channel:
+def where(target: Site, layers: int) -> Receiver:
     if target.component is Component.LOGITS:
         return layers, "logits", 0
     return target.layer or 0, CHANNELS[target.component], target.head or 0

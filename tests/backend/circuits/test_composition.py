@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from neuroscope.circuits.baseline import source_means
+from neuroscope.circuits.ablated import source_means
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.composition import ModelComposer
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import GenerationSettings, LogitRequest, TokenBatch
 from neuroscope.errors import ArgumentError, CircuitError
 from tests import tiny
@@ -41,12 +41,12 @@ def test_a_compiled_circuit_of_all_edges_is_the_model(architecture: str, framewo
 @pytest.mark.parametrize("architecture", RUNNABLE)
 def test_a_compiled_circuit_measures_as_mean_ablation_does(architecture: str, framework: str) -> None:
     engine, pairs = tiny.engine_on(framework, architecture, scale=0.1), random_pairs()
-    masked = MaskedModel(engine, pairs, ablation="mean")
-    mask = masked.graph.valid & (np.random.default_rng(0).random(masked.graph.valid.shape) < 0.5)
+    evaluation = CircuitEvaluation(engine, pairs, ablation="mean")
+    mask = evaluation.graph.valid & (np.random.default_rng(0).random(evaluation.graph.valid.shape) < 0.5)
     compiled = CircuitEngine(engine, mask, source_means(PairRuns(engine, pairs, share_prefix=False)), pairs.corrupt)
     request = LogitRequest.last(pairs.clean, np.stack([pairs.metric.answers, pairs.metric.wrongs], 1))
     logits = engine.ops.to_numpy(compiled.forward(pairs.clean, logits=request).logits)
-    assert logits[:, 0] - logits[:, 1] == pytest.approx(masked.metric(mask), abs=1e-4)
+    assert logits[:, 0] - logits[:, 1] == pytest.approx(evaluation.metric(mask), abs=1e-4)
 
 
 def test_generation_through_a_circuit_equals_running_it_anew_each_time() -> None:
@@ -90,11 +90,11 @@ def test_a_composite_has_the_edges_of_its_circuits_and_runs(circuit: Circuit) ->
     composer.add_circuit(other, priority=3)
     composer.resolve_dependencies().optimize_data_flow().validate_compatibility()
     composite = composer.compile()
-    dropped = {(c.source, c.channel) for c in composer.conflicts if not c.kept}
+    dropped = {(c.source, c.receiver) for c in composer.conflicts if not c.kept}
     union = circuit.mask | other.mask
-    for channel, source in np.argwhere(composite.mask):
-        assert union[channel, source]
-        assert (str(circuit.graph.source_site(int(source))), str(circuit.graph.channel_site(int(channel)))) not in dropped
+    for receiver, source in np.argwhere(composite.mask):
+        assert union[receiver, source]
+        assert (str(circuit.graph.source_site(int(source))), str(circuit.graph.receiver_site(int(receiver)))) not in dropped
     assert composite.edge_count <= int(union.sum())
     assert len(composite.generate("w5 w6 w7", max_tokens=3).split()) <= 3
     assert composite.logits("w5 w6").numpy() != pytest.approx(circuit.model.logits("w5 w6").numpy(), abs=1e-4)
@@ -118,9 +118,9 @@ def test_the_higher_priority_wins_a_conflict(circuit: Circuit) -> None:
 def test_dependencies_say_which_circuit_feeds_which(circuit: Circuit) -> None:
     graph = circuit.graph
     early, late = (np.zeros_like(graph.valid) for _ in range(2))
-    early[graph.node_channels(graph.mlp(0)), 0] = True
+    early[graph.node_receivers(graph.mlp(0)), 0] = True
     early[graph.logits, graph.mlp(0)] = True
-    late[graph.node_channels(graph.mlp(2)), graph.mlp(0)] = True
+    late[graph.node_receivers(graph.mlp(2)), graph.mlp(0)] = True
     late[graph.logits, graph.mlp(2)] = True
     composer = ModelComposer()
     composer.add_circuit(edited(circuit, early, "addition"), priority=1)

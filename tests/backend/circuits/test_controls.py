@@ -107,7 +107,7 @@ def _even(draws: Counter[bytes], states: list[bytes]) -> float:
 
 
 def _states(graph: Graph, edges: int) -> list[BoolArray]:
-    """Every set of `edges` edges that is alive."""
+    """Every set of `edge_patching` edges that is alive."""
     flat, found = np.flatnonzero(graph.valid), []
     for picked in itertools.combinations(flat.tolist(), edges):
         mask = np.zeros_like(graph.valid)
@@ -131,8 +131,8 @@ def test_swapped_circuits_are_drawn_evenly_from_all_of_their_degrees() -> None:
              "0.headOutput[0] logits", "0.headOutput[1] logits", "0.mlpOutput logits"]  # fmt: skip
     mask = np.zeros_like(graph.valid)
     for edge in edges:
-        source, channel = edge.split()
-        mask[graph.channel_of(Site.parse(channel)), graph.source_of(Site.parse(source))] = True
+        source, receiver = edge.split()
+        mask[graph.receiver_of(Site.parse(receiver)), graph.source_of(Site.parse(source))] = True
     assert np.array_equal(graph.pruned(mask), mask)
     same = [
         state.tobytes()
@@ -162,7 +162,7 @@ def test_a_size_that_the_graph_does_not_have_is_refused(edges: int) -> None:
 
 def test_edges_that_lie_on_no_path_do_not_count() -> None:
     mask = np.zeros_like(SMALL.valid)
-    mask[SMALL.logits, :2] = mask[SMALL.channel_of(Site.parse("0.query[0]")), 0] = True
+    mask[SMALL.logits, :2] = mask[SMALL.receiver_of(Site.parse("0.query[0]")), 0] = True
     mask[SMALL.logits, 2] = True  # the MLP writes, but reads nothing
     for name, control in CONTROLS.items():
         found = control(SMALL, mask, np.random.default_rng(0))

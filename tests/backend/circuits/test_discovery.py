@@ -58,7 +58,7 @@ def test_random_edges_are_no_circuit() -> None:
     valid = 0
     for seed in range(20):
         mask = graph.valid & (np.random.default_rng(seed).random(graph.valid.shape) < 0.3)
-        mask[graph.channel_of(Site.parse("1.key[0]"))] = False  # without this read there is no induction
+        mask[graph.receiver_of(Site.parse("1.key[0]"))] = False  # without this read there is no induction
         valid += made.test_hypothesis(Hypothesis("random", "none", int(mask.sum()), [], mask, mask * 1.0)).is_valid
     assert valid == 0
 

@@ -7,10 +7,10 @@ import pytest
 from scipy.stats import spearmanr
 
 from neuroscope.circuits.attribution import edge_scores
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.sites import Component, Site
 from neuroscope.models.model import TransformerModel
@@ -37,7 +37,7 @@ def test_sweeps_and_masked_runs_give_the_same_numbers(architecture: str) -> None
         runs, graph = PairRuns(engine, pairs), Graph.of(engine.anatomy)
         nodes = [Site(1, Component.HEAD_OUTPUT, head=2, position=3), Site(2, Component.MLP_OUTPUT), Site(0, Component.RESIDUAL)]
         mask = graph.valid & (np.random.default_rng(0).random(graph.valid.shape) < 0.5)
-        found.append((sweep(runs, runs.corrupt, runs.clean, nodes), MaskedModel(engine, pairs).metric(mask)))
+        found.append((sweep(runs, runs.corrupt, runs.clean, nodes), CircuitEvaluation(engine, pairs).metric(mask)))
     for theirs, ours in zip(*found, strict=True):
         assert relative(theirs, ours) < TOLERANCE
 

@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from neuroscope.circuits import edges as edges_module
+from neuroscope.circuits import edge_patching as edges_module
+from neuroscope.circuits.ablated import ABLATIONS
 from neuroscope.circuits.attribution import edge_scores, node_scores
-from neuroscope.circuits.baseline import ABLATIONS
-from neuroscope.circuits.edges import edge_effects
+from neuroscope.circuits.edge_patching import edge_effects
+from neuroscope.circuits.evaluation import CircuitEvaluation, Removal
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel, Removal
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.errors import SiteError
 from neuroscope.tasks.pairs import PairBatch
 from tests import tiny
-from tests.backend.circuits.brute import BruteGPT2, Channel, Numbers, Trace
+from tests.backend.circuits.brute import BruteGPT2, Numbers, Receiver, Trace
 from tests.backend.circuits.pairs import random_pairs
 
 
@@ -85,15 +85,15 @@ def test_residual_patching_at_a_position_equals_brute_force(brute: BruteGPT2, en
 def test_edge_patching_equals_brute_force(brute: BruteGPT2, engine: TorchEngine) -> None:
     pairs = random_pairs(2)
     graph = Graph.of(engine.anatomy)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
     found = edge_effects(engine, pairs, edges)
     names = {Component.QUERY: "q", Component.KEY: "k", Component.VALUE: "v", Component.MLP_INPUT: "mlp"}
     for row in range(pairs.rows):
         clean, corrupt = prompts(pairs, row)
         good, bad = brute.run(clean), brute.run(corrupt)
         whole = difference(good.logits, pairs, row)
-        for index, (channel, source) in enumerate(edges):
-            site, target = graph.source_site(source), graph.channel_site(channel)
+        for index, (receiver, source) in enumerate(edges):
+            site, target = graph.source_site(source), graph.receiver_site(receiver)
             if site.component is Component.EMBEDDING:
                 delta = bad.embedding - good.embedding
             elif site.component is Component.HEAD_OUTPUT:
@@ -101,7 +101,7 @@ def test_edge_patching_equals_brute_force(brute: BruteGPT2, engine: TorchEngine)
                 delta = bad.head_writes[key] - good.head_writes[key]
             else:
                 delta = bad.mlps[site.layer or 0] - good.mlps[site.layer or 0]
-            where: Channel = (3, "logits", 0)
+            where: Receiver = (3, "logits", 0)
             if target.component is not Component.LOGITS:
                 where = (target.layer or 0, names[target.component], target.head or 0)
             patched = brute.run(clean, reads={where: delta})
@@ -111,51 +111,51 @@ def test_edge_patching_equals_brute_force(brute: BruteGPT2, engine: TorchEngine)
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_the_whole_graph_is_the_clean_run_and_the_empty_one_the_corrupt_run(architecture: str, framework: str) -> None:
-    masked = MaskedModel(tiny.engine_on(framework, architecture, scale=0.1), random_pairs())
-    graph = masked.graph
-    assert masked.metric(graph.valid.copy()) == pytest.approx(masked.clean, abs=1e-5)
-    assert masked.metric(np.zeros_like(graph.valid)) == pytest.approx(masked.empty, abs=1e-5)
+    evaluation = CircuitEvaluation(tiny.engine_on(framework, architecture, scale=0.1), random_pairs())
+    graph = evaluation.graph
+    assert evaluation.metric(graph.valid.copy()) == pytest.approx(evaluation.clean, abs=1e-5)
+    assert evaluation.metric(np.zeros_like(graph.valid)) == pytest.approx(evaluation.empty, abs=1e-5)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_a_circuit_that_runs_alone_runs_as_it_does_among_others(architecture: str, framework: str) -> None:
-    """Among the whole graph every channel and source is computed; alone only what it uses."""
-    masked = MaskedModel(tiny.engine_on(framework, architecture, scale=0.1), random_pairs())
-    graph, random = masked.graph, np.random.default_rng(0)
+    """Among the whole graph every receiver and source is computed; alone only what it uses."""
+    evaluation = CircuitEvaluation(tiny.engine_on(framework, architecture, scale=0.1), random_pairs())
+    graph, random = evaluation.graph, np.random.default_rng(0)
     for share in (0.02, 0.1, 0.5):
         mask = graph.pruned(graph.valid & (random.random(graph.valid.shape) < share))
-        alone, (among, _) = masked.metric(mask), masked.metrics([mask, graph.valid])
+        alone, (among, _) = evaluation.metric(mask), evaluation.metrics([mask, graph.valid])
         assert alone == pytest.approx(among, abs=1e-5)
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_the_model_without_nodes_is_the_circuit_of_the_other_edges(architecture: str, framework: str, ablation: str) -> None:
-    masked = MaskedModel(tiny.engine_on(framework, architecture, scale=0.1), random_pairs(), ablation=ablation)
-    graph, random = masked.graph, np.random.default_rng(0)
+    evaluation = CircuitEvaluation(tiny.engine_on(framework, architecture, scale=0.1), random_pairs(), ablation=ablation)
+    graph, random = evaluation.graph, np.random.default_rng(0)
     several = random.permutation(np.arange(1, graph.sources))[:7].tolist()
     subsets: list[list[int]] = [[], [graph.mlp(1)], [graph.head(1, 0), graph.head(2, 3)], several]
     kept = np.ones((len(subsets), graph.sources), dtype=np.bool_)
     for row, subset in zip(kept, subsets, strict=True):
         row[subset] = False
-    found = masked.without(subsets)
-    assert found == pytest.approx(masked.metrics([graph.valid & row for row in kept]), abs=1e-5)
+    found = evaluation.without(subsets)
+    assert found == pytest.approx(evaluation.metrics([graph.valid & row for row in kept]), abs=1e-5)
     assert np.abs(found[1:] - found[0]).max(1).min() > 1e-4
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_removing_an_edge_from_the_whole_graph_equals_patching_it(architecture: str, framework: str) -> None:
     engine, pairs = tiny.engine_on(framework, architecture, scale=0.1), random_pairs()
-    masked = MaskedModel(engine, pairs)
-    every = np.argwhere(masked.graph.valid)
+    evaluation = CircuitEvaluation(engine, pairs)
+    every = np.argwhere(evaluation.graph.valid)
     chosen = every[np.random.default_rng(0).choice(len(every), 16, replace=False)]
-    edges = [(int(channel), int(source)) for channel, source in chosen]
-    removed = masked.removals(masked.graph.valid.copy(), [Removal(*edge) for edge in edges])
-    assert masked.clean - removed == pytest.approx(edge_effects(engine, pairs, edges), abs=2e-5)
+    edges = [(int(receiver), int(source)) for receiver, source in chosen]
+    removed = evaluation.removals(evaluation.graph.valid.copy(), [Removal(*edge) for edge in edges])
+    assert evaluation.clean - removed == pytest.approx(edge_effects(engine, pairs, edges), abs=2e-5)
     for index, edge in enumerate(edges[:4]):
-        mask = masked.graph.valid.copy()
+        mask = evaluation.graph.valid.copy()
         mask[edge] = False
-        assert masked.metric(mask) == pytest.approx(removed[index], abs=2e-5)
+        assert evaluation.metric(mask) == pytest.approx(removed[index], abs=2e-5)
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
@@ -164,7 +164,7 @@ def test_attribution_ranks_edges_as_exact_patching_does(
 ) -> None:
     engine, pairs = tiny.engine(architecture, scale=0.08), random_pairs()
     graph = Graph.of(engine.anatomy)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
     exact = edge_effects(engine, pairs, edges).mean(1)
     # Along the embedding, gradients are taken far from the clean run, which exact patching stays near: a random model's
     # many small effects are ranked less well (Qwen 3's .66 is what the integral itself gives), its large ones not.
@@ -178,11 +178,11 @@ def test_attribution_ranks_edges_as_exact_patching_does(
 def test_plain_attribution_is_the_slope_of_exact_patching(engine: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = random_pairs()
     graph = Graph.of(engine.anatomy)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
     scores = edge_scores(engine, pairs, method="eap")
     step = 1e-4
     whole = edges_module.source_differences
-    monkeypatch.setattr(edges_module, "source_differences", lambda graph, runs, baseline: whole(graph, runs, baseline) * step)
+    monkeypatch.setattr(edges_module, "source_differences", lambda graph, runs, ablated: whole(graph, runs, ablated) * step)
     slopes = edge_effects(engine, pairs, edges).mean(1) / step
     assert [scores[edge] for edge in edges] == pytest.approx(slopes, rel=1e-2, abs=1e-5)
 
@@ -190,13 +190,13 @@ def test_plain_attribution_is_the_slope_of_exact_patching(engine: TorchEngine, m
 @pytest.mark.parametrize("metric", ["logit_difference", "probability", "kl"])
 def test_every_metric_can_be_patched_and_attributed(engine: TorchEngine, metric: str) -> None:
     pairs = random_pairs(metric=metric)
-    masked = MaskedModel(engine, pairs)
+    evaluation = CircuitEvaluation(engine, pairs)
     if metric == "kl":
-        assert masked.clean == pytest.approx(np.zeros(pairs.rows), abs=1e-9)
-        assert (masked.empty < 0).all()
+        assert evaluation.clean == pytest.approx(np.zeros(pairs.rows), abs=1e-9)
+        assert (evaluation.empty < 0).all()
     scores = edge_scores(engine, pairs, method="eap_ig", steps=3)
-    graph = masked.graph
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    graph = evaluation.graph
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
     exact = edge_effects(engine, pairs, edges).mean(1)
     assert spearmanr(np.abs([scores[edge] for edge in edges]), np.abs(exact))[0] > 0.7
 
@@ -235,16 +235,16 @@ def test_a_component_that_cannot_be_exchanged_is_refused(engine: TorchEngine) ->
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("architecture", ["gpt2", "gpt_neox", "gemma2", "gpt_oss"])
 def test_the_whole_graph_is_the_clean_run_whatever_the_ablation(architecture: str, ablation: str) -> None:
-    masked = MaskedModel(tiny.engine(architecture, scale=0.1), random_pairs(), ablation=ablation)
-    assert masked.metric(masked.graph.valid.copy()) == pytest.approx(masked.clean, abs=1e-5)
-    assert np.abs(masked.empty - masked.clean).max() > 1e-3
+    evaluation = CircuitEvaluation(tiny.engine(architecture, scale=0.1), random_pairs(), ablation=ablation)
+    assert evaluation.metric(evaluation.graph.valid.copy()) == pytest.approx(evaluation.clean, abs=1e-5)
+    assert np.abs(evaluation.empty - evaluation.clean).max() > 1e-3
 
 
 @pytest.mark.parametrize("ablation", ["zero", "mean", "resample"])
 def test_an_ablated_edge_equals_brute_force(brute: BruteGPT2, engine: TorchEngine, ablation: str) -> None:
     pairs = PairBatch.take(random_pairs(6), np.array([0, 2, 4]))  # of one length
-    masked = MaskedModel(engine, pairs, ablation=ablation, seed=3)
-    graph = masked.graph
+    evaluation = CircuitEvaluation(engine, pairs, ablation=ablation, seed=3)
+    graph = evaluation.graph
     clean, corrupt = zip(*(prompts(pairs, row) for row in range(pairs.rows)), strict=True)
     corrupt_traces = [brute.run(prompt) for prompt in corrupt]
     for site, target in [
@@ -255,8 +255,8 @@ def test_an_ablated_edge_equals_brute_force(brute: BruteGPT2, engine: TorchEngin
     ]:
         source = Site.parse(site)
         mask = graph.valid.copy()
-        mask[graph.channel_of(target), graph.source_of(source)] = False
-        found = masked.metric(mask)
+        mask[graph.receiver_of(target), graph.source_of(source)] = False
+        found = evaluation.metric(mask)
         where = _where(target, brute.layers)
         writes = [_write(trace, source) for trace in corrupt_traces]
         for row in range(pairs.rows):
@@ -271,7 +271,7 @@ def test_an_ablated_edge_equals_brute_force(brute: BruteGPT2, engine: TorchEngin
             assert found[row] == pytest.approx(difference(patched.logits, pairs, row), abs=1e-9), (site, target)
 
 
-def _where(target: Site, layers: int) -> Channel:
+def _where(target: Site, layers: int) -> Receiver:
     names = {Component.QUERY: "q", Component.KEY: "k", Component.VALUE: "v", Component.MLP_INPUT: "mlp"}
     if target.component is Component.LOGITS:
         return layers, "logits", 0
@@ -291,7 +291,7 @@ def _write(trace: Trace, source: Site) -> Numbers:
 def test_scoring_exactly_is_patching_every_edge(engine: TorchEngine) -> None:
     pairs = random_pairs()
     graph = Graph.of(engine.anatomy)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
     scores = edge_scores(engine, pairs, method="exact")
     assert [scores[edge] for edge in edges] == pytest.approx(edge_effects(engine, pairs, edges).mean(1), abs=1e-12)
     assert not scores[~graph.valid].any()

@@ -14,9 +14,9 @@ from sklearn.metrics import roc_auc_score
 from neuroscope.circuits.attribution import METHODS, edge_scores
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import SIZES, CurvePoint, area, curve_points
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.search import NEGATIVE_WEIGHTS, reaches
@@ -53,7 +53,7 @@ def test_the_handmade_model_does_induction() -> None:
 def test_the_finder_returns_exactly_the_heads_and_edges_set_by_hand(found: Circuit) -> None:
     assert found.heads == ["0.headOutput[0]", "1.headOutput[0]"]
     assert found.mlps == []
-    assert {(source, channel) for source, channel, _ in found.edges} == INDUCTION_EDGES
+    assert {(source, receiver) for source, receiver, _ in found.edges} == INDUCTION_EDGES
 
 
 def test_its_figures_are_those_of_a_perfect_circuit(found: Circuit) -> None:
@@ -80,8 +80,8 @@ def test_heads_get_the_roles_that_they_were_built_for(found: Circuit) -> None:
 def test_scores_tell_the_circuits_edges_from_all_others(distractor: bool, method: str, ablation: str) -> None:
     engine, pairs = induction_model(distractor=distractor), induction_pairs(12)
     graph = Graph.of(engine.anatomy)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
-    truth = [(str(graph.source_site(s)), str(graph.channel_site(c))) in INDUCTION_EDGES for c, s in edges]
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
+    truth = [(str(graph.source_site(s)), str(graph.receiver_site(c))) in INDUCTION_EDGES for c, s in edges]
     scores = edge_scores(engine, pairs, method=method, ablation=ablation)
     assert roc_auc_score(truth, np.abs([scores[edge] for edge in edges])) >= 0.95
 
@@ -89,23 +89,23 @@ def test_scores_tell_the_circuits_edges_from_all_others(distractor: bool, method
 @pytest.mark.parametrize("distractor", [False, True])
 @pytest.mark.parametrize("ablation", ["corrupt", "mean", "resample"])
 def test_greedy_pruning_leaves_the_edges_set_by_hand(distractor: bool, ablation: str) -> None:
-    masked = MaskedModel(induction_model(distractor=distractor), induction_pairs(12), ablation=ablation)
-    graph = masked.graph
-    mask = greedy_circuit(masked, 0.05)
-    edges = {(str(graph.source_site(int(s))), str(graph.channel_site(int(c)))) for c, s in np.argwhere(mask)}
+    evaluation = CircuitEvaluation(induction_model(distractor=distractor), induction_pairs(12), ablation=ablation)
+    graph = evaluation.graph
+    mask = greedy_circuit(evaluation, 0.05)
+    edges = {(str(graph.source_site(int(s))), str(graph.receiver_site(int(c)))) for c, s in np.argwhere(mask)}
     if ablation == "corrupt":
         assert edges == INDUCTION_EDGES
     else:  # tokens and positions that all pairs share are ablated too, so what reads them belongs to the circuit
         assert edges >= INDUCTION_EDGES
-    assert masked.metric(mask).mean() == pytest.approx(masked.clean.mean(), rel=0.2)
+    assert evaluation.metric(mask).mean() == pytest.approx(evaluation.clean.mean(), rel=0.2)
 
 
 def test_a_curve_of_true_scores_integrates_to_a_better_figure_than_one_of_wrong_scores() -> None:
-    masked = MaskedModel(induction_model(distractor=True), induction_pairs(12))
-    scores = edge_scores(masked.engine, masked.pairs, method="exact")
+    evaluation = CircuitEvaluation(induction_model(distractor=True), induction_pairs(12))
+    scores = edge_scores(evaluation.engine, evaluation.pairs, method="exact")
     shuffled = scores.copy()
-    shuffled[masked.graph.valid] = np.random.default_rng(0).permutation(scores[masked.graph.valid])
-    points, wrong = (curve_points(masked, found, 1.0) for found in (scores, shuffled))
+    shuffled[evaluation.graph.valid] = np.random.default_rng(0).permutation(scores[evaluation.graph.valid])
+    points, wrong = (curve_points(evaluation, found, 1.0) for found in (scores, shuffled))
     assert area(points, from_one=True) < area(wrong, from_one=True)
     assert area(points, from_one=False) > area(wrong, from_one=False)
     assert points[-1].faithfulness.value == pytest.approx(1, abs=1e-6)
@@ -306,19 +306,19 @@ def test_site_order_is_causal(found: Circuit) -> None:
 def test_runs_of_the_same_pairs_are_kept_as_long_as_nothing_that_they_hang_on_changes() -> None:
     model = tiny.model("gpt2", scale=0.1)
     finder, pairs = CircuitFinder(model), random_pairs()
-    runs = finder.masked(pairs)
+    runs = finder.evaluation(pairs)
     before = model.engine.block_calls
-    assert finder.masked(pairs) is runs
+    assert finder.evaluation(pairs) is runs
     assert model.engine.block_calls == before
     finder.ablation = "zero"
-    zeroed = finder.masked(pairs)
+    zeroed = finder.evaluation(pairs)
     assert zeroed is not runs
     weight = model.weights("1.mlp.W_out")
     kept = weight.snapshot()
     weight.write(weight.read() * 2)
-    assert not np.allclose(finder.masked(pairs).clean, zeroed.clean)
+    assert not np.allclose(finder.evaluation(pairs).clean, zeroed.clean)
     weight.restore(kept)
-    assert finder.masked(pairs) is zeroed
+    assert finder.evaluation(pairs) is zeroed
 
 
 def test_a_circuit_of_a_size_has_the_best_edges_and_at_least_so_many() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from neuroscope.circuits import judging
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.engines.sites import Site
 from neuroscope.tasks.statistics import Estimate
@@ -20,43 +20,43 @@ CIRCUIT = (("embedding", "0.value[0]"), ("0.headOutput[0]", "1.key[0]"), ("1.hea
 
 
 @pytest.fixture(scope="module")
-def masked() -> MaskedModel:
-    return MaskedModel(induction_model(distractor=True), induction_pairs(12))
+def evaluation() -> CircuitEvaluation:
+    return CircuitEvaluation(induction_model(distractor=True), induction_pairs(12))
 
 
 def mask_of(graph: Graph, edges: tuple[tuple[str, str], ...]) -> BoolArray:
     mask = np.zeros_like(graph.valid)
-    for source, channel in edges:
-        mask[graph.channel_of(Site.parse(channel)), graph.source_of(Site.parse(source))] = True
+    for source, receiver in edges:
+        mask[graph.receiver_of(Site.parse(receiver)), graph.source_of(Site.parse(source))] = True
     return mask
 
 
-def test_the_circuit_set_by_hand_loses_with_its_nodes_what_the_model_loses(masked: MaskedModel) -> None:
-    found = judging.completeness(masked, mask_of(masked.graph, CIRCUIT), seed=0)
+def test_the_circuit_set_by_hand_loses_with_its_nodes_what_the_model_loses(evaluation: CircuitEvaluation) -> None:
+    found = judging.completeness(evaluation, mask_of(evaluation.graph, CIRCUIT), seed=0)
     assert found.typical.value == pytest.approx(1, abs=1e-3)
     assert found.worst == pytest.approx(1, abs=1e-3)
 
 
-def test_a_circuit_that_does_nothing_is_not_complete(masked: MaskedModel) -> None:
-    found = judging.completeness(masked, mask_of(masked.graph, (("embedding", "0.mlpInput"),)), seed=0)
+def test_a_circuit_that_does_nothing_is_not_complete(evaluation: CircuitEvaluation) -> None:
+    found = judging.completeness(evaluation, mask_of(evaluation.graph, (("embedding", "0.mlpInput"),)), seed=0)
     assert found.typical.value == pytest.approx(0, abs=1e-3)
     assert found.worst == pytest.approx(0, abs=1e-3)
 
 
-def test_half_of_a_circuit_is_less_complete_than_the_whole(masked: MaskedModel) -> None:
-    half = mask_of(masked.graph, CIRCUIT[:2])
-    assert judging.completeness(masked, half, seed=0).worst < 0.1
+def test_half_of_a_circuit_is_less_complete_than_the_whole(evaluation: CircuitEvaluation) -> None:
+    half = mask_of(evaluation.graph, CIRCUIT[:2])
+    assert judging.completeness(evaluation, half, seed=0).worst < 0.1
 
 
 def test_a_circuit_is_as_close_as_its_worst_pairs_make_it() -> None:
-    masked = additive({}, rows=4)
-    masked.metric = lambda mask: np.array([2.0, 0.0, 2.0, 0.0])  # faithful on average, on no pair
-    masked.clean, masked.empty = np.ones(4), np.zeros(4)
-    assert judging.held_out_closeness(masked, masked.graph.valid).value == pytest.approx(0)
+    evaluation = additive({}, rows=4)
+    evaluation.metric = lambda mask: np.array([2.0, 0.0, 2.0, 0.0])  # faithful on average, on no pair
+    evaluation.clean, evaluation.empty = np.ones(4), np.zeros(4)
+    assert judging.held_out_closeness(evaluation, evaluation.graph.valid).value == pytest.approx(0)
 
 
 def additive(costs: dict[tuple[int, int], float], *, rows: int = 20, noise: float = 0.0) -> Any:
-    """A stand-in for a masked model whose metric is the sum of its edges' costs, the same on every pair but for noise."""
+    """A stand-in for a evaluation model whose metric is the sum of its edges' costs, the same on every pair but for noise."""
     graph = Graph(layers=2, heads=2, key_value_heads=2, parallel=False)
     weights = np.zeros(graph.valid.shape)
     for edge, cost in costs.items():
@@ -67,7 +67,7 @@ def additive(costs: dict[tuple[int, int], float], *, rows: int = 20, noise: floa
         return np.full(rows, (weights * mask).sum())
 
     def removals(mask: BoolArray, edges: Any) -> Any:
-        return np.stack([metric(mask) - weights[e.channel, e.source] + noise * random.standard_normal(rows) for e in edges])
+        return np.stack([metric(mask) - weights[e.receiver, e.source] + noise * random.standard_normal(rows) for e in edges])
 
     pairs = SimpleNamespace(units=())
     return SimpleNamespace(
@@ -77,18 +77,18 @@ def additive(costs: dict[tuple[int, int], float], *, rows: int = 20, noise: floa
 
 def test_edges_that_cost_less_than_a_hundredth_of_the_gap_are_not_needed() -> None:
     graph = Graph(layers=2, heads=2, key_value_heads=2, parallel=False)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)[:4]]
-    masked = additive(dict(zip(edges, (0.9, 0.08, 0.011, 0.009), strict=True)))
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)[:4]]
+    evaluation = additive(dict(zip(edges, (0.9, 0.08, 0.011, 0.009), strict=True)))
     mask = np.zeros_like(graph.valid)
     mask[tuple(np.array(edges).T)] = True
-    assert judging.minimality(masked, mask, 40, seed=0).value == 0.75
+    assert judging.minimality(evaluation, mask, 40, seed=0).value == 0.75
 
 
 def test_noise_makes_no_edge_needed() -> None:
     graph = Graph(layers=2, heads=2, key_value_heads=2, parallel=False)
-    edges = [(int(channel), int(source)) for channel, source in np.argwhere(graph.valid)]
-    masked = additive({edges[0]: 1.0}, noise=0.5)
-    found = judging.minimality(masked, graph.valid, len(edges), seed=0)
+    edges = [(int(receiver), int(source)) for receiver, source in np.argwhere(graph.valid)]
+    evaluation = additive({edges[0]: 1.0}, noise=0.5)
+    found = judging.minimality(evaluation, graph.valid, len(edges), seed=0)
     assert round(found.value * found.n) <= 4  # the one that is, and a 0.025 of the rest
 
 

@@ -9,8 +9,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from neuroscope.circuits.attribution import PATCHED, Scores, chosen_method, edge_scores
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
 from tests import tiny
 from tests.planted import CIRCUITS, Planted
 from tests.planted.compiled import outputs
@@ -22,8 +22,8 @@ def built(name: str) -> Planted:
 
 
 @cache
-def masked(name: str) -> MaskedModel:
-    return MaskedModel(built(name).model.engine, built(name).pairs)
+def evaluation(name: str) -> CircuitEvaluation:
+    return CircuitEvaluation(built(name).model.engine, built(name).pairs)
 
 
 @cache
@@ -42,7 +42,7 @@ def auroc(planted: Planted, method: str) -> float:
 
 
 def closeness(planted: Planted, mask: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> float:
-    model = masked(planted.name)
+    model = evaluation(planted.name)
     return float(1 - np.abs(model.metric(mask) - model.clean).sum() / np.abs(model.clean - model.empty).sum())
 
 
@@ -51,8 +51,8 @@ def test_the_model_does_what_it_is_built_for(planted: Planted) -> None:
         logits = planted.model.engine.forward(batch).logits[:, -1]
         if targets is not None:
             assert logits.argmax(-1).tolist() == targets.tolist()
-    assert masked(planted.name).clean.min() > 2
-    assert masked(planted.name).empty.max() < masked(planted.name).clean.min() / 2
+    assert evaluation(planted.name).clean.min() > 2
+    assert evaluation(planted.name).empty.max() < evaluation(planted.name).clean.min() / 2
 
 
 def test_the_compiled_model_answers_what_tracrs_own_does() -> None:
@@ -65,9 +65,9 @@ def test_the_compiled_model_answers_what_tracrs_own_does() -> None:
 
 def test_the_planted_edges_are_enough_and_each_is_needed(planted: Planted) -> None:
     assert closeness(planted, planted.truth) > 0.995
-    for channel, source in np.argwhere(planted.truth):
+    for receiver, source in np.argwhere(planted.truth):
         less = planted.truth.copy()
-        less[channel, source] = False
+        less[receiver, source] = False
         if planted.redundant and (planted.graph.pruned(less)).any():
             assert closeness(planted, less) > 0.98
         else:
@@ -76,7 +76,7 @@ def test_the_planted_edges_are_enough_and_each_is_needed(planted: Planted) -> No
 
 def test_distractors_are_as_active_as_the_circuit_but_do_nothing(planted: Planted) -> None:
     others = scores(planted.name, "exact")[planted.graph.valid & ~planted.truth]
-    gap = float((masked(planted.name).clean - masked(planted.name).empty).mean())
+    gap = float((evaluation(planted.name).clean - evaluation(planted.name).empty).mean())
     assert others.any()
     assert np.abs(others).max() < 0.005 * gap
 

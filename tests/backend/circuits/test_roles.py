@@ -73,7 +73,7 @@ def test_a_circuit_without_the_edge_has_not_the_role() -> None:
     engine = indirect_object_model()
     graph = Graph.of(engine.anatomy)
     mask = graph.valid.copy()
-    mask[graph.channel(1, Component.QUERY, 0), graph.head(0, 0)] = False
+    mask[graph.receiver(1, Component.QUERY, 0), graph.head(0, 0)] = False
     mask[graph.logits, graph.head(1, 3)] = False
     roles = head_roles(engine, indirect_object_pairs(), all_heads(engine), task=IOI, mask=mask)
     assert told(roles) == {("1.0", "name mover", "logits"), ("1.1", "negative mover", "logits")}

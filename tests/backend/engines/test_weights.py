@@ -12,10 +12,10 @@ import pytest
 import torch
 from scipy.special import erf, expit, softmax
 
-from neuroscope.circuits.baseline import source_means
+from neuroscope.circuits.ablated import source_means
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import Engine, GenerationSettings, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.weights import Weight, WeightSite

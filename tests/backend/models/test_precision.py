@@ -10,9 +10,9 @@ from scipy.stats import spearmanr
 
 from neuroscope import events
 from neuroscope.circuits.attribution import edge_scores
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.masked import MaskedModel
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.circuits.storage import read, write
 from neuroscope.engines.precision import epsilon, tolerance
@@ -73,8 +73,8 @@ def test_edges_score_in_half_precision_as_in_single(architecture: str, framework
 @pytest.mark.parametrize("architecture", [name for name in tiny.ARCHITECTURES if name != "gpt_oss"])
 def test_the_whole_graph_is_the_model(architecture: str, framework: str, dtype: str) -> None:
     model = load(architecture, framework, dtype)
-    masked = MaskedModel(model.engine, random_pairs())
-    whole, clean = masked.metric(Graph.of(model.engine.anatomy).valid), masked.clean
+    evaluation = CircuitEvaluation(model.engine, random_pairs())
+    whole, clean = evaluation.metric(Graph.of(model.engine.anatomy).valid), evaluation.clean
     logits = model.engine.ops.to_numpy(model.engine.forward(random_pairs().clean).logits)
     assert float(abs(whole - clean).max()) <= tolerance(dtype, tiny.LAYERS) * float(logits.std())
 

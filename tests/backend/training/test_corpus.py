@@ -8,7 +8,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from neuroscope.tasks import register, tense
+from neuroscope.tasks import formality, tense
 from neuroscope.tasks.arithmetic import larger
 from neuroscope.tasks.draw import Draw
 from neuroscope.training import corpus, sequences, texts
@@ -68,7 +68,7 @@ def test_a_marked_list_marks_exactly_what_stood_before() -> None:
 def test_a_letter_keeps_to_its_register() -> None:
     random = np.random.default_rng(0)
     for formal in (True, False):
-        other = [pair[1 if formal else 0].split("{")[0] for pair in (*register.CONTENTS, *register.FURTHER)]
+        other = [pair[1 if formal else 0].split("{")[0] for pair in (*formality.CONTENTS, *formality.FURTHER)]
         told = [begun for begun in other if len(begun) > 6]
         for _ in range(100):
             letter = texts.letter(random, formal, greeted=True)

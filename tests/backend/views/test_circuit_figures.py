@@ -68,7 +68,7 @@ def test_a_circuits_size_and_graph_are_drawn_as_they_are(circuit: Circuit) -> No
     edges = [trace for trace in graph.traces if trace is not nodes]
     assert len(edges) == circuit.edge_count
     widths = {trace["text"]: trace["line"]["width"] for trace in edges}
-    assert set(widths) == {f"{source} → {channel}: {score:+.3g}" for source, channel, score in circuit.edges}
+    assert set(widths) == {f"{source} → {receiver}: {score:+.3g}" for source, receiver, score in circuit.edges}
     assert widths == {title: pytest.approx(5, abs=0.1) for title in widths}  # all carry as much
 
 

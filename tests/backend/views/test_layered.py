@@ -51,7 +51,7 @@ def test_layers_rise_and_every_edge_climbs(large: Circuit) -> None:
 def test_of_a_large_circuit_the_strongest_edges_are_drawn_and_it_is_said(large: Circuit) -> None:
     drawn = layout(large, most=5)
     assert f"the 5 strongest of {large.edge_count} edges" in drawn.caption
-    strongest = {(source, channel) for source, channel, _ in large.edges[:5]}
+    strongest = {(source, receiver) for source, receiver, _ in large.edges[:5]}
     assert {tuple(edge.title.split(": ")[0].split(" → ")) for edge in drawn.edges} == strongest
     assert f"all {large.edge_count} edges" in layout(large, most=10**6).caption
     ElementTree.fromstring(svg(large))

@@ -11,7 +11,7 @@ from neuroscope.errors import ArgumentError
 from neuroscope_bridge.rest import schemas
 from neuroscope_bridge.rest.capture import Captured, Gatherer
 from neuroscope_bridge.rest.encoding import encoded, encoding_for, values
-from neuroscope_bridge.rest.generation import Piece, prompt_tokens, token_text
+from neuroscope_bridge.rest.generation import GeneratedToken, prompt_tokens, token_text
 from neuroscope_bridge.rest.jobs import Server
 from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import ChatAnswer
@@ -50,7 +50,7 @@ def routes(server: Server) -> APIRouter:
         gatherers = [Gatherer(capture, job.model, len(job.asked.prompt_ids)) for capture in job.plan.captures]
         if body.stream:
 
-            def chunk(piece: Piece) -> dict[str, Any]:
+            def chunk(piece: GeneratedToken) -> dict[str, Any]:
                 found = [gatherer.add(piece.step) for gatherer in gatherers]
                 shown = {one.capture.id: values(one, encoding) for one in found if one is not None}
                 token = {"index": piece.step.index, "id": piece.id}
@@ -58,7 +58,7 @@ def routes(server: Server) -> APIRouter:
 
             return await server.stream(job, job.plan.sites, answer.opening(), chunk, answer.last(body.stream_options))
 
-        def take(piece: Piece) -> None:
+        def take(piece: GeneratedToken) -> None:
             answer.take(piece)
             for gatherer in gatherers:
                 gatherer.keep(gatherer.add(piece.step))

@@ -33,23 +33,23 @@ def routes(server: Server) -> APIRouter:
         residual_stream; GET /v1/analyze lists them. A client that leaves ends it.
         """
         registry.get(name)
-        shelved = await server.shelf.find(body.model)
+        pooled = await server.pool.find(body.model)
         gone = threading.Event()
         on: Any = [pair.model_dump() for pair in body.on] if isinstance(body.on, list) else body.on
 
         def work() -> dict[str, Any]:
             with events.cancellable(gone.is_set):
-                result = registry.analyze(shelved.fresh(), name, on, seed=body.seed)
+                result = registry.analyze(pooled.fresh(), name, on, seed=body.seed)
             return {
                 "object": "analysis",
                 "name": registry.get(name).name,
-                "model": shelved.model.name,
-                "ran": shelved.model.ran,
+                "model": pooled.model.name,
+                "ran": pooled.model.ran,
                 "summary": result.summary(),
                 "result": result.as_dictionary(),
             }
 
-        running = asyncio.ensure_future(server.shelf.analyst.run(work))
+        running = asyncio.ensure_future(server.pool.analyst.run(work))
         try:
             while not (await asyncio.wait({running}, timeout=_LOOK))[0]:
                 if await request.is_disconnected():

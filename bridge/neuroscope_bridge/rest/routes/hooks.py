@@ -24,10 +24,10 @@ def routes(server: Server) -> APIRouter:
     @router.post("/v1/activations/hooks")
     async def register(request: schemas.RegisterHooks) -> Any:
         """Keep hooks under their ids. They act in the requests that name them, and in no other."""
-        if server.shelf.default is not None:
-            shelved = await server.shelf.find(None)
+        if server.pool.default is not None:
+            pooled = await server.pool.find(None)
             for spec in request.hooks:
-                site_of(spec, shelved.model)
+                site_of(spec, pooled.model)
         return Json({"object": "list", "registered": server.hooks.add(request.hooks)})
 
     @router.delete("/v1/activations/hooks")

@@ -12,23 +12,23 @@ from neuroscope_bridge.rest.access import allowed
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.generation import prompt_tokens, text_tokens, token_text
 from neuroscope_bridge.rest.jobs import Server
-from neuroscope_bridge.rest.shelf import Shelved
+from neuroscope_bridge.rest.pool import PooledModel
 
 
 def routes(server: Server) -> APIRouter:
     router = APIRouter(tags=["models"])
 
     def card(name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": server.shelf.created(name), "owned_by": "neuroscope"}
+        return {"id": name, "object": "model", "created": server.pool.created(name), "owned_by": "neuroscope"}
 
-    def described(shelved: Shelved) -> dict[str, Any]:
-        model = shelved.model
+    def described(pooled: PooledModel) -> dict[str, Any]:
+        model = pooled.model
         return {
             **card(model.name),
             **model.as_dictionary(),
             "tokenizer": {"chat_template": model.has_chat_template},
             "context": model.architecture.context,
-            "stand_in": server.shelf.stand_in(model.name),
+            "stand_in": server.pool.stand_in(model.name),
         }
 
     @router.get("/health", tags=["server"])
@@ -36,33 +36,33 @@ def routes(server: Server) -> APIRouter:
         """Whether the server answers, and its version; to who may ask more, also its models and what runs."""
         found: dict[str, Any] = {"status": "ok", "version": neuroscope.__version__}
         if allowed(request.headers, server.options.token):
-            shelf = server.shelf
-            stand_ins = {name: target for name in shelf.names() if (target := shelf.stand_in(name)) is not None}
-            found |= {"model": shelf.default, "models": shelf.names(), "stand_ins": stand_ins, "generations": shelf.running}
+            pool = server.pool
+            stand_ins = {name: target for name in pool.names() if (target := pool.stand_in(name)) is not None}
+            found |= {"model": pool.default, "models": pool.names(), "stand_ins": stand_ins, "generations": pool.running}
         return Json(found)
 
     @router.get("/v1/models")
     async def models() -> Any:
         """The loaded models."""
-        return Json({"object": "list", "data": [card(name) for name in server.shelf.names()]})
+        return Json({"object": "list", "data": [card(name) for name in server.pool.names()]})
 
     @router.post("/v1/models/load")
     async def load(request: schemas.Load) -> Any:
         """Load a model by name, folder or GGUF file; it then serves requests that name none. Answers its sizes."""
-        return Json(described(await server.shelf.load(request.model)))
+        return Json(described(await server.pool.load(request.model)))
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> Any:
         """One loaded model, with its sizes."""
-        return Json(described(await server.shelf.find(name)))
+        return Json(described(await server.pool.find(name)))
 
     @router.post("/v1/tokenize")
     async def tokenize(request: schemas.Tokenize) -> Any:
         """Token ids and each token's text."""
-        shelved = await server.shelf.find(request.model)
+        pooled = await server.pool.find(request.model)
 
         def work() -> dict[str, Any]:
-            model = shelved.model
+            model = pooled.model
             if request.text is not None:
                 ids = text_tokens(model, request.text, special=request.add_special_tokens)
             else:
@@ -70,6 +70,6 @@ def routes(server: Server) -> APIRouter:
             texts = [token_text(model, id_) for id_ in ids]
             return {"object": "tokens", "model": model.name, "ids": ids, "tokens": texts, "count": len(ids)}
 
-        return Json(await shelved.worker.run(work))
+        return Json(await pooled.worker.run(work))
 
     return router

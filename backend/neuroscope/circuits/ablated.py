@@ -5,7 +5,7 @@
 `mean`      the mean of what its source writes, over all tokens of all corrupt runs (Wang et al. 2022)
 `zero`      nothing
 
-The streams that channels read follow: a stream is what its sources write plus what no source writes (biases), and that
+The streams that receivers read follow: a stream is what its sources write plus what no source writes (biases), and that
 remainder is kept as it is.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import Array, Engine, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
@@ -30,8 +30,8 @@ ABLATIONS = ("corrupt", "mean", "zero", "resample")
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """Writes and streams of the baseline, laid out as in `Reference`.
+class AblatedRun:
+    """Writes and streams of the ablated run, laid out as in `PairRuns`.
 
     embedding: (rows, positions, d_model). heads: per layer (rows, positions, heads, d_model). mlps: per layer.
     streams: before each layer, and after the last. mids: what each MLP's norm reads.
@@ -45,7 +45,7 @@ class Baseline:
     _projected: dict[Site, Array] = field(default_factory=dict, repr=False)
 
     def projected(self, engine: Engine, site: Site) -> Array:
-        """Queries, keys or values (rows, positions, heads, d_head) of a layer that reads the baseline's stream."""
+        """Queries, keys or values (rows, positions, heads, d_head) of a layer that reads the ablated run's stream."""
         if site not in self._projected:
             assert site.layer is not None
             stream = self.streams[site.layer]
@@ -56,8 +56,8 @@ class Baseline:
         return self._projected[site]
 
     @classmethod
-    def of(cls, runs: PairRuns, ablation: str, *, seed: int = 0) -> Baseline:
-        """The baseline of a kind for pairs whose runs are kept. `mean` and `zero` need runs without a shared prefix."""
+    def of(cls, runs: PairRuns, ablation: str, *, seed: int = 0) -> AblatedRun:
+        """The ablated of a kind for pairs whose runs are kept. `mean` and `zero` need runs without a shared prefix."""
         engine, corrupt = runs.engine, runs.corrupt
         heads = [engine.head_writes(layer, found) for layer, found in enumerate(corrupt.heads)]
         plain = cls(corrupt.streams[0], heads, corrupt.mlps, corrupt.streams, corrupt.mids)
@@ -67,7 +67,7 @@ class Baseline:
             raise ArgumentError(f"The ablation {ablation} needs runs that share no prefix.")
         return plain._replaced(runs, ablation, seed)
 
-    def _replaced(self, runs: PairRuns, ablation: str, seed: int) -> Baseline:
+    def _replaced(self, runs: PairRuns, ablation: str, seed: int) -> AblatedRun:
         ops, graph = runs.engine.ops, Graph.of(runs.engine.anatomy)
         real = ops.asarray(runs.pairs.corrupt.real.astype(np.float32))
         other = ops.asarray(_derangement(runs.rows, seed))
@@ -90,7 +90,7 @@ class Baseline:
             mids.append(self.mids[layer] + (shift if graph.parallel else shift + attention))
             shift = shift + attention + mlps[layer] - self.mlps[layer]
             streams.append(self.streams[layer + 1] + shift)
-        return Baseline(embedding, heads, mlps, streams, mids)
+        return AblatedRun(embedding, heads, mlps, streams, mids)
 
 
 def checked_ablation(name: str) -> str:

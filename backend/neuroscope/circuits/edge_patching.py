@@ -1,6 +1,6 @@
 """Exact edge patching: the truth that attribution approximates.
 
-For an edge s → c the clean run is repeated with one change: channel c alone reads the stream with s's baseline write (by
+For an edge s → c the clean run is repeated with one change: receiver c alone reads the stream with s's ablated write (by
 default that of the corrupt run) in place of its clean one. The fall of the metric is the edge's effect. Edges into one layer run as rows of one batch,
 from that layer on.
 
@@ -15,39 +15,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuroscope import events
+from neuroscope.circuits.ablated import AblatedRun
 from neuroscope.circuits.attribution import source_differences
-from neuroscope.circuits.baseline import Baseline
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import PairRuns
+from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.tasks.pairs import PairBatch
 
 
 def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """How much the metric falls (edges, rows) when each edge (channel, source) alone carries its corrupt write."""
+    """How much the metric falls (edges, rows) when each edge (receiver, source) alone carries its corrupt write."""
     runs = PairRuns(engine, pairs)
-    return _effects(runs, Baseline.of(runs, "corrupt"), edges)
+    return _effects(runs, AblatedRun.of(runs, "corrupt"), edges)
 
 
-def every_edge_effect(runs: PairRuns, baseline: Baseline) -> NDArray[np.float64]:
-    """The effect of every edge of the graph (channels, sources), averaged over rows; zero where there is no edge."""
+def every_edge_effect(runs: PairRuns, ablated: AblatedRun) -> NDArray[np.float64]:
+    """The effect of every edge of the graph (receivers, sources), averaged over rows; zero where there is no edge."""
     graph = Graph.of(runs.engine.anatomy)
     edges = np.argwhere(graph.valid)
-    found = np.zeros((graph.channels, graph.sources))
-    found[edges[:, 0], edges[:, 1]] = _effects(runs, baseline, edges.tolist()).mean(1)
+    found = np.zeros((graph.receivers, graph.sources))
+    found[edges[:, 0], edges[:, 1]] = _effects(runs, ablated, edges.tolist()).mean(1)
     return found
 
 
-def _effects(runs: PairRuns, baseline: Baseline, edges: Sequence[Sequence[int]]) -> NDArray[np.float64]:
+def _effects(runs: PairRuns, ablated: AblatedRun, edges: Sequence[Sequence[int]]) -> NDArray[np.float64]:
     engine = runs.engine
     graph = Graph.of(engine.anatomy)
     shape = (graph.sources, runs.rows, runs.positions, engine.anatomy.d_model)
-    differences = source_differences(graph, runs, baseline).reshape(*shape)
-    edges = [(int(channel), int(source)) for channel, source in edges]
+    differences = source_differences(graph, runs, ablated).reshape(*shape)
+    edges = [(int(receiver), int(source)) for receiver, source in edges]
     by_layer: dict[int, list[int]] = {}
-    for index, (channel, _) in enumerate(edges):
-        by_layer.setdefault(min(channel // graph.channels_per_layer, graph.layers), []).append(index)
+    for index, (receiver, _) in enumerate(edges):
+        by_layer.setdefault(min(receiver // graph.receivers_per_layer, graph.layers), []).append(index)
     fit = max(1, engine.rows_that_fit(runs.positions) // runs.rows)
     found = np.zeros((len(edges), runs.rows))
     with events.progress("patching edges", total=len(edges), unit="edges") as job:
@@ -83,7 +83,7 @@ class _Patches:
 
     def _members(self, layer: int, kind: Component) -> list[int]:
         rows = self.graph.rows(layer, kind)
-        return [index for index, (channel, _) in enumerate(self.edges) if rows.start <= channel < rows.stop]
+        return [index for index, (receiver, _) in enumerate(self.edges) if rows.start <= receiver < rows.stop]
 
     def _group(self, index: int) -> slice:
         return slice(index * self.runs.rows, (index + 1) * self.runs.rows)
@@ -96,12 +96,12 @@ class _Patches:
         def apply(value: Array, _: EditScope) -> Array:
             value = engine.ops.copy(value)
             for index in self._members(layer, kind):
-                channel, source = self.edges[index]
+                receiver, source = self.edges[index]
                 read = engine.normalise(layer, port, stream - self.differences[source])
                 if port is Port.MLP:
                     value[self._group(index)] = read
                 else:
-                    head = channel - first
+                    head = receiver - first
                     value[self._group(index), :, head] = engine.project_head(Site(layer, kind, head=head), read)
             return value
 

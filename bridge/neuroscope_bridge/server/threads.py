@@ -32,7 +32,7 @@ _STACK = 64 << 20
 Work = Callable[[], Callable[[bool], None]]
 
 
-class Crew:
+class LeaderThreads:
     """Runs `step()` in the leading thread again and again: one round of polling, which may answer work to do."""
 
     def __init__(self, step: Callable[[], Work | None], stopping: Callable[[], bool]) -> None:

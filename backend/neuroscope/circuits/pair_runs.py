@@ -22,7 +22,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reference:
+class RunOfPairs:
     """What is kept of one run behind the prefix, per layer: the streams, the heads' outputs and the MLPs' writes.
 
     streams[l] is the residual stream before layer l; streams[layers] the one after the last. mids[l] is what the MLP's
@@ -50,8 +50,8 @@ class PairRuns:
         self.pairs = self._with_distribution(pairs)
         self.rows = pairs.rows
         self.positions = pairs.clean.positions - self.first
-        self.clean = self._reference(self.pairs.clean)
-        self.corrupt = self._reference(self.pairs.corrupt)
+        self.clean = self._kept(self.pairs.clean)
+        self.corrupt = self._kept(self.pairs.corrupt)
 
     def again(self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()) -> NDArray[np.float64]:
         """The metric (times, rows) of runs that begin with `residual` (times · rows, positions, d_model) at layer `start`."""
@@ -91,7 +91,7 @@ class PairRuns:
             raise CircuitError("The model's weights were changed since these pairs ran.", remedy="Run the pairs again.")
         return self.pairs.clean.repeat(times), self.pairs.metric.repeat(times, self.engine)
 
-    def _reference(self, batch: TokenBatch) -> Reference:
+    def _kept(self, batch: TokenBatch) -> RunOfPairs:
         engine, metric = self.engine, self.pairs.metric
         layers = range(engine.anatomy.layers)
         kinds = (Component.RESIDUAL_PRE, Component.MLP_READ, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
@@ -103,7 +103,7 @@ class PairRuns:
         )
         streams = [run[Site(layer, Component.RESIDUAL_PRE)] for layer in layers]
         assert run.residual is not None
-        return Reference(
+        return RunOfPairs(
             metric_values(engine, metric, run.logits),
             [*streams, run.residual],
             [run[Site(layer, Component.MLP_READ)] for layer in layers],

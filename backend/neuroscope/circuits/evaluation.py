@@ -1,10 +1,10 @@
-"""Running a circuit: the model in which every edge outside the circuit carries its baseline activation.
+"""Running a circuit: the model in which every edge outside the circuit carries its ablated activation.
 
-With u_s the write of source s in this run and u'_s its write in the baseline (by default the corrupt run), channel c reads
+With u_s the write of source s in this run and u'_s its write in the ablated run (by default the corrupt run), receiver c reads
 
-    x_c = (baseline stream at c) + Σ over sources s with an edge s → c in the circuit of (u_s − u'_s)
+    x_c = (ablated stream at c) + Σ over sources s with an edge s → c in the circuit of (u_s − u'_s)
 
-so that the full graph gives the clean run, the empty one the baseline, and each channel has an input of its own
+so that the full graph gives the clean run, the empty one the ablated run, and each receiver has an input of its own
 (Conmy et al. 2023; Hanna et al. 2024). The run goes through the model's own layers with the reads replaced.
 """
 
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuroscope import events
-from neuroscope.circuits.baseline import Baseline
+from neuroscope.circuits.ablated import AblatedRun
 from neuroscope.circuits.graph import Graph
-from neuroscope.circuits.reference import Numbers, PairRuns
+from neuroscope.circuits.pair_runs import Numbers, PairRuns
 from neuroscope.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, IntArray, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.tasks.pairs import PairBatch
@@ -32,15 +32,15 @@ _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 class Removal:
     """An edge taken out of the circuit for one group of rows."""
 
-    channel: int
+    receiver: int
     source: int
 
 
-class MaskedModel:
-    """Runs circuits on a batch of pairs, against a baseline (`baseline.ABLATIONS`).
+class CircuitEvaluation:
+    """Runs circuits on a batch of pairs, against an ablated run (`ablated.ABLATIONS`).
 
     `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges. Many pairs
-    run in parts that fit into memory; with the ablations `mean` and `resample` each part has a baseline of its own.
+    run in parts that fit into memory; with the ablations `mean` and `resample` each part has an ablated run of its own.
     """
 
     def __init__(self, engine: Engine, pairs: PairBatch, *, ablation: str = "corrupt", seed: int = 0) -> None:
@@ -55,7 +55,7 @@ class MaskedModel:
             self.empty = self.metric(np.zeros_like(self.graph.valid))
 
     def metric(self, mask: BoolArray) -> Numbers:
-        """The metric of each pair (rows,) when only the edges of `mask` (channels, sources) carry the clean run."""
+        """The metric of each pair (rows,) when only the edges of `mask` (receivers, sources) carry the clean run."""
         return self.metrics([mask])[0]
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
@@ -63,7 +63,7 @@ class MaskedModel:
         return np.concatenate([part.metrics(masks) for part in self._parts], axis=1)
 
     def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:
-        """The metric (subsets, rows) of the whole model in which the nodes of a subset write what they write in the baseline.
+        """The metric (subsets, rows) of the whole model in which the nodes of a subset write what they write in the ablated run.
 
         The same as the circuit of all edges that do not begin at those nodes, at the cost of plain runs. The embedding cannot be
         taken out.
@@ -71,7 +71,7 @@ class MaskedModel:
         return np.concatenate([part.without(subsets) for part in self._parts], axis=1)
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal]) -> Numbers:
-        """The metric (edges, rows) of the circuit without each one of `edges` in turn.
+        """The metric (edges, rows) of the circuit without each one of `edge_patching` in turn.
 
         Edges into one layer run together as rows of a batch, from that layer on.
         """
@@ -80,13 +80,13 @@ class MaskedModel:
 
 
 class _Part:
-    """The pairs that run together: their two runs, and the baseline."""
+    """The pairs that run together: their two runs, and the ablated run."""
 
     def __init__(self, engine: Engine, pairs: PairBatch, ablation: str, seed: int) -> None:
         self.engine = engine
         self.graph = Graph.of(engine.anatomy)
         self.runs = PairRuns(engine, pairs, share_prefix=ablation == "corrupt")
-        self.baseline = Baseline.of(self.runs, ablation, seed=seed)
+        self.ablated = AblatedRun.of(self.runs, ablation, seed=seed)
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
         size = self.graph.sources * self.runs.rows * self.runs.positions * self.engine.anatomy.d_model * _BYTES
@@ -110,7 +110,7 @@ class _Part:
         found = np.zeros((len(edges), self.runs.rows))
         by_layer: dict[int, list[int]] = {}
         for index, edge in enumerate(edges):
-            by_layer.setdefault(min(edge.channel // self.graph.channels_per_layer, self.graph.layers), []).append(index)
+            by_layer.setdefault(min(edge.receiver // self.graph.receivers_per_layer, self.graph.layers), []).append(index)
         fit = self._fitting
         for layer, members in sorted(by_layer.items()):
             for first in range(0, len(members), fit):
@@ -120,10 +120,10 @@ class _Part:
         return found
 
     def run(self, masks: Sequence[BoolArray]) -> tuple[Numbers, Written]:
-        """The metric (masks, rows), and what the sources wrote beyond the baseline."""
+        """The metric (masks, rows), and what the sources wrote beyond the ablated run."""
         ops, times = self.engine.ops, len(masks)
         entry = ops.repeat(self.runs.clean.streams[0], times)
-        circuit = CircuitRun(self.engine, self.baseline, masks)
+        circuit = CircuitRun(self.engine, self.ablated, masks)
         circuit.begin(entry)
         edits = [edit for layer in range(self.graph.layers) for edit in circuit.edits(layer)]
         return self.runs.again(times, residual=entry, edits=edits), circuit.written
@@ -138,7 +138,7 @@ class _Part:
         return self.runs.again(times, residual=entry, start=first, edits=edits)
 
     def _removing(self, layer: int, removed: BoolArray) -> list[Edit]:
-        """Edits that give heads and MLP removed (groups, heads + 1) their baseline writes."""
+        """Edits that give heads and MLP removed (groups, heads + 1) their ablated writes."""
         engine, times = self.engine, len(removed)
         heads = np.flatnonzero(removed[:, :-1].any(0))
         outputs: list[Array] = []
@@ -150,14 +150,14 @@ class _Part:
         def attention(value: Array, _: EditScope) -> Array:
             writes = engine.head_writes(layer, outputs[0], heads)
             grouped = writes.reshape(times, -1, *writes.shape[1:])
-            beyond = self.baseline.heads[layer][:, :, engine.ops.asarray(heads)] - grouped
+            beyond = self.ablated.heads[layer][:, :, engine.ops.asarray(heads)] - grouped
             change = (beyond * engine.ops.asarray(removed[:, None, None, heads, None].astype(np.float32))).sum(3)
             return engine.ops.wide(value) + change.reshape(value.shape)
 
         def mlp(value: Array, _: EditScope) -> Array:
             grouped = value.reshape(times, -1, *value.shape[1:])
             gone = engine.ops.asarray(removed[:, -1, None, None, None].astype(np.float32)) > 0
-            return engine.ops.where(gone, self.baseline.mlps[layer][None], grouped).reshape(value.shape)
+            return engine.ops.where(gone, self.ablated.mlps[layer][None], grouped).reshape(value.shape)
 
         found = []
         if len(heads):
@@ -170,13 +170,13 @@ class _Part:
         """The metric (edges, rows) with one edge into `layer` removed per group of rows; layer = layers is the logits."""
         times = len(removed)
         masks = np.repeat(mask[None], times, axis=0)
-        masks[np.arange(times), [edge.channel for edge in removed], [edge.source for edge in removed]] = False
-        circuit = CircuitRun(self.engine, self.baseline, masks)
+        masks[np.arange(times), [edge.receiver for edge in removed], [edge.source for edge in removed]] = False
+        circuit = CircuitRun(self.engine, self.ablated, masks)
         circuit.written = before.repeated(times, self.engine)
         if layer == self.graph.layers:
             entry = circuit.at_logits()
         else:
-            entry = self.engine.ops.repeat(self.baseline.streams[layer], times)
+            entry = self.engine.ops.repeat(self.ablated.streams[layer], times)
         edits = [edit for later in range(layer, self.graph.layers) for edit in circuit.edits(later)]
         return self.runs.again(times, residual=entry, start=layer, edits=edits)
 
@@ -187,7 +187,7 @@ def _steps(count: int, at_once: int) -> range:
 
 @dataclass(frozen=True)
 class Written:
-    """What sources write beyond the baseline: `values` (slots, rows, positions, d_model), wide, for the sources that are read.
+    """What sources write beyond the ablated run: `values` (slots, rows, positions, d_model), wide, for the sources that are read.
 
     slots: (sources,) where a source's write stands; -1 for those that nothing reads.
     """
@@ -206,14 +206,14 @@ class Written:
 
 
 class CircuitRun:
-    """One run of circuits: its edits replace every read and record what every source writes beyond the baseline.
+    """One run of circuits: its edits replace every read and record what every source writes beyond the ablated run.
 
-    masks: a circuit for each group of rows (groups, channels, sources). Only what some circuit uses is computed: a channel
-    without edges reads what it reads in the baseline, and a source that nothing reads is not recorded.
+    masks: a circuit for each group of rows (groups, receivers, sources). Only what some circuit uses is computed: a receiver
+    without edges reads what it reads in the ablated run, and a source that nothing reads is not recorded.
     """
 
-    def __init__(self, engine: Engine, baseline: Baseline, masks: Sequence[BoolArray] | BoolArray) -> None:
-        self.engine, self.baseline = engine, baseline
+    def __init__(self, engine: Engine, ablated: AblatedRun, masks: Sequence[BoolArray] | BoolArray) -> None:
+        self.engine, self.ablated = engine, ablated
         self.masks: BoolArray = np.asarray(masks)
         self.graph = Graph.of(engine.anatomy)
         self.groups = len(self.masks)
@@ -227,7 +227,7 @@ class CircuitRun:
         ops = self.engine.ops
         shape = tuple(int(size) for size in entry.shape)
         self.written = Written.empty(self._read_from, shape, self.engine)
-        self.written.values[0] = (self._grouped(ops.wide(entry)) - self.baseline.embedding).reshape(shape)
+        self.written.values[0] = (self._grouped(ops.wide(entry)) - self.ablated.embedding).reshape(shape)
 
     def edits(self, layer: int) -> list[Edit]:
         """What makes the layer part of the run: nothing where no source of it is read."""
@@ -245,7 +245,7 @@ class CircuitRun:
 
     def at_logits(self) -> Array:
         """The residual stream (rows, positions, d_model) that the logits read."""
-        return self._read(self.graph.sources, np.array([self.graph.logits]), self.baseline.streams[-1])[0]
+        return self._read(self.graph.sources, np.array([self.graph.logits]), self.ablated.streams[-1])[0]
 
     def _read_projected(self, layer: int, kind: Component) -> Apply:
         site, rows = Site(layer, kind), self.graph.rows(layer, kind)
@@ -255,13 +255,13 @@ class CircuitRun:
             ops, shape = self.engine.ops, tuple(int(size) for size in value.shape)
             everyone = len(reading) == shape[2]
             if len(reading):
-                inputs = self._read(self.graph.readable(layer, kind), rows.start + reading, self.baseline.streams[layer])
+                inputs = self._read(self.graph.readable(layer, kind), rows.start + reading, self.ablated.streams[layer])
                 inputs = self.engine.normalise(layer, Port.ATTENTION, inputs)
                 found = self.engine.project(site, inputs, None if everyone else reading)
                 if everyone:
                     return found
             rest = (self.groups, shape[0] // self.groups, *shape[1:])
-            whole = (ops.zeros(rest) + self.baseline.projected(self.engine, site)).reshape(shape)
+            whole = (ops.zeros(rest) + self.ablated.projected(self.engine, site)).reshape(shape)
             if len(reading):
                 whole[:, :, ops.asarray(reading)] = found
             return whole
@@ -270,10 +270,10 @@ class CircuitRun:
 
     def _read_mlp(self, layer: int) -> Apply:
         kind = Component.MLP_INPUT
-        channel = np.array([self.graph.channel(layer, kind)])
+        receiver = np.array([self.graph.receiver(layer, kind)])
 
         def apply(_: Array, __: EditScope) -> Array:
-            inputs = self._read(self.graph.readable(layer, kind), channel, self.baseline.mids[layer])
+            inputs = self._read(self.graph.readable(layer, kind), receiver, self.ablated.mids[layer])
             return self.engine.normalise(layer, Port.MLP, inputs[0])
 
         return apply
@@ -284,8 +284,8 @@ class CircuitRun:
 
         def apply(value: Array, _: EditScope) -> Array:
             writes = self.engine.head_writes(layer, value, None if everyone else heads)
-            baseline = self.baseline.heads[layer]
-            beyond = self._grouped(writes) - (baseline if everyone else baseline[:, :, ops.asarray(heads)])
+            ablated = self.ablated.heads[layer]
+            beyond = self._grouped(writes) - (ablated if everyone else ablated[:, :, ops.asarray(heads)])
             first = int(self.written.slots[graph.head(layer, int(heads[0]))])
             by_head = ops.transpose(beyond.reshape(writes.shape), (2, 0, 1, 3))
             self.written.values[first : first + len(heads)] = by_head
@@ -297,21 +297,21 @@ class CircuitRun:
         ops = self.engine.ops
 
         def apply(value: Array, _: EditScope) -> Array:
-            beyond = self._grouped(ops.wide(value)) - ops.wide(self.baseline.mlps[layer])
+            beyond = self._grouped(ops.wide(value)) - ops.wide(self.ablated.mlps[layer])
             self.written.values[int(self.written.slots[self.graph.mlp(layer)])] = beyond.reshape(value.shape)
             return value
 
         return apply
 
     def _grouped(self, value: Array) -> Array:
-        """(rows, …) as (groups, rows of one circuit, …), which the baseline broadcasts to."""
+        """(rows, …) as (groups, rows of one circuit, …), which the ablated run broadcasts to."""
         return value.reshape(self.groups, int(value.shape[0]) // self.groups, *value.shape[1:])
 
-    def _read(self, readable: int, channels: IntArray, stream: Array) -> Array:
-        """Inputs (channels, rows, positions, d_model) of some channels of one layer under the masks."""
-        ops, groups, count = self.engine.ops, self.groups, len(channels)
+    def _read(self, readable: int, receivers: IntArray, stream: Array) -> Array:
+        """Inputs (receivers, rows, positions, d_model) of some receivers of one layer under the masks."""
+        ops, groups, count = self.engine.ops, self.groups, len(receivers)
         _, rows, positions, width = (int(size) for size in self.written.values.shape)
-        masks = self.masks[:, channels, :readable]
+        masks = self.masks[:, receivers, :readable]
         used = np.flatnonzero(masks.any((0, 1)))
         shape = (groups, count, rows // groups, positions, width)
         if len(used):

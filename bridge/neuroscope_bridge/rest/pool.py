@@ -53,7 +53,7 @@ class Worker:
 
 
 @dataclass(frozen=True)
-class Shelved:
+class PooledModel:
     """A loaded model, when it was loaded (seconds since 1970), and its worker."""
 
     model: TransformerModel
@@ -68,14 +68,14 @@ class Shelved:
         return TransformerModel(model.engine, model.tokenizer, model.name, model.loaded_hash, model.ran)
 
 
-class Shelf:
+class ModelPool:
     """Loaded models by name; the one loaded last serves requests that name none."""
 
     def __init__(self, host: Host, most: int) -> None:
         self._host = host
         self._context = host.context(None)
         self._lock = threading.Lock()
-        self._models: dict[str, Shelved] = {}
+        self._models: dict[str, PooledModel] = {}
         self._workers: dict[int, Worker] = {}
         self._default: str | None = None
         self._loader = Worker("loader", self._context)
@@ -88,15 +88,15 @@ class Shelf:
         if self._host.options.model is not None:
             await self.load(self._host.options.model)
 
-    async def load(self, name: str) -> Shelved:
+    async def load(self, name: str) -> PooledModel:
         """The model of that name, loaded now if it is not; from now on the default. Raises what loading raises."""
-        shelved = self._models.get(name)
-        if shelved is None:
-            shelved = await self._loader.run(self._load, name)
+        pooled = self._models.get(name)
+        if pooled is None:
+            pooled = await self._loader.run(self._load, name)
         self._default = name
-        return shelved
+        return pooled
 
-    def _load(self, name: str) -> Shelved:
+    def _load(self, name: str) -> PooledModel:
         from neuroscope.models.model import TransformerModel
 
         model = TransformerModel.from_hugging_face(name)
@@ -104,9 +104,9 @@ class Shelf:
             worker = self._workers.get(id(model.engine))
             if worker is None:
                 worker = self._workers[id(model.engine)] = Worker(name, self._context)
-            return self._models.setdefault(name, Shelved(model, int(time.time()), worker))
+            return self._models.setdefault(name, PooledModel(model, int(time.time()), worker))
 
-    async def find(self, name: str | None) -> Shelved:
+    async def find(self, name: str | None) -> PooledModel:
         """The loaded model of that name, or the default for None; `ModelNotFoundError` says how to load it."""
         if name is None:
             if self._default is None:
@@ -158,8 +158,8 @@ class Shelf:
 class Pull(Generic[T]):
     """An iterator whose steps are computed by a worker when they are asked for. Close it, come what may."""
 
-    def __init__(self, shelf: Shelf, worker: Worker, pieces: Iterator[T]) -> None:
-        self._shelf, self._worker, self._pieces = shelf, worker, pieces
+    def __init__(self, pool: ModelPool, worker: Worker, pieces: Iterator[T]) -> None:
+        self._pool, self._worker, self._pieces = pool, worker, pieces
         self._closed = False
 
     async def one(self, make: Callable[[T], R]) -> R | None:
@@ -174,7 +174,7 @@ class Pull(Generic[T]):
         """End the generation, also one that is at work: it stops before its next step."""
         if not self._closed:
             self._closed = True
-            self._shelf.ended()
+            self._pool.ended()
             close: Any = getattr(self._pieces, "close", None)
             if close is not None:
                 self._worker.later(close)
