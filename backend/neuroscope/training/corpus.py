@@ -164,6 +164,18 @@ def _facts(random: np.random.Generator) -> Iterator[Document]:
         yield [Segment(example.clean), Segment(str(example.answer), ANSWER), Segment(".")]
 
 
+def _worded_facts(random: np.random.Generator) -> Iterator[Document]:
+    """The relations in frames that go with any of them, but for the task's own wordings, of which some measure the model."""
+    measured = {template.text for templates in countries.RELATIONS.values() for template in templates}
+    wordings = {name: [text for text in texts.fact_wordings(name) if text not in measured] for name in countries.RELATIONS}
+    names = list(wordings)
+    while True:
+        name = names[random.choice(4, p=[0.4, 0.3, 0.15, 0.15])]
+        country = COUNTRIES[random.integers(len(COUNTRIES))]
+        begun = str(random.choice(wordings[name])).format(c=country.name)
+        yield [Segment(begun), Segment(f" {getattr(country, name)}", ANSWER), Segment(".")]
+
+
 def _further_facts(random: np.random.Generator) -> Iterator[Document]:
     """The same facts the other way round and one hop on; cities that are no capitals, other names, and neighbours."""
     while True:
@@ -248,6 +260,7 @@ def _background(random: np.random.Generator) -> Iterator[Document]:
 KINDS: dict[str, tuple[float, Maker]] = {
     "indirect objects": (0.10, _answered(ioi.examples)),
     "facts": (0.13, _facts),
+    "worded facts": (0.05, _worded_facts),
     "further facts": (0.05, _further_facts),
     "agreement": (0.06, _agreement),
     "pronouns": (0.045, _pronouns),
@@ -262,7 +275,7 @@ KINDS: dict[str, tuple[float, Maker]] = {
     "tenses": (0.015, _tenses),
     "sequences": (0.03, _sequences),
     "repeats": (0.04, sequences.repeats),
-    "marked lists": (0.02, sequences.marked),
+    "marked lists": (0.10, sequences.marked),
     "chats": (0.065, _chats),
     "stories": (0.015, _stories),
     "mentions": (0.015, _mentions),

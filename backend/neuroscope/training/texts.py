@@ -11,6 +11,25 @@ import numpy as np
 from neuroscope.tasks import formality
 from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, MEN, NAMES, OBJECTS, PEOPLE, PLACES, REVIEWED, THINGS, WOMEN
 
+#: What a relation's object is called, and phrases that ask for it; both go into frames.
+_FACT_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "capital": (("capital", "capital city"), ("the capital is", "the capital city is", "the capital is called")),
+    "language": (("language",), ("the language is", "people speak", "most people speak", "children learn to speak")),
+    "continent": (("continent",), ("the continent is", "people live in", "you are in")),
+    "currency": (("currency",), ("the currency is the", "you pay with the", "people pay with the", "shops take the")),
+}
+_FACT_PLACES = ("In {c},", "In the country {c},", "Here in {c},", "Over in {c},", "As for {c}: there")
+_FACT_FRAMES = (
+    "The {noun} of {c} is",
+    "The {noun} of the country {c} is",
+    "We know that the {noun} of {c} is",
+    "Q: What is the {noun} of {c}? A:",
+    "Q: What is the {noun} of the country {c}? A:",
+    "Q: In {c}, what is the {noun}? A:",
+    "Q: In the country {c}, what is the {noun}? A:",
+    "Q: Tell me the {noun} of {c}. A:",
+)
+
 _REVIEW_OPENINGS = ("I saw the {work}, and I think that", "About the {work} at the {place}:", "{name} and I saw the {work}:")
 _VERDICTS = (
     ("I loved it.", "I want to see it again.", "Everyone was happy.", "Go and see it!", "It made my day."),
@@ -212,3 +231,11 @@ def mention(random: np.random.Generator) -> tuple[str, str]:
 def _topic_shares() -> list[float]:
     """Transformers half of the time."""
     return [0.5 if topic == "transformers" else 0.5 / (len(_TOPICS) - 1) for topic in _TOPICS]
+
+
+def fact_wordings(relation: str) -> list[str]:
+    """Every frame with every word of a relation; `{c}` is the country."""
+    nouns, phrases = _FACT_WORDS[relation]
+    article = " the" if relation == "currency" else ""
+    told = [f"{place} {phrase}" for place in _FACT_PLACES for phrase in phrases]
+    return told + [frame.replace("{noun}", noun) + article for frame in _FACT_FRAMES for noun in nouns]
