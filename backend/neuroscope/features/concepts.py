@@ -18,7 +18,7 @@ from neuroscope.features.grouping import group_by_units, group_texts
 from neuroscope.features.ranks import distinct
 from neuroscope.features.texts import Source, Text, several
 from neuroscope.names import Names
-from neuroscope.tasks import registry
+from neuroscope.tasks import registry, synonyms
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
@@ -127,16 +127,6 @@ _CONCEPTS: Mapping[str, _Words | _Domain] = {
         GOOD, BAD, tuple(review.format(work=work) for work in REVIEWED for review in _REVIEWS), at_end=False
     ),
 }
-_ALIASES = {
-    "countries": "country_names",
-    "names": "person_names",
-    "programming": "programming_syntax",
-    "code_syntax": "programming_syntax",
-    "formality": "text_formality",
-    "formal_style": "text_formality",
-    "math": "mathematics",
-    "sentiment": "positive_sentiment",
-}
 #: The task whose answers rest on a concept.
 _TASKS = {
     "country_names": "capital_of_country",
@@ -160,7 +150,7 @@ def concept_name(concept: str) -> str:
 _NAMES = Names(
     "concept",
     {name: name for name in _CONCEPTS},
-    aliases=_ALIASES,
+    aliases=synonyms.aliases(_CONCEPTS),
     listing="Concepts",
     more="Or give your own words: findNeuronsFor: #('…' '…').",
 )

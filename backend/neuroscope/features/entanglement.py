@@ -38,6 +38,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.names import Names
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks import synonyms
 from neuroscope.vocabulary import public
 
 _NEURONS = 10
@@ -45,16 +46,6 @@ _DIRECTIONS = 4
 _COMPONENTS = 8
 _BATCH = 16
 _FEWEST_TEXTS = 40
-
-_ALIASES = {
-    "math": "mathematics",
-    "maths": "mathematics",
-    "code": "programming",
-    "prose": "literature",
-    "fiction": "literature",
-    "stories": "literature",
-    "informal_writing": "conversation",
-}
 
 
 @public
@@ -374,7 +365,9 @@ class _Candidates:
 
 def _domain(name: object) -> str:
     more = "Or give your own texts by name, as a dictionary."
-    return Names("domain", {known: known for known in DOMAINS}, aliases=_ALIASES, listing="Domains", more=more)[name]
+    return Names(
+        "domain", {known: known for known in DOMAINS}, aliases=synonyms.aliases(DOMAINS), listing="Domains", more=more
+    )[name]
 
 
 def _halves(texts: list[Text], seed: int) -> tuple[list[Text], list[Text]]:

@@ -15,7 +15,7 @@ import numpy as np
 from neuroscope.errors import DatasetError
 from neuroscope.names import Names
 from neuroscope.naming import snake_case
-from neuroscope.tasks import formality
+from neuroscope.tasks import formality, synonyms
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
 #: The fewest pairs that a vector can be computed from; as many again must be left to judge it.
@@ -166,7 +166,6 @@ _NAMED: Mapping[str, tuple[Callable[[np.random.Generator], Iterator[_Made]], tup
     "formal_style": (_registers, _rewritings()),
     "positive_sentiment": (_reviews, _review_openings()),
 }
-_ALIASES = {"formality": "formal_style", "text_formality": "formal_style", "sentiment": "positive_sentiment"}
 
 
 def names() -> list[str]:
@@ -176,7 +175,9 @@ def names() -> list[str]:
 
 def named(name: str, *, n: int = _SETS, seed: int = 0) -> ContrastPairs | None:
     """`n` different pairs of a contrast by any of its names; None when there is none of that name."""
-    known = Names("contrast", {known: known for known in _NAMED}, aliases=_ALIASES, listing="Contrasts").find(name)
+    known = Names("contrast", {known: known for known in _NAMED}, aliases=synonyms.aliases(_NAMED), listing="Contrasts").find(
+        name
+    )
     if known is None:
         return None
     make, openings = _NAMED[known]

@@ -7,7 +7,19 @@ from dataclasses import dataclass, field
 
 from neuroscope.errors import TaskNotFoundError
 from neuroscope.names import Names
-from neuroscope.tasks import agreement, arithmetic, countries, formality, induction, ioi, judges, pronouns, requests, sentiment
+from neuroscope.tasks import (
+    agreement,
+    arithmetic,
+    countries,
+    formality,
+    induction,
+    ioi,
+    judges,
+    pronouns,
+    requests,
+    sentiment,
+    synonyms,
+)
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.judges import Judge
@@ -30,13 +42,17 @@ class Task:
     name: str
     title: str
     examples: Examples
-    aliases: tuple[str, ...] = ()
     paired: bool = True
     chat: bool = False
     judge: Judge | None = None
     reply: int = 4
     phrasings: Mapping[str, Callable[[Example], Example]] = field(default_factory=dict)
     variant_of: str | None = None
+
+    @property
+    def aliases(self) -> list[str]:
+        """Its other names; a variant has the short name of its task in front."""
+        return list(synonyms.of(self.name)) or [self.name.replace(ioi.TASK, "ioi")] * (self.variant_of is not None)
 
     @property
     def family(self) -> str:
@@ -49,46 +65,42 @@ class Task:
 
 
 TASKS: tuple[Task, ...] = (
-    Task("indirect_object_identification", "indirect object identification", ioi.examples, ("ioi", "indirect_object")),
+    Task("indirect_object_identification", "indirect object identification", ioi.examples),
     Task(
         "capital_of_country",
         "capitals of countries",
         countries.relation("capital"),
-        ("factual_recall", "capitals", "geography"),
     ),
-    Task("language_of_country", "languages of countries", countries.relation("language"), ("languages",)),
-    Task("continent_of_country", "continents of countries", countries.relation("continent"), ("continents",)),
-    Task("currency_of_country", "currencies of countries", countries.relation("currency"), ("currencies",)),
+    Task("language_of_country", "languages of countries", countries.relation("language")),
+    Task("continent_of_country", "continents of countries", countries.relation("continent")),
+    Task("currency_of_country", "currencies of countries", countries.relation("currency")),
     Task(
         "subject_verb_agreement",
         "subject–verb agreement",
         agreement.examples,
-        ("agreement",),
         judge=judges.agrees_in_number,
         reply=2,
     ),
-    Task("pronoun_resolution", "pronoun resolution", pronouns.resolution, ("pronouns",)),
-    Task("gender_pronoun_bias", "occupational pronoun bias", pronouns.bias, ("gender_bias",)),
+    Task("pronoun_resolution", "pronoun resolution", pronouns.resolution),
+    Task("gender_pronoun_bias", "occupational pronoun bias", pronouns.bias),
     Task(
         "addition",
         "addition up to two digits",
         arithmetic.addition,
-        ("arithmetic_reasoning", "arithmetic"),
         judge=judges.whole_result,
         phrasings={"after shown sums": arithmetic.after_shown_sums},
     ),
     Task("subtraction", "subtraction up to two digits", arithmetic.subtraction, judge=judges.whole_result),
-    Task("larger_number", "the larger of two numbers", arithmetic.larger, ("maximum",), judge=judges.whole_result),
-    Task("greater_than", "later years", arithmetic.greater_than, ("years",), judge=judges.later_year),
-    Task("sentiment_analysis", "sentiment of reviews", sentiment.examples, ("sentiment",)),
-    Task("emotion_detection", "emotion in exclamations", sentiment.exclamations, ("emotion",)),
-    Task("register", "formal and informal register", formality.examples, ("formality", "text_formality"), paired=False),
+    Task("larger_number", "the larger of two numbers", arithmetic.larger, judge=judges.whole_result),
+    Task("greater_than", "later years", arithmetic.greater_than, judge=judges.later_year),
+    Task("sentiment_analysis", "sentiment of reviews", sentiment.examples),
+    Task("emotion_detection", "emotion in exclamations", sentiment.exclamations),
+    Task("register", "formal and informal register", formality.examples, paired=False),
     Task("induction", "repeated random sequences", induction.examples),
     Task(
         "harmful_requests",
         "harmful and harmless requests",
         requests.examples,
-        ("refusal",),
         paired=False,
         chat=True,
         judge=judges.refuses_harm,
@@ -102,7 +114,6 @@ VARIANTS: tuple[Task, ...] = tuple(
         ioi.task_name(corruption),
         f"indirect object identification ({corruption.replace('_', ' ')})",
         ioi.corrupted(corruption),
-        (f"ioi_{corruption}",),
         variant_of=ioi.TASK,
     )
     for corruption in ioi.CORRUPTIONS[1:]
