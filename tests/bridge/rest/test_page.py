@@ -98,7 +98,7 @@ def test_from_prompt_to_steered_text(page: Any) -> None:
     page.click("#ablate-neuron")
 
     page.click("#steering summary")
-    page.fill("#strength", "12")
+    page.fill("#strength", "20")
     page.click("#steer button")
     expect(page.locator("#changes li")).to_have_count(3)
     run(page, "changed:")
