@@ -30,6 +30,7 @@ from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.engines import architectures
 from neuroscope.engines.protocol import BoolArray, Engine, LogitRequest
 from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError
@@ -313,7 +314,7 @@ def _weight_share(circuit: Circuit) -> float:
     """Weights of the circuit's heads and MLPs (for a mixture, all its experts) over those of all blocks."""
     anatomy = circuit.model.architecture
     head = anatomy.d_model * anatomy.d_head * 2 + 2 * anatomy.d_model * anatomy.d_head / anatomy.group
-    matrices = 2 if anatomy.architecture in ("gpt2", "gpt_neox") else 3  # a gated MLP has one more
+    matrices = 3 if architectures.find(anatomy.architecture).gated else 2
     mlp = matrices * anatomy.d_model * anatomy.neurons
     nodes = circuit.nodes
     used = sum(head if site.component is Component.HEAD_OUTPUT else mlp for site in nodes)

@@ -18,6 +18,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.architectures import Architecture
+from neuroscope.engines.checks import check_norms, check_shapes
 from neuroscope.engines.lengths import new_tokens
 from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.protocol import (
@@ -28,6 +30,7 @@ from neuroscope.engines.protocol import (
     GenerationSettings,
     LogitRequest,
     Phase,
+    Port,
     Prefix,
     Run,
     Step,
@@ -49,6 +52,7 @@ _CPU_TOKENS_PER_PASS = 4096
 class Decoder(ABC, Generic[SomeTaps]):
     """The part of `Engine` that knows no framework. A subclass sets what stands here and says how a layer runs."""
 
+    architecture: Architecture
     anatomy: Anatomy
     ops: ArrayOps
     parameters: Parameters
@@ -86,6 +90,10 @@ class Decoder(ABC, Generic[SomeTaps]):
     @abstractmethod
     def _without_gradients(self) -> AbstractContextManager[Any]: ...
 
+    @abstractmethod
+    def normalise(self, layer: int, port: Port, residual: Array) -> Array:
+        """See `Engine.normalise`."""
+
     def _settle(self, run: Run) -> Run:
         """The run as it is handed out; an engine that computes lazily computes it now."""
         return run
@@ -95,6 +103,11 @@ class Decoder(ABC, Generic[SomeTaps]):
         """Hold the model for one thread."""
         with self._lock:
             yield
+
+    def _check(self, layers: Sequence[Any]) -> None:
+        """Hold the model against its description; raises `UnsupportedArchitectureError`."""
+        check_shapes(self.architecture, self.parameters, layers)
+        check_norms(self)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

@@ -20,17 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from neuroscope.engines import architectures
 from neuroscope.errors import ModelLoadError
-
-#: Architectures of several parts, each with that of its language model.
-TEXT_PARTS = {"gemma3": "gemma3_text"}
-
-#: Where the language model's weights stand in such a checkpoint, by the versions that wrote it, and their names in one alone.
-TEXT_PREFIXES = {
-    "language_model.model.": "model.",
-    "language_model.lm_head.": "lm_head.",
-    "model.language_model.": "model.",
-}
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -58,19 +49,20 @@ class ModelFolder:
     @property
     def has_parts(self) -> bool:
         """Whether the language model is one part of several."""
-        return self.config.get("model_type") in TEXT_PARTS
+        return architectures.language_model(self.config.get("model_type")) is not None
 
     @cached_property
     def text_config(self) -> dict[str, Any]:
         """The language model's configuration: `config.json` itself, or its part for text."""
-        if not self.has_parts:
+        part = architectures.language_model(self.config.get("model_type"))
+        if part is None:
             return self.config
         inner = self.config.get("text_config")
         if not isinstance(inner, dict):
             raise ModelLoadError(f"{self.path / 'config.json'} has no text_config.", remedy="Download or copy it again.")
         outer = ("quantization", "quantization_config", "tie_word_embeddings")
         shared = {name: self.config[name] for name in outer if name in self.config}
-        return {**shared, **inner, "model_type": TEXT_PARTS[self.config["model_type"]]}
+        return {**shared, **inner, "model_type": part.name}
 
     @cached_property
     def generation_config(self) -> dict[str, Any]:
@@ -130,13 +122,14 @@ class ModelFolder:
         return found
 
 
-def text_name(name: str) -> str | None:
+def text_name(name: str, architecture: architectures.Architecture) -> str | None:
     """A weight's name in the language model alone, from that in a model of several parts; None for the other parts' weights.
 
-    >>> text_name("language_model.model.norm.weight"), text_name("vision_tower.post_layernorm.weight")
+    >>> gemma = architectures.find("gemma3_text")
+    >>> text_name("language_model.model.norm.weight", gemma), text_name("vision_tower.post_layernorm.weight", gemma)
     ('model.norm.weight', None)
     """
-    for prefix, own in TEXT_PREFIXES.items():
+    for prefix, own in architecture.prefixes.items():
         if name.startswith(prefix):
             return own + name.removeprefix(prefix)
     return name if name.startswith("lm_head.") else None

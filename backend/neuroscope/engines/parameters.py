@@ -1,163 +1,22 @@
-"""Weights of an engine: where each one is stored, and an account of what was changed.
+"""Weights of an engine, read and written where they are stored, and an account of what was changed.
 
-Checkpoints fuse matrices, transpose them and interleave them. A `Stored` says how to see one weight in a stored array
-without copying it, in plain shapes and indices, so that torch, MLX and numpy all understand it. Weights travel between
-an engine and the rest as their bits: what is restored is what was there.
+Weights travel between an engine and the rest as their bits: what is restored is what was there.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.layout import Stored
 from neuroscope.engines.protocol import Array
-from neuroscope.engines.sites import Component
 from neuroscope.engines.weights import Bits, Numbers, Weight, WeightSite, WeightView, bits_digest
 from neuroscope.errors import ArgumentError, SiteError, WeightError
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How a weight lies in a stored array.
-
-    path:   the array's name, from its layer, or from the model for what belongs to no layer.
-    split:  the array's shape with its fused axes taken apart; None as it is.
-    part:   index into that, which picks the weight.
-    order:  the axes of what is left, in the order in which the weight has them; None as they are.
-    shift:  the weight less this is what is stored.
-    """
-
-    path: str
-    split: tuple[int, ...] | None = None
-    part: tuple[Any, ...] = ()
-    order: tuple[int, ...] | None = None
-    shift: float = 0.0
-
-    def view(self, array: Array, permute: Callable[[Array, tuple[int, ...]], Array]) -> Array:
-        """The weight within a contiguous stored array: of numpy and torch a view, which writes through."""
-        array = array if self.split is None else array.reshape(self.split)
-        array = array[self.part] if self.part else array
-        return array if self.order is None else permute(array, self.order)
-
-
-@dataclass(frozen=True)
-class HeadRows:
-    """Queries, keys or values of all heads among the output features of a projection, whose path in its layer is `module`.
-
-    The projection makes `parts` such arrays, of which this is number `part`: one whole array after another, or, when they
-    are `interleaved`, one after another within each head.
-    """
-
-    module: str
-    heads: int
-    d_head: int
-    parts: int = 1
-    part: int = 0
-    interleaved: bool = False
-
-    @property
-    def split(self) -> tuple[int, int, int]:
-        """The features, taken apart."""
-        return (self.heads, self.parts, self.d_head) if self.interleaved else (self.parts, self.heads, self.d_head)
-
-    @property
-    def pick(self) -> tuple[Any, ...]:
-        """Index of this part among the features taken apart; what it leaves is (heads, d_head)."""
-        return (slice(None), self.part) if self.interleaved else (self.part,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FamilyPaths:
-    """Where an architecture keeps its parts, as paths from a layer, or from the model: embedding, layers, final norm.
-
-    input_first: whether its matrices are stored (in, out).  gain_shift: the norms' gains less this are what is stored.
-    experts:     where the weights of a mixture of experts are.
-    """
-
-    embedding: str
-    layers: str
-    final_norm: str
-    attention: str
-    attention_norm: str
-    output_projection: str
-    mlp_norm: str
-    down_projection: str
-    slots: Callable[[Anatomy], Mapping[Component, Any]]
-    up_projection: str | None = None
-    gate_projection: str | None = None
-    position_embedding: str | None = None
-    attention_write_norm: str | None = None
-    mlp_write_norm: str | None = None
-    input_first: bool = False
-    gain_shift: float = 0.0
-    experts: Callable[[Anatomy], Mapping[Weight, Stored]] | None = None
-
-    @property
-    def moe(self) -> bool:
-        return self.experts is not None
-
-
-def places(family: FamilyPaths, anatomy: Anatomy, unembedding: str) -> dict[Weight, Stored]:
-    """Where each weight is stored, if the model has it at all. `unembedding` is the path of the module that makes logits."""
-    flip = None if family.input_first else (1, 0)
-    found = {
-        Weight.W_E: Stored(f"{family.embedding}.weight"),
-        Weight.W_U: Stored(f"{unembedding}.weight", order=(1, 0)),
-        Weight.Q_NORM: Stored(f"{family.attention}.q_norm.weight", shift=family.gain_shift),
-        Weight.K_NORM: Stored(f"{family.attention}.k_norm.weight", shift=family.gain_shift),
-        Weight.SINKS: Stored(f"{family.attention}.sinks"),
-        Weight.B_O: Stored(f"{family.output_projection}.bias"),
-    }
-    if family.position_embedding is not None:
-        found[Weight.W_POS] = Stored(f"{family.position_embedding}.weight")
-    norms = {
-        Weight.LN_FINAL: family.final_norm,
-        Weight.LN1: family.attention_norm,
-        Weight.LN1_POST: family.attention_write_norm,
-        Weight.LN2: family.mlp_norm,
-        Weight.LN2_POST: family.mlp_write_norm,
-    }
-    found |= {weight: Stored(f"{path}.weight", shift=family.gain_shift) for weight, path in norms.items() if path is not None}
-    biases = {Weight.LN_FINAL_BIAS: Weight.LN_FINAL, Weight.LN1_BIAS: Weight.LN1, Weight.LN2_BIAS: Weight.LN2}
-    found |= {bias: Stored(f"{norms[weight]}.bias") for bias, weight in biases.items()}
-    slots = family.slots(anatomy)
-    for component, weight, bias in (
-        (Component.QUERY, Weight.W_Q, Weight.B_Q),
-        (Component.KEY, Weight.W_K, Weight.B_K),
-        (Component.VALUE, Weight.W_V, Weight.B_V),
-    ):
-        found[weight], found[bias] = _projection(slots[component], anatomy.d_model, family.input_first)
-    shape = (anatomy.heads, anatomy.d_head)
-    found[Weight.W_O] = (
-        Stored(f"{family.output_projection}.weight", (*shape, anatomy.d_model))
-        if family.input_first
-        else Stored(f"{family.output_projection}.weight", (anatomy.d_model, *shape), order=(1, 2, 0))
-    )
-    if family.experts is not None:
-        return found | dict(family.experts(anatomy))
-    for path, weight, bias in (
-        (family.gate_projection, Weight.W_GATE, Weight.B_GATE),
-        (family.up_projection, Weight.W_IN, Weight.B_IN),
-        (family.down_projection, Weight.W_OUT, Weight.B_OUT),
-    ):
-        if path is not None:
-            found[weight], found[bias] = Stored(f"{path}.weight", order=flip), Stored(f"{path}.bias")
-    return found
-
-
-def _projection(slot: HeadRows, d_model: int, input_first: bool) -> tuple[Stored, Stored]:
-    """Weight and bias of queries, keys or values."""
-    bias = Stored(f"{slot.module}.bias", slot.split, slot.pick)
-    if input_first:
-        return Stored(f"{slot.module}.weight", (d_model, *slot.split), (slice(None), *slot.pick), (1, 0, 2)), bias
-    return Stored(f"{slot.module}.weight", (*slot.split, d_model), slot.pick, (0, 2, 1)), bias
-
 
 # --- numbers as bits ---------------------------------------------------------------------------------------------------
 
@@ -317,3 +176,10 @@ class Parameters(ABC):
     def path(self, site: WeightSite) -> str:
         """Path of the stored array that holds a weight."""
         return self._places[site.weight].path
+
+    def stored_shapes(self, layer: int | None) -> Iterator[tuple[Weight, Stored, tuple[int, ...] | None]]:
+        """The weights of a layer, or of none, with the shapes of the arrays that hold them; None for one that is not there."""
+        for weight, stored in self._places.items():
+            if weight.layered == (layer is not None):
+                array = self._array(layer, stored.path)
+                yield weight, stored, None if array is None else tuple(array.shape)

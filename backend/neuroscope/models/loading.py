@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from neuroscope import events
-from neuroscope.engines import loader
+from neuroscope.engines import architectures, loader
 from neuroscope.engines.checkpoint import Checkpoint, Loader
-from neuroscope.engines.folder import TEXT_PARTS, ModelFolder
+from neuroscope.engines.folder import ModelFolder
 from neuroscope.engines.protocol import Engine
 from neuroscope.engines.tokenizers import complete
 from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safetensors_files
-from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, UnsupportedArchitectureError, did_you_mean
+from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, did_you_mean
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.resolve import ModelSource, not_found
 
@@ -48,7 +47,7 @@ def load(
         raise ArgumentError(f"There is no type {dtype!r}.", remedy=did_you_mean(dtype, loader.dtypes, listing="Types"))
     folder = _folder(source, revision)
     files = ModelFolder(folder)
-    config = _config(files, loader.architectures)
+    config = _config(files, loader.name)
     checkpoint = Checkpoint(folder, config, _weight_files(folder, allow_pickle), files.has_parts)
     if checkpoint.part:
         events.notice(f"{source.name} has parts for more than text; its language model runs here.")
@@ -82,7 +81,7 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
         raise not_found(source, f"the hub could not be reached ({type(error).__name__}).") from error
 
 
-def _config(files: ModelFolder, architectures: Collection[str]) -> dict[str, Any]:
+def _config(files: ModelFolder, engine: str) -> dict[str, Any]:
     folder = files.path
     try:
         kind = files.text_config["model_type"]
@@ -90,11 +89,7 @@ def _config(files: ModelFolder, architectures: Collection[str]) -> dict[str, Any
         raise ModelLoadError(
             f"{folder / 'config.json'} is no model configuration: it has no model_type.", remedy="Save the model again."
         ) from error
-    if kind not in architectures:
-        raise UnsupportedArchitectureError(
-            f"{folder.name} is of the architecture {kind!r}, which no anatomy describes.",
-            remedy=f"Supported: {', '.join(sorted({*architectures, *TEXT_PARTS}))}.",
-        )
+    architectures.find(kind, engine)
     return files.text_config
 
 

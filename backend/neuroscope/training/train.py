@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from neuroscope.engines import architectures
+from neuroscope.engines.layout import get_module
 from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.errors import ModelLoadError
 from neuroscope.lenses.repeats import repeat_scores
@@ -192,7 +194,7 @@ def _optimizers(model: Any, rate: float) -> list[torch.optim.Optimizer]:
 
 
 def _layers(model: Any) -> Any:
-    return model.transformer.h if model.config.model_type == "gpt2" else model.model.layers
+    return get_module(model, architectures.find(model.config.model_type).path("layers"))
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope.engines.architectures import table
 from neuroscope.engines.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook
@@ -20,34 +21,45 @@ from neuroscope_bridge.rest.schemas import HookSpec
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
-_LAYER = re.compile(r"(?:(?:transformer|model|gpt_neox|decoder)\.)*(?:(?:h|layers?|blocks)\.)?(\d{1,6})")
-_OUTSIDE = {
-    **dict.fromkeys(("embedding", "transformer.wte", "model.embed_tokens", "gpt_neox.embed_in"), Component.EMBEDDING),
-    **dict.fromkeys(("logits", "lm_head", "embed_out"), Component.LOGITS),
-}
+
+def _outside(name: str | None) -> Component | None:
+    """What belongs to no layer, by the name that any architecture has for it."""
+    known = table().values()
+    if name == "embedding" or any(name == architecture.path("embedding") for architecture in known):
+        return Component.EMBEDDING
+    return Component.LOGITS if name == "logits" or any(name == one.unembedding for one in known) else None
+
+
+def _layer(name: str) -> int | None:
+    """The number of a layer, by the name that any architecture has for it; None for what names none."""
+    known = table().values()
+    bases = sorted({"decoder"}.union(*(one.base.split(".") for one in known)) - {""})
+    lists = sorted({"layer", "blocks", *(one.layers for one in known)})
+    within, listed = ("|".join(map(re.escape, names)) for names in (bases, lists))
+    match = re.fullmatch(rf"(?:(?:{within})\.)*(?:(?:{listed})\.)?(\d{{1,6}})", name)
+    return None if match is None else int(match[1])
 
 
 def site_of(spec: HookSpec, model: TransformerModel) -> Site:
     """The place that a hook names, checked against the model; `SiteError` says what would be right."""
     name = None if spec.layer_name is None else str(spec.layer_name).strip()
     component = Component.parse(spec.component)
-    if name in _OUTSIDE:
+    outside = _outside(name)
+    layer: int | None = None
+    if outside is not None:
         given = "component" in spec.model_fields_set
-        component = component if given and component in GLOBAL else _OUTSIDE[name]
-        layer = None
+        component = component if given and component in GLOBAL else outside
     elif name is None or component in GLOBAL:
-        layer = None
         if component not in GLOBAL:
             raise SiteError(f"{component} needs a layer_name.", remedy="transformer.h.5, model.layers.5 or 5.")
     else:
-        match = _LAYER.fullmatch(name)
-        if match is None:
+        layer = _layer(name)
+        if layer is None:
             raise SiteError(
                 f"{name!r} names no layer.",
                 site=name,
                 remedy="Write transformer.h.5, model.layers.5 or 5, and the part of the layer as component.",
             )
-        layer = int(match[1])
     return Site(layer, component, spec.head, spec.neuron).checked(model.architecture)
 
 

@@ -15,7 +15,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from neuroscope.engines.anatomy import Anatomy
-from neuroscope.engines.mlx.families import ACTIVATIONS, Family, HeadSlot, get_module
+from neuroscope.engines.architectures import Architecture
+from neuroscope.engines.layout import get_module
+from neuroscope.engines.mlx.slots import ACTIVATIONS, HeadSlot
 from neuroscope.engines.mlx.taps import MlxTaps
 from neuroscope.engines.sites import Component
 
@@ -48,7 +50,7 @@ class Block:
     """A layer of a model, with the names of its parts looked up once."""
 
     def __init__(
-        self, layer: Any, index: int, family: Family, slots: dict[Component, HeadSlot], anatomy: Anatomy, activation: str
+        self, layer: Any, index: int, where: Architecture, slots: dict[Component, HeadSlot], anatomy: Anatomy, activation: str
     ) -> None:
         def part(path: str | None) -> Any:
             return None if path is None else get_module(layer, path)
@@ -56,21 +58,21 @@ class Block:
         self.layer = layer
         self.index = index
         self.parallel = anatomy.parallel
-        self.attention_norm, self.mlp_norm = part(family.attention_norm), part(family.mlp_norm)
-        self.attention_write_norm, self.mlp_write_norm = part(family.attention_write_norm), part(family.mlp_write_norm)
-        self.attention = part(family.attention)
-        self.output_projection = part(family.output_projection)
+        self.attention_norm, self.mlp_norm = part(where.attention_norm), part(where.mlp_norm)
+        self.attention_write_norm, self.mlp_write_norm = part(where.attention_write_norm), part(where.mlp_write_norm)
+        self.attention = part(where.attention)
+        self.output_projection = part(where.output_projection)
         self.slots = slots
         self.projections = {slot.module: get_module(layer, slot.module) for slot in slots.values()}
         self.scale = score_scale(self.attention)
         self.softcap = getattr(self.attention, "attn_logit_softcapping", None)
         self.activation = ACTIVATIONS[activation]
-        if family.moe:
+        if where.moe:
             self.moe, self.experts_per_token = layer.mlp, anatomy.experts_per_token
         else:
             self.moe = None
-            self.gate, self.up = part(family.gate_projection), part(family.up_projection)
-            self.down = part(family.down_projection)
+            self.gate, self.up = part(where.gate_projection), part(where.up_projection)
+            self.down = part(where.down_projection)
 
     @property
     def sinks(self) -> mx.array | None:
@@ -142,7 +144,11 @@ class Block:
     # --- MLP -------------------------------------------------------------------------------------------------------
 
     def _neurons(self, x: mx.array, taps: MlxTaps) -> mx.array:
-        neurons = self.activation(self.up(x)) if self.gate is None else self.activation(self.gate(x)) * self.up(x)
+        if self.gate is None:
+            neurons = self.activation(self.up(x))
+        else:
+            gate, up = mx.split(self.up(x), 2, axis=-1) if self.gate is self.up else (self.gate(x), self.up(x))
+            neurons = self.activation(gate) * up
         return self.down(taps.touch(self.index, Component.MLP, neurons))
 
     def _experts(self, x: mx.array, taps: MlxTaps) -> mx.array:

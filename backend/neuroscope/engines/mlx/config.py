@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.engines.anatomy import Anatomy
-from neuroscope.engines.mlx.families import Family
+from neuroscope.engines.architectures import Architecture, MlxModule
 from neuroscope.errors import UnsupportedArchitectureError
 
 #: Kinds of rotary scaling whose parity with torch is tested.
@@ -21,40 +20,30 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 
 _Config = dict[str, Any]
 
-#: What a configuration of Gemma 3 means where it is silent, as transformers has it; mlx-lm has another model's sizes.
-_GEMMA3: _Config = {
-    "vocab_size": 262_208,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_hidden_layers": 26,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "max_position_embeddings": 131_072,
-    "query_pre_attn_scalar": 256,
-    "sliding_window": 4096,
-}
 
-
-def translated(config: _Config, family: Family) -> _Config:
+def translated(config: _Config, architecture: Architecture) -> _Config:
     """The configuration with the names and places that mlx-lm looks for added.
 
     Raises `UnsupportedArchitectureError` for settings that mlx-lm's code of this architecture does not have.
     """
-    found = dict(config)
-    if found["model_type"] == "gpt2":
+    mlx = of_mlx(architecture)
+    found = {**mlx.defaults, **config}
+    if mlx.module == "gpt2":
         _standard_names(found)
-    if found["model_type"] == "gemma3_text":
-        found = {**_GEMMA3, **found}
-    found.setdefault("num_key_value_heads", None)
-    found["num_key_value_heads"] = found["num_key_value_heads"] or found["num_attention_heads"]
+    found["num_key_value_heads"] = found.get("num_key_value_heads") or found["num_attention_heads"]
     found["head_dim"] = found.get("head_dim") or found["hidden_size"] // found["num_attention_heads"]
-    found["layer_types"] = _layer_types(found)
-    if found["model_type"] == "gemma3_text":
+    found["layer_types"] = architecture.layer_types(found.get)
+    if mlx.module == "gemma3_text":
         found["sliding_window_pattern"] = _period(found["layer_types"])
-    _refuse(found, family)
-    _rotation(found)
+    _refuse(found, architecture)
+    _rotation(found, mlx)
     return found
+
+
+def of_mlx(architecture: Architecture) -> MlxModule:
+    """What the table says of mlx-lm's model."""
+    assert architecture.mlx is not None, "loading found it by engine"
+    return architecture.mlx
 
 
 def _standard_names(config: _Config) -> None:
@@ -69,39 +58,25 @@ def _standard_names(config: _Config) -> None:
     )
 
 
-def _layer_types(config: _Config) -> list[str]:
-    """One word a layer: "sliding_attention" or "full_attention". Older configurations leave them to the architecture."""
-    types = config.get("layer_types")
-    if types is not None:
-        return list(types)
-    layers, kind = config["num_hidden_layers"], config["model_type"]
-    if kind in ("gemma2", "gpt_oss"):
-        period = 2
-    elif kind == "gemma3_text":
-        period = config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or 6
-    else:
-        return ["full_attention"] * layers
-    return ["sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(layers)]
-
-
-def activation_of(config: _Config, family: Family) -> str:
+def activation_of(config: _Config, mlx: MlxModule) -> str:
     """Hugging Face's name of the MLP's nonlinearity."""
-    key = "hidden_activation" if config["model_type"].startswith("gemma") else "hidden_act"
-    return config.get(key) or family.activation
+    return config.get(mlx.activation_setting) or mlx.activation
 
 
-def _refuse(config: _Config, family: Family) -> None:
+def _refuse(config: _Config, architecture: Architecture) -> None:
     wrong: list[str] = []
-    if not family.moe and activation_of(config, family) != family.activation:
-        wrong.append(f"the nonlinearity {activation_of(config, family)!r}, not {family.activation!r}")
+    mlx = of_mlx(architecture)
+    activation = activation_of(config, mlx)
+    if architecture.experts is None and activation != mlx.activation:
+        wrong.append(f"the nonlinearity {activation!r}, not {mlx.activation!r}")
     for name in ("scale_attn_by_inverse_layer_idx", "use_bidirectional_attention", "use_sliding_window"):
         if config.get(name):
             wrong.append(name)
     if config.get("scale_attn_weights") is False:
         wrong.append("attention scores that are not scaled")
-    if config["model_type"] in ("gpt2", "gemma2") and config.get("tie_word_embeddings") is False:
+    if mlx.always_tied and config.get("tie_word_embeddings") is False:
         wrong.append("an unembedding of its own")
-    if config["model_type"] == "gemma3_text":
+    if mlx.module == "gemma3_text":
         if config["sliding_window_pattern"] is None:
             wrong.append("layers of full attention at no regular distance")
         wrong.extend(name for name in ("attn_logit_softcapping", "final_logit_softcapping") if config.get(name))
@@ -119,13 +94,10 @@ def _period(types: list[str]) -> int | None:
     return period if full == list(range(period - 1, len(types), period)) else None
 
 
-def _rotation(config: _Config) -> None:
+def _rotation(config: _Config, mlx: MlxModule) -> None:
     """Put the rotary settings where mlx-lm reads them."""
-    kind = config["model_type"]
-    if kind == "gpt2":
-        return
     given = config.get("rope_parameters") or {}
-    if kind == "gemma3_text" and "full_attention" in given:
+    if mlx.module == "gemma3_text" and "full_attention" in given:
         local = given["sliding_attention"]
         if _rope_type(local) != "default":
             raise _no_rope(_rope_type(local))
@@ -133,23 +105,21 @@ def _rotation(config: _Config) -> None:
         given = given["full_attention"]
     merged = {**(config.get("rope_scaling") or {}), **given}
     scaling = {"rope_type": _rope_type(merged)} | {k: v for k, v in merged.items() if k not in ("type", "rope_type")}
-    if scaling["rope_type"] not in ROPE_TYPES:
+    if scaling["rope_type"] not in (ROPE_TYPES if mlx.rope_scaling else ("default",)):
         raise _no_rope(scaling["rope_type"])
     theta = scaling.pop("rope_theta", None) or config.get("rope_theta") or config.get("rotary_emb_base")
     if theta is not None:
         config["rope_theta"] = theta
     share = scaling.pop("partial_rotary_factor", None)
-    if kind == "gpt_neox":
+    if mlx.module == "gpt_neox":
         config["rotary_emb_base"] = theta or 10_000
-        config["rotary_pct"] = share if share is not None else config.get("rotary_pct", 0.25)
-        if scaling["rope_type"] != "default":
-            raise _no_rope(scaling["rope_type"])
+        config.setdefault("rotary_pct", 0.25)
+    if mlx.partial_rotation is not None:
+        config[mlx.partial_rotation] = config.get(mlx.partial_rotation, 1.0) if share is None else share
     elif share not in (None, 1.0):
         raise UnsupportedArchitectureError(
-            f"mlx-lm's {kind} rotates whole heads, not {share} of them.", remedy="Load it with the engine torch."
+            f"mlx-lm's {mlx.module} rotates whole heads, not {share} of them.", remedy="Load it with the engine torch."
         )
-    if kind == "gemma2" and scaling["rope_type"] != "default":
-        raise _no_rope(scaling["rope_type"])
     config["rope_scaling"] = None if scaling["rope_type"] == "default" else scaling
     config["rope_parameters"] = None
 
@@ -193,28 +163,3 @@ def yarn(dims: int, base: float, settings: _Config) -> tuple[NDArray[np.float32]
         weights = settings.get("mscale"), settings.get("mscale_all_dim")
         attention = scale(weights[0]) / scale(weights[1]) if weights[0] and weights[1] else scale(1)
     return (1 / frequencies).astype(np.float32), float(attention)
-
-
-def anatomy_of(config: _Config, family: Family) -> Anatomy:
-    """Sizes from a translated configuration."""
-    window = config.get("sliding_window")
-    if family.window_everywhere:
-        windows = (window,) * config["num_hidden_layers"]
-    else:
-        windows = tuple(window if kind == "sliding_attention" else None for kind in config["layer_types"])
-    return Anatomy(
-        architecture=config["model_type"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        key_value_heads=config["num_key_value_heads"],
-        d_model=config["hidden_size"],
-        d_head=config["head_dim"],
-        d_mlp=config.get("intermediate_size") or 4 * config["hidden_size"],
-        vocabulary=config["vocab_size"],
-        context=config.get("max_position_embeddings") or 0,
-        experts=config["num_local_experts"] if family.moe else 0,
-        experts_per_token=config["num_experts_per_tok"] if family.moe else 0,
-        parallel=bool(config.get("use_parallel_residual", config["model_type"] == "gpt_neox")),
-        attention_sinks=family.moe,
-        sliding_windows=windows,
-    )

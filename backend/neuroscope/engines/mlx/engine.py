@@ -15,17 +15,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.decoder import Decoder
+from neuroscope.engines.layout import find_module, get_module, places
 from neuroscope.engines.mlx.blocks import Block, KeyValues, LayerCall, Pass
-from neuroscope.engines.mlx.config import activation_of, anatomy_of
-from neuroscope.engines.mlx.families import Family, get_module, matrix, matrix_rows
+from neuroscope.engines.mlx.config import activation_of, of_mlx
 from neuroscope.engines.mlx.library import models_module
 from neuroscope.engines.mlx.norms import norm_gradient, rms_scale
 from neuroscope.engines.mlx.ops import MlxOps, wide
 from neuroscope.engines.mlx.parameters import MlxParameters
 from neuroscope.engines.mlx.saving import Origin
+from neuroscope.engines.mlx.slots import HeadSlot, matrix, matrix_rows
 from neuroscope.engines.mlx.taps import MlxTaps, shape_of
-from neuroscope.engines.parameters import places
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
     ArrayOps,
@@ -80,21 +81,24 @@ class MlxEngine(Decoder[MlxTaps]):
 
     name = "mlx"
 
-    def __init__(self, model: nn.Module, config: dict[str, Any], family: Family, device: mx.Device, origin: Origin) -> None:
+    def __init__(
+        self, model: nn.Module, config: dict[str, Any], architecture: Architecture, device: mx.Device, origin: Origin
+    ) -> None:
         super().__init__()
         self.model = model
-        self.family = family
+        self.architecture, self._mlx = architecture.in_mlx(), of_mlx(architecture)
         self.device = device
         self._origin = origin
-        self.anatomy = anatomy_of(config, family)
-        self.slots = family.slots(self.anatomy)
-        activation = activation_of(config, family)
+        self.anatomy = architecture.anatomy(config.get)
+        self.slots = self.architecture.slots(self.anatomy, HeadSlot)
+        activation = activation_of(config, self._mlx)
+        layers, embedding = self.architecture.path("layers"), self.architecture.path("embedding")
         self.layers = [
-            Block(layer, index, family, self.slots, self.anatomy, activation)
-            for index, layer in enumerate(get_module(model, family.layers))
+            Block(layer, index, self.architecture, self.slots, self.anatomy, activation)
+            for index, layer in enumerate(get_module(model, layers))
         ]
-        self.embedding = get_module(model, family.embedding)
-        self.final_norm = get_module(model, family.final_norm)
+        self.embedding = get_module(model, embedding)
+        self.final_norm = get_module(model, self.architecture.path("final_norm"))
         unembedding = self._unembedding()
         self.head = get_module(model, unembedding)
         norm: Any = self.final_norm
@@ -102,11 +106,10 @@ class MlxEngine(Decoder[MlxTaps]):
         self.ops: ArrayOps = MlxOps(self.dtype)
         self._softcap = config.get("final_logit_softcapping")
         tied = self.head is self.embedding or bool(config["tie_word_embeddings"])
-        where = places(family, self.anatomy, family.embedding if tied else unembedding)
-        copies = {f"{unembedding}.weight": f"{family.embedding}.weight"} if tied and self.head is not self.embedding else {}
-        self.parameters: MlxParameters = MlxParameters(
-            model, family.layers, copies, self.anatomy, where, self.exclusive, tied=tied
-        )
+        where = places(self.architecture, self.anatomy, embedding if tied else unembedding)
+        copies = {f"{unembedding}.weight": f"{embedding}.weight"} if tied and self.head is not self.embedding else {}
+        self.parameters: MlxParameters = MlxParameters(model, layers, copies, self.anatomy, where, self.exclusive, tied=tied)
+        self._check([block.layer for block in self.layers])
 
     @property
     def precision(self) -> str:
@@ -118,11 +121,9 @@ class MlxEngine(Decoder[MlxTaps]):
 
     def _unembedding(self) -> str:
         """Path of the module whose rows are the tokens; that of the embedding where the two are tied."""
-        for path in self.family.heads:
-            owner = get_module(self.model, path.rpartition(".")[0]) if "." in path else self.model
-            if path.rpartition(".")[2] in owner and not getattr(self.model, "tie_word_embeddings", False):
-                return path
-        return self.family.embedding
+        path = self.architecture.unembedding
+        tied = find_module(self.model, path) is None or getattr(self.model, "tie_word_embeddings", False)
+        return self.architecture.path("embedding") if tied else path
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -224,9 +225,9 @@ class MlxEngine(Decoder[MlxTaps]):
 
     def _embed(self, span: Span) -> Array:
         x: Array = self.embedding(mx.array(span.chunk.ids))
-        if self.family.position_embedding is not None:
-            x = x + get_module(self.model, self.family.position_embedding)(mx.array(span.positions()))
-        return x * mx.array(self.anatomy.d_model**0.5, x.dtype) if self.family.scales_embedding else x
+        if self.architecture.position_embedding is not None:
+            x = x + get_module(self.model, self.architecture.path("position_embedding"))(mx.array(span.positions()))
+        return x * mx.array(self.anatomy.d_model**0.5, x.dtype) if self._mlx.scales_embedding else x
 
     def _unembed(self, x: Array, tokens: Array | None) -> Array:
         x = self.final_norm(x)
@@ -253,8 +254,8 @@ class MlxEngine(Decoder[MlxTaps]):
     def _bare(self, batch: TokenBatch) -> Array:
         ids = mx.array(batch.ids)
         shortest = min((window for window in self.anatomy.sliding_windows if window), default=batch.positions)
-        if self.family.windows or shortest >= batch.positions:
-            if self.family.module != "gemma3_text":
+        if self._mlx.windows or shortest >= batch.positions:
+            if self._mlx.module != "gemma3_text":
                 return self.model(ids)
             # mlx-lm rounds √d_model to bfloat16 whatever the model's type; the embeddings make up for it.
             exact = self.anatomy.d_model**0.5
@@ -280,7 +281,7 @@ class MlxEngine(Decoder[MlxTaps]):
 
     def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
         """See `Engine.normalise_gradient`."""
-        return norm_gradient(self._norm(layer, port), residual, gradient)
+        return norm_gradient(self._norm(layer, port), residual, gradient, self.architecture)
 
     def _projection(self, site: Site) -> tuple[Array, Array | None]:
         """The site's weight (heads, d_head, d_model) and bias (heads, d_head)."""
@@ -319,7 +320,7 @@ class MlxEngine(Decoder[MlxTaps]):
         writes = mx.einsum("rphe,dhe->rphd", wide(head_output), wide(weight))
         if block.attention_write_norm is None:
             return writes
-        writes = writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True))
+        writes = writes * rms_scale(block.attention_write_norm, writes.sum(2, keepdims=True), self.architecture)
         return writes if which is None else writes[:, :, which]
 
     def save(self, folder: Path) -> None:

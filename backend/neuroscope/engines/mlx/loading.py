@@ -18,13 +18,15 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
+from neuroscope.engines.architectures import Architecture, find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
 from neuroscope.engines.folder import text_name
-from neuroscope.engines.mlx.config import activation_of, translated, yarn
+from neuroscope.engines.layout import get_module
+from neuroscope.engines.mlx.config import activation_of, of_mlx, translated, yarn
 from neuroscope.engines.mlx.engine import MlxEngine
-from neuroscope.engines.mlx.families import ACTIVATIONS, FAMILIES, Family, get_module
 from neuroscope.engines.mlx.library import models_module
 from neuroscope.engines.mlx.saving import Origin
+from neuroscope.engines.mlx.slots import ACTIVATIONS
 from neuroscope.engines.tokenizers import load_tokenizer
 from neuroscope.engines.weight_files import INDEX, SINGLE
 from neuroscope.errors import ArgumentError, ModelLoadError, UnsupportedArchitectureError
@@ -36,21 +38,21 @@ _Weights = dict[str, mx.array]
 class MlxLoader:
     """`Loader` for MLX: mlx-lm's models, and tokenizers without transformers."""
 
+    name = "mlx"
     dtypes = ("float32", "bfloat16", "float16")
-    architectures = FAMILIES.keys()
 
     def tokenizer(self, folder: Path) -> Any:
         return load_tokenizer(folder)
 
     def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> MlxEngine:
-        family = FAMILIES[checkpoint.config["model_type"]]
-        config = translated(checkpoint.config, family)
+        architecture = find(checkpoint.config["model_type"], "mlx")
+        config = translated(checkpoint.config, architecture)
         with mx.stream(device_of(device)):
-            weights = _of_text(_read(checkpoint)) if checkpoint.part else _read(checkpoint)
-            model = _model(config, family, weights, checkpoint.folder)
+            weights = _of_text(_read(checkpoint), architecture) if checkpoint.part else _read(checkpoint)
+            model = _model(config, architecture, weights, checkpoint.folder)
             model.set_dtype(getattr(mx, dtype))
-            if family.moe and device_of(device) == mx.Device(mx.cpu):
-                _widen_experts(model, family)
+            if architecture.moe and device_of(device) == mx.Device(mx.cpu):
+                _widen_experts(model, architecture)
             mx.eval(model.parameters())
         folder = checkpoint.folder
         files = [folder / "config.json", *folder.glob("generation_config.json")]
@@ -58,10 +60,11 @@ class MlxLoader:
             files.append(folder / INDEX)
 
         def translate(arrays: _Weights) -> _Weights:
-            return _arranged(_of_text(arrays) if checkpoint.part else arrays, _empty(config, family, folder), config)
+            arrays = _of_text(arrays, architecture) if checkpoint.part else arrays
+            return _arranged(arrays, _empty(config, architecture, folder), architecture)
 
         origin = Origin([*files, *checkpoint.weights], translate)
-        return MlxEngine(model, config, family, device_of(device), origin)
+        return MlxEngine(model, config, architecture, device_of(device), origin)
 
 
 def device_of(name: str | None) -> mx.Device:
@@ -96,18 +99,18 @@ def _read(checkpoint: Checkpoint) -> _Weights:
     return weights
 
 
-def _of_text(weights: _Weights) -> _Weights:
+def _of_text(weights: _Weights, architecture: Architecture) -> _Weights:
     """The language model's arrays of a model of several parts, under the names that they have in one alone."""
-    named = ((text_name(name), value) for name, value in weights.items())
+    named = ((text_name(name, architecture), value) for name, value in weights.items())
     return {name: value for name, value in named if name is not None}
 
 
-def _model(config: _Config, family: Family, weights: _Weights, folder: Path) -> nn.Module:
+def _model(config: _Config, architecture: Architecture, weights: _Weights, folder: Path) -> nn.Module:
     if "tie_word_embeddings" not in config:
         config["tie_word_embeddings"] = not any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in weights)
-    model = _empty(config, family, folder)
-    _correct(model, config, family)
-    weights = _arranged(weights, model, config)
+    model = _empty(config, architecture, folder)
+    _correct(model, config, architecture)
+    weights = _arranged(weights, model, architecture)
     _quantise(model, config, weights, folder)
     expected: dict[str, mx.array] = dict(tree_flatten(model.parameters()))
     missing = sorted(name for name in expected if name not in weights or weights[name].shape != expected[name].shape)
@@ -124,24 +127,25 @@ def _model(config: _Config, family: Family, weights: _Weights, folder: Path) -> 
     return model.eval()
 
 
-def _empty(config: _Config, family: Family, folder: Path) -> Any:
+def _empty(config: _Config, architecture: Architecture, folder: Path) -> Any:
     """mlx-lm's model without its weights; nothing is allocated."""
-    library = models_module(family.module)
+    mlx = of_mlx(architecture)
+    library = models_module(mlx.module)
+    config = config if mlx.windows else {**config, "layer_types": None}
     try:
         return library.Model(library.ModelArgs.from_dict(config))
     except TypeError as error:
         raise ModelLoadError(f"{folder / 'config.json'} says too little: {error}", remedy="Save the model again.") from error
 
 
-def _arranged(weights: _Weights, model: Any, config: _Config) -> _Weights:
+def _arranged(weights: _Weights, model: Any, architecture: Architecture) -> _Weights:
     """A checkpoint's arrays as the parameters of mlx-lm's model, which may change itself after them."""
-    weights = _renamed(weights, config)
+    weights = _renamed(weights, of_mlx(architecture).module)
     return model.sanitize(weights) if hasattr(model, "sanitize") else weights
 
 
-def _renamed(weights: _Weights, config: _Config) -> _Weights:
+def _renamed(weights: _Weights, kind: str) -> _Weights:
     """Names and layouts as mlx-lm's own `sanitize` expects them, or has them afterwards."""
-    kind = config["model_type"]
     found: _Weights = {}
     for name, value in weights.items():
         if kind == "gpt2":
@@ -166,13 +170,13 @@ def _renamed(weights: _Weights, config: _Config) -> _Weights:
     return found
 
 
-def _correct(model: nn.Module, config: _Config, family: Family) -> None:
+def _correct(model: nn.Module, config: _Config, architecture: Architecture) -> None:
     """Put right what mlx-lm's modules lack, before weights are loaded."""
-    kind = config["model_type"]
+    kind, where = of_mlx(architecture).module, architecture.in_mlx()
     scaling = config.get("rope_scaling")
     width = config.get("intermediate_size") or 4 * config["hidden_size"]
-    for layer in get_module(model, family.layers):
-        attention = get_module(layer, family.attention)
+    for layer in get_module(model, where.path("layers")):
+        attention = get_module(layer, where.attention)
         if scaling is not None and scaling["rope_type"] == "yarn" and not getattr(attention, "is_sliding", False):
             rope = attention.rope
             frequencies, rope.mscale = yarn(config["head_dim"], config["rope_theta"], scaling)
@@ -183,13 +187,13 @@ def _correct(model: nn.Module, config: _Config, family: Family) -> None:
             attention.query_key_value = nn.Linear(config["hidden_size"], 3 * config["hidden_size"], bias=False)
             attention.dense = nn.Linear(config["hidden_size"], config["hidden_size"], bias=False)
         if kind == "gpt_neox":
-            layer.mlp = _PlainMlp(config["hidden_size"], width, activation_of(config, family))
+            layer.mlp = _PlainMlp(config["hidden_size"], width, activation_of(config, of_mlx(architecture)))
         if kind == "gpt_oss":
             experts = layer.mlp.experts
             experts.activation = type(experts.activation)(config.get("swiglu_alpha", 1.702), config.get("swiglu_limit", 7.0))
 
 
-def _widen_experts(model: nn.Module, family: Family) -> None:
+def _widen_experts(model: nn.Module, architecture: Architecture) -> None:
     """Let the experts' products be taken in float32: MLX gathers half precision on a GPU only. Weights stay as they are."""
     plain = models_module("switch_layers").SwitchLinear
 
@@ -200,7 +204,7 @@ def _widen_experts(model: nn.Module, family: Family) -> None:
             found = found + self.bias[indices][..., None, :] if "bias" in self else found
             return found.astype(x.dtype)
 
-    for layer in get_module(model, family.layers):
+    for layer in get_module(model, architecture.in_mlx().path("layers")):
         experts = layer.mlp.experts
         for projection in (experts.gate_proj, experts.up_proj, experts.down_proj):
             if type(projection) is plain and projection.weight.dtype != mx.float32:

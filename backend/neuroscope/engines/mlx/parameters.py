@@ -8,8 +8,9 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from neuroscope.engines.mlx.families import get_module, matrix
-from neuroscope.engines.parameters import Parameters, Stored
+from neuroscope.engines.layout import Stored, find_module, get_module
+from neuroscope.engines.mlx.slots import matrix
+from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.weights import Bits
 
 #: Whole numbers of a floating type's size, by its bytes.
@@ -39,10 +40,7 @@ class MlxParameters(Parameters):
     def _owner(self, layer: int | None, path: str) -> tuple[Any, str]:
         """The module that holds an array, and its name there; None for a module that the model lacks."""
         module, _, name = path.rpartition(".")
-        try:
-            return get_module(self._model if layer is None else self._layers[layer], module), name
-        except AttributeError:
-            return None, name
+        return find_module(self._model if layer is None else self._layers[layer], module), name
 
     def _array(self, layer: int | None, path: str) -> mx.array | None:
         module, name = self._owner(layer, path)

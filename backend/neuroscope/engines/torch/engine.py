@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.activations import NewGELUActivation
 
+from neuroscope.engines import architectures
 from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.folder import end_ids
-from neuroscope.engines.parameters import places
+from neuroscope.engines.layout import get_module, places
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
     ArrayOps,
@@ -31,10 +32,10 @@ from neuroscope.engines.protocol import (
 from neuroscope.engines.sites import Site
 from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
-from neuroscope.engines.torch.families import CallState, anatomy_of, family_of, get_module, output_by_input
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.parameters import TorchParameters
+from neuroscope.engines.torch.slots import HeadSlot, output_by_input
 from neuroscope.engines.torch.taps import TorchTaps
 from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError
 
@@ -72,11 +73,11 @@ class TorchEngine(Decoder[TorchTaps]):
         self.model = model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self.family = family_of(model.config)
-        self.anatomy = anatomy_of(model.config, self.family)
-        self.slots = self.family.slots(self.anatomy)
-        self.layers: list[nn.Module] = list(get_module(model, self.family.layers).children())
-        self.final_norm = get_module(model, self.family.final_norm)
+        self.architecture = architectures.find(model.config.model_type)
+        self.anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
+        self.slots = self.architecture.slots(self.anatomy, HeadSlot)
+        self.layers: list[nn.Module] = list(get_module(model, self.architecture.path("layers")).children())
+        self.final_norm = get_module(model, self.architecture.path("final_norm"))
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         if self.dtype in (torch.float32, torch.float64):
@@ -87,6 +88,7 @@ class TorchEngine(Decoder[TorchTaps]):
         self.end_tokens = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
         self._running: TorchTaps | None = None
         self.parameters = self._parameters()
+        self._check(self.layers)
 
     @property
     def precision(self) -> str:
@@ -97,10 +99,10 @@ class TorchEngine(Decoder[TorchTaps]):
         return str(self.device)
 
     def _parameters(self) -> TorchParameters:
-        embedding, head = get_module(self.model, self.family.embedding), self.model.get_output_embeddings()
-        tied = head.weight is embedding.weight
-        unembedding = self.family.embedding if tied else next(path for path, m in self.model.named_modules() if m is head)
-        where = places(self.family, self.anatomy, unembedding)
+        path, head = self.architecture.path("embedding"), self.model.get_output_embeddings()
+        tied = head.weight is get_module(self.model, path).weight
+        unembedding = path if tied else next(path for path, module in self.model.named_modules() if module is head)
+        where = places(self.architecture, self.anatomy, unembedding)
         return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
 
     @contextmanager
@@ -174,12 +176,15 @@ class TorchEngine(Decoder[TorchTaps]):
         self, span: Span, taps: TorchTaps, x: Tensor, masks: Sequence[Tensor | None]
     ) -> Iterator[Callable[[int, Tensor], Tensor]]:
         positions = torch.as_tensor(span.positions(), device=self.device)
-        state = CallState(positions, masks, self._rotation(x, positions), span.cache)
-        with self._current(taps), taps.installed(self.layers, self.family, self.slots) as attention_taps:
-            extra = {"neuroscope_taps": attention_taps} if attention_taps else {}
+        rotations = self._rotations(x, positions)
+        shared = {"position_ids": positions, self.architecture.cache_argument: span.cache, "use_cache": span.cache is not None}
+        with self._current(taps), taps.installed(self.layers, self.architecture, self.slots) as attention_taps:
+            if attention_taps:
+                shared["neuroscope_taps"] = attention_taps
 
             def layer(index: int, x: Tensor) -> Tensor:
-                out = self.family.call(self.layers[index], index, x, state, extra)
+                rotation = {} if rotations is None else {"position_embeddings": rotations[index]}
+                out = self.layers[index](x, attention_mask=masks[index], **rotation, **shared)
                 return out[0] if isinstance(out, tuple) else out
 
             yield layer
@@ -198,21 +203,24 @@ class TorchEngine(Decoder[TorchTaps]):
                 outer.paused = False
 
     def _embed(self, span: Span) -> Tensor:
-        x: Tensor = get_module(self.model, self.family.embedding)(torch.as_tensor(span.chunk.ids, device=self.device))
-        if self.family.position_embedding is not None:
+        x: Tensor = get_module(self.model, self.architecture.path("embedding"))(
+            torch.as_tensor(span.chunk.ids, device=self.device)
+        )
+        if self.architecture.position_embedding is not None:
             positions = torch.as_tensor(span.positions(), device=self.device)
-            x = x + get_module(self.model, self.family.position_embedding)(positions)
+            x = x + get_module(self.model, self.architecture.path("position_embedding"))(positions)
         return x
 
-    def _rotation(self, x: Tensor, positions: Tensor) -> Any:
-        if self.family.rotary is None:
+    def _rotations(self, x: Tensor, positions: Tensor) -> Sequence[Any] | None:
+        """Each layer's rotation of positions."""
+        if self.architecture.rotary is None:
             return None
-        rotary = get_module(self.model, self.family.rotary)
-        if not self.family.rotary_by_layer_type:
-            return rotary(x, positions)
+        rotary = get_module(self.model, self.architecture.path("rotary"))
+        if not self.architecture.rotary_by_layer_type:
+            return [rotary(x, positions)] * self.anatomy.layers
         types = self.model.config.layer_types
         by_type = {kind: rotary(x, positions, kind) for kind in set(types)}
-        return {index: by_type[kind] for index, kind in enumerate(types)}
+        return [by_type[kind] for kind in types]
 
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
@@ -238,7 +246,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def _norm(self, layer: int, port: Port) -> nn.Module:
         if port is Port.FINAL:
             return self.final_norm
-        path = self.family.attention_norm if port is Port.ATTENTION else self.family.mlp_norm
+        path = self.architecture.attention_norm if port is Port.ATTENTION else self.architecture.mlp_norm
         return get_module(self.layers[layer], path)
 
     def normalise(self, layer: int, port: Port, residual: Tensor) -> Tensor:
@@ -251,7 +259,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def normalise_gradient(self, layer: int, port: Port, residual: Tensor, gradient: Tensor) -> Tensor:
         """See `Engine.normalise_gradient`."""
         with torch.no_grad():
-            return norm_gradient(self._norm(layer, port), residual, gradient)
+            return norm_gradient(self._norm(layer, port), residual, gradient, self.architecture)
 
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
@@ -287,17 +295,17 @@ class TorchEngine(Decoder[TorchTaps]):
     def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
         block = self.layers[layer]
-        projection = get_module(block, self.family.output_projection)
+        projection = get_module(block, self.architecture.output_projection)
         with torch.no_grad():
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads, device=self.device)
-            normed = self.family.attention_write_norm
+            normed = self.architecture.attention_write_norm
             if which is not None and normed is None:
                 matrix, head_output = matrix[:, which], head_output[:, :, which]
             writes = torch.einsum("rphe,dhe->rphd", wide(head_output), wide(matrix))
             if normed is None:
                 return writes
-            writes = writes * rms_scale(get_module(block, normed), writes.sum(2, keepdim=True))
+            writes = writes * rms_scale(get_module(block, normed), writes.sum(2, keepdim=True), self.architecture)
             return writes if which is None else writes[:, :, which]
 
     def save(self, folder: Path) -> None:

@@ -15,11 +15,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from neuroscope import events
+from neuroscope.engines.architectures import find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
-from neuroscope.engines.folder import TEXT_PREFIXES
 from neuroscope.engines.threads import governor
 from neuroscope.engines.torch.engine import TorchEngine
-from neuroscope.engines.torch.families import FAMILIES
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
 
 #: What torch would use if nobody said otherwise.
@@ -29,8 +28,8 @@ _AVAILABLE = torch.get_num_threads()
 class TorchLoader:
     """`Loader` for torch: Hugging Face models and tokenizers."""
 
+    name = "torch"
     dtypes = ("float32", "bfloat16", "float16", "float64")
-    architectures = FAMILIES.keys()
 
     def tokenizer(self, folder: Path) -> Any:
         try:
@@ -57,7 +56,7 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             folder,
-            **(_part(folder) if checkpoint.part else {}),
+            **(_part(checkpoint) if checkpoint.part else {}),
             dtype=getattr(torch, dtype),
             trust_remote_code=False,
             use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
@@ -81,10 +80,11 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
 
 
-def _part(folder: Path) -> dict[str, Any]:
+def _part(checkpoint: Checkpoint) -> dict[str, Any]:
     """What makes transformers load the language model alone of a model of several parts."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
-    renamed = {f"^{re.escape(prefix)}": own for prefix, own in TEXT_PREFIXES.items()}
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False).get_text_config()
+    prefixes = find(checkpoint.config["model_type"]).prefixes
+    renamed = {f"^{re.escape(prefix)}": own for prefix, own in prefixes.items()}
     return {"config": config, "key_mapping": renamed}
 
 

@@ -16,36 +16,35 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.torch.ops import wide
 from neuroscope.errors import UnsupportedArchitectureError
 
 
-def norm_gradient(norm: nn.Module, x: Tensor, gradient: Tensor) -> Tensor:
+def norm_gradient(norm: nn.Module, x: Tensor, gradient: Tensor, kind: Architecture) -> Tensor:
     """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) behind the norm."""
-    centred = isinstance(norm, nn.LayerNorm)
     x = wide(x)
-    if centred:
+    if kind.layer_norm:
         x = x - x.mean(-1, keepdim=True)
     scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + _epsilon(norm))
     unit = (x * scale)[:, :, None]
-    found = wide(gradient) * wide(_weight(norm))
+    found = wide(gradient) * wide(_gain(norm, kind))
     along = (found @ unit.transpose(2, 3)) / x.shape[-1]
-    if centred:
+    if kind.layer_norm:
         found -= found.mean(-1, keepdim=True)
     found -= along * unit
     found *= scale[:, :, None]
     return found
 
 
-def rms_scale(norm: nn.Module, x: Tensor) -> Tensor:
+def rms_scale(norm: nn.Module, x: Tensor, kind: Architecture) -> Tensor:
     """What RMSNorm multiplies x by, elementwise: (…, d_model)."""
     scale = torch.rsqrt(wide(x).pow(2).mean(-1, keepdim=True) + _epsilon(norm))
-    return scale * wide(_weight(norm))
+    return scale * wide(_gain(norm, kind))
 
 
-def _weight(norm: Any) -> Tensor:
-    # Gemma stores the weight's distance from one.
-    return norm.weight + 1 if type(norm).__name__.startswith("Gemma") else norm.weight
+def _gain(norm: Any, kind: Architecture) -> Tensor:
+    return norm.weight + kind.gain_shift if kind.gain_shift else norm.weight
 
 
 def _epsilon(norm: Any) -> float:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from neuroscope.engines.parameters import Parameters, Stored
+from neuroscope.engines.layout import Stored, find_module
+from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.weights import Bits
 
 #: Whole numbers of a floating type's size, by its bytes.
@@ -25,9 +26,7 @@ class TorchParameters(Parameters):
         self._layers = layers
 
     def _array(self, layer: int | None, path: str) -> Tensor | None:
-        found: Any = self._model if layer is None else self._layers[layer]
-        for name in path.split("."):
-            found = getattr(found, name, None)
+        found = find_module(self._model if layer is None else self._layers[layer], path)
         return found.detach() if isinstance(found, Tensor) else None
 
     def _quantised(self, layer: int | None, path: str) -> bool:

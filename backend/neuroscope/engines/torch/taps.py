@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from neuroscope.engines.architectures import Architecture
+from neuroscope.engines.layout import get_module
 from neuroscope.engines.protocol import IntArray
 from neuroscope.engines.sites import Component
 from neuroscope.engines.taps import Taps
 from neuroscope.engines.torch.attention import AttentionTaps
 from neuroscope.engines.torch.experts import dense_router, run_experts, sparse_router
-from neuroscope.engines.torch.families import Family, HeadSlot, get_module
+from neuroscope.engines.torch.slots import HeadSlot
 
 
 class TorchTaps(Taps):
@@ -43,13 +45,13 @@ class TorchTaps(Taps):
 
     @contextmanager
     def installed(
-        self, layers: Sequence[nn.Module], family: Family, slots: dict[Component, HeadSlot]
+        self, layers: Sequence[nn.Module], where: Architecture, slots: dict[Component, HeadSlot]
     ) -> Iterator[AttentionTaps]:
         """Hook the modules of the layers concerned for the duration of the block."""
         attention_taps = AttentionTaps()
         with ExitStack() as stack:
             for index in sorted(self.layers()):
-                self._install_layer(stack, index, layers[index], family, slots, attention_taps)
+                self._install_layer(stack, index, layers[index], where, slots, attention_taps)
             yield attention_taps
 
     def _install_layer(
@@ -57,7 +59,7 @@ class TorchTaps(Taps):
         stack: ExitStack,
         index: int,
         layer: nn.Module,
-        family: Family,
+        where: Architecture,
         slots: dict[Component, HeadSlot],
         attention_taps: AttentionTaps,
     ) -> None:
@@ -66,29 +68,29 @@ class TorchTaps(Taps):
                 handle = get_module(layer, path).register_forward_hook(self._output_hook(index, component))
                 stack.callback(handle.remove)
 
-        on_output(Component.LAYER_NORM, family.attention_norm)
-        on_output(Component.MLP_INPUT, family.mlp_norm)
-        on_output(Component.ATTENTION, family.attention_write_norm or family.attention)
-        on_output(Component.MLP_OUTPUT, family.mlp_write_norm or family.mlp)
+        on_output(Component.LAYER_NORM, where.attention_norm)
+        on_output(Component.MLP_INPUT, where.mlp_norm)
+        on_output(Component.ATTENTION, where.attention_write_norm or where.attention)
+        on_output(Component.MLP_OUTPUT, where.mlp_write_norm or where.mlp)
         if self.wants(index, Component.MLP_READ):
             hook = self._input_hook(index, Component.MLP_READ)
-            stack.callback(get_module(layer, family.mlp_norm).register_forward_pre_hook(hook).remove)
+            stack.callback(get_module(layer, where.mlp_norm).register_forward_pre_hook(hook).remove)
         for component, slot in slots.items():
             if self.wants(index, component):
                 handle = get_module(layer, slot.module).register_forward_hook(self._slot_hook(index, component, slot))
                 stack.callback(handle.remove)
         if self.wants(index, Component.HEAD_OUTPUT):
             heads = slots[Component.QUERY].heads
-            projection = get_module(layer, family.output_projection)
+            projection = get_module(layer, where.output_projection)
             stack.callback(projection.register_forward_pre_hook(self._heads_hook(index, heads)).remove)
         if self.wants(index, Component.ATTENTION_SCORES):
             attention_taps.scores[index] = lambda value: self.touch(index, Component.ATTENTION_SCORES, value)
         if self.wants(index, Component.ATTENTION_PATTERN):
             attention_taps.pattern[index] = lambda value: self.touch(index, Component.ATTENTION_PATTERN, value)
-        if family.moe:
+        if where.moe:
             self._install_experts(stack, index, layer)
         elif self.wants(index, Component.MLP):
-            handle = get_module(layer, family.down_projection).register_forward_pre_hook(self._input_hook(index, Component.MLP))
+            handle = get_module(layer, where.down_projection).register_forward_pre_hook(self._input_hook(index, Component.MLP))
             stack.callback(handle.remove)
 
     def _install_experts(self, stack: ExitStack, index: int, layer: nn.Module) -> None:
