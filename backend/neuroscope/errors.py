@@ -55,7 +55,7 @@ class ModelLoadError(NeuroScopeError):
 
 
 class UnsupportedArchitectureError(ModelLoadError):
-    """No anatomy describes this architecture."""
+    """No description of this architecture, or one that the model does not fit."""
 
     code = "unsupported-architecture"
 

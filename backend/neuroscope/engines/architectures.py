@@ -11,13 +11,15 @@ Both engines read it when a model is loaded, and so does whoever else must know 
                 output_projection="attn.wo", mlx=None)
     )
 
-A model that does not fit its description is refused when it is loaded, with the path or the shape that is wrong.
+An installed package adds one by an entry point of the group `neuroscope.architectures`, which the command line and the server
+find too. A model that does not fit its description is refused when it is loaded, with the path or the shape that is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from neuroscope.engines.anatomy import Anatomy
@@ -66,7 +68,7 @@ class Architecture:
     name:                 `model_type` of its configuration.
     base:                 path from the model to the part without the unembedding. From there: `embedding`, `position_embedding`,
                           `layers`, `final_norm`, and `rotary`, which makes the rotations of positions (None: there are none).
-    unembedding:          path from mlx-lm's model; transformers' models name theirs.
+    unembedding:          path from the model; where `get_output_embeddings` of transformers' model names it, that is it.
     attention … :         paths from a layer. `attention_write_norm` and `mlp_write_norm` are norms of what is written to the
                           stream (Gemma); `gate_projection` is None where the MLP is not gated.
     query, key, value:    projections. One path for all three means one fused matrix: all queries, all keys, all values, or,
@@ -195,13 +197,17 @@ def _context(setting: Callable[[str], Any]) -> int:
     rope = setting("rope_parameters") or setting("rope_scaling") or {}
     longest = setting("max_position_embeddings") or 0
     if (rope.get("rope_type") or rope.get("type")) in ("longrope", "su"):
-        longest = rope.get("original_max_position_embeddings") or setting("original_max_position_embeddings") or longest
+        original = rope.get("original_max_position_embeddings") or setting("original_max_position_embeddings") or longest
+        return int(min(original, longest or original))
     return int(longest)
 
 
 # --- the table ---------------------------------------------------------------------------------------------------------
 
 _TABLE: dict[str, Architecture] = {}
+
+#: Entry points by which an installed package adds an architecture: its name, and where the `Architecture` is.
+GROUP = "neuroscope.architectures"
 
 
 def register(architecture: Architecture) -> None:
@@ -226,7 +232,13 @@ def table() -> Mapping[str, Architecture]:
 
 
 def find(name: str, engine: str = "torch") -> Architecture:
-    """An architecture by `model_type`; `UnsupportedArchitectureError` says what an engine supports."""
+    """An architecture by `model_type`, from the table or from the entry point of that name in an installed package.
+
+    Raises `UnsupportedArchitectureError`, which says what an engine supports.
+    """
+    if name not in _TABLE:
+        for entry in entry_points(group=GROUP, name=name):
+            register(entry.load())
     found = _TABLE.get(name)
     if found is not None and (engine != "mlx" or found.mlx is not None):
         return found

@@ -115,7 +115,8 @@ def _rotation(config: _Config, mlx: MlxModule) -> None:
         config["rotary_emb_base"] = theta or 10_000
         config.setdefault("rotary_pct", 0.25)
     if mlx.partial_rotation is not None:
-        config[mlx.partial_rotation] = config.get(mlx.partial_rotation, 1.0) if share is None else share
+        share = config.get(mlx.partial_rotation) if share is None else share
+        config[mlx.partial_rotation] = 1.0 if share is None else share
     elif share not in (None, 1.0):
         raise UnsupportedArchitectureError(
             f"mlx-lm's {mlx.module} rotates whole heads, not {share} of them.", remedy="Load it with the engine torch."

@@ -37,7 +37,7 @@ from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.parameters import TorchParameters
 from neuroscope.engines.torch.slots import HeadSlot, output_by_input
 from neuroscope.engines.torch.taps import TorchTaps
-from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, UnsupportedArchitectureError
 
 
 class TorchPrefix:
@@ -74,10 +74,19 @@ class TorchEngine(Decoder[TorchTaps]):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.architecture = architectures.find(model.config.model_type)
+        if not getattr(model, "_supports_attention_backend", False):
+            raise UnsupportedArchitectureError(
+                f"The attention of {type(model).__name__} does not go through transformers' attention functions.",
+                remedy="Take it from ALL_ATTENTION_FUNCTIONS, and set _supports_attention_backend = True.",
+            )
         self.anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         self.layers: list[nn.Module] = list(get_module(model, self.architecture.path("layers")).children())
         self.final_norm = get_module(model, self.architecture.path("final_norm"))
+        self._embedding = get_module(model, self.architecture.path("embedding"))
+        self._head = model.get_output_embeddings() or get_module(model, self.architecture.unembedding)
+        self._position_embedding = self._optional("position_embedding")
+        self._rotary = self._optional("rotary")
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         if self.dtype in (torch.float32, torch.float64):
@@ -98,10 +107,12 @@ class TorchEngine(Decoder[TorchTaps]):
     def device_name(self) -> str:
         return str(self.device)
 
+    def _optional(self, part: str) -> Any:
+        return None if getattr(self.architecture, part) is None else get_module(self.model, self.architecture.path(part))
+
     def _parameters(self) -> TorchParameters:
-        path, head = self.architecture.path("embedding"), self.model.get_output_embeddings()
-        tied = head.weight is get_module(self.model, path).weight
-        unembedding = path if tied else next(path for path, module in self.model.named_modules() if module is head)
+        tied, path = self._head.weight is self._embedding.weight, self.architecture.path("embedding")
+        unembedding = path if tied else next(path for path, module in self.model.named_modules() if module is self._head)
         where = places(self.architecture, self.anatomy, unembedding)
         return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
 
@@ -203,19 +214,16 @@ class TorchEngine(Decoder[TorchTaps]):
                 outer.paused = False
 
     def _embed(self, span: Span) -> Tensor:
-        x: Tensor = get_module(self.model, self.architecture.path("embedding"))(
-            torch.as_tensor(span.chunk.ids, device=self.device)
-        )
-        if self.architecture.position_embedding is not None:
-            positions = torch.as_tensor(span.positions(), device=self.device)
-            x = x + get_module(self.model, self.architecture.path("position_embedding"))(positions)
+        x: Tensor = self._embedding(torch.as_tensor(span.chunk.ids, device=self.device))
+        if self._position_embedding is not None:
+            x = x + self._position_embedding(torch.as_tensor(span.positions(), device=self.device))
         return x
 
     def _rotations(self, x: Tensor, positions: Tensor) -> Sequence[Any] | None:
         """Each layer's rotation of positions."""
-        if self.architecture.rotary is None:
+        rotary = self._rotary
+        if rotary is None:
             return None
-        rotary = get_module(self.model, self.architecture.path("rotary"))
         if not self.architecture.rotary_by_layer_type:
             return [rotary(x, positions)] * self.anatomy.layers
         types = self.model.config.layer_types
@@ -224,7 +232,7 @@ class TorchEngine(Decoder[TorchTaps]):
 
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
-        head = self.model.get_output_embeddings()
+        head = self._head
         logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(head.weight[tokens]))
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
