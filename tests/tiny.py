@@ -21,6 +21,7 @@ from transformers import (
     GptOssConfig,
     LlamaConfig,
     MistralConfig,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -46,6 +47,7 @@ _COMMON: dict[str, Any] = {
     "pad_token_id": 0,
 }
 _GROUPED = {**_COMMON, "num_key_value_heads": 2}
+_HALF_ROTATED = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 _ROPE = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 2.0, "original_max_position_embeddings": 64}
 
 #: Grouped queries, mixture of experts with sinks, sliding windows shorter than the prompts, parallel blocks, both norms.
@@ -60,6 +62,7 @@ CONFIGS: dict[str, Any] = {
     "mistral": lambda: MistralConfig(**_GROUPED, sliding_window=5),
     "qwen2": lambda: Qwen2Config(**_GROUPED),
     "qwen3": lambda: Qwen3Config(**_GROUPED, head_dim=16),
+    "phi3": lambda: Phi3Config(**_GROUPED, rms_norm_eps=1e-6, sliding_window=5, rope_parameters=_HALF_ROTATED),
     "gemma2": lambda: Gemma2Config(**_GROUPED, head_dim=8, sliding_window=5),
     "gemma3": lambda: Gemma3TextConfig(
         **_GROUPED, head_dim=8, sliding_window=5, layer_types=["sliding_attention", "sliding_attention", "full_attention"]

@@ -365,6 +365,16 @@ for _architecture in (
     Architecture(name="mistral", full_attention_every=None, mlx=MlxModule(module="llama")),
     Architecture(name="qwen2", mlx=MlxModule(module="qwen2")),
     Architecture(name="qwen3", mlx=MlxModule(module="qwen3")),
+    Architecture(
+        name="phi3",
+        query="self_attn.qkv_proj",
+        key="self_attn.qkv_proj",
+        value="self_attn.qkv_proj",
+        gate_projection="mlp.gate_up_proj",
+        up_projection="mlp.gate_up_proj",
+        full_attention_every=None,
+        mlx=MlxModule(module="phi3", partial_rotation="partial_rotary_factor", rope_scaling=False),
+    ),
     _GEMMA2,
     replace(
         _GEMMA2,
