@@ -227,7 +227,7 @@ def long(architecture: str) -> Any:
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **sizes, rope_parameters=rope))
 
 
-@pytest.mark.parametrize("architecture", ["llama"])
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
 def test_a_longrope_model_runs_within_its_original_context(architecture: str) -> None:
     """Beyond it every token of a text is rotated otherwise, those before too: keys that were kept would be wrong."""
     engine = TorchEngine(long(architecture))
@@ -238,7 +238,7 @@ def test_a_longrope_model_runs_within_its_original_context(architecture: str) ->
 
 
 @tiny.needs_mlx
-@pytest.mark.parametrize("architecture", ["llama"])
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
 def test_mlx_refuses_longrope(architecture: str, tmp_path: Path) -> None:
     """mlx-lm rotates by the long factors always."""
     long(architecture).save_pretrained(tmp_path)
