@@ -165,13 +165,26 @@ class Architecture:
         """ "sliding_attention" or "full_attention" for every layer; see `anatomy`."""
         given = setting("layer_types")
         if given is not None:
+            for kind in set(given) - {"full_attention", "sliding_attention"}:
+                raise UnsupportedArchitectureError(
+                    f"{self.name}: {kind!r} is not known.", remedy="Layers have full_attention or sliding_attention."
+                )
             return list(given)
         period = setting("sliding_window_pattern") or setting("_sliding_window_pattern") or self.full_attention_every
         layers = range(1, setting("num_hidden_layers") + 1)
         return ["full_attention" if period and layer % period == 0 else "sliding_attention" for layer in layers]
 
     def anatomy(self, setting: Callable[[str], Any]) -> Anatomy:
-        """Sizes from a configuration, which answers a setting by its name, or None."""
+        """Sizes from a configuration, which answers a setting by its name, or None.
+
+        Raises `UnsupportedArchitectureError` for a size that it lacks.
+        """
+        for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
+            if not setting(name):
+                raise UnsupportedArchitectureError(
+                    f"The configuration of {self.name} has no {name}.",
+                    remedy="Its class says by attribute_map under which name it has it.",
+                )
         heads, d_model, window = setting("num_attention_heads"), setting("hidden_size"), setting("sliding_window")
         parallel = setting("use_parallel_residual")
         return Anatomy(
@@ -259,36 +272,32 @@ def language_model(model_type: object) -> Architecture | None:
     return next((known for known in _TABLE.values() if known.part_of is not None and known.part_of == model_type), None)
 
 
+_ROUTER = {Weight.W_ROUTER: Stored("mlp.router.weight", order=(1, 0)), Weight.B_ROUTER: Stored("mlp.router.bias")}
+
+
 def _experts(anatomy: Anatomy) -> dict[Weight, Stored]:
     """gpt-oss: gate and up interleaved, every matrix (experts, in, out)."""
-    gate_up = (anatomy.experts, anatomy.d_model, anatomy.d_mlp, 2), (anatomy.experts, anatomy.d_mlp, 2)
-    pairs = enumerate(((Weight.W_GATE, Weight.B_GATE), (Weight.W_IN, Weight.B_IN)))
-    return {
-        weight: Stored(path, split, (..., which))
-        for which, pair in pairs
-        for weight, path, split in zip(
-            pair, ("mlp.experts.gate_up_proj", "mlp.experts.gate_up_proj_bias"), gate_up, strict=True
-        )
-    } | {
+    path, bias = "mlp.experts.gate_up_proj", (anatomy.experts, anatomy.d_mlp, 2)
+    matrix = (anatomy.experts, anatomy.d_model, anatomy.d_mlp, 2)
+    return _ROUTER | {
+        Weight.W_GATE: Stored(path, matrix, (..., 0)),
+        Weight.W_IN: Stored(path, matrix, (..., 1)),
         Weight.W_OUT: Stored("mlp.experts.down_proj"),
+        Weight.B_GATE: Stored(f"{path}_bias", bias, (..., 0)),
+        Weight.B_IN: Stored(f"{path}_bias", bias, (..., 1)),
         Weight.B_OUT: Stored("mlp.experts.down_proj_bias"),
-        Weight.W_ROUTER: Stored("mlp.router.weight", order=(1, 0)),
-        Weight.B_ROUTER: Stored("mlp.router.bias"),
     }
 
 
 def _mlx_experts(_: Anatomy) -> dict[Weight, Stored]:
     """gpt-oss in mlx-lm: every matrix (experts, out, in)."""
-    paths = {
-        "mlp.experts.gate_proj": (Weight.W_GATE, Weight.B_GATE),
-        "mlp.experts.up_proj": (Weight.W_IN, Weight.B_IN),
-        "mlp.experts.down_proj": (Weight.W_OUT, Weight.B_OUT),
-    }
-    found = {weight: Stored(f"{path}.weight", order=(0, 2, 1)) for path, (weight, _) in paths.items()}
-    found |= {bias: Stored(f"{path}.bias") for path, (_, bias) in paths.items()}
-    return found | {
-        Weight.W_ROUTER: Stored("mlp.router.weight", order=(1, 0)),
-        Weight.B_ROUTER: Stored("mlp.router.bias"),
+    return _ROUTER | {
+        Weight.W_GATE: Stored("mlp.experts.gate_proj.weight", order=(0, 2, 1)),
+        Weight.W_IN: Stored("mlp.experts.up_proj.weight", order=(0, 2, 1)),
+        Weight.W_OUT: Stored("mlp.experts.down_proj.weight", order=(0, 2, 1)),
+        Weight.B_GATE: Stored("mlp.experts.gate_proj.bias"),
+        Weight.B_IN: Stored("mlp.experts.up_proj.bias"),
+        Weight.B_OUT: Stored("mlp.experts.down_proj.bias"),
     }
 
 

@@ -1,6 +1,7 @@
-"""A loaded model against its description in the table: shapes of all weights, and what a norm computes.
+"""A loaded model against its description in the table: shapes of all weights, what norms compute, and how a layer adds up.
 
-Cheap: shapes, and three vectors through norms. What it cannot see, such as two square matrices in each other's place, `verify` sees.
+Cheap: shapes, three vectors through norms, and one token through one layer. What it cannot see, such as two square matrices in
+each other's place, `verify` sees.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import numpy as np
 
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.layout import OPTIONAL, get_module
-from neuroscope.engines.protocol import Port
+from neuroscope.engines.protocol import Port, TokenBatch
+from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.weights import WeightSite
 from neuroscope.errors import SiteError, UnsupportedArchitectureError
 
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from neuroscope.engines.decoder import Decoder
     from neuroscope.engines.parameters import Parameters
 
+_WAY = (
+    Component.RESIDUAL_PRE,
+    Component.VALUE,
+    Component.ATTENTION_PATTERN,
+    Component.HEAD_OUTPUT,
+    Component.ATTENTION,
+    Component.MLP_READ,
+    Component.MLP_OUTPUT,
+    Component.RESIDUAL,
+)
 _REMEDY = "Correct the architecture's description: neuroscope.engines.architectures."
 #: Share of the largest number by which a norm may miss what its description says, as bfloat16 does.
 _ROUNDING = 0.05
@@ -30,6 +42,8 @@ def check_shapes(architecture: Architecture, parameters: Parameters, layers: Seq
     anatomy, where = parameters.anatomy, architecture.path("layers")
     if len(layers) != anatomy.layers:
         raise _misfit(architecture, f"{where} holds {len(layers)} layers, its configuration says {anatomy.layers}")
+    if architecture.attention_norm == architecture.mlp_norm:
+        raise _misfit(architecture, f"attention and MLP read through one norm, {architecture.mlp_norm}, and need one each")
     for module in layers:
         get_module(module, architecture.attention)
         get_module(module, architecture.mlp)
@@ -66,6 +80,38 @@ def check_norms(engine: Decoder[Any]) -> None:
             kind = "LayerNorm" if architecture.layer_norm else "RMSNorm"
             gain = f"weight + {architecture.gain_shift:g}" if architecture.gain_shift else "weight"
             raise _misfit(architecture, f"{path} is not a {kind} with the gain {gain}")
+
+
+def check_layer(engine: Decoder[Any]) -> None:
+    """Raises `UnsupportedArchitectureError` where a token's way through the first layer is not the described one."""
+    architecture, calls = engine.architecture, engine.block_calls
+    sites = {kind: Site(0, kind) for kind in _WAY}
+    try:
+        run = engine.forward(TokenBatch.of([[0]]), capture=list(sites.values()), stop=1, logits=None)
+    except TypeError as error:
+        raise _misfit(architecture, f"its layers cannot be called: {error}") from error
+    engine.block_calls = calls
+    if sites[Component.ATTENTION_PATTERN] not in run.activations:
+        raise _misfit(architecture, "its attention does not go through transformers' ALL_ATTENTION_FUNCTIONS")
+    found = {kind: engine.ops.to_numpy(run[site])[0, 0] for kind, site in sites.items()}
+    values = np.repeat(found[Component.VALUE], engine.anatomy.group, axis=0)
+    before, between = found[Component.RESIDUAL_PRE], found[Component.RESIDUAL_PRE] + found[Component.ATTENTION]
+    pattern = engine.ops.to_numpy(run[sites[Component.ATTENTION_PATTERN]])[0, :, 0]
+    for what, kind, expected in (
+        (f"heads do not read the values of {architecture.value}", Component.HEAD_OUTPUT, pattern * values),
+        (
+            f"{architecture.mlp_norm} does not read the stream {'that attention reads' if engine.anatomy.parallel else 'behind attention'}",
+            Component.MLP_READ,
+            before if engine.anatomy.parallel else between,
+        ),
+        (
+            "attention and MLP are not what a layer adds to the stream",
+            Component.RESIDUAL,
+            between + found[Component.MLP_OUTPUT],
+        ),
+    ):
+        if abs(found[kind] - expected).max() > _ROUNDING * abs(expected).max():
+            raise _misfit(architecture, what)
 
 
 def _merges(parts: tuple[int, ...], shape: tuple[int, ...]) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
-from neuroscope.engines.checks import check_norms, check_shapes
+from neuroscope.engines.checks import check_layer, check_norms, check_shapes
 from neuroscope.engines.lengths import new_tokens
 from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.protocol import (
@@ -108,6 +108,7 @@ class Decoder(ABC, Generic[SomeTaps]):
         """Hold the model against its description; raises `UnsupportedArchitectureError`."""
         check_shapes(self.architecture, self.parameters, layers)
         check_norms(self)
+        check_layer(self)
 
     # --- runs ------------------------------------------------------------------------------------------------------
 

@@ -170,6 +170,11 @@ def test_a_path_that_nearly_leads_somewhere_is_put_right() -> None:
         ({"embedding": "roof"}, r"trunk\.roof\.weight, where embed\.W_E .* \(32,\); it would be \(97, 32\)"),
         ({"layers": "storeys.0.work"}, "trunk.storeys.0.work holds 2 layers, its configuration says 3"),
         ({"layer_norm": True}, "first is not a LayerNorm with the gain weight"),
+        ({"mlp_norm": "first"}, "attention and MLP read through one norm, first"),
+        ({"attention_norm": "second", "mlp_norm": "first"}, "first does not read the stream behind attention"),
+        ({"parallel": True}, "second does not read the stream that attention reads"),
+        ({"mlp": "work.mix"}, "attention and MLP are not what a layer adds to the stream"),
+        ({"cache_argument": "past"}, "takes no 'past', its cache .*\n.*position_embeddings, memory"),
         ({"gain_shift": 1.0}, r"first is not a RMSNorm with the gain weight \+ 1"),
     ],
 )  # fmt: skip
@@ -179,9 +184,37 @@ def test_a_shape_or_norm_that_does_not_fit_is_named(changes: dict[str, Any], say
 
 
 def test_attention_that_cannot_be_looked_into_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(made_up.MadeUpForCausalLM, "_supports_attention_backend", False)
-    with pytest.raises(UnsupportedArchitectureError, match="does not go through transformers' attention functions"):
+    plain = made_up.ALL_ATTENTION_FUNCTIONS["sdpa"]
+    monkeypatch.setattr(made_up, "ALL_ATTENTION_FUNCTIONS", {"neuroscope": plain})
+    with pytest.raises(UnsupportedArchitectureError, match="does not go through transformers' ALL_ATTENTION_FUNCTIONS"):
         described()
+
+
+def test_values_that_heads_do_not_read_are_told_from_those_that_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fused matrix in another order than the described one, which no shape shows."""
+
+    def turned(self: made_up.Mixing, x: Any, *arguments: Any, **settings: Any) -> Any:
+        handle = self.everything.register_forward_hook(lambda _, __, out: out.roll(16, -1))
+        try:
+            return forward(self, x, *arguments, **settings)
+        finally:
+            handle.remove()
+
+    forward = made_up.Mixing.forward
+    monkeypatch.setattr(made_up.Mixing, "forward", turned)
+    with pytest.raises(UnsupportedArchitectureError, match=r"heads do not read the values of work\.mix\.everything"):
+        described()
+
+
+def test_a_configuration_that_lacks_a_size_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    architectures.register(made_up.MADE_UP)
+    model = made_up.random_model()
+    model.config.num_attention_heads = None
+    with pytest.raises(UnsupportedArchitectureError, match=r"has no num_attention_heads\.\n.*attribute_map"):
+        TorchEngine(model)
+    model.config.num_attention_heads, model.config.layer_types = 4, ["linear_attention"] * 3
+    with pytest.raises(UnsupportedArchitectureError, match="'linear_attention' is not known"):
+        TorchEngine(model)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "made_up"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -74,11 +75,6 @@ class TorchEngine(Decoder[TorchTaps]):
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.architecture = architectures.find(model.config.model_type)
-        if not getattr(model, "_supports_attention_backend", False):
-            raise UnsupportedArchitectureError(
-                f"The attention of {type(model).__name__} does not go through transformers' attention functions.",
-                remedy="Take it from ALL_ATTENTION_FUNCTIONS, and set _supports_attention_backend = True.",
-            )
         self.anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         self.layers: list[nn.Module] = list(get_module(model, self.architecture.path("layers")).children())
@@ -98,6 +94,12 @@ class TorchEngine(Decoder[TorchTaps]):
         self._running: TorchTaps | None = None
         self.parameters = self._parameters()
         self._check(self.layers)
+        arguments = inspect.signature(self.layers[0].forward).parameters
+        if self.architecture.cache_argument not in arguments:
+            raise UnsupportedArchitectureError(
+                f"A layer of {self.architecture.name} takes no {self.architecture.cache_argument!r}, its cache of keys and values.",
+                remedy=f"It takes {', '.join(arguments)}: name the right one as cache_argument.",
+            )
 
     @property
     def precision(self) -> str:
