@@ -12,8 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from neuroscope.circuits.attribution import edge_scores
-from neuroscope.circuits.edges import edge_effects
-from neuroscope.circuits.masked import MaskedModel, Removal
+from neuroscope.circuits.edge_patching import edge_effects
+from neuroscope.circuits.evaluation import CircuitEvaluation, Removal
 from neuroscope.engines import architectures
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.protocol import GenerationSettings, TokenBatch
@@ -25,8 +25,8 @@ from neuroscope_bridge.rest.schemas import HookSpec
 from neuroscope_dsl.workspace import Workspace
 from tests import made_up, tiny
 from tests.backend.circuits.pairs import random_pairs
-from tests.backend.models import test_engine as suite
-from tests.backend.models.test_weights import ByHand, write_random
+from tests.backend.engines import test_engine as suite
+from tests.backend.engines.test_weights import ByHand, write_random
 
 
 @pytest.fixture(autouse=True)
@@ -90,13 +90,13 @@ def test_its_weights_are_those_that_its_activations_follow_from(loaded: Transfor
 
 def test_its_edges_are_patched_and_attributed(loaded: TransformerModel) -> None:
     engine, pairs = loaded.engine, random_pairs()
-    masked = MaskedModel(engine, pairs)
-    chosen = [(channel, source) for channel in (3, 7, 20) for source in (0, 1)]
-    edges = [edge for edge in chosen if masked.graph.valid[edge]]
+    evaluation = CircuitEvaluation(engine, pairs)
+    chosen = [(receiver, source) for receiver in (3, 7, 20) for source in (0, 1)]
+    edges = [edge for edge in chosen if evaluation.graph.valid[edge]]
     assert len(edges) > 2
-    removed = masked.removals(masked.graph.valid.copy(), [Removal(*edge) for edge in edges])
-    assert masked.clean - removed == pytest.approx(edge_effects(engine, pairs, edges), abs=2e-5)
-    assert edge_scores(engine, pairs).shape == masked.graph.valid.shape
+    removed = evaluation.removals(evaluation.graph.valid.copy(), [Removal(*edge) for edge in edges])
+    assert evaluation.clean - removed == pytest.approx(edge_effects(engine, pairs, edges), abs=2e-5)
+    assert edge_scores(engine, pairs).shape == evaluation.graph.valid.shape
 
 
 def test_scripts_and_layer_names_over_http_know_it(loaded: TransformerModel) -> None:
