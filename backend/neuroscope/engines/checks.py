@@ -85,9 +85,12 @@ def check_norms(engine: Decoder[Any]) -> None:
 def check_layer(engine: Decoder[Any]) -> None:
     """Raises `UnsupportedArchitectureError` where a token's way through the first layer is not the described one."""
     architecture, calls = engine.architecture, engine.block_calls
+    # Not a token at the edge, which may be padding and have no embedding.
     sites = {kind: Site(0, kind) for kind in _WAY}
     try:
-        run = engine.forward(TokenBatch.of([[0]]), capture=list(sites.values()), stop=1, logits=None)
+        run = engine.forward(
+            TokenBatch.of([[engine.anatomy.vocabulary // 2]]), capture=list(sites.values()), stop=1, logits=None
+        )
     except TypeError as error:
         raise _misfit(architecture, f"its layers cannot be called: {error}") from error
     engine.block_calls = calls

@@ -178,8 +178,8 @@ class Parameters(ABC):
         return self._places[site.weight].path
 
     def stored_shapes(self, layer: int | None) -> Iterator[tuple[Weight, Stored, tuple[int, ...] | None]]:
-        """The weights of a layer, or of none, with the shapes of the arrays that hold them; None for one that is not there."""
+        """The weights of a layer, or of none, that are not packed, with the shapes of their arrays; None for one that is not there."""
         for weight, stored in self._places.items():
-            if weight.layered == (layer is not None):
+            if weight.layered == (layer is not None) and not self._quantised(layer, stored.path):
                 array = self._array(layer, stored.path)
                 yield weight, stored, None if array is None else tuple(array.shape)

@@ -230,6 +230,26 @@ def test_only_architectures_are_added() -> None:
         architectures.register(cast(Architecture, {"name": "mine"}))
 
 
+class Packed(torch.nn.Linear):
+    """As packages for quantised weights have it: the matrix is bytes of another shape."""
+
+    def __init__(self, plain: torch.nn.Linear) -> None:
+        super().__init__(plain.in_features, plain.out_features, bias=False)
+        self.plain = plain.weight.detach()
+        self.weight = torch.nn.Parameter(torch.zeros(self.plain.numel() // 2, 1, dtype=torch.uint8), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.plain.T
+
+
+def test_packed_matrices_have_no_shape_to_compare() -> None:
+    plain, packed, batch = tiny.hf_model("llama"), tiny.hf_model("llama"), TokenBatch.of(suite.PROMPTS)
+    for layer in packed.model.layers:
+        layer.mlp.down_proj = Packed(layer.mlp.down_proj)
+    ours, theirs = (TorchEngine(model).forward(batch).logits for model in (packed, plain))
+    assert (ours - theirs).abs().max() < 1e-5
+
+
 # --- what stands in the table ------------------------------------------------------------------------------------------
 
 
