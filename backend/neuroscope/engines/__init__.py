@@ -1,8 +1,9 @@
 """Engines: the only rooms that know a tensor framework.
 
-Here live the words for places in a model (`sites`, `weights`, `anatomy`), the table of `architectures`, the `Engine` protocol, what both engines share (`decoder`,
-`taps`, `parameters`, `sampling`), the reading of a model's files (`folder`, `weight_files`, `tokenizers`, `checkpoint`), and the two
-engines, `torch` and `mlx`. Uses the ground alone (`errors`, `naming`, `events`, `vocabulary`). Begin with `protocol`.
+Here live the words for places in a model (`sites`, `weights`, `anatomy`), the table of `architectures`, the `Engine` protocol, what
+both engines share (`decoder`, `taps`, `parameters`, `sampling`), the reading of a model's files (`folder`, `weight_files`,
+`tokenizers`, `checkpoint`), and the two engines, `torch` and `mlx`. Uses the ground alone (`errors`, `naming`, `events`,
+`vocabulary`). Begin with `protocol`.
 """
 
 from __future__ import annotations
