@@ -99,11 +99,12 @@ def check_layer(engine: Decoder[Any]) -> None:
     found = {kind: engine.ops.to_numpy(run[site])[0, 0] for kind, site in sites.items()}
     values = np.repeat(found[Component.VALUE], engine.anatomy.group, axis=0)
     before, between = found[Component.RESIDUAL_PRE], found[Component.RESIDUAL_PRE] + found[Component.ATTENTION]
+    reads = "that attention reads" if engine.anatomy.parallel else "behind attention"
     pattern = engine.ops.to_numpy(run[sites[Component.ATTENTION_PATTERN]])[0, :, 0]
     for what, kind, expected in (
         (f"heads do not read the values of {architecture.value}", Component.HEAD_OUTPUT, pattern * values),
         (
-            f"{architecture.mlp_norm} does not read the stream {'that attention reads' if engine.anatomy.parallel else 'behind attention'}",
+            f"{architecture.mlp_norm} does not read the stream {reads}",
             Component.MLP_READ,
             before if engine.anatomy.parallel else between,
         ),

@@ -62,8 +62,8 @@ class Architecture:
     layer_norm:           whether norms are LayerNorm, which centre; else RMSNorm.
     gain_shift:           the norms' gains less this are what is stored (Gemma: 1).
     parallel:             whether attention and MLP read the same stream, where the configuration does not say.
-    full_attention_every: where the configuration does not list its layers' types, each layer of that number and its multiples has full attention
-                          and the others a sliding window, if the configuration has one; None: all have a window.
+    full_attention_every: n, where the configuration does not list its layers' types: each n-th layer has full attention, and
+                          the others a sliding window, if the configuration has one; None: all have a window.
     rotary_by_layer_type: whether `rotary` is asked once for every type of layers.
     cache_argument:       under which name a layer of transformers takes the cache of keys and values.
     experts:              where the weights of a mixture of experts of gpt-oss's kind are.
