@@ -27,7 +27,7 @@ ROOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "features": ("features", ("features",)),
     "steering": ("steering", ("steering",)),
     "lenses": ("lenses", ("lenses", "analyses")),
-    "engines": ("engines", ("models", "hooks")),
+    "engines": ("engines", ("engines", "models", "hooks")),
     "analyses": ("analyses", ("analyses",)),
     "views": ("views", ("views",)),
 }

@@ -14,16 +14,16 @@ import json
 import os
 import signal
 import sys
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
+import coverage
 import pytest
 
 from tests.mutation.mutants import Mutant, mutated
@@ -121,7 +121,7 @@ class Tested:
 
 def trace(test_file: str, sources: Sequence[str], answer: Path) -> int:
     """Run a test file without mutants and write what its passing tests run (`Tested` as JSON); for a fork."""
-    recorder = _Recorder(frozenset(sources))
+    recorder = _Recorder(sources)
     status = int(pytest.main([*_OPTIONS, test_file], plugins=[recorder]))
     found = recorder.found()
     answer.write_text(json.dumps({"seconds": found.seconds, "lines": found.lines, "shared": found.shared}))
@@ -129,36 +129,23 @@ def trace(test_file: str, sources: Sequence[str], answer: Path) -> int:
 
 
 class _Recorder:
-    """A pytest plugin that notes which lines of the sources run in each test."""
+    """A pytest plugin that notes, by coverage.py, which lines of the sources run in each test."""
 
-    def __init__(self, sources: frozenset[str]) -> None:
-        self._sources = sources
-        self._lines: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-        self._now = ""
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._coverage = coverage.Coverage(data_file=None, include=list(sources), config_file=False)
         self._seconds: dict[str, float] = defaultdict(float)
         self._passed: set[str] = set()
 
     def pytest_sessionstart(self) -> None:
-        self._start()
-
-    def _start(self) -> None:
-        threading.settrace(self._enter)
-        sys.settrace(self._enter)
-
-    def _enter(self, frame: FrameType, event: str, argument: Any) -> Any:
-        return self._step if frame.f_code.co_filename in self._sources else None
-
-    def _step(self, frame: FrameType, event: str, argument: Any) -> Any:
-        self._lines[self._now][frame.f_code.co_filename].add(frame.f_lineno)
-        return self._step
+        self._coverage.start()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
-        self._now = item.nodeid
+        self._coverage.switch_context(item.nodeid)
         try:
             return (yield)
         finally:
-            self._now = ""
+            self._coverage.switch_context("")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._seconds[report.nodeid] += report.duration
@@ -166,13 +153,15 @@ class _Recorder:
             self._passed.add(report.nodeid)
 
     def found(self) -> Tested:
-        sys.settrace(None)
-        return Tested(
-            {test: self._seconds[test] for test in sorted(self._passed)},
-            {test: _listed(self._lines[test]) for test in sorted(self._passed)},
-            _listed(self._lines[""]),
-        )
-
-
-def _listed(lines: dict[str, set[int]]) -> dict[str, list[int]]:
-    return {file: sorted(found) for file, found in lines.items()}
+        self._coverage.stop()
+        data = self._coverage.get_data()
+        lines: dict[str, dict[str, list[int]]] = {test: {} for test in sorted(self._passed)}
+        shared: dict[str, list[int]] = {}
+        for file in data.measured_files():
+            for line, contexts in sorted(data.contexts_by_lineno(file).items()):
+                for context in contexts:
+                    if context in lines:
+                        lines[context].setdefault(file, []).append(line)
+                    elif context == "":
+                        shared.setdefault(file, []).append(line)
+        return Tested({test: self._seconds[test] for test in lines}, lines, shared)
