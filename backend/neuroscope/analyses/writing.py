@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.analyses.inputs import text_of
-from neuroscope.engines.protocol import GenerationSettings, TokenBatch
+from neuroscope.engines.protocol import TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attribution import contributions
@@ -139,8 +139,8 @@ def creative_writing(model: TransformerModel, on: Any, seed: int) -> WritingAnal
 def _continuations(model: TransformerModel, prompt: str, temperature: float, seed: int) -> list[list[int]]:
     rows = 1 if temperature == 0 else _SAMPLES
     batch = model.encode(prompt, side="left").repeat(rows)
-    settings = GenerationSettings(max_tokens=_TOKENS, temperature=temperature, seed=seed, end_tokens=model.end_tokens)
-    return continued(model.engine, batch, settings)
+    settings = model.generation_settings(max_tokens=_TOKENS, temperature=temperature, seed=seed)
+    return [row.ids for row in continued(model.engine, model.tokenizer, batch, settings)]
 
 
 def _measured(model: TransformerModel, prompt: str, temperature: float, rows: list[list[int]], seed: int) -> TemperatureSample:

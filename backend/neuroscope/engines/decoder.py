@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -58,6 +58,7 @@ class Decoder(ABC, Generic[SomeTaps]):
     parameters: Parameters
 
     end_tokens: tuple[int, ...] = ()
+    stop_texts: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         self.block_calls = 0
@@ -154,7 +155,7 @@ class Decoder(ABC, Generic[SomeTaps]):
         *,
         capture: Sequence[Site] = (),
         edits: Sequence[Edit] = (),
-    ) -> Iterator[Step]:
+    ) -> Generator[Step]:
         """Tokens one by one with a key-value cache. Rows that met an end token go on as -1. Edits run at every step."""
         if batch.padded and not bool(batch.real[:, -1].all()):
             raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")

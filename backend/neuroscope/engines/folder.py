@@ -4,6 +4,7 @@ Several files may say the same thing, and they may differ:
 
 end tokens      `generation_config.json` and `config.json` name ids (one or a list, the latter also under `text_config`),
                 tokenizer files the text of one; every one of them ends a generation
+stop texts      `stop_strings` of `generation_config.json` and `config.json` (one or a list): each ends a generation too
 special tokens  `tokenizer_config.json`; where that has no `added_tokens_decoder`, `special_tokens_map.json` goes before it,
                 and otherwise fills what it leaves out
 chat template   `chat_template.jinja`, else that in `tokenizer_config.json`, else `chat_template.json`
@@ -91,6 +92,21 @@ class ModelFolder:
     def end_tokens(self) -> tuple[int, ...]:
         """The ids that its configurations say end a text."""
         return end_ids(self.generation_config, self.config)
+
+    @cached_property
+    def stop_texts(self) -> tuple[str, ...]:
+        """The texts that its configurations say end a text. Raises `ModelLoadError` for what is no text, or an empty one."""
+        named = (("generation_config.json", self.generation_config), ("config.json", self.config))
+        return tuple(dict.fromkeys(text for name, configuration in named for text in self._stops(name, configuration)))
+
+    def _stops(self, name: str, configuration: Mapping[str, Any]) -> list[str]:
+        given = configuration.get("stop_strings")
+        texts = [] if given is None else [given] if isinstance(given, str) else given
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+            raise ModelLoadError(
+                f"{self.path / name} has stop_strings {given!r}.", remedy="Write a text, or a list of texts that are not empty."
+            )
+        return texts
 
     @cached_property
     def chat_template(self) -> str | None:

@@ -12,7 +12,7 @@ experiments need on them, and numpy is the common ground for results.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -291,6 +291,7 @@ class Engine(Protocol):
     ops: ArrayOps
     block_calls: int  # decoder layers called since loading; tests count it
     end_tokens: tuple[int, ...]  # what the model's files say ends a text, besides the tokenizer's own end token
+    stop_texts: tuple[str, ...]  # texts of which they say the same
 
     @property
     def precision(self) -> str:
@@ -349,7 +350,7 @@ class Engine(Protocol):
         *,
         capture: Sequence[Site] = (),
         edits: Sequence[Edit] = (),
-    ) -> Iterator[Step]: ...
+    ) -> Generator[Step]: ...
 
     def normalise(self, layer: int, port: Port, residual: Array) -> Array:
         """What `port` of `layer` makes of a residual stream (…, d_model) before it projects it."""

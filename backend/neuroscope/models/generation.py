@@ -7,7 +7,8 @@ text, wait for the next token.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Any
 
 from neuroscope import events
@@ -18,21 +19,50 @@ from neuroscope.models.token_texts import TokenTexts
 _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
+@dataclass
+class Continuation:
+    """What a row of a batch goes on with, up to its end token or stop text.
+
+    A token that a stop text begins in the middle of is one of `ids`; in `text` it is cut.
+    """
+
+    ids: list[int] = field(default_factory=list)
+    text: str = ""
+    ended: bool = False
+
+
 def continued(
-    engine: Engine, batch: TokenBatch, settings: GenerationSettings, edits: Sequence[Edit] = (), kept: list[Array] | None = None
-) -> list[list[int]]:
-    """The token ids that each row goes on with, without its end token and what follows. `kept` takes every step's logits."""
+    engine: Engine,
+    tokenizer: Any,
+    batch: TokenBatch,
+    settings: GenerationSettings,
+    edits: Sequence[Edit] = (),
+    kept: list[Array] | None = None,
+) -> list[Continuation]:
+    """How each row goes on, each to an end of its own. `kept` takes every step's logits."""
     ends = {-1, *settings.end_tokens}
-    rows: list[list[int]] = [[] for _ in range(batch.rows)]
-    done = [False] * batch.rows
-    for step in engine.generate(batch, settings, edits=edits):
-        events.check_cancelled()
-        if kept is not None:
-            kept.append(step.logits)
-        for row, token in enumerate(step.tokens.tolist()):
-            done[row] = done[row] or token in ends
-            if not done[row]:
-                rows[row].append(token)
+    rows = [Continuation() for _ in range(batch.rows)]
+    texts = [TextStream(tokenizer, ids[real], settings.stop) for ids, real in zip(batch.ids, batch.real, strict=True)]
+    starts: list[list[int]] = [[] for _ in rows]  # of each token, the characters before it
+    with closing(engine.generate(batch, settings, edits=edits)) as steps:
+        for step in steps:
+            events.check_cancelled()
+            if kept is not None:
+                kept.append(step.logits)
+            for row, text, start, token in zip(rows, texts, starts, step.tokens.tolist(), strict=True):
+                row.ended = row.ended or token in ends
+                if row.ended:
+                    continue
+                row.ids.append(token)
+                start.append(text.offset)
+                row.text += text.add(token)
+                if text.stopped:
+                    row.ended = True
+                    row.ids = [id_ for id_, at in zip(row.ids, start, strict=True) if at < len(row.text)]
+            if all(row.ended for row in rows):
+                break
+    for row, text in zip(rows, texts, strict=True):
+        row.text += "" if text.stopped else text.rest()
     return rows
 
 

@@ -51,11 +51,12 @@ def load(
     checkpoint = Checkpoint(folder, config, _weight_files(folder, allow_pickle), files.has_parts)
     if checkpoint.part:
         events.notice(f"{source.name} has parts for more than text; its language model runs here.")
+    ends = files.end_tokens, files.stop_texts
     with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
         tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
         engine = loader.engine(checkpoint, dtype, device)
-        engine.end_tokens = files.end_tokens
+        engine.end_tokens, engine.stop_texts = ends
         job.advance()
         digest = hashlib.sha256("".join(file_hash(path) for path in checkpoint.weights).encode()).hexdigest()
         job.advance()

@@ -373,17 +373,16 @@ class TransformerModel(_Extended):
     ) -> str:
         """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it.
 
-        It ends at an end token too, as in `end_tokens`, and after `max_tokens`: unless told, 64, or as many as the model's
+        It ends at an end token or stop text of the model's own too, and after `max_tokens`: unless told, 64, or as many as the model's
         context has room for. Raises `InertHookError` for a hook that never fired, `ArgumentError` where a prompt and the
         tokens asked for exceed the context.
         """
-        settings = GenerationSettings(
+        settings = self.generation_settings(
             max_tokens=_USUAL_TOKENS if max_tokens is None else max_tokens,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            end_tokens=self.end_tokens,
+            stop=stop,
         )
         total = new_tokens(self.architecture.context, self.encode(prompt).positions, max_tokens, settings.max_tokens)
         settings = replace(settings, max_tokens=total)
@@ -396,13 +395,19 @@ class TransformerModel(_Extended):
 
     @python_only
     def continuations(self, prompts: Sequence[str], max_tokens: int, *, task_type: str | None = None) -> list[str]:
-        """Greedy continuations of many prompts in one batch, hooks included; each ends at its own end token."""
+        """Greedy continuations of many prompts in one batch, hooks included; each to an end of its own."""
         batch = self.encode(prompts, side="left")
-        settings = GenerationSettings(max_tokens=max_tokens, temperature=0.0, end_tokens=self.end_tokens)
         with self._hook_manager.edits(task_type=task_type or self.task_type) as edits:
-            rows = continued(self._engine, batch, settings, edits)
-        prompts_ids = [ids[real] for ids, real in zip(batch.ids, batch.real, strict=True)]
-        return [self.decode(row, after=ids) for row, ids in zip(rows, prompts_ids, strict=True)]
+            rows = continued(self._engine, self._tokenizer, batch, self.generation_settings(max_tokens=max_tokens), edits)
+        return [row.text for row in rows]
+
+    @python_only
+    def generation_settings(self, *, stop: Sequence[str] | str = (), **chosen: Any) -> GenerationSettings:
+        """How to generate: what is `chosen`, and an end where the model's files say so, besides at the texts `stop`."""
+        stops = [stop] if isinstance(stop, str) or not isinstance(stop, Iterable) else list(stop)
+        if not all(isinstance(text, str) for text in stops):
+            raise ArgumentError(f"stop is a text or several, not {stop!r}.")
+        return GenerationSettings(stop=(*stops, *self._engine.stop_texts), end_tokens=self.end_tokens, **chosen)
 
     @property
     @python_only

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neuroscope import events
-from neuroscope.engines.protocol import Array, Edit, EditScope, GenerationSettings, Phase, TokenBatch
+from neuroscope.engines.protocol import Array, Edit, EditScope, Phase, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.models.generation import continued
 from neuroscope.models.model import TransformerModel
@@ -49,7 +49,7 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Written:
-    """Token ids a row, without what follows an end token; and the logits of every step, where they are kept."""
+    """Token ids a row, up to an end token or a stop text; and the logits of every step, where they are kept."""
 
     rows: list[list[int]]
     logits: list[Array] = field(repr=False)
@@ -71,10 +71,11 @@ class SteeredRuns:
 
     def written(self, batch: TokenBatch, edits: Sequence[Edit], *, keep_logits: bool = False) -> Written:
         """Greedy continuations under edits."""
-        options = GenerationSettings(max_tokens=self._max_tokens, end_tokens=self._model.end_tokens)
+        options = self._model.generation_settings(max_tokens=self._max_tokens)
         logits: list[Array] = []
-        rows = continued(self._model.engine, batch, options, edits, logits if keep_logits else None)
-        return Written(rows, logits)
+        kept = logits if keep_logits else None
+        rows = continued(self._model.engine, self._model.tokenizer, batch, options, edits, kept)
+        return Written([row.ids for row in rows], logits)
 
     def read(self, batch: TokenBatch, written: Sequence[Sequence[int]], probe: Probe) -> tuple[Numbers, Numbers]:
         """Mean probe score and mean loss in nats of what was written after each opening, both (rows,), by the bare model.

@@ -94,13 +94,12 @@ def ask(
     if not ids:
         raise ArgumentError("The prompt has no tokens.", remedy="Give at least one token.")
     max_tokens = new_tokens(model.architecture.context, len(ids), max_tokens, usual)
-    settings = GenerationSettings(
+    settings = model.generation_settings(
         max_tokens=max_tokens,
         temperature=0.0 if temperature < _GREEDY_BELOW else temperature,
         top_p=top_p,
         seed=_drawn(seed),
         stop=tuple(stop),
-        end_tokens=model.end_tokens,
     )
     return GenerationRequest(TokenBatch.of([list(ids)]), settings, logprobs)
 

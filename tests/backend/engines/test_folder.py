@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from neuroscope.engines.folder import ModelFolder, end_ids
 from neuroscope.engines.tokenizers import FileTokenizer, load_tokenizer
 from neuroscope.errors import ArgumentError, ModelLoadError
+from neuroscope.models.generation import continued
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import resolve
 from tests import machines
@@ -232,3 +233,50 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("[1]")
     with pytest.raises(ModelLoadError, match="generation_config"):
         _ = ModelFolder(tmp_path).end_tokens
+
+
+# --- stop texts -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "written", "ids"),
+    [
+        ({}, {"stop_strings": ["so o"]}, " and ", 2),  # in the middle of two tokens: "▁so" begins before it
+        ({}, {"stop_strings": " so"}, " and", 1),
+        ({}, {"stop_strings": ["Rome", " on", "<turn>"]}, " and so", 2),
+        ({"stop_strings": ["<turn>"]}, None, " and so", 2),
+        ({}, {"stop_strings": ["▁so", "nothing"], "eos_token_id": [3]}, " and so", 2),
+        ({}, {"stop_strings": None}, " and so on", 4),
+        ({}, {"stop_strings": []}, " and so on", 4),
+        ({}, {"stop_strings": [" and"]}, "", 0),
+    ],
+)
+def test_every_stop_text_of_a_folder_ends_a_generation(
+    framework: str,
+    tmp_path: Path,
+    tokenizer: Any,
+    config: dict[str, Any],
+    generation: dict[str, Any] | None,
+    written: str,
+    ids: int,
+) -> None:
+    folder = machines.machine(
+        tmp_path / "m", tokenizer, machines.chain(tokenizer, *PATH), config=config, generation=generation
+    )
+    model = machines.load(folder, framework)
+    longest = len(PATH) - 1
+    assert model.generate(PROMPT, max_tokens=longest) == written
+    assert model.generate(PROMPT, max_tokens=longest, stop="on") == written.split("on")[0]
+    prompts = [PROMPT, "The capital of France", f"The {PROMPT}"]
+    assert model.continuations(prompts, longest)[::2] == [written, written]
+    rows = continued(model.engine, model.tokenizer, model.encode(PROMPT), model.generation_settings(max_tokens=longest))
+    assert len(rows[0].ids) == ids
+    model.save(str(tmp_path / "again"))
+    assert machines.load(tmp_path / "again", framework).generate(PROMPT, max_tokens=longest) == written
+
+
+@pytest.mark.parametrize("given", [5, ["a", 5], {"a": 1}, True, "", [""], [["a"]]])
+def test_stop_texts_that_are_none_are_refused(framework: str, tmp_path: Path, tokenizer: Any, given: Any) -> None:
+    folder = machines.machine(tmp_path / "m", tokenizer, {}, generation={"stop_strings": given})
+    with pytest.raises(ModelLoadError, match=r"generation_config\.json has stop_strings"):
+        machines.load(folder, framework)
