@@ -131,7 +131,7 @@ class ModelFolder:
             return {}
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelLoadError(f"{file} cannot be read: {error}", remedy="Download or copy it again.") from error
         if not isinstance(found, dict):
             raise ModelLoadError(f"{file} is no JSON object.", remedy="Download or copy it again.")

@@ -18,7 +18,7 @@ def safetensors_files(folder: Path) -> list[Path]:
 
     That is the choice of transformers, for every engine: a folder may hold the same weights twice, or one file and the shards
     of another model, and what runs must be what is hashed. Raises `ModelLoadError` for an index that is damaged or names a
-    file that is not there.
+    file that is not there, lies elsewhere or is of another kind.
     """
     return _files(folder, SINGLE, INDEX)
 
@@ -28,16 +28,30 @@ def pickled_files(folder: Path) -> list[Path]:
     return _files(folder, _PICKLED, _PICKLED_INDEX)
 
 
+def index_in_use(folder: Path) -> Path | None:
+    """The index that says where the weights are; None where one file holds them all."""
+    for single, index in ((SINGLE, INDEX), (_PICKLED, _PICKLED_INDEX)):
+        if (folder / single).is_file():
+            return None
+        if (folder / index).is_file():
+            return folder / index
+    return None
+
+
 def _files(folder: Path, single: str, index_name: str) -> list[Path]:
     if (folder / single).is_file():
         return [folder / single]
     index = folder / index_name
     if not index.is_file():
         return []
-    try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadError(f"{index} is no index of weights: {error}", remedy="Download or copy it again.") from error
+    names = sorted(set(_named(index)))
+    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    if outside:
+        raise ModelLoadError(f"{index} names {outside[0]!r}, outside its folder.", remedy="Put the weights beside their index.")
+    # Of safetensors alone it is certain that reading them runs nothing.
+    others = [name for name in names if index_name == INDEX and not name.endswith(".safetensors")]
+    if others:
+        raise ModelLoadError(f"{index} names {others[0]!r}, which is no safetensors file.", remedy="Convert it to safetensors.")
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise ModelLoadError(
@@ -45,6 +59,21 @@ def _files(folder: Path, single: str, index_name: str) -> list[Path]:
             remedy="Download or copy the missing files.",
         )
     return [folder / name for name in names]
+
+
+def _named(index: Path) -> list[str]:
+    """The file of each parameter that an index lists."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{index} is no index of weights: {error}", remedy="Download or copy it again.") from error
+    table = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(table, dict) or not table or not all(isinstance(name, str) and name for name in table.values()):
+        raise ModelLoadError(
+            f"{index} is no index of weights: it has no weight_map that names the file of each parameter.",
+            remedy="Download or copy it again.",
+        )
+    return list(table.values())
 
 
 def has_weights(folder: Path) -> bool:

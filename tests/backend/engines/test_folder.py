@@ -199,6 +199,58 @@ def test_what_runs_is_what_is_hashed(framework: str, tmp_path: Path, tokenizer: 
     assert machines.load(tmp_path / "again", framework).generate(PROMPT, max_tokens=1) == " and"
 
 
+@pytest.fixture
+def shards(tmp_path: Path, tokenizer: Any) -> Path:
+    """A machine in two shards, without its one weights file."""
+    folder = _two_models_in_one(tmp_path / "m", tokenizer)
+    (folder / "model.safetensors").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("metadata", [None, [1], "absent"])
+def test_an_index_needs_no_metadata(framework: str, shards: Path, tmp_path: Path, metadata: Any) -> None:
+    whole = machines.load(shards, framework)
+    file = shards / "model.safetensors.index.json"
+    index = {**json.loads(file.read_text()), "metadata": metadata}
+    if metadata == "absent":
+        del index["metadata"]
+    file.write_text(json.dumps(index))
+    model = machines.load(shards, framework)
+    assert model.weights_hash == whole.weights_hash
+    assert model.generate(PROMPT, max_tokens=1) == " Rome"
+    model.save(str(tmp_path / "again"))
+    assert machines.load(tmp_path / "again", framework).generate(PROMPT, max_tokens=1) == " Rome"
+
+
+@pytest.mark.parametrize(
+    ("index", "told"),
+    [
+        ({"metadata": {}}, "has no weight_map"),
+        ({"metadata": {}, "weight_map": ["model-00001-of-00002.safetensors"]}, "has no weight_map"),
+        ({"metadata": {}, "weight_map": {}}, "has no weight_map"),
+        ({"metadata": {}, "weight_map": {"a": 5, "b": "x"}}, "has no weight_map"),
+        ([], "has no weight_map"),
+        ("[" * 100_000, "is no index"),
+        ({"weight_map": {"a": "model-00003-of-00002.safetensors"}}, "lacks 1 of the 1 files"),
+        ({"weight_map": {"a": "../other/model.safetensors"}}, "outside its folder"),
+        ({"weight_map": {"a": "/etc/passwd"}}, "outside its folder"),
+        ({"weight_map": {"a": "pytorch_model.bin"}}, "no safetensors file"),
+        ({"weight_map": {"a": "model-00001-of-00002.safetensors"}}, "unfilled"),
+    ],
+)
+def test_an_index_that_names_no_weights_is_told(framework: str, shards: Path, index: Any, told: str) -> None:
+    (shards / "pytorch_model.bin").write_bytes(b"")
+    (shards / "model.safetensors.index.json").write_text(index if isinstance(index, str) else json.dumps(index))
+    with pytest.raises(ModelLoadError, match=told):
+        machines.load(shards, framework)
+
+
+def test_an_index_beside_the_one_file_is_passed_over(framework: str, tmp_path: Path, tokenizer: Any) -> None:
+    folder = machines.machine(tmp_path / "m", tokenizer, machines.chain(tokenizer, "▁Paris", "▁and"))
+    (folder / "model.safetensors.index.json").write_text("no JSON")
+    assert machines.load(folder, framework).generate(PROMPT, max_tokens=1) == " and"
+
+
 def test_weights_under_another_name_are_told_apart_from_none(framework: str, tmp_path: Path, tokenizer: Any) -> None:
     folder = machines.machine(tmp_path / "m", tokenizer, {})
     (folder / "model.safetensors").rename(folder / "consolidated.safetensors")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from neuroscope.engines.architectures import find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
 from neuroscope.engines.threads import governor
 from neuroscope.engines.torch.engine import TorchEngine
+from neuroscope.engines.weight_files import index_in_use
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
 
 #: What torch would use if nobody said otherwise.
@@ -54,14 +57,15 @@ class TorchLoader:
 def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     folder = checkpoint.folder
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder,
-            **(_part(checkpoint) if checkpoint.part else {}),
-            dtype=getattr(torch, dtype),
-            trust_remote_code=False,
-            use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
-            output_loading_info=True,
-        )
+        with _indexed(folder) as place:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                place,
+                **(_part(checkpoint) if checkpoint.part else {}),
+                dtype=getattr(torch, dtype),
+                trust_remote_code=False,
+                use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
+                output_loading_info=True,
+            )
     except SafetensorError as error:
         raise damaged(folder, error) from error
     except ImportError as error:  # quantised weights, whose method is a package of its own
@@ -78,6 +82,22 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         return model.eval().to(device)
     except (RuntimeError, AssertionError) as error:
         raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _indexed(folder: Path) -> Iterator[Path]:
+    """The folder; where its index has no `metadata`, without which transformers fails, links to its files beside a whole index."""
+    index = index_in_use(folder)
+    found = {} if index is None else json.loads(index.read_text(encoding="utf-8"))
+    if index is None or isinstance(found.get("metadata"), dict):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="neuroscope-") as place:
+        for file in folder.iterdir():
+            if file != index:
+                (Path(place) / file.name).symlink_to(file.absolute(), target_is_directory=file.is_dir())
+        (Path(place) / index.name).write_text(json.dumps({**found, "metadata": {}}), encoding="utf-8")
+        yield Path(place)
 
 
 def _part(checkpoint: Checkpoint) -> dict[str, Any]:
