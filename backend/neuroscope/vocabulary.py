@@ -16,7 +16,9 @@ from enum import Enum
 from typing import Any, ClassVar, TypeVar, get_origin
 
 from neuroscope.directory import EXPORTS, announced
+from neuroscope.errors import ArgumentError
 from neuroscope.extensions import load
+from neuroscope.kinds import naming_wrong_kinds
 from neuroscope.naming import fold
 
 C = TypeVar("C", bound=type)
@@ -54,11 +56,19 @@ class AmbiguousNameError(TypeError):
 
 
 def public(cls: C) -> C:
-    """Class decorator: let the class receive messages. Checks at import that no two operations fold to one name."""
+    """Class decorator: let the class receive messages. Checks at import that no two operations fold to one name.
+
+    A call of its methods that fails because an argument is of a wrong kind raises an `ArgumentError` that says which.
+    """
     setattr(cls, _PUBLIC, cls.__name__)
     for name, member in list(cls.__dict__.items()):
-        if isinstance(member, classmethod) and getattr(member.__func__, _BOTH_SIDES, False):
-            setattr(cls, name, _OfBothSides(member.__func__))
+        if name.startswith("_") and name != "__init__":
+            continue
+        if isinstance(member, classmethod):
+            function = naming_wrong_kinds(member.__func__, find)
+            setattr(cls, name, (_OfBothSides if getattr(function, _BOTH_SIDES, False) else classmethod)(function))
+        elif inspect.isfunction(member):
+            setattr(cls, name, naming_wrong_kinds(member, find))
     _declared(cls)
     return cls
 
@@ -73,9 +83,23 @@ class _OfBothSides(classmethod):  # type: ignore[type-arg]
     """What `both_sides` makes of a class method."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        of_any_model = super().__get__(instance, owner)
         if instance is None:
-            return super().__get__(instance, owner)
-        return functools.partial(self.__func__, type(instance), model=instance.model)
+            return of_any_model
+
+        @functools.wraps(of_any_model)
+        def of_its_model(*arguments: Any, **named: Any) -> Any:
+            given = inspect.signature(of_any_model).bind_partial(*arguments, **named)
+            if given.arguments.get("model") is None:
+                given.arguments["model"] = instance.model
+            if given.arguments["model"] is not instance.model:
+                raise ArgumentError(
+                    f"{instance!r} answers for its own model, not for {given.arguments['model']!r}.",
+                    remedy=f"Leave the model out, or ask the class: {type(instance).__name__}.{self.__func__.__name__}.",
+                )
+            return of_any_model(*given.args, **given.kwargs)
+
+        return of_its_model
 
 
 def both_sides(member: F) -> F:

@@ -44,7 +44,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.results import Result
 from neuroscope.tasks import registry
-from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate, ratio_of
 from neuroscope.vocabulary import public, python_only
@@ -135,7 +135,7 @@ class CircuitDiscovery:
         self._model: TransformerModel | None = None
         self._capability: str | None = None
         self._strategy = STRATEGIES[0]
-        self._examples: Dataset | Sequence[Any] | None = None
+        self._examples: Dataset | Sequence[Example] | None = None
         self._split: PairParts | None = None
         self._hypotheses: list[Hypothesis] = []
         self._using: CircuitFinder | None = None
@@ -186,7 +186,7 @@ class CircuitDiscovery:
         return self._examples
 
     @examples.setter
-    def examples(self, examples: Dataset | Sequence[Any]) -> None:
+    def examples(self, examples: Dataset | Sequence[Example]) -> None:
         self._examples = examples
         self._forget()
 

@@ -38,7 +38,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance
 from neuroscope.tasks import registry
-from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.metrics import checked_metric
 from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
@@ -125,7 +125,7 @@ class CircuitFinder(Instrument):
             raise CircuitError("This finder has found no circuit yet.", remedy="Send findCircuit: first.")
         return self._found[-1]
 
-    def find_circuit(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> Circuit:
+    def find_circuit(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> Circuit:
         """The smallest circuit for a task that measures as faithful, or the answer that there is none (`exists`).
 
         `examples` default to the task's own; a Dataset is filtered to what the model's tokenizer can express.
@@ -136,7 +136,7 @@ class CircuitFinder(Instrument):
         self._found.append(circuit)
         return circuit
 
-    def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> FaithfulnessCurve:
+    def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> FaithfulnessCurve:
         """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD.
 
         Raises `CircuitError` where clean and corrupt prompts cannot be told apart: there is nothing to share out.
@@ -171,14 +171,14 @@ class CircuitFinder(Instrument):
         return self._judged(task, effect, mask, scores, curve, finding, parts)
 
     @python_only
-    def pairs_of(self, task: str, examples: Dataset | Sequence[Any] | None = None) -> tuple[str, PairParts]:
+    def pairs_of(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> tuple[str, PairParts]:
         """The task's full name, and its examples as pairs that this model's tokenizer can express, in independent parts."""
         found = registry.get(task)
         chosen = found.dataset(seed=self.seed) if examples is None else examples
         return found.name, self.parts_of([self._model], chosen)
 
     @python_only
-    def parts_of(self, models: Sequence[TransformerModel], examples: Dataset | Sequence[Any]) -> PairParts:
+    def parts_of(self, models: Sequence[TransformerModel], examples: Dataset | Sequence[Example]) -> PairParts:
         """Examples that all the models can express, as pairs of this finder's model in independent parts."""
         if not isinstance(examples, Dataset):
             make_pairs(self._model, examples, self.metric)  # names the example that does not fit, instead of leaving it out
@@ -188,8 +188,10 @@ class CircuitFinder(Instrument):
         return PairParts(effect, finding, judged, parts.shared)
 
     @python_only
-    def of_size(self, task: str, examples: Dataset | Sequence[Any] | None, edges: int, weight: float = 1.0) -> BoolArray | None:
-        """The best `edge_patching` edges for a task by this finder's scores, pruned and neither searched for nor judged.
+    def of_size(
+        self, task: str, examples: Dataset | Sequence[Example] | None, edges: int, weight: float = 1.0
+    ) -> BoolArray | None:
+        """The best `edges` edges for a task by this finder's scores, pruned and neither searched for nor judged.
 
         For comparing circuits at one size. weight: how much negative scores count. None where there is no effect.
         """

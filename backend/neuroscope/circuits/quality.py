@@ -37,7 +37,7 @@ from neuroscope.errors import ArgumentError, CircuitError, DatasetError
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
-from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public, python_only
@@ -106,7 +106,7 @@ class CircuitQualityAssurance:
         self.seeds: int = seeds
         self.controls: int = controls
         self.seed: int = settings.seed(seed)
-        self.examples: Dataset | Sequence[Any] | None = None
+        self.examples: Dataset | Sequence[Example] | None = None
         self._circuit: Circuit | None = None
         self._scores: dict[str, QualityScore] = {}
         if circuit is not None:

@@ -312,9 +312,7 @@ def test_every_stop_text_of_a_folder_ends_a_generation(
     written: str,
     ids: int,
 ) -> None:
-    folder = machines.machine(
-        tmp_path / "m", tokenizer, machines.chain(tokenizer, *PATH), config=config, generation=generation
-    )
+    folder = machines.machine(tmp_path / "m", tokenizer, machines.chain(tokenizer, *PATH), config=config, generation=generation)
     model = machines.load(folder, framework)
     longest = len(PATH) - 1
     assert model.generate(PROMPT, max_tokens=longest) == written

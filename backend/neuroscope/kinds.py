@@ -1,0 +1,153 @@
+"""Calls whose arguments are of a wrong kind: which argument it was, and what it should have been.
+
+Nothing is checked before a call, so that whatever serves as an argument may be one. A call that failed with Python's own error
+is compared with the annotations of what was called: where an argument does not fit its annotation, the error names it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import numbers
+import os
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from neuroscope.errors import ArgumentError, NeuroScopeError
+
+#: What stands for a text, a number and so on: the classes, the singular, the plural.
+_PLAIN: dict[Any, tuple[tuple[type, ...], str, str]] = {
+    str: ((str, os.PathLike), "a text", "texts"),
+    int: ((numbers.Integral,), "a whole number", "whole numbers"),
+    float: ((numbers.Real,), "a number", "numbers"),
+    bool: ((bool,), "true or false", "truth values"),
+}
+_SHOWN = 60
+
+
+class WrongKindError(ArgumentError):
+    """An argument is of a wrong kind."""
+
+
+def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], type | None]) -> Callable[..., Any]:
+    """The function, with an `ArgumentError` for a call that failed because an argument is of a wrong kind.
+
+    lookup: the classes that its annotations name and its module imports for types alone.
+    """
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except (TypeError, AttributeError, ValueError) as error:
+            # What was called first is what the caller knows: it goes before what it called in turn.
+            if isinstance(error, NeuroScopeError) and not isinstance(error, WrongKindError):
+                raise
+            wrong = _wrong(function, arguments, named, lookup)
+            if wrong is None:
+                raise
+            raise wrong from error
+
+    return call
+
+
+def _wrong(
+    function: Callable[..., Any], arguments: tuple[Any, ...], named: Mapping[str, Any], lookup: Callable[[str], type | None]
+) -> WrongKindError | None:
+    signature = inspect.signature(function)
+    try:
+        given = signature.bind(*arguments, **named).arguments
+    except TypeError:
+        return None
+    for name, value in given.items():
+        parameter = signature.parameters[name]
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        kind = _evaluated(parameter.annotation, function, lookup)
+        if not fits(value, kind):
+            what = function.__qualname__.removesuffix(".__init__")
+            return WrongKindError(f"{name} of {what} is {described(kind)}, not {_shown(value)}.")
+    return None
+
+
+def _evaluated(annotation: Any, function: Callable[..., Any], lookup: Callable[[str], type | None]) -> Any:
+    """An annotation as a type; `Any` for one that cannot be known."""
+
+    class Later(dict[str, Any]):
+        def __missing__(self, name: str) -> Any:
+            found = lookup(name)
+            if found is None:
+                raise KeyError(name)
+            return found
+
+    if not isinstance(annotation, str):
+        return Any if annotation is inspect.Parameter.empty else annotation
+    try:
+        return eval(annotation, getattr(function, "__globals__", {}), Later())
+    except (NameError, AttributeError, TypeError):
+        return Any
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the kind that an annotation says, as far as that can be seen without changing it."""
+    if kind is None or kind is types.NoneType:
+        return value is None
+    if kind in _PLAIN:
+        return isinstance(value, _PLAIN[kind][0]) and (kind is bool or not isinstance(value, bool))
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is Callable or kind is Callable:
+        return callable(value)
+    if kind is Any or not isinstance(origin or kind, type):
+        return True
+    if issubclass(origin or kind, Mapping):
+        return isinstance(value, Mapping) and _all_fit(list(value.values()), inner[1:])
+    if origin is not None and issubclass(origin, Iterable):
+        return isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) and _all_fit(value, inner)
+    try:
+        return isinstance(value, origin or kind)
+    except TypeError:  # a protocol that is not checked while a program runs
+        return True
+
+
+def _all_fit(values: Iterable[Any], inner: tuple[Any, ...]) -> bool:
+    if not isinstance(values, (list, tuple, set, frozenset)) or not inner:
+        return True
+    if len(inner) > 1 and Ellipsis not in inner:
+        return len(values) == len(inner) and all(fits(one, kind) for one, kind in zip(values, inner, strict=True))
+    return all(fits(one, inner[0]) for one in values)
+
+
+def described(kind: Any, *, plural: bool = False) -> str:
+    """An annotation in words: "a text or a list of whole numbers"."""
+    if kind is None or kind is types.NoneType:
+        return "None"
+    if kind in _PLAIN:
+        return _PLAIN[kind][1 + plural]
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(described(one, plural=plural and one is not types.NoneType) for one in inner)
+    if origin is typing.Literal:
+        return " or ".join(map(repr, inner))
+    if origin is Callable or kind is Callable:
+        return "functions" if plural else "a function"
+    if kind is Any or not isinstance(origin or kind, type):
+        return "values" if plural else "a value"
+    if issubclass(origin or kind, Mapping):
+        return "dictionaries" if plural else "a dictionary"
+    if origin is not None and issubclass(origin, Iterable):
+        if len(inner) > 1 and Ellipsis not in inner:
+            return f"{'lists' if plural else 'a list'} of {', '.join(described(one) for one in inner)}"
+        return f"{'lists' if plural else 'a list'} of {described(inner[0] if inner else Any, plural=True)}"
+    name = (origin or kind).__name__
+    return f"{name}s" if plural else f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
