@@ -14,19 +14,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
-import msgpack
 
-from neuroscope import events, settings
-from neuroscope.results import plain
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.vocabulary import public
 from neuroscope_bridge.rest import exchange
+from neuroscope_bridge.rest.calls import Call, Calls
 from neuroscope_bridge.rest.substitute import DEFAULT_URL, substitute
-
-_WITH_ACTIVATIONS = "/v1/chat/completions/with_activations"
-
-#: Seconds to connect, and of silence; a load or a long generation may say nothing for a while.
-_CONNECT, _SILENCE = 5.0, 600.0
 
 
 @public
@@ -37,13 +30,9 @@ class LMStudioRESTClient:
     """
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
-        self._url = str(url).rstrip("/")
-        self._token = token
+        self._calls = Calls(url, token)
         self._http: httpx.Client | None = None
         self._replaceable = False
-        self._layers: int | None = None
-        self._model: str | None = None
-        self._asked_for: str | None = None
 
     @classmethod
     def default(cls) -> LMStudioRESTClient:
@@ -54,67 +43,54 @@ class LMStudioRESTClient:
 
     @property
     def url(self) -> str:
-        return self._url
+        return self._calls.url
 
     # --- the server and its models --------------------------------------------------------------------------------------
 
     def health(self) -> dict[str, Any]:
         """Whether the server answers, its version, and its models."""
-        return self._json("GET", "/health")
+        return self._ask(self._calls.health())
 
     def models(self) -> list[str]:
         """The names of the loaded models."""
-        return [one["id"] for one in self._json("GET", "/v1/models")["data"]]
+        return self._ask(self._calls.models())
 
-    def load_model(self, name: str) -> dict[str, Any]:
+    def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
         """Load a model by name or path; it serves what this client asks from now on. Answers its sizes.
 
-        Where an alias of this run leads to another name, answers keep the one that was asked for as `asked_for`.
+        dtype: what it computes in: float32, bfloat16 or float16. Where an alias of this run leads to another name, answers
+        keep the one that was asked for as `asked_for`.
         """
         self._connected()
-        loaded = self._json("POST", "/v1/models/load", {"model": exchange.target(name, self._url)}, named=str(name))
-        self._model, self._layers = loaded["id"], loaded["architecture"]["layers"]
-        self._asked_for = str(name) if str(name) != self._model else None
-        return self._named(loaded)
+        return self._ask(self._calls.load_model(name, dtype))
 
     def tokenize(self, text: str) -> dict[str, Any]:
         """Ids and texts of a text's tokens."""
-        return self._json("POST", "/v1/tokenize", self._with_model({"text": str(text)}))
+        return self._ask(self._calls.tokenize(text))
 
     # --- hooks ------------------------------------------------------------------------------------------------------------
 
     def create_circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
         """Hooks on what each of the first `layers` layers writes; of a loaded model with fewer layers, on all it has."""
-        layers = int(layers)
-        if self._layers is not None and layers > self._layers:
-            events.notice(f"{self._model} has {self._layers} layers: hooks for those, not for {layers}.")
-            layers = self._layers
-        return exchange.circuit_analysis_hooks(layers)
+        return self._calls.circuit_analysis_hooks(layers)
 
     def register_hooks(self, hooks: Sequence[Mapping[str, Any]]) -> list[str]:
         """Keep hooks on the server under their ids; requests may then name them. Answers the ids."""
-        found: list[str] = self._json("POST", "/v1/activations/hooks", {"hooks": plain(hooks)})["registered"]
-        return found
+        return self._ask(self._calls.register_hooks(hooks))
 
     def hooks(self) -> list[dict[str, Any]]:
         """The registered hooks."""
-        found: list[dict[str, Any]] = self._json("GET", "/v1/activations/hooks")["data"]
-        return found
+        return self._ask(self._calls.hooks())
 
     def remove_hooks(self, name: str | None = None) -> list[str]:
         """Forget a registered hook, or all of them. Answers the ids."""
-        path = "/v1/activations/hooks" if name is None else f"/v1/activations/hooks/{name}"
-        found: list[str] = self._json("DELETE", path)["removed"]
-        return found
+        return self._ask(self._calls.remove_hooks(name))
 
     # --- generation ---------------------------------------------------------------------------------------------------------
 
     def chat(self, messages: Any, max_tokens: int | None = None, temperature: float = 0.0, seed: int | None = None) -> str:
         """The model's reply as text: as long as the model's context has room for, and unless told at most 512 tokens."""
-        options = {"max_tokens": max_tokens, "temperature": temperature, "seed": _seed(seed)}
-        given = {name: value for name, value in options.items() if value is not None}
-        answer = self._json("POST", "/v1/chat/completions", self._with_model({"messages": plain(messages), **given}))
-        return str(answer["choices"][0]["message"]["content"])
+        return self._ask(self._calls.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
     def generate_with_activations(
         self,
@@ -135,18 +111,9 @@ class LMStudioRESTClient:
         thing. Each entry of `activations` has `site`, `axes`, `shape` and `data`, an ActivationTensor. With `stream` the
         answer is an iterator of events, one for each token as it is made, with `text`, `token` and `activations`.
         """
-        options = {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "seed": _seed(seed),
-            "stop": stop,
-        }
-        body = self._with_model(exchange.generation(messages, hooks, activation_hooks, options))
-        if stream:
-            return self._events({**body, "stream": True, "encoding": "npy"})
-        answer = self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
-        return exchange.result(self._named(msgpack.unpackb(answer.content)))
+        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop}
+        call = self._calls.generation(messages, hooks, activation_hooks, **options)
+        return self._events(call) if stream else self._ask(call)
 
     def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
         """The activations of an answer as an ActivationCache, by site."""
@@ -154,13 +121,11 @@ class LMStudioRESTClient:
 
     def analyses(self) -> list[dict[str, Any]]:
         """The analyses by name: what each asks, and what it works on."""
-        found: list[dict[str, Any]] = self._json("GET", "/v1/analyze")["data"]
-        return found
+        return self._ask(self._calls.analyses())
 
     def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         """Run an analysis by name, such as `logit_lens`: a dictionary with `summary` and `result`."""
-        given = {key: plain(value) for key, value in (("on", on), ("seed", _seed(seed))) if value is not None}
-        return self._named(self._json("POST", f"/v1/analyze/{name}", self._with_model(given)))
+        return self._ask(self._calls.analyze(name, on, seed))
 
     # --- the connection -----------------------------------------------------------------------------------------------------
 
@@ -177,94 +142,79 @@ class LMStudioRESTClient:
         self.close()
 
     def print_string(self) -> str:
-        return f"a LMStudioRESTClient({self._url})"
+        return f"a LMStudioRESTClient({self.url})"
 
     def __repr__(self) -> str:
         return self.print_string()
-
-    def _named(self, document: dict[str, Any]) -> dict[str, Any]:
-        """An answer with the name that the model was asked for by, where this run's aliases led it to another."""
-        return document if self._asked_for is None else {**document, "asked_for": self._asked_for}
-
-    def _with_model(self, body: dict[str, Any]) -> dict[str, Any]:
-        return body if self._model is None else {"model": self._model, **body}
 
     def _connected(self) -> httpx.Client:
         if self._http is None:
             if self._replaceable:
                 self._replaceable = False
                 start = substitute()
-                if start is not None and not _answers(self._url):
-                    self._url = start()
-            self._http = httpx.Client(
-                base_url=self._url, headers=_headers(self._token), timeout=httpx.Timeout(_SILENCE, connect=_CONNECT)
-            )
+                if start is not None and not _answers(self.url):
+                    self._calls.url = start()
+            self._http = httpx.Client(**self._calls.connection)
         return self._http
 
-    def _json(self, method: str, path: str, body: dict[str, Any] | None = None, named: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = self._request(method, path, body, named=named).json()
-        return found
-
-    def _request(
-        self,
-        method: str,
-        path: str,
-        body: dict[str, Any] | None = None,
-        *,
-        accept: str = "application/json",
-        named: str | None = None,
-    ) -> httpx.Response:
+    def _ask(self, call: Call) -> Any:
         try:
-            response = self._connected().request(method, path, json=body, headers={"Accept": accept})
+            response = self._connected().request(call.method, call.path, json=call.body, headers={"Accept": call.accept})
         except httpx.TransportError as error:
-            raise exchange.gone(self._url, error) from error
-        if response.is_error:
-            raise exchange.failure(response, body if named is None else {"model": named})
-        return response
+            raise exchange.gone(self.url, error) from error
+        return call.answer(response)
 
-    def _events(self, body: dict[str, Any]) -> Iterator[exchange.GenerationResult]:
+    def _events(self, generation: Call) -> Iterator[exchange.GenerationResult]:
+        call, read = self._calls.streamed(generation)
         try:
-            with self._connected().stream("POST", _WITH_ACTIVATIONS, json=body) as response:
+            with self._connected().stream(call.method, call.path, json=call.body) as response:
                 if response.is_error:
                     response.read()
-                    raise exchange.failure(response, body)
-                lines = exchange.Lines()
+                call.check(response)
                 for chunk in response.iter_bytes():
-                    for line in lines.take(chunk):
-                        event = exchange.event(line)
-                        if event is not None and "token" in event:
-                            yield event
+                    yield from read(chunk)
         except httpx.TransportError as error:
-            raise exchange.gone(self._url, error) from error
+            raise exchange.gone(self.url, error) from error
 
 
 class AsyncLMStudioRESTClient:
-    """The same for asyncio: `await client.generate_with_activations(…)`, and with `stream=True` an asynchronous iterator."""
+    """The same for asyncio: `await client.generate_with_activations(…)`, and with `stream=True` an asynchronous iterator.
+
+    Every operation is what `LMStudioRESTClient` says of it.
+    """
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
-        self._url = url.rstrip("/")
-        self._http = httpx.AsyncClient(
-            base_url=self._url, headers=_headers(token), timeout=httpx.Timeout(_SILENCE, connect=_CONNECT)
-        )
-        self._model: str | None = None
+        self._calls = Calls(url, token)
+        self._http = httpx.AsyncClient(**self._calls.connection)
 
     async def health(self) -> dict[str, Any]:
-        """Whether the server answers, its version, and its models."""
-        return await self._json("GET", "/health")
+        return await self._ask(self._calls.health())
 
     async def models(self) -> list[str]:
-        """The names of the loaded models."""
-        return [one["id"] for one in (await self._json("GET", "/v1/models"))["data"]]
+        return await self._ask(self._calls.models())
 
-    async def load_model(self, name: str) -> dict[str, Any]:
-        """See `LMStudioRESTClient.load_model`."""
-        loaded = await self._json("POST", "/v1/models/load", {"model": exchange.target(name, self._url)})
-        self._model = loaded["id"]
-        return loaded
+    async def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
+        return await self._ask(self._calls.load_model(name, dtype))
+
+    async def tokenize(self, text: str) -> dict[str, Any]:
+        return await self._ask(self._calls.tokenize(text))
 
     def create_circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
-        """See `exchange.circuit_analysis_hooks`."""
-        return exchange.circuit_analysis_hooks(layers)
+        return self._calls.circuit_analysis_hooks(layers)
+
+    async def register_hooks(self, hooks: Sequence[Mapping[str, Any]]) -> list[str]:
+        return await self._ask(self._calls.register_hooks(hooks))
+
+    async def hooks(self) -> list[dict[str, Any]]:
+        return await self._ask(self._calls.hooks())
+
+    async def remove_hooks(self, name: str | None = None) -> list[str]:
+        return await self._ask(self._calls.remove_hooks(name))
+
+    async def chat(
+        self, messages: Any, max_tokens: int | None = None, temperature: float = 0.0, seed: int | None = None
+    ) -> str:
+        return await self._ask(self._calls.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
     async def generate_with_activations(
         self,
@@ -278,25 +228,18 @@ class AsyncLMStudioRESTClient:
         stop: Any = None,
         stream: bool = False,
     ) -> Any:
-        """See `LMStudioRESTClient.generate_with_activations`."""
-        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": _seed(seed), "stop": stop}
-        body = exchange.generation(messages, hooks, activation_hooks, options)
-        if self._model is not None:
-            body["model"] = self._model
-        if stream:
-            return self._events({**body, "stream": True, "encoding": "npy"})
-        answer = await self._request("POST", _WITH_ACTIVATIONS, body, accept="application/msgpack")
-        return exchange.result(msgpack.unpackb(answer.content))
-
-    async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
-        """See `LMStudioRESTClient.analyze`."""
-        body = {"model": self._model, "on": plain(on), "seed": _seed(seed)}
-        given = {key: value for key, value in body.items() if value is not None}
-        return await self._json("POST", f"/v1/analyze/{name}", given)
+        options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop}
+        call = self._calls.generation(messages, hooks, activation_hooks, **options)
+        return self._events(call) if stream else await self._ask(call)
 
     def convert_activations_for_neuroscope(self, activations: Mapping[str, Any]) -> ActivationCache:
-        """See `LMStudioRESTClient.convert_activations_for_neuroscope`."""
         return exchange.converted(activations)
+
+    async def analyses(self) -> list[dict[str, Any]]:
+        return await self._ask(self._calls.analyses())
+
+    async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
+        return await self._ask(self._calls.analyze(name, on, seed))
 
     async def close(self) -> None:
         """End the connection."""
@@ -308,44 +251,25 @@ class AsyncLMStudioRESTClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _json(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = (await self._request(method, path, body)).json()
-        return found
-
-    async def _request(
-        self, method: str, path: str, body: dict[str, Any] | None = None, *, accept: str = "application/json"
-    ) -> httpx.Response:
+    async def _ask(self, call: Call) -> Any:
         try:
-            response = await self._http.request(method, path, json=body, headers={"Accept": accept})
+            response = await self._http.request(call.method, call.path, json=call.body, headers={"Accept": call.accept})
         except httpx.TransportError as error:
-            raise exchange.gone(self._url, error) from error
-        if response.is_error:
-            raise exchange.failure(response, body)
-        return response
+            raise exchange.gone(self._calls.url, error) from error
+        return call.answer(response)
 
-    async def _events(self, body: dict[str, Any]) -> AsyncIterator[exchange.GenerationResult]:
+    async def _events(self, generation: Call) -> AsyncIterator[exchange.GenerationResult]:
+        call, read = self._calls.streamed(generation)
         try:
-            async with self._http.stream("POST", _WITH_ACTIVATIONS, json=body) as response:
+            async with self._http.stream(call.method, call.path, json=call.body) as response:
                 if response.is_error:
                     await response.aread()
-                    raise exchange.failure(response, body)
-                lines = exchange.Lines()
+                call.check(response)
                 async for chunk in response.aiter_bytes():
-                    for line in lines.take(chunk):
-                        event = exchange.event(line)
-                        if event is not None and "token" in event:
-                            yield event
+                    for event in read(chunk):
+                        yield event
         except httpx.TransportError as error:
-            raise exchange.gone(self._url, error) from error
-
-
-def _headers(token: str | None) -> dict[str, str]:
-    return {} if token is None else {"Authorization": f"Bearer {token}"}
-
-
-def _seed(given: int | None) -> int | None:
-    """`given`, or the seed that `--seed` set for this run; None leaves it to the server."""
-    return settings.given_seed() if given is None else given
+            raise exchange.gone(self._calls.url, error) from error
 
 
 def _answers(url: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -174,6 +175,9 @@ def test_a_runs_aliases_hold_for_its_client(serve: Serve, chatty: Path, speechle
             written = client.generate_with_activations("w5 w6", max_tokens=2)
             assert (written["ran"], written["asked_for"]) == (str(speechless), name)
             assert client.analyze("logit_lens", "w5 w6")["asked_for"] == name
+            events = list(client.generate_with_activations("w5 w6", max_tokens=2, stream=True))
+            assert [event["asked_for"] for event in events] == [name, name]
+            assert asyncio.run(_asked_for(client.url, name)) == [name] * 5
     # The server's own alias is meant where the run gave none, and standard names are for the server to follow.
     assert target("chatty", client.url) == "chatty"
     assert target("gpt2", client.url) == "gpt2"
@@ -183,6 +187,45 @@ def test_a_runs_aliases_hold_for_its_client(serve: Serve, chatty: Path, speechle
     with aliases.in_force(embedded=True):
         assert target("gpt2-medium", client.url) == "bundled:gpt2-medium"
         assert target("gpt2-medium", "http://elsewhere.example:50111") == "bundled:gpt2-medium"
+
+
+async def _asked_for(url: str, name: str) -> list[str]:
+    """What each answer of the client for asyncio was asked for as."""
+    async with AsyncLMStudioRESTClient(url) as client:
+        whole = [
+            await client.load_model(name),
+            await client.generate_with_activations("w5 w6", max_tokens=2),
+            await client.analyze("logit_lens", "w5 w6"),
+        ]
+        stream = await client.generate_with_activations("w5 w6", max_tokens=2, stream=True)
+        return [one["asked_for"] for one in whole] + [event["asked_for"] async for event in stream]
+
+
+def test_both_clients_understand_the_same() -> None:
+    def operations(cls: type) -> dict[str, list[str]]:
+        own = {name: member for name, member in vars(cls).items() if not name.startswith("_") and inspect.isfunction(member)}
+        return {name: list(inspect.signature(member).parameters) for name, member in own.items()}
+
+    assert operations(AsyncLMStudioRESTClient) == {
+        name: parameters for name, parameters in operations(LMStudioRESTClient).items() if name != "print_string"
+    }
+
+
+def test_a_model_is_loaded_in_the_type_that_was_asked_for(serve: Serve, chatty: Path) -> None:
+    client = LMStudioRESTClient(serve())
+    assert client.load_model("chatty")["precision"] == "float32"
+    for dtype in ("bfloat16", "float16", "float32"):
+        assert client.load_model("chatty", dtype=dtype)["precision"] == dtype
+        assert client.load_model("chatty")["precision"] == dtype
+        assert client.analyze("logit_lens", "w5 w6")["result"]["provenance"]["dtype"] == dtype
+        assert asyncio.run(_precision(client.url, dtype)) == dtype
+    with pytest.raises(RemoteError, match="float32, bfloat16, float16"):
+        client.load_model("chatty", dtype="int8")
+
+
+async def _precision(url: str, dtype: str) -> Any:
+    async with AsyncLMStudioRESTClient(url) as client:
+        return (await client.load_model("chatty", dtype))["precision"]
 
 
 def test_without_a_server_default_takes_the_one_that_is_offered(url: str) -> None:

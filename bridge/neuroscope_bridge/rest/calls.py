@@ -1,0 +1,142 @@
+"""What a client of the HTTP server asks and how it reads the answers: for the client that waits and the one for asyncio alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import msgpack
+
+from neuroscope import events, settings
+from neuroscope.results import plain
+from neuroscope_bridge.rest import exchange
+
+WITH_ACTIVATIONS = "/v1/chat/completions/with_activations"
+
+#: Seconds to connect, and of silence; a load or a long generation may say nothing for a while.
+_CONNECT, _SILENCE = 5.0, 600.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, and how its answer is read. `asked`: what a refusal is about, when not the body."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+    read: Callable[[httpx.Response], Any] = lambda response: response.json()
+    accept: str = "application/json"
+    asked: Mapping[str, Any] | None = None
+
+    def answer(self, response: httpx.Response) -> Any:
+        """What the response says; raises `RemoteError` for a refusal."""
+        self.check(response)
+        return self.read(response)
+
+    def check(self, response: httpx.Response) -> None:
+        """Raise `RemoteError` for a refusal."""
+        if response.is_error:
+            raise exchange.failure(response, self.body if self.asked is None else self.asked)
+
+
+class Calls:
+    """The calls of one client, which remembers the model that it loaded and by what name."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        self.url = str(url).rstrip("/")
+        self._token = token
+        self._model: str | None = None
+        self._asked_for: str | None = None
+        self._layers: int | None = None
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What httpx's clients are made with."""
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        return {"base_url": self.url, "headers": headers, "timeout": httpx.Timeout(_SILENCE, connect=_CONNECT)}
+
+    def health(self) -> Call:
+        return Call("GET", "/health")
+
+    def models(self) -> Call:
+        return Call("GET", "/v1/models", read=lambda response: [one["id"] for one in response.json()["data"]])
+
+    def load_model(self, name: str, dtype: str | None) -> Call:
+        """The name is followed through the aliases of this run, and kept as `asked_for` where they lead to another."""
+
+        def read(response: httpx.Response) -> dict[str, Any]:
+            loaded: dict[str, Any] = response.json()
+            self._model, self._layers = loaded["id"], loaded["architecture"]["layers"]
+            self._asked_for = str(name) if str(name) != self._model else None
+            return self._named(loaded)
+
+        body = {"model": exchange.target(name, self.url), **({} if dtype is None else {"dtype": str(dtype)})}
+        return Call("POST", "/v1/models/load", body, read, asked={"model": str(name)})
+
+    def tokenize(self, text: str) -> Call:
+        return Call("POST", "/v1/tokenize", self._with_model({"text": str(text)}))
+
+    def circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
+        layers = int(layers)
+        if self._layers is not None and layers > self._layers:
+            events.notice(f"{self._model} has {self._layers} layers: hooks for those, not for {layers}.")
+            layers = self._layers
+        return exchange.circuit_analysis_hooks(layers)
+
+    def register_hooks(self, hooks: Sequence[Mapping[str, Any]]) -> Call:
+        return Call("POST", "/v1/activations/hooks", {"hooks": plain(hooks)}, lambda response: response.json()["registered"])
+
+    def hooks(self) -> Call:
+        return Call("GET", "/v1/activations/hooks", read=lambda response: response.json()["data"])
+
+    def remove_hooks(self, name: str | None) -> Call:
+        path = "/v1/activations/hooks" if name is None else f"/v1/activations/hooks/{name}"
+        return Call("DELETE", path, read=lambda response: response.json()["removed"])
+
+    def chat(self, messages: Any, **options: Any) -> Call:
+        body = self._with_model({"messages": plain(messages), **_given(options)})
+        return Call(
+            "POST", "/v1/chat/completions", body, lambda response: str(response.json()["choices"][0]["message"]["content"])
+        )
+
+    def generation(self, messages: Any, hooks: Any, activation_hooks: Any, **options: Any) -> Call:
+        body = self._with_model(exchange.generation(messages, hooks, activation_hooks, _given(options)))
+
+        def read(response: httpx.Response) -> exchange.GenerationResult:
+            return exchange.result(self._named(msgpack.unpackb(response.content)))
+
+        return Call("POST", WITH_ACTIVATIONS, body, read, accept="application/msgpack")
+
+    def streamed(self, generation: Call) -> tuple[Call, Callable[[bytes], list[exchange.GenerationResult]]]:
+        """A generation as a stream, and what reads the events that are whole with each piece of it."""
+        lines = exchange.Lines()
+
+        def read(chunk: bytes) -> list[exchange.GenerationResult]:
+            found = (exchange.event(line) for line in lines.take(chunk))
+            return [exchange.GenerationResult(self._named(event)) for event in found if event is not None and "token" in event]
+
+        body = {**(generation.body or {}), "stream": True, "encoding": "npy"}
+        return replace(generation, body=body, accept="text/event-stream"), read
+
+    def analyses(self) -> Call:
+        return Call("GET", "/v1/analyze", read=lambda response: response.json()["data"])
+
+    def analyze(self, name: str, on: Any, seed: int | None) -> Call:
+        body = self._with_model({key: plain(value) for key, value in _given({"on": on, "seed": seed}).items()})
+        return Call("POST", f"/v1/analyze/{name}", body, lambda response: self._named(response.json()))
+
+    def _named(self, document: dict[str, Any]) -> dict[str, Any]:
+        """An answer with the name that the model was asked for by, where this run's aliases led it to another."""
+        return document if self._asked_for is None else {**document, "asked_for": self._asked_for}
+
+    def _with_model(self, body: dict[str, Any]) -> dict[str, Any]:
+        return body if self._model is None else {"model": self._model, **body}
+
+
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that somebody named; a seed that `--seed` set for this run is one. The others are left to the server."""
+    seed = options.get("seed")
+    named = {**options, "seed": settings.given_seed() if seed is None else seed}
+    return {name: value for name, value in named.items() if value is not None}
