@@ -1,4 +1,4 @@
-"""Defaults of the current context: which seed and which engine serve where none is named.
+"""Defaults of the current context: which seed, engine and floating type serve where none is named.
 
 They belong to the context (`contextvars`), so that two runs in one process do not share them.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 _seed: ContextVar[int] = ContextVar("neuroscope_seed")
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
+_dtype: ContextVar[str] = ContextVar("neuroscope_dtype", default="float32")
 
 
 def seed(given: int | None = None) -> int:
@@ -28,17 +30,18 @@ def engine(given: str | None = None) -> str | None:
     return given or _engine.get()
 
 
+def dtype(given: str | None = None) -> str:
+    """`given`, or the context's floating type, which is float32 where nobody named another."""
+    return _dtype.get() if given is None else given
+
+
 @contextmanager
-def defaults(*, seed: int | None = None, engine: str | None = None) -> Iterator[None]:
+def defaults(*, seed: int | None = None, engine: str | None = None, dtype: str | None = None) -> Iterator[None]:
     """Set defaults for the duration of a block; None leaves one as it is."""
-    tokens = []
-    if seed is not None:
-        tokens.append((_seed, _seed.set(seed)))
-    engine_token = None if engine is None else _engine.set(engine)
+    chosen: tuple[tuple[ContextVar[Any], Any], ...] = ((_seed, seed), (_engine, engine), (_dtype, dtype))
+    tokens = [(variable, variable.set(value)) for variable, value in chosen if value is not None]
     try:
         yield
     finally:
         for variable, token in tokens:
             variable.reset(token)
-        if engine_token is not None:
-            _engine.reset(engine_token)

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from neuroscope.errors import ArgumentError, nearest
+
 #: Distance from one to the next number.
-_EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+_EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "float64": 2.0**-52}
 
 
 #: Epsilons by which two ways to compute the same logits may differ, relative to their standard deviation.
 _PARITY = 32
+
+
+def checked(name: str, known: Collection[str] = tuple(_EPSILON)) -> str:
+    """The name of a type that is known; `ArgumentError` with all of them for another."""
+    if name not in known:
+        near = nearest(name, known)
+        meant = f"Did you mean {near[0]!r}? " if near else ""
+        raise ArgumentError(f"There is no type {name!r}.", remedy=f"{meant}Types: {', '.join(known)}.")
+    return name
 
 
 def tolerance(precision: str, layers: int) -> float:

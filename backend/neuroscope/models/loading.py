@@ -16,10 +16,11 @@ from neuroscope import events
 from neuroscope.engines import architectures, loader
 from neuroscope.engines.checkpoint import Checkpoint, Loader
 from neuroscope.engines.folder import ModelFolder
+from neuroscope.engines.precision import checked
 from neuroscope.engines.protocol import Engine
 from neuroscope.engines.tokenizers import complete
 from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safetensors_files
-from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, did_you_mean
+from neuroscope.errors import MissingExtraError, ModelLoadError
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.resolve import ModelSource, not_found
 
@@ -43,8 +44,7 @@ def load(
     revision: str | None = None,
 ) -> LoadedModel:
     """Load a source. Raises `ModelNotFoundError`, `ModelLoadError`, `UnsupportedArchitectureError`, `MissingExtraError`."""
-    if dtype not in loader.dtypes:
-        raise ArgumentError(f"There is no type {dtype!r}.", remedy=did_you_mean(dtype, loader.dtypes, listing="Types"))
+    checked(dtype, loader.dtypes)
     folder = _folder(source, revision)
     files = ModelFolder(folder)
     config = _config(files, loader.name)

@@ -70,18 +70,19 @@ class TransformerModel(_Extended):
         *,
         engine: str | None = None,
         device: str | None = None,
-        dtype: str = "float32",
+        dtype: str | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
+        dtype: what it computes in, float32 (unless `--dtype` says otherwise), bfloat16 or float16.
         Raises `ModelNotFoundError` (says where it looked), `ModelLoadError`, `UnsupportedArchitectureError`.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen = settings.engine(engine) or usual_engine()
+        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
 
         def load() -> TransformerModel:
             new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
@@ -93,7 +94,7 @@ class TransformerModel(_Extended):
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
 
     @classmethod
-    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False) -> Self:
+    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False, dtype: str | None = None) -> Self:
         """A model that `save:` wrote, with its persistent hooks, its task type and its steering vectors.
 
         Hooks that are Python functions are looked up in modules that are loaded; `allow_imports` imports what is not. Raises
@@ -101,7 +102,7 @@ class TransformerModel(_Extended):
         """
         from neuroscope.models import saving
 
-        model = cls.from_hugging_face(path, engine=engine)
+        model = cls.from_hugging_face(path, engine=engine, dtype=dtype)
         saving.restore(model, path, allow_imports=allow_imports)
         return model
 

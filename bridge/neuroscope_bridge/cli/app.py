@@ -36,6 +36,15 @@ Engine = Annotated[
     str | None,
     typer.Option("--engine", metavar="NAME", help="Tensor engine: torch or mlx. By default mlx on Apple silicon, else torch."),
 ]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="The type that models compute in: float32 (the default), bfloat16 or float16.",
+        autocompletion=lambda: ["float32", "bfloat16", "float16"],
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything drawn at random (default 0).")]
 Bind = Annotated[
     list[str] | None,
@@ -60,6 +69,7 @@ def run(
     alias: Alias = None,
     bind: Bind = None,
     engine: Engine = None,
+    dtype: Dtype = None,
     embedded: Embedded = False,
     json_out: Json = None,
     figures: Annotated[
@@ -81,6 +91,7 @@ def run(
         aliases=alias or [],
         bindings=bind or [],
         engine=engine,
+        dtype=dtype,
         embedded=embedded,
         json_out=json_out,
         figures=figures,
@@ -97,6 +108,7 @@ def repl(
     alias: Alias = None,
     bind: Bind = None,
     engine: Engine = None,
+    dtype: Dtype = None,
     embedded: Embedded = False,
     seed: Seed = None,
     debug: Debug = False,
@@ -107,7 +119,14 @@ def repl(
 
     run_repl(
         RunOptions(
-            files=[], model=model, aliases=alias or [], bindings=bind or [], engine=engine, embedded=embedded, seed=seed
+            files=[],
+            model=model,
+            aliases=alias or [],
+            bindings=bind or [],
+            engine=engine,
+            dtype=dtype,
+            embedded=embedded,
+            seed=seed,
         ),
         debug=debug,
     )
@@ -132,9 +151,7 @@ def verify(
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
-    dtype: Annotated[
-        str, typer.Option("--dtype", metavar="TYPE", help="The type to compute in: float32, bfloat16, float16.")
-    ] = "float32",
+    dtype: Dtype = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -163,6 +180,7 @@ def evaluate(
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
+    dtype: Dtype = None,
     seed: Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Quiet = False,
@@ -172,7 +190,7 @@ def evaluate(
     from neuroscope_bridge.cli.run import RunOptions
     from neuroscope_bridge.cli.tasks import evaluate_model
 
-    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, seed=seed, quiet=quiet)
+    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, dtype=dtype, seed=seed, quiet=quiet)
     evaluate_model(model, task, n, options, as_json)
 
 
@@ -199,6 +217,7 @@ def analyze(
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
+    dtype: Dtype = None,
     seed: Seed = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Quiet = False,
@@ -208,7 +227,7 @@ def analyze(
     from neuroscope_bridge.cli.analyses import run_analysis
     from neuroscope_bridge.cli.run import RunOptions
 
-    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, seed=seed, quiet=quiet)
+    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, dtype=dtype, seed=seed, quiet=quiet)
     run_analysis(name, model, on, file, page, options, as_json)
 
 
@@ -308,6 +327,7 @@ def examples_run(
     alias: Alias = None,
     bind: Bind = None,
     engine: Engine = None,
+    dtype: Dtype = None,
     embedded: Annotated[
         bool, typer.Option(help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
     ] = True,
@@ -329,6 +349,7 @@ def examples_run(
         aliases=alias or [],
         bindings=bind or [],
         engine=engine,
+        dtype=dtype,
         embedded=embedded,
         json_out=json_out,
         figures=figures,
@@ -370,6 +391,7 @@ def serve(
     ] = None,
     alias: Alias = None,
     engine: Engine = None,
+    dtype: Dtype = None,
     embedded: Embedded = False,
     seed: Seed = None,
     max_sessions: Annotated[int, typer.Option(metavar="N", help="Sessions at a time.", min=1)] = 256,
@@ -387,7 +409,7 @@ def serve(
     from neuroscope_bridge.host.limits import Limits
 
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
-    options = HostOptions(model, alias or [], embedded, engine, seed, limits)
+    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype)
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,

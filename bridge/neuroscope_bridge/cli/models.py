@@ -38,13 +38,13 @@ def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
     console.print(table)
 
 
-def verify_model(name: str, given: list[str], embedded: bool, engine: str | None, dtype: str, as_json: bool) -> None:
+def verify_model(name: str, given: list[str], embedded: bool, engine: str | None, dtype: str | None, as_json: bool) -> None:
     """Run every parity check and print it; a failed one exits with an error."""
     from neuroscope.models.model import TransformerModel
 
-    options = RunOptions(files=[], aliases=given, embedded=embedded, engine=engine)
+    options = RunOptions(files=[], aliases=given, embedded=embedded, engine=engine, dtype=dtype)
     with prepared(options), show.progress_shown():
-        report = TransformerModel.from_hugging_face(name, dtype=dtype).verify()
+        report = TransformerModel.from_hugging_face(name).verify()
     print(json.dumps(report.as_dictionary(), indent=2) if as_json else report.summary())
 
 

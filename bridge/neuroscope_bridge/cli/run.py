@@ -27,6 +27,7 @@ class RunOptions:
     aliases: list[str] = field(default_factory=list)
     bindings: list[str] = field(default_factory=list)
     engine: str | None = None
+    dtype: str | None = None
     embedded: bool = False
     json_out: Path | None = None
     figures: Path | None = None
@@ -69,11 +70,14 @@ def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = N
 @contextlib.contextmanager
 def prepared(options: RunOptions) -> Iterator[Workspace]:
     """A workspace with the options' aliases, defaults and bindings in force."""
+    from neuroscope.engines import precision
     from neuroscope.models import aliases
 
+    if options.dtype is not None:
+        precision.checked(options.dtype)
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
-        settings.defaults(seed=options.seed, engine=options.engine),
+        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype),
         _server_on_demand(options),
     ):
         workspace = Workspace(transcript=_transcript, limits=Limits(time=options.time_limit), seed=settings.seed())
@@ -94,7 +98,9 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
             from neuroscope_bridge.rest.door import HttpDoor
             from neuroscope_bridge.rest.jobs import HttpOptions
 
-            given = HostOptions(None, options.aliases, options.embedded, options.engine, options.seed)
+            given = HostOptions(
+                None, options.aliases, options.embedded, options.engine, options.seed, dtype=options.dtype
+            )
             host = Host(given)
             ends.callback(host.close)
             door = HttpDoor(host, "127.0.0.1:0", HttpOptions())

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from neuroscope import events, settings, vocabulary
+from neuroscope.engines import precision
 from neuroscope.models import aliases
 from neuroscope.models.registry import ModelRegistry, sharing
 from neuroscope_bridge.host.limits import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Limits
@@ -29,6 +30,7 @@ class HostOptions:
     engine: str | None = None
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)
+    dtype: str | None = None
 
 
 def _logged(event: events.Event) -> None:
@@ -41,6 +43,8 @@ class Host:
 
     def __init__(self, options: HostOptions) -> None:
         self.options = options
+        if options.dtype is not None:
+            precision.checked(options.dtype)
         self.models = ModelRegistry()
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
@@ -55,7 +59,7 @@ class Host:
         def snapshot() -> contextvars.Context:
             with (
                 aliases.in_force(self.options.aliases, embedded=self.options.embedded),
-                settings.defaults(seed=given, engine=self.options.engine),
+                settings.defaults(seed=given, engine=self.options.engine, dtype=self.options.dtype),
                 sharing(self.models),
                 events.listen(_logged),
             ):

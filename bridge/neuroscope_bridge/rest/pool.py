@@ -88,23 +88,29 @@ class ModelPool:
         if self._host.options.model is not None:
             await self.load(self._host.options.model)
 
-    async def load(self, name: str) -> PooledModel:
-        """The model of that name, loaded now if it is not; from now on the default. Raises what loading raises."""
+    async def load(self, name: str, dtype: str | None = None) -> PooledModel:
+        """The model of that name, loaded now if it is not; from now on the default. Raises what loading raises.
+
+        One that computes in another type than `dtype` makes room for one that computes in that.
+        """
         pooled = self._models.get(name)
-        if pooled is None:
-            pooled = await self._loader.run(self._load, name)
+        if pooled is None or dtype not in (None, pooled.model.precision):
+            pooled = await self._loader.run(self._load, name, dtype)
         self._default = name
         return pooled
 
-    def _load(self, name: str) -> PooledModel:
+    def _load(self, name: str, dtype: str | None = None) -> PooledModel:
         from neuroscope.models.model import TransformerModel
 
-        model = TransformerModel.from_hugging_face(name)
+        model = TransformerModel.from_hugging_face(name, dtype=dtype)
         with self._lock:
             worker = self._workers.get(id(model.engine))
             if worker is None:
                 worker = self._workers[id(model.engine)] = Worker(name, self._context)
-            return self._models.setdefault(name, PooledModel(model, int(time.time()), worker))
+            pooled = self._models.get(name)
+            if pooled is None or pooled.model.engine is not model.engine:
+                pooled = self._models[name] = PooledModel(model, int(time.time()), worker)
+            return pooled
 
     async def find(self, name: str | None) -> PooledModel:
         """The loaded model of that name, or the default for None; `ModelNotFoundError` says how to load it."""

@@ -322,11 +322,15 @@ class LensRequest(Generate):
 
 
 class Load(Request):
-    """A model's name, as `TransformerModel fromHuggingFace:` takes it."""
+    """A model's name, as `TransformerModel fromHuggingFace:` takes it, and the type that it computes in.
+
+    Without a type, float32 or what `neuroscope serve --dtype` says; a model that is loaded already stays as it is.
+    """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"model": "bundled:gpt2-medium"}]})
 
     model: Annotated[Text, Field(min_length=1, max_length=4096)]
+    dtype: Text | None = None
 
 
 class Pair(Request):

@@ -49,7 +49,7 @@ def routes(server: Server) -> APIRouter:
     @router.post("/v1/models/load")
     async def load(request: schemas.Load) -> Any:
         """Load a model by name, folder or GGUF file; it then serves requests that name none. Answers its sizes."""
-        return Json(described(await server.pool.load(request.model)))
+        return Json(described(await server.pool.load(request.model, request.dtype)))
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> Any:
