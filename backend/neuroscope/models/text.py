@@ -12,6 +12,7 @@ continuation is decoded behind its prompt, and the special tokens of a text are 
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ _QUOTED = 40  # characters of a prompt that an error quotes
 _PROBES = ("a", "0", ".", "\n")
 #: Marks behind which text goes on with a space, though names in programs and addresses go on without.
 _BEFORE_SPACE = ".,;:?!"
+#: Signs between two terms, besides those that Unicode calls mathematical. Written `2 + 2 =`, a space follows; in `2+2=`, none.
+_SIGNS = "-*/%&"
 
 
 class ChatText(str):
@@ -144,10 +147,10 @@ class Texts:
     def _check_space(self, prompt: str, answer: str, found: list[int]) -> None:
         """Raises `ArgumentError` for `Paris` behind `France is`, which would read `isParis`, where ` Paris` is a token too.
 
-        Behind a mark, as in `Answer:`, the same is told once: there it may be meant.
+        Behind a mark, as in `Answer:` or `2 + 2 =`, the same is told once: there it may be meant.
         """
         after_word = _cased(prompt[-1:]) and (_cased(answer[0]) or answer[0].isdigit())
-        after_mark = prompt[-1:] in _BEFORE_SPACE and _cased(answer[0]) and not self._told
+        after_mark = _goes_on_with_a_space(prompt, answer) and not self._told
         if not prompt or not (after_word or after_mark):
             return
         spaced = self._behind(prompt, f" {answer}")
@@ -236,6 +239,21 @@ def _together(prompt: str, text: str) -> str:
 def _cased(character: str) -> bool:
     """A letter of a script that writes spaces between words (and has capitals, by which it is told)."""
     return character.isalpha() and character.lower() != character.upper()
+
+
+def _goes_on_with_a_space(prompt: str, answer: str) -> bool:
+    """Whether a prompt ends in a mark behind which text has a space, for all that is known.
+
+    A point, comma or colon behind a digit may be part of a number (`3.`, `1,`, `12:`). A sign between terms has a space behind it
+    where it has one before it; the minus of `x = -` stands before a term, not between two.
+    """
+    mark, before = prompt[-1:], prompt[-2:-1]
+    if mark and mark in _BEFORE_SPACE:
+        return _cased(answer[0]) or (answer[0].isdigit() and not before.isdigit())
+    if not (mark and (mark in _SIGNS or unicodedata.category(mark) == "Sm") and before.isspace()):
+        return False
+    term = prompt[:-1].rstrip()[-1:]
+    return (term.isalnum() or term in ")]}") and (_cased(answer[0]) or answer[0].isdigit())
 
 
 def _end_of(prompt: str) -> str:

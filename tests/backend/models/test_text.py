@@ -159,6 +159,34 @@ def test_behind_a_mark_an_answer_without_its_space_is_told_once(make: Any) -> No
         assert not told
 
 
+@pytest.mark.parametrize(
+    ("prompt", "answer", "spaced"),
+    [
+        ("2+2=", "4", False),  # written without spaces
+        ("2 + 2 =", "4", True),
+        ("2 + 2 =", " 4", False),
+        ("x = 3, y =", "4", True),
+        ("x = -", "4", False),  # a minus before a term
+        ("7 -", "4", True),
+        ("3 ×", "4", True),
+        ("(7) =", "Paris", True),
+        ("Answer:", "4", True),
+        ("at 12:", "4", False),  # parts of a number
+        ("3.", "4", False),
+        ("1,", "4", False),
+        ("3.", "Paris", True),
+        ("(", "4", False),
+    ],
+)
+def test_a_mark_goes_on_with_a_space_where_it_is_written_so(make: Any, prompt: str, answer: str, spaced: bool) -> None:
+    texts, told = Texts(make(words=(*machines.WORDS, "4"))), []
+    with events.listen(lambda event: told.append(event.message) if isinstance(event, events.Notice) else None):
+        found = texts.answer_token(prompt, answer)
+    assert [f"write ' {answer}'" in text for text in told] == [True] * spaced
+    if spaced:
+        assert texts.answer_token(prompt, f" {answer}") != found
+
+
 def test_the_tokens_of_an_answer_are_shown_with_their_spaces(make: Any) -> None:
     with pytest.raises(ArgumentError) as caught:
         Texts(make()).answer_token("The capital of France is", " Paris and")
