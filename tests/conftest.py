@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+import neuroscope  # noqa: F401  # before torch, as its users do
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

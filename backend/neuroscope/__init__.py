@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import neuroscope.waiting  # noqa: F401  # before anything loads the library that reads what it sets
 from neuroscope.directory import EXPORTS, announced
 
 __version__ = "0.1.0"

@@ -12,7 +12,6 @@ import importlib.util
 import platform
 from typing import TYPE_CHECKING
 
-from neuroscope.engines import threads
 from neuroscope.errors import ArgumentError, did_you_mean
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from neuroscope.engines.protocol import ArrayOps
 
 ENGINES = ("torch", "mlx")
-
-threads.wait_briefly()  # before any engine loads a library that reads it
 
 
 def usual_engine() -> str:

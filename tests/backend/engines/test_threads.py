@@ -8,31 +8,56 @@ import sys
 
 import pytest
 
-from neuroscope.engines.threads import SMALL, Governor, threads_for, wait_briefly
+from neuroscope.engines.threads import SMALL, Governor, threads_for
+from neuroscope.waiting import wait_briefly
+from tests import tiny
+
+_POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
 
 def test_waiting_is_brief_unless_somebody_set_a_policy() -> None:
     free: dict[str, str] = {}
-    wait_briefly(free)
+    assert not wait_briefly(free, {})
     assert set(free) == {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"}
-    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY"):
+    for name in _POLICIES:
         given = {name: "user"}
-        wait_briefly(given)
+        assert not wait_briefly(given, {"torch"})
         assert given == {name: "user"}
 
 
 def test_the_policy_is_set_before_torch_loads() -> None:
     code = (
-        "import os, sys, neuroscope.models.model\n"
-        "assert 'torch' not in sys.modules\n"
+        "import os, sys, neuroscope\n"
         "print(os.environ['GOMP_SPINCOUNT'])\n"
+        "import neuroscope.models.model\n"
+        "assert 'torch' not in sys.modules\n"
         "import neuroscope.engines.torch.loading"
     )
-    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment = {name: value for name, value in os.environ.items() if name not in _POLICIES}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 0
+
+
+@pytest.mark.parametrize(
+    ("first", "policy", "told"), [("torch", {}, 1), ("neuroscope", {}, 0), ("torch", {"OMP_WAIT_POLICY": "PASSIVE"}, 0)]
+)
+def test_threads_that_spin_because_torch_came_first_are_told_once(first: str, policy: dict[str, str], told: int) -> None:
+    code = (
+        f"import {first}\n"
+        "import torch, neuroscope\n"
+        "from neuroscope import events\n"
+        "torch.set_num_threads(2)\n"
+        "heard = []\n"
+        "with events.listen(lambda event: heard.append(getattr(event, 'message', ''))):\n"
+        "    for _ in range(2): neuroscope.TransformerModel.from_hugging_face(sys.argv[1], engine='torch')\n"
+        "print(sum('OMP_WAIT_POLICY' in text for text in heard))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in _POLICIES} | policy
+    command = [sys.executable, "-c", f"import sys\n{code}", str(tiny.saved("gpt2"))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == told
 
 
 @pytest.mark.parametrize(

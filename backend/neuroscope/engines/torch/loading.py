@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
-from neuroscope import events
+from neuroscope import events, waiting
 from neuroscope.engines.architectures import find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
 from neuroscope.engines.threads import governor
@@ -51,7 +52,19 @@ class TorchLoader:
         count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
         if count is not None and engine.device.type == "cpu":
             torch.set_num_threads(count)
+        if engine.device.type == "cpu" and torch.get_num_threads() > 1:
+            _tell_of_spinning()
         return engine
+
+
+@functools.cache
+def _tell_of_spinning() -> None:
+    """Tell, once, that this process's threads spin: torch was imported first."""
+    if waiting.spinning:
+        events.notice(
+            "torch was imported before NeuroScope, so its threads spin while they wait, which is slow on a busy machine. "
+            "Import neuroscope first, or set OMP_WAIT_POLICY=PASSIVE."
+        )
 
 
 def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
