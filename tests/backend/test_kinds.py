@@ -85,7 +85,9 @@ CALLS: dict[str, Callable[[], Any]] = {
     "examples of CircuitFinder.find_circuit is a Dataset or a list of Examples": (
         lambda: V.CircuitFinder(MODEL).find_circuit("induction", examples=5)
     ),
-    "examples of CircuitFinder.find_circuit .* Examples or None, not .1": lambda: V.CircuitFinder(MODEL).find_circuit("induction", examples=[1]),
+    "examples of CircuitFinder.find_circuit .* Examples or None, not .1": lambda: V.CircuitFinder(MODEL).find_circuit(
+        "induction", examples=[1]
+    ),
     "steps of CircuitFinder is a whole number": lambda: V.CircuitFinder(MODEL, steps="a"),
     "pairs of ActivationPatcher.residual_map is": lambda: V.ActivationPatcher(MODEL).residual_map(5),
     "alpha of CircuitDiscovery is a number": lambda: V.CircuitDiscovery(alpha="a"),

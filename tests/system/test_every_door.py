@@ -114,6 +114,28 @@ def test_what_a_model_writes(doors: Doors, stop: str | None, text: str) -> None:
         assert (choice.get("text") or choice["message"]["content"], choice["finish_reason"]) == (text, "stop")
 
 
+def test_stop_texts_of_the_files_end_what_a_model_writes(doors: Doors, tmp_path: Path) -> None:
+    tokenizer = machines.sentencepiece(bos=True)
+    tokenizer.chat_template = TEMPLATE
+    folder = machines.machine(
+        tmp_path / "m", tokenizer, machines.chain(tokenizer, *PATH), generation={"stop_strings": [" so", "Rome"]}
+    )
+    script = f"(TransformerModel fromHuggingFace: '{folder}' engine: '{doors.model.engine.name}') generate: '{PROMPT}'"
+    assert doors.messages(script) == dict.fromkeys(("script", "zeromq"), repr(" andé"))
+    assert doors.http.post("/v1/models/load", json={"model": str(folder)}).status_code == 200
+    for path, prompt in (
+        ("/v1/completions", {"prompt": PROMPT}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": PROMPT}]}),
+        ("/v1/chat/completions/with_activations", {"prompt": PROMPT}),
+    ):
+        choice = complete(doors, path, model=str(folder), **prompt)["choices"][0]
+        assert (choice.get("text") or choice["message"]["content"], choice["finish_reason"]) == (" andé", "stop")
+    (folder / "generation_config.json").write_text('{"stop_strings": 5}')
+    for error in doors.messages(script).values():
+        assert "generation_config.json has stop_strings 5" in error
+    doors.http.post("/v1/models/load", json={"model": "asked"})
+
+
 def test_a_prompt_begins_once(doors: Doors) -> None:
     expected = ["<s>", " The", " capital", " of", " France", " is", " Paris"]
     for prompt in (PROMPT, f"<s>{PROMPT}"):

@@ -82,7 +82,7 @@ def test_a_script_writes_captures_and_finds_a_circuit(framework: str, made: Path
     assert half["other"] == "float32"  # what a script names goes before
     assert half["norm"] == pytest.approx(single["norm"], rel=0.02)
     assert half["norm"] != single["norm"]
-    edges = [{(edge["source"], edge["target"]) for edge in found["circuit"]["edges"]} for found in (single, half)]
+    edges = [{tuple(edge[:2]) for edge in found["circuit"]["edges"]} for found in (single, half)]
     assert len(edges[0] & edges[1]) >= 0.8 * len(edges[0] | edges[1]) > 0
 
 
@@ -118,7 +118,7 @@ def test_a_type_that_is_none_is_refused_with_those_there_are(framework: str, mad
 
 def measured(model: TransformerModel, file: Path) -> dict[str, Any]:
     """What patching and three lenses say of the model."""
-    examples = list(Dataset.from_file(str(file)))[:12]
+    examples = list(Dataset.from_file(str(file)))
     attribution = model.analyze("logit_attribution", examples)
     lens = model.analyze("logit_lens", examples[0].clean)
     return {
@@ -134,11 +134,9 @@ def measured(model: TransformerModel, file: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", HALF)
 def test_patching_and_lenses_agree_with_single_precision(framework: str, made: Path, dtype: str) -> None:
     single, half = (
-        measured(
-            TransformerModel.from_hugging_face(str(made / "model"), engine=framework, dtype=one), made / "examples.jsonl"
-        )
+        measured(TransformerModel.from_hugging_face(str(made / "model"), engine=framework, dtype=one), made / "examples.jsonl")
         for one in ("float32", dtype)
     )
     for name, expected in single.items():
         scale = float(np.abs(expected).max())
-        np.testing.assert_allclose(half[name], expected, rtol=0, atol=0.02 * scale, err_msg=name)
+        np.testing.assert_allclose(half[name], expected, rtol=0, atol=0.05 * scale, err_msg=name)
