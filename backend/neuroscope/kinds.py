@@ -128,7 +128,7 @@ def described(kind: Any, *, plural: bool = False) -> str:
     if kind is None or kind is types.NoneType:
         return "None"
     if kind in _PLAIN:
-        return _PLAIN[kind][1 + plural]
+        return _PLAIN[kind][2] if plural else _PLAIN[kind][1]
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return " or ".join(described(one, plural=plural and one is not types.NoneType) for one in inner)

@@ -114,6 +114,7 @@ def _mlx_experts(_: Anatomy) -> dict[Weight, Stored]:
     }
 
 
+_QWEN: dict[str, Any] = {"rms_norm_eps": 1e-6, "max_position_embeddings": 32_768}
 _GEMMA_IN_MLX: dict[str, Any] = {
     "activation": "gelu_pytorch_tanh",
     "activation_setting": "hidden_activation",
@@ -126,7 +127,20 @@ _GEMMA2 = Architecture(
     mlp_write_norm="post_feedforward_layernorm",
     gain_shift=1.0,
     full_attention_every=2,
-    mlx=MlxModule(module="gemma2", always_tied=True, rope_scaling=False, **_GEMMA_IN_MLX),
+    mlx=MlxModule(
+        module="gemma2",
+        always_tied=True,
+        rope_scaling=False,
+        defaults={
+            "rms_norm_eps": 1e-6,
+            "max_position_embeddings": 8192,
+            "sliding_window": 4096,
+            "query_pre_attn_scalar": 256,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
+        **_GEMMA_IN_MLX,
+    ),
 )
 
 for _architecture in (
@@ -155,6 +169,7 @@ for _architecture in (
             differs={"base": "model", "input_first": False},
             activation="gelu_new",
             always_tied=True,
+            defaults={"n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "layer_norm_epsilon": 1e-5},
         ),
     ),
     Architecture(
@@ -181,12 +196,19 @@ for _architecture in (
             activation="gelu",
             partial_rotation="rotary_pct",
             rope_scaling=False,
+            defaults={"layer_norm_eps": 1e-5, "max_position_embeddings": 2048},
         ),
     ),
-    Architecture(name="llama", mlx=MlxModule(module="llama")),
-    Architecture(name="mistral", full_attention_every=None, mlx=MlxModule(module="llama")),
-    Architecture(name="qwen2", mlx=MlxModule(module="qwen2")),
-    Architecture(name="qwen3", mlx=MlxModule(module="qwen3")),
+    Architecture(name="llama", mlx=MlxModule(module="llama", defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 2048})),
+    Architecture(
+        name="mistral",
+        full_attention_every=None,
+        mlx=MlxModule(
+            module="llama", defaults={"rms_norm_eps": 1e-6, "max_position_embeddings": 131_072, "sliding_window": 4096}
+        ),
+    ),
+    Architecture(name="qwen2", mlx=MlxModule(module="qwen2", defaults=_QWEN)),
+    Architecture(name="qwen3", mlx=MlxModule(module="qwen3", defaults=_QWEN)),
     Architecture(
         name="phi3",
         query="self_attn.qkv_proj",
@@ -219,6 +241,7 @@ for _architecture in (
                 "max_position_embeddings": 131_072,
                 "query_pre_attn_scalar": 256,
                 "sliding_window": 4096,
+                "rope_theta": 1_000_000.0,
             },
             **_GEMMA_IN_MLX,
         ),
@@ -232,6 +255,21 @@ for _architecture in (
             module="gpt_oss",
             differs={"experts": _mlx_experts, "down_projection": "mlp.experts.down_proj"},
             windows=True,
+            defaults={
+                "rms_norm_eps": 1e-5,
+                "sliding_window": 128,
+                "num_experts_per_tok": 4,
+                "num_local_experts": 128,
+                "rope_theta": 150_000.0,
+                "rope_parameters": {
+                    "rope_type": "yarn",
+                    "factor": 32.0,
+                    "beta_fast": 32.0,
+                    "beta_slow": 1.0,
+                    "truncate": False,
+                    "original_max_position_embeddings": 4096,
+                },
+            },
         ),
     ),
 ):

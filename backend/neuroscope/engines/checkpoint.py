@@ -45,6 +45,14 @@ def unfilled(folder: Path, names: Collection[str]) -> ModelLoadError:
     )
 
 
+def misconfigured(folder: Path, error: Exception) -> ModelLoadError:
+    """The error for a configuration with values that its architecture cannot have."""
+    said = " ".join(line.strip() for line in str(error).splitlines())
+    return ModelLoadError(
+        f"{folder / 'config.json'} holds what its architecture cannot be made of: {said}.", remedy="Save the model again."
+    )
+
+
 def damaged(folder: Path, error: Exception) -> ModelLoadError:
     """The error for weights that cannot be read."""
     return ModelLoadError(f"The weights in {folder} are damaged: {error}", remedy="Download or copy them again.")

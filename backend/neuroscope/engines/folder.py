@@ -90,14 +90,26 @@ class ModelFolder:
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        """The ids that its configurations say end a text."""
+        """The ids that its configurations say end a text. Raises `ModelLoadError` for what is no id."""
+        for name, configuration in self._configurations:
+            for given in (configuration, configuration.get("text_config")):
+                found = given.get("eos_token_id") if isinstance(given, dict) else None
+                if not all(_is_id(id_) for id_ in (found if isinstance(found, list) else [] if found is None else [found])):
+                    raise ModelLoadError(
+                        f"{self.path / name} has eos_token_id {found!r}.",
+                        remedy="Write a token's number, or a list of numbers.",
+                    )
         return end_ids(self.generation_config, self.config)
 
     @cached_property
     def stop_texts(self) -> tuple[str, ...]:
         """The texts that its configurations say end a text. Raises `ModelLoadError` for what is no text, or an empty one."""
-        named = (("generation_config.json", self.generation_config), ("config.json", self.config))
-        return tuple(dict.fromkeys(text for name, configuration in named for text in self._stops(name, configuration)))
+        return tuple(dict.fromkeys(text for name, found in self._configurations for text in self._stops(name, found)))
+
+    @property
+    def _configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]:
+        """Those that say where a text ends, each with its file's name."""
+        return ("generation_config.json", self.generation_config), ("config.json", self.config)
 
     def _stops(self, name: str, configuration: Mapping[str, Any]) -> list[str]:
         given = configuration.get("stop_strings")
@@ -152,6 +164,11 @@ def text_name(name: str, architecture: architectures.Architecture) -> str | None
 
 
 def _special(source: Mapping[str, Any]) -> dict[str, str]:
+    for name in SPECIAL:
+        if source.get(name) and token_text(source[name]) is None:
+            raise ModelLoadError(
+                f"The {name} {source[name]!r} of its tokenizer is no text.", remedy="Save the tokenizer again."
+            )
     texts = ((name, token_text(source.get(name))) for name in SPECIAL)
     return {name: text for name, text in texts if text is not None}
 
@@ -164,11 +181,15 @@ def end_ids(*configurations: Mapping[str, Any]) -> tuple[int, ...]:
 def _end_ids(configuration: Mapping[str, Any]) -> Iterator[int]:
     given = configuration.get("eos_token_id")
     for id_ in given if isinstance(given, (list, tuple)) else [given]:
-        if isinstance(id_, int) and not isinstance(id_, bool) and id_ >= 0:
+        if _is_id(id_) and id_ >= 0:
             yield id_
     inner = configuration.get("text_config")
     if isinstance(inner, Mapping):
         yield from _end_ids(inner)
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def token_text(token: Any) -> str | None:

@@ -14,13 +14,13 @@ from typing import Any
 
 from neuroscope import events
 from neuroscope.engines import architectures, loader
-from neuroscope.engines.checkpoint import Checkpoint, Loader
+from neuroscope.engines.checkpoint import Checkpoint, Loader, misconfigured
 from neuroscope.engines.folder import ModelFolder
 from neuroscope.engines.precision import checked
 from neuroscope.engines.protocol import Engine
 from neuroscope.engines.tokenizers import complete
 from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safetensors_files
-from neuroscope.errors import MissingExtraError, ModelLoadError
+from neuroscope.errors import MissingExtraError, ModelLoadError, NeuroScopeError
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.resolve import ModelSource, not_found
 
@@ -55,12 +55,22 @@ def load(
     with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
         tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
-        engine = loader.engine(checkpoint, dtype, device)
+        engine = _engine(checkpoint, loader, dtype, device)
         engine.end_tokens, engine.stop_texts = ends
         job.advance()
         digest = hashlib.sha256("".join(file_hash(path) for path in checkpoint.weights).encode()).hexdigest()
         job.advance()
     return LoadedModel(engine, tokenizer, digest)
+
+
+def _engine(checkpoint: Checkpoint, loader: Loader, dtype: str, device: str | None) -> Engine:
+    try:
+        return loader.engine(checkpoint, dtype, device)
+    except NeuroScopeError:
+        raise
+    # What a framework raises for a configuration whose values are of a wrong kind or size.
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise misconfigured(checkpoint.folder, error) from error
 
 
 def _folder(source: ModelSource, revision: str | None) -> Path:
@@ -90,6 +100,8 @@ def _config(files: ModelFolder, engine: str) -> dict[str, Any]:
         raise ModelLoadError(
             f"{folder / 'config.json'} is no model configuration: it has no model_type.", remedy="Save the model again."
         ) from error
+    if not isinstance(kind, str):
+        raise ModelLoadError(f"{folder / 'config.json'} has the model_type {kind!r}.", remedy="Save the model again.")
     architectures.find(kind, engine)
     return files.text_config
 

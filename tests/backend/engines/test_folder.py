@@ -330,3 +330,36 @@ def test_stop_texts_that_are_none_are_refused(framework: str, tmp_path: Path, to
     folder = machines.machine(tmp_path / "m", tokenizer, {}, generation={"stop_strings": given})
     with pytest.raises(ModelLoadError, match=r"generation_config\.json has stop_strings"):
         machines.load(folder, framework)
+
+
+@pytest.mark.parametrize("given", ["3", 3.0, ["3"], [[3]], {"a": 3}, True])
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_end_tokens_that_are_none_are_refused(framework: str, tmp_path: Path, tokenizer: Any, name: str, given: Any) -> None:
+    folder = machines.machine(tmp_path / "m", tokenizer, {}, generation={})
+    file = folder / name
+    file.write_text(json.dumps({**json.loads(file.read_text()), "eos_token_id": given}))
+    with pytest.raises(ModelLoadError, match=rf"{name} (has eos_token_id|holds what)"):
+        machines.load(folder, framework)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", {"num_hidden_layers": "2"}),
+        ("config.json", {"num_hidden_layers": None}),
+        ("config.json", {"model_type": ["llama"]}),
+        ("config.json", {"hidden_size": {}}),
+        ("config.json", {"num_attention_heads": 0}),
+        ("config.json", {"rope_scaling": {"rope_type": "weird"}}),
+        ("special_tokens_map.json", {"eos_token": ["</s>"]}),
+        ("tokenizer_config.json", {"eos_token": 5}),
+    ],
+)
+def test_values_of_a_wrong_kind_are_told(
+    framework: str, tmp_path: Path, tokenizer: Any, name: str, change: dict[str, Any]
+) -> None:
+    folder = machines.machine(tmp_path / "m", tokenizer, {})
+    file = folder / name
+    file.write_text(json.dumps({**(json.loads(file.read_text()) if file.is_file() else {}), **change}))
+    with pytest.raises(ModelLoadError):
+        machines.load(folder, framework)

@@ -174,6 +174,51 @@ def test_rotary_settings_mean_what_they_mean_on_torch(architecture: str, rope: s
     assert difference(theirs, ours) < TOLERANCE
 
 
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_a_configuration_that_leaves_something_out_means_what_it_means_on_torch(architecture: str, tmp_path: Path) -> None:
+    """Every key in turn: both engines take the same for granted, or one of them refuses."""
+    whole = json.loads((tiny.saved(architecture) / "config.json").read_text())
+    folder = changed(architecture, tmp_path, lambda config: None)
+    ran = []
+    for name in whole.keys() - _WITHOUT_EFFECT:
+        (folder / "config.json").write_text(json.dumps({key: value for key, value in whole.items() if key != name}))
+        try:
+            both = [TransformerModel.from_hugging_face(str(folder), engine=one).engine for one in ("torch", "mlx")]
+        except ModelLoadError:
+            continue
+        theirs, ours = (engine.ops.to_numpy(engine.forward(TokenBatch.of(PROMPTS)).logits) for engine in both)
+        assert difference(theirs, ours) < TOLERANCE, name
+        ran.append(name)
+    assert {"layer_norm_epsilon", "layer_norm_eps", "rms_norm_eps"} & {*ran}
+
+
+#: What says nothing of how a model computes.
+_WITHOUT_EFFECT = {"architectures", "dtype", "transformers_version", "use_cache", "initializer_range", "model_type"}
+
+_LINEAR = {"type": "linear", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_scaling": _LINEAR},  # beside rope_parameters, before which it goes
+        {"rope_scaling": _LINEAR, "rope_theta": 500.0},
+        {"rope_scaling": _LINEAR, "rope_parameters": None},
+        {"rope_parameters": None, "rope_theta": 500.0},
+        {"rope_parameters": None},
+    ],
+)
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3", "gpt_oss", "gemma3"])
+def test_older_rotary_settings_mean_what_they_mean_on_torch(
+    architecture: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = changed(architecture, tmp_path, lambda config: config.update(settings))
+    both = [TransformerModel.from_hugging_face(str(folder), engine=name).engine for name in ("torch", "mlx")]
+    batch = TokenBatch.of([PROMPTS[0] * 9])
+    theirs, ours = (engine.ops.to_numpy(engine.forward(batch).logits) for engine in both)
+    assert difference(theirs, ours) < TOLERANCE
+
+
 def changed(architecture: str, tmp_path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
     folder = tmp_path / "model"
     shutil.copytree(tiny.saved(architecture), folder)

@@ -90,29 +90,33 @@ def _refuse(config: _Config, architecture: Architecture) -> None:
 def _period(types: list[str]) -> int | None:
     """After how many layers of Gemma 3 one has full attention; None where that is irregular."""
     full = [layer for layer, kind in enumerate(types) if kind == "full_attention"]
-    period = full[0] + 1 if full else len(types)
+    period = full[0] + 1 if full else len(types) + 1
     return period if full == list(range(period - 1, len(types), period)) else None
 
 
 def _rotation(config: _Config, mlx: MlxModule) -> None:
-    """Put the rotary settings where mlx-lm reads them."""
-    given = config.get("rope_parameters") or {}
-    if mlx.module == "gemma3_text" and "full_attention" in given:
-        local = given["sliding_attention"]
+    """Put the rotary settings where mlx-lm reads them.
+
+    As transformers has it, older files' `rope_scaling` goes before `rope_parameters`; Gemma 3's before those of full attention.
+    """
+    given = config.get("rope_parameters") or mlx.defaults.get("rope_parameters") or {}
+    older = config.get("rope_scaling") or {}
+    if mlx.module == "gemma3_text":
+        local = given.get("sliding_attention") or {}
         if _rope_type(local) != "default":
             raise _no_rope(_rope_type(local))
-        config["rope_local_base_freq"] = local["rope_theta"]
-        given = given["full_attention"]
-    merged = {**(config.get("rope_scaling") or {}), **given}
+        config["rope_local_base_freq"] = local.get("rope_theta") or config.get("rope_local_base_freq") or 10_000.0
+        merged = {"rope_type": "default", **(given.get("full_attention") or {}), **older}
+    else:
+        merged = older or given
     scaling = {"rope_type": _rope_type(merged)} | {k: v for k, v in merged.items() if k not in ("type", "rope_type")}
     if scaling["rope_type"] not in (ROPE_TYPES if mlx.rope_scaling else ("default",)):
         raise _no_rope(scaling["rope_type"])
     theta = scaling.pop("rope_theta", None) or config.get("rope_theta") or config.get("rotary_emb_base")
-    if theta is not None:
-        config["rope_theta"] = theta
+    config["rope_theta"] = theta = theta or 10_000.0
     share = scaling.pop("partial_rotary_factor", None)
     if mlx.module == "gpt_neox":
-        config["rotary_emb_base"] = theta or 10_000
+        config["rotary_emb_base"] = theta
         config.setdefault("rotary_pct", 0.25)
     if mlx.partial_rotation is not None:
         share = config.get(mlx.partial_rotation) if share is None else share

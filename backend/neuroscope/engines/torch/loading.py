@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging
 
 from neuroscope import events, waiting
 from neuroscope.engines.architectures import find
-from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
+from neuroscope.engines.checkpoint import Checkpoint, damaged, misconfigured, unfilled
 from neuroscope.engines.threads import governor
+from neuroscope.engines.tokenizers import load_tokenizer
 from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.engines.weight_files import index_in_use
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
@@ -36,14 +38,8 @@ class TorchLoader:
     dtypes = ("float32", "bfloat16", "float16", "float64")
 
     def tokenizer(self, folder: Path) -> Any:
-        try:
-            with _quietly():
-                return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
-            raise ModelLoadError(
-                f"{folder} has no tokenizer that loads: {first_line(error)}",
-                remedy="Save the tokenizer beside the weights.",
-            ) from error
+        with _quietly():
+            return load_tokenizer(folder)
 
     def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -86,6 +82,8 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
             f"{folder} needs a package that is not installed: {first_line(error)}",
             remedy="Install it, or take weights that are not quantised.",
         ) from error
+    except StrictDataclassError as error:
+        raise misconfigured(folder, error) from error
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
