@@ -130,10 +130,11 @@ def test_stop_texts_of_the_files_end_what_a_model_writes(doors: Doors, tmp_path:
     ):
         choice = complete(doors, path, model=str(folder), **prompt)["choices"][0]
         assert (choice.get("text") or choice["message"]["content"], choice["finish_reason"]) == (" andé", "stop")
-    (folder / "generation_config.json").write_text('{"stop_strings": 5}')
-    for error in doors.messages(script).values():
-        assert "generation_config.json has stop_strings 5" in error
     doors.http.post("/v1/models/load", json={"model": "asked"})
+    wrong = machines.machine(tmp_path / "wrong", tokenizer, {}, generation={"stop_strings": 5})
+    for error in doors.messages(f"TransformerModel fromHuggingFace: '{wrong}' engine: '{doors.model.engine.name}'").values():
+        assert "generation_config.json has stop_strings 5" in error
+    assert "stop_strings 5" in doors.http.post("/v1/models/load", json={"model": str(wrong)}).json()["error"]["message"]
 
 
 def test_a_prompt_begins_once(doors: Doors) -> None:

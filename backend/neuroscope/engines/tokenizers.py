@@ -20,14 +20,26 @@ from neuroscope.errors import ModelLoadError, first_line
 
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model's folder. Raises `ModelLoadError` where none loads."""
-    try:
-        if (folder / "tokenizer.json").is_file():
-            tokenizer = FileTokenizer(folder)
-            if tokenizer.complete:
-                return tokenizer
-        from transformers import AutoTokenizer
+    return _loaded(folder, of_transformers=False)
 
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+def transformers_tokenizer(folder: Path) -> Any:
+    """The same as an object of transformers, which splits text by the folder's files where they say all.
+
+    The class that transformers takes for a model's type may split it by rules of its own.
+    """
+    return _loaded(folder, of_transformers=True)
+
+
+def _loaded(folder: Path, *, of_transformers: bool) -> Any:
+    try:
+        own = FileTokenizer(folder) if (folder / "tokenizer.json").is_file() else None
+        if own is not None and own.complete and not of_transformers:
+            return own
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+        kind = AutoTokenizer if own is None or not own.complete else PreTrainedTokenizerFast
+        tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
         # The engine refuses a prompt that is too long; a warning beside that would only puzzle.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         return tokenizer

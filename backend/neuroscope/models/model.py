@@ -273,10 +273,11 @@ class TransformerModel(_Extended):
         return ActivationTensor(self.run(prompt, task_type=task_type).logits, self._engine.ops)
 
     def run_with_caching(
-        self, prompts: str | Sequence[str], sites: Sequence[str] | None = None, task_type: str | None = None
+        self, prompts: str | Sequence[str], sites: Sequence[str] | str | None = None, task_type: str | None = None
     ) -> ActivationCache:
-        """Activations at `sites` (by default: residual, attention, mlp output of every layer), hooks included."""
-        wanted = [Site.parse(site) for site in sites] if sites is not None else self._usual_sites()
+        """Activations at `sites`, one or several (by default: residual, attention, mlp output of every layer), hooks included."""
+        named = [sites] if isinstance(sites, str) else sites
+        wanted = [Site.parse(site) for site in named] if named is not None else self._usual_sites()
         batch = self.encode(prompts)
         run = self.run(batch, wanted, logits=None, task_type=task_type)
         texts = [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]

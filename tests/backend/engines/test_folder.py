@@ -16,7 +16,7 @@ from neuroscope.errors import ArgumentError, ModelLoadError
 from neuroscope.models.generation import continued
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.resolve import resolve
-from tests import machines
+from tests import machines, tiny
 
 PATH = ("▁Paris", "▁and", "▁so", "<turn>", "▁on", "</s>", "▁Rome", "<other>", "▁is")
 PROMPT = "The capital of France is Paris"
@@ -166,6 +166,13 @@ def test_the_tokenizer_without_transformers_is_that_of_transformers(tmp_path: Pa
         assert ours.bos_token_id == theirs.bos_token_id
         assert ours.pad_token_id == theirs.pad_token_id
         assert isinstance(load_tokenizer(folder), FileTokenizer)
+
+
+@pytest.mark.parametrize("architecture", ["qwen2", "llama", "gpt2"])
+def test_the_folders_own_tokenizer_is_taken_whatever_the_architecture(framework: str, architecture: str) -> None:
+    """transformers has a class of its own for Qwen 2, to which these words are no tokens."""
+    model = TransformerModel.from_hugging_face(str(tiny.saved(architecture)), engine=framework)
+    assert model.encode("w5 w6").ids.tolist() == [[5, 6]]
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

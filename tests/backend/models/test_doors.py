@@ -27,6 +27,7 @@ def test_captured_logits_are_the_logits(model: TransformerModel) -> None:
     expected = model.logits(LONG).numpy()
     cache = model.run_with_caching(LONG, ["logits"])
     assert cache.sites == ["logits"]
+    assert model.run_with_caching(LONG, "logits").sites == ["logits"]
     np.testing.assert_array_equal(cache["logits"].numpy(), expected)
     np.testing.assert_array_equal(model.run_with_caching(LONG, ["logits@-1"])["logits@-1"].numpy(), expected[:, -1])
     both = model.run(LONG, ["logits", "0.residual"], logits=None)

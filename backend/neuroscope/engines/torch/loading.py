@@ -22,7 +22,7 @@ from neuroscope import events, waiting
 from neuroscope.engines.architectures import find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, misconfigured, unfilled
 from neuroscope.engines.threads import governor
-from neuroscope.engines.tokenizers import load_tokenizer
+from neuroscope.engines.tokenizers import transformers_tokenizer
 from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.engines.weight_files import index_in_use
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
@@ -39,7 +39,7 @@ class TorchLoader:
 
     def tokenizer(self, folder: Path) -> Any:
         with _quietly():
-            return load_tokenizer(folder)
+            return transformers_tokenizer(folder)
 
     def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
