@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from neuroscope.engines import architectures
 from neuroscope.errors import ModelLoadError
@@ -188,7 +188,7 @@ def _end_ids(configuration: Mapping[str, Any]) -> Iterator[int]:
         yield from _end_ids(inner)
 
 
-def _is_id(value: Any) -> bool:
+def _is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
