@@ -217,7 +217,12 @@ for _architecture in (
         gate_projection="mlp.gate_up_proj",
         up_projection="mlp.gate_up_proj",
         full_attention_every=None,
-        mlx=MlxModule(module="phi3", partial_rotation="partial_rotary_factor", rope_scaling=False),
+        mlx=MlxModule(
+            module="phi3",
+            partial_rotation="partial_rotary_factor",
+            rope_scaling=False,
+            defaults={"rms_norm_eps": 1e-5, "max_position_embeddings": 4096},
+        ),
     ),
     _GEMMA2,
     replace(

@@ -69,7 +69,7 @@ def _engine(checkpoint: Checkpoint, loader: Loader, dtype: str, device: str | No
     except NeuroScopeError:
         raise
     # What a framework raises for a configuration whose values are of a wrong kind or size.
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         raise misconfigured(checkpoint.folder, error) from error
 
 
