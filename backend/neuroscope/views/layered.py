@@ -16,14 +16,15 @@ import plotly.graph_objects as go
 
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.engines.sites import Component
+from neuroscope.views.theme import BLUE, GREEN, INK, ORANGE, OUTLINE, PAPER, VIOLET, dressed
 
 MOST_EDGES = 120
 _COLOURS = {
-    Component.QUERY: "#2f6fde",
-    Component.KEY: "#d9772b",
-    Component.VALUE: "#2a9d6f",
-    Component.MLP_INPUT: "#8a63d2",
-    Component.LOGITS: "#3c4454",
+    Component.QUERY: BLUE,
+    Component.KEY: ORANGE,
+    Component.VALUE: GREEN,
+    Component.MLP_INPUT: VIOLET,
+    Component.LOGITS: INK,
 }
 _NAMES = {
     Component.QUERY: "into a query",
@@ -119,7 +120,7 @@ def svg(circuit: Circuit, most: int = MOST_EDGES) -> str:
         width = 12 + 6.5 * len(node.label)
         parts.append(
             f'<g><title>{escape(node.title)}</title><rect x="{node.x - width / 2:.1f}" y="{node.y - 10:.1f}" width="{width:.1f}" '
-            f'height="20" rx="5" fill="#f3f5f9" stroke="#5b6577"/><text x="{node.x:.1f}" y="{node.y + 4:.1f}" '
+            f'height="20" rx="5" fill="{PAPER}" stroke="{OUTLINE}"/><text x="{node.x:.1f}" y="{node.y + 4:.1f}" '
             f'text-anchor="middle">{escape(node.label)}</text></g>'
         )
     return "\n".join([*parts, "</svg>"])
@@ -148,22 +149,16 @@ def circuit_graph(circuit: Circuit, most: int = MOST_EDGES) -> Any:
         x=[node.x for node in drawn.nodes],
         y=[node.y for node in drawn.nodes],
         mode="markers+text",
-        marker={"size": 26, "color": "#f3f5f9", "line": {"color": "#5b6577", "width": 1}},
+        marker={"size": 26, "color": PAPER, "line": {"color": OUTLINE, "width": 1}},
         text=[node.label for node in drawn.nodes],
         hovertext=[node.title for node in drawn.nodes],
         hoverinfo="text",
-        textfont={"size": 9, "color": "#1b2230"},
+        textfont={"size": 9, "color": INK},
         showlegend=False,
     )
-    figure.update_layout(
-        title=drawn.caption,
-        xaxis={"visible": False},
-        yaxis={"visible": False, "autorange": "reversed"},
-        height=max(500, drawn.height),
-        template="plotly_white",
-        hovermode="closest",
-    )
-    return figure
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, autorange="reversed")
+    return dressed(figure, drawn.caption, height=max(500, round(drawn.height)), hovermode="closest")
 
 
 def _thickness(weight: float) -> float:

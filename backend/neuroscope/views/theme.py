@@ -9,6 +9,8 @@ from typing import Any
 from neuroscope.tasks.statistics import Estimate
 
 BLUE, ORANGE, GREEN, VIOLET, GREY = "#3f7fe8", "#e0803a", "#2fa37a", "#9067d8", "#8b95a7"
+#: The ground of boxes, their outline, and what is written in them.
+PAPER, OUTLINE, INK = "#f3f5f9", "#5b6577", "#1b2230"
 #: One colour a category, in order.
 PALETTE = (BLUE, ORANGE, GREEN, VIOLET, "#d05a7e", "#b59a2c", "#4aa8c0")
 #: From nothing, which is the paper, to the full colour.
