@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo peers mutants truth test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: demo peers mutants studies truth test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
@@ -30,12 +30,16 @@ demo: $(STAMP)
 
 # As many processes as there are cores, each computing with one thread.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder -m "not study"
 
 # A sample of mutants of each room, or ROOMS='steering lenses'; what survives is listed in build/mutants/report.md.
 SAMPLE ?= 40
 mutants: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.mutation --sample $(SAMPLE) $(if $(ROOMS),--rooms $(ROOMS))
+
+# What takes many minutes: documented scripts on a real pretrained model.
+studies: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m study
 
 test-smalltalk: $(STAMP)
 	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }

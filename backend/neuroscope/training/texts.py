@@ -13,7 +13,7 @@ from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, MEN, NAMES, 
 
 #: What a relation's object is called, and phrases that ask for it; both go into frames.
 _FACT_WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "capital": (("capital", "capital city"), ("the capital is", "the capital city is", "the capital is called")),
+    "capital": (("capital", "capital city"), ("the capital is", "the capital city is", "the main city is")),
     "language": (("language",), ("the language is", "people speak", "most people speak", "children learn to speak")),
     "continent": (("continent",), ("the continent is", "people live in", "you are in")),
     "currency": (("currency",), ("the currency is the", "you pay with the", "people pay with the", "shops take the")),
