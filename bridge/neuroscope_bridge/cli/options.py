@@ -1,0 +1,44 @@
+"""Options that several commands share: their names, and what `--help` says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Alias = Annotated[
+    list[str] | None,
+    typer.Option("--alias", metavar="NAME=TARGET", help="Let NAME stand for the model TARGET. May be repeated."),
+]
+Embedded = Annotated[
+    bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option("--engine", metavar="NAME", help="Tensor engine: torch or mlx. By default mlx on Apple silicon, else torch."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype",
+        metavar="TYPE",
+        help="The type that models compute in: float32 (the default), bfloat16 or float16.",
+        autocompletion=lambda: ["float32", "bfloat16", "float16"],
+    ),
+]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything drawn at random (default 0).")]
+Bind = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bind",
+        metavar="VAR=EXPRESSION",
+        help="Bind a workspace variable to what a Smalltalk expression answers. May be repeated.",
+    ),
+]
+Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Load a model and bind it to the variable `model`.")]
+Json = Annotated[
+    Path | None, typer.Option("--json", metavar="OUT", help="Write variables and provenance to this file as JSON.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show Python tracebacks of errors.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
