@@ -28,6 +28,7 @@ EXPORTS: dict[str, str] = {
     "InterventionHook": "neuroscope.hooks.hook",
     "LogitAttribution": "neuroscope.lenses.attribution",
     "LogitLens": "neuroscope.lenses.logit_lens",
+    "EditedWeight": "neuroscope.editing.edit",
     "ModelComposer": "neuroscope.circuits.composition",
     "NeuronAblator": "neuroscope.features.ablation",
     "NeuronAnalyzer": "neuroscope.features.neurons",
@@ -36,13 +37,18 @@ EXPORTS: dict[str, str] = {
     "SteeringExperiment": "neuroscope.steering.experiment",
     "SteeringVectors": "neuroscope.steering.vectors",
     "TransformerModel": "neuroscope.models.model",
+    "WeightEdit": "neuroscope.editing.edit",
 }
 
 #: Class name → the modules of upper rooms that extend it (`extensions`), imported when it is asked for what they give.
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "Circuit": ("neuroscope.views.extensions",),
     "Result": ("neuroscope.views.extensions",),
-    "TransformerModel": ("neuroscope.steering.extensions", "neuroscope.analyses.extensions"),
+    "TransformerModel": (
+        "neuroscope.steering.extensions",
+        "neuroscope.editing.extensions",
+        "neuroscope.analyses.extensions",
+    ),
     "WeightView": ("neuroscope.tensors.extensions",),
 }
 

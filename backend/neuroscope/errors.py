@@ -114,6 +114,12 @@ class CircuitError(NeuroScopeError):
     code = "circuit"
 
 
+class EditError(NeuroScopeError):
+    """An edit of weights cannot be made, applied or reverted as asked; nothing was changed."""
+
+    code = "edit"
+
+
 class ParityError(NeuroScopeError):
     """A check of `model.verify()` failed: what NeuroScope runs is not what the bare model runs."""
 

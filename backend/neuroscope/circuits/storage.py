@@ -1,14 +1,12 @@
 """`.circuit` files: a circuit with what was measured on it, refused when anything in it was changed.
 
-A safetensors file. Tensors: `edge_patching` (n, 2) as receiver and source, `scores` (n,), `means` (sources, d_model), and the held-out
-pairs (`clean`, `corrupt`, `lengths`, `answers`, `wrongs`). Metadata: `format`, `header` (JSON: name, version, task, model with
-its weights' hash, graph, figures, roles) and `sha256` over header and tensors. Nothing in it is executed.
+A sealed file (`sealed`). Tensors: `edges` (n, 2) as receiver and source, `scores` (n,), `means` (sources, d_model), and the held-out
+pairs (`clean`, `corrupt`, `lengths`, `answers`, `wrongs`). Header: name, version, task, model with its weights' hash, graph, figures,
+roles.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint
@@ -27,16 +23,16 @@ from neuroscope.circuits.judging import Control
 from neuroscope.circuits.roles import Role
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import CircuitError
-from neuroscope.files import write_whole
 from neuroscope.results import Provenance, plain
+from neuroscope.sealed import SealedFiles, Tensors
 from neuroscope.tasks.metrics import PromptMetric
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate
 
 FORMAT = "1"
 SUFFIX = ".circuit"
+FILES = SealedFiles("circuit", SUFFIX, FORMAT, CircuitError)
 
-Tensors = Mapping[str, NDArray[Any]]
 _FIGURES = (
     "faithfulness", "held_out_faithfulness", "completeness", "minimality", "clean_metric", "corrupt_metric",
     "random_circuit_faithfulness",
@@ -66,7 +62,7 @@ class CircuitFile:
         mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
         receivers, sources = tensors["edges"].T
         if len(receivers) and (receivers.max() >= graph.receivers or sources.max() >= graph.sources):
-            raise _refused(self.path, "it names edges that its graph does not have")
+            raise FILES.refused(self.path, "it names edges that its graph does not have")
         mask[receivers, sources] = True
         scores[receivers, sources] = tensors["scores"]
         figures: dict[str, Any] = {name: Estimate.from_dictionary(header["figures"][name]) for name in _FIGURES}
@@ -133,8 +129,6 @@ def write(
 
     Raises `CircuitError` when the place cannot be written.
     """
-    target = Path(path).expanduser()
-    target = target if target.suffix == SUFFIX else target.with_name(target.name + SUFFIX)
     edges = np.argwhere(circuit.mask).astype(np.int32)
     pairs = circuit.pairs
     found: dict[str, NDArray[Any]] = {
@@ -147,35 +141,12 @@ def write(
         "answers": pairs.metric.answers.astype(np.int32),
         "wrongs": pairs.metric.wrongs.astype(np.int32),
     }
-    tensors = {key: np.ascontiguousarray(value) for key, value in found.items()}
-    header = json.dumps(_header(circuit, name or target.stem, version, quality, note), ensure_ascii=False, sort_keys=True)
-    metadata = {"format": FORMAT, "header": header, "sha256": _digest(header, tensors)}
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, save(tensors, metadata))
-    except OSError as error:
-        raise CircuitError(f"The circuit cannot be written to {target}: {error}", remedy="Choose another place.") from error
-    return target
+    return FILES.write(path, _header(circuit, name or FILES.path(path).stem, version, quality, note), found)
 
 
 def read(path: str | Path) -> CircuitFile:
     """Read a file and check it. Raises `CircuitError` that says why it is refused: absent, foreign, newer, changed."""
-    source = Path(path).expanduser()
-    if not source.is_file():
-        raise CircuitError(f"There is no circuit file {source}.", remedy="`neuroscope library list` shows the circuits here.")
-    try:
-        with safe_open(source, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
-    except (SafetensorError, OSError) as error:
-        raise _refused(source, f"it is no circuit file, or cut off ({error})") from error
-    if "header" not in metadata or "sha256" not in metadata:
-        raise _refused(source, "it holds tensors, but no circuit")
-    if metadata.get("format") != FORMAT:
-        raise _refused(source, f"it has format {metadata.get('format')!r}, and this version reads {FORMAT!r}")
-    if _digest(metadata["header"], tensors) != metadata["sha256"]:
-        raise _refused(source, "its contents do not match its hash: it was changed after it was written")
-    return CircuitFile(source, json.loads(metadata["header"]), tensors)
+    return CircuitFile(*FILES.read(path, absent="`neuroscope library list` shows the circuits here."))
 
 
 def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any] | None, note: str) -> dict[str, Any]:
@@ -216,16 +187,3 @@ def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any
 def _fields(value: Any) -> dict[str, Any] | None:
     """A small dataclass as plain data under its own field names."""
     return None if value is None else {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
-
-
-def _digest(header: str, tensors: Tensors) -> str:
-    digest = hashlib.sha256(header.encode())
-    for key in sorted(tensors):
-        value = tensors[key]
-        digest.update(f"{key}:{value.dtype}:{value.shape}".encode())
-        digest.update(value.tobytes())
-    return digest.hexdigest()
-
-
-def _refused(path: Path, reason: str) -> CircuitError:
-    return CircuitError(f"{path} is refused: {reason}.", remedy="Get the file again from where it came.")

@@ -59,8 +59,8 @@ class Parameters(ABC):
         *,
         tied: bool,
     ) -> None:
-        self.anatomy = anatomy
-        self.tied = tied
+        self.anatomy: Anatomy = anatomy
+        self.tied: bool = tied
         self._places = places
         self._exclusive = exclusive
         self._original: dict[WeightSite, str] = {}
@@ -116,8 +116,8 @@ class Parameters(ABC):
             numbers = decoded(self._taken(site), self._type(self._array(site.layer, stored.path)))
         return numbers + np.asarray(stored.shift, numbers.dtype) if stored.shift else numbers
 
-    def write(self, site: WeightSite, values: Numbers, *, tied: bool) -> None:
-        """See `WeightView.write`; the values have the weight's shape and are finite."""
+    def rounded(self, site: WeightSite, values: Numbers, *, tied: bool) -> Bits:
+        """See `WeightView.rounded`; the values have the weight's shape and are finite."""
         self._check_plain(site)
         if self.tied and site.weight in (Weight.W_E, Weight.W_U) and not tied:
             raise WeightError(
@@ -132,7 +132,7 @@ class Parameters(ABC):
                 f"The values for {site} go up to {abs(values).max():.3g}, more than {dtype} can hold.",
                 remedy="Scale them down, or load the model in float32.",
             )
-        self.put_bits(site, bits)
+        return bits
 
     def bits(self, site: WeightSite) -> Bits:
         """The weight as it is stored. Raises `WeightError` where it is quantised."""

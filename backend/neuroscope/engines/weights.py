@@ -277,9 +277,11 @@ class WeightStore(Protocol):
 
     @property
     def anatomy(self) -> Anatomy: ...
+    @property
+    def tied(self) -> bool: ...
     def dtype(self, site: WeightSite) -> str: ...
     def read(self, site: WeightSite) -> Numbers: ...
-    def write(self, site: WeightSite, values: Numbers, *, tied: bool) -> None: ...
+    def rounded(self, site: WeightSite, values: Numbers, *, tied: bool) -> Bits: ...
     def bits(self, site: WeightSite) -> Bits: ...
     def put_bits(self, site: WeightSite, bits: Bits) -> None: ...
 
@@ -309,13 +311,31 @@ class WeightView(_Extended):
         """The type in which it is stored, or "quantised"."""
         return self._store.dtype(self._site)
 
+    @property
+    def tied(self) -> bool:
+        """Whether it is embedding and unembedding at once."""
+        return self._store.tied and self._site.weight in (Weight.W_E, Weight.W_U)
+
+    @python_only
+    def overlaps(self, other: WeightView) -> bool:
+        """Whether this weight and another of the same model share a number."""
+        one, two = (replace(view._site, weight=Weight.W_E) if view.tied else view._site for view in (self, other))
+        if one.whole != two.whole:
+            return False
+        parts = zip(one.index(self._store.anatomy)[:-1], two.index(self._store.anatomy)[:-1], strict=True)
+        return all(a == b or isinstance(a, slice) or isinstance(b, slice) for a, b in parts)
+
     @python_only
     def read(self) -> Numbers:
         """A copy, in float32 (float64 where it is stored so). A quantised weight is unpacked."""
         return self._store.read(self._site)
 
     def write(self, values: Any, tied: bool = False) -> None:
-        """Replace the weight by `values` of its shape, rounded to the stored type.
+        """Replace the weight by `values` of its shape, rounded to the stored type. Raises what `rounded` raises."""
+        self._store.put_bits(self._site, self.rounded(values, tied).bits)
+
+    def rounded(self, values: Any, tied: bool = False) -> WeightSnapshot:
+        """What writing `values` would leave, without writing them.
 
         Raises `ArgumentError` for another shape, for what is not finite or too large for the type, and `WeightError`
         for a quantised weight. Where embedding and unembedding are one matrix, a write to either changes both, which
@@ -331,7 +351,7 @@ class WeightView(_Extended):
             raise ArgumentError(f"{self.name} has the shape {self.shape}, not {array.shape}.", remedy=self._wanted())
         if not np.isfinite(array).all():
             raise ArgumentError(f"The values for {self.name} are NaN or infinite.", remedy="Check how they were computed.")
-        self._store.write(self._site, array, tied=tied)
+        return WeightSnapshot(self.name, self.dtype, self._store.rounded(self._site, array, tied=tied))
 
     def snapshot(self) -> WeightSnapshot:
         """The weight as it is stored now. Raises `WeightError` for a quantised weight."""

@@ -35,8 +35,11 @@ from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:
-    from neuroscope.analyses.extensions import AnalysesOfModels as _Extended
+    from neuroscope.analyses.extensions import AnalysesOfModels
+    from neuroscope.editing.extensions import EditsOfModels
     from neuroscope.models.verify import VerificationReport
+
+    class _Extended(AnalysesOfModels, EditsOfModels): ...
 else:
     from neuroscope.extensions import Extensible as _Extended
 

@@ -97,7 +97,7 @@ def _newer(path: Path) -> None:
         (_changed_figure, "changed after"),
         (_foreign, "no circuit"),
         (_newer, "format '9'"),
-        (lambda path: path.write_bytes(b"not at all"), "no circuit file"),
+        (lambda path: path.write_bytes(b"not at all"), "not a circuit file"),
     ],
 )
 def test_a_file_that_was_changed_or_is_none_is_refused(circuit: Circuit, tmp_path: Path, how: Any, says: str) -> None:

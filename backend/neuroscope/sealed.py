@@ -1,0 +1,80 @@
+"""Sealed files: named tensors with a JSON header in one safetensors file, refused when anything in it was changed.
+
+Metadata: `format`, `header` (JSON) and `sha256` over header and tensors. Nothing in such a file is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from neuroscope.errors import NeuroScopeError
+from neuroscope.files import write_whole
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+class SealedFiles:
+    """Files of one kind: what they hold, their suffix, the version of its format, and the error to raise."""
+
+    def __init__(self, kind: str, suffix: str, version: str, error: type[NeuroScopeError]) -> None:
+        self.kind, self.suffix, self.version, self.error = kind, suffix, version, error
+
+    def path(self, path: str | Path) -> Path:
+        """The path with the suffix, added where it is missing."""
+        target = Path(path).expanduser()
+        return target if target.suffix == self.suffix else target.with_name(target.name + self.suffix)
+
+    def write(self, path: str | Path, header: Mapping[str, Any], tensors: Tensors) -> Path:
+        """Write a file, whole or not at all. Raises the kind's error when the place cannot be written."""
+        target = self.path(path)
+        arrays = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+        text = json.dumps(header, ensure_ascii=False, sort_keys=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, save(arrays, {"format": self.version, "header": text, "sha256": _digest(text, arrays)}))
+        except OSError as error:
+            raise self.error(
+                f"The {self.kind} cannot be written to {target}: {error}", remedy="Choose another place."
+            ) from error
+        return target
+
+    def read(self, path: str | Path, *, absent: str) -> tuple[Path, dict[str, Any], dict[str, NDArray[Any]]]:
+        """Path, header and tensors, checked. Raises the kind's error for a file that is absent (with the remedy `absent`), foreign, newer or changed."""
+        source = Path(path).expanduser()
+        if not source.is_file():
+            raise self.error(f"There is no {self.kind} file {source}.", remedy=absent)
+        try:
+            with safe_open(source, framework="np") as file:
+                metadata = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
+        except (SafetensorError, OSError) as error:
+            raise self.refused(source, f"it is not a {self.kind} file, or cut off ({error})") from error
+        if "header" not in metadata or "sha256" not in metadata:
+            raise self.refused(source, f"it holds tensors, but no {self.kind}")
+        if metadata.get("format") != self.version:
+            raise self.refused(source, f"it has format {metadata.get('format')!r}, and this version reads {self.version!r}")
+        if _digest(metadata["header"], tensors) != metadata["sha256"]:
+            raise self.refused(source, "its contents do not match its hash: it was changed after it was written")
+        return source, json.loads(metadata["header"]), tensors
+
+    def refused(self, path: Path, why: str) -> NeuroScopeError:
+        """The error for a file that cannot be used."""
+        return self.error(f"{path} is refused: {why}.", remedy="Get the file again from where it came.")
+
+
+def _digest(header: str, tensors: Tensors) -> str:
+    digest = hashlib.sha256(header.encode())
+    for key in sorted(tensors):
+        value = tensors[key]
+        digest.update(f"{key}:{value.dtype}:{value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
