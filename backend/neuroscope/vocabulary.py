@@ -169,7 +169,6 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
 #: Classes that the documented scripts name and that are not built yet: what each will be for, and its script.
 PLANNED: Mapping[str, tuple[str, str]] = {
     "WeightTransform": ("editing the weights of a circuit", "6"),
-    "KnowledgeEditor": ("injecting and editing facts", "8"),
     "CircuitTransfer": ("transferring a circuit to another model", "9"),
     "SafetyEditor": ("modifications for safety", "17"),
     "CircuitAwareTrainer": ("fine-tuning guided by circuits", "18"),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.training.corpus import END, documents
+from neuroscope.training.corpus import END, LATE_FROM, documents
 from neuroscope.training.segments import Document
 
 #: Most rows are short, so that documents stand near the beginning as prompts do; every sixth batch uses the whole context.
@@ -19,7 +19,7 @@ def batch(tokenizer: Any, step: int, tokens: int, seed: int = 0) -> tuple[NDArra
     """Token ids and loss weights (rows, length) of one step: `tokens` in all. A row begins with a document's beginning."""
     length = LONG if step % EVERY == EVERY - 1 else SHORT
     rows = max(1, tokens // length)
-    stream = _encoded(tokenizer, seed * 1_000_003 + step)
+    stream = _encoded(tokenizer, seed * 1_000_003 + step, late=step >= LATE_FROM)
     ids = np.zeros((rows, length), dtype=np.int64)
     weights = np.zeros((rows, length), dtype=np.float32)
     for row in range(rows):
@@ -33,10 +33,10 @@ def batch(tokenizer: Any, step: int, tokens: int, seed: int = 0) -> tuple[NDArra
     return ids, weights
 
 
-def _encoded(tokenizer: Any, seed: int) -> Iterator[tuple[list[int], list[float]]]:
+def _encoded(tokenizer: Any, seed: int, *, late: bool) -> Iterator[tuple[list[int], list[float]]]:
     """Documents as ids and weights, each ended by the end token."""
     end = tokenizer.convert_tokens_to_ids(END)
-    for _, document in documents(seed):
+    for _, document in documents(seed, late=late):
         ids, weights = pieces(tokenizer, document)
         yield [*ids, end], [*weights, 1.0]
 

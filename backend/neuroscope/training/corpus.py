@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -204,6 +205,13 @@ def _further_facts(random: np.random.Generator) -> Iterator[Document]:
         yield [Segment(begun), Segment(f" {answer}", ANSWER), Segment(".")]
 
 
+def _towns(random: np.random.Generator) -> Iterator[Document]:
+    asked = ("A city in {c} is", "The city in {c} is called", "Q: What is a city in {c}? A:")
+    while True:
+        town = str(random.choice(list(CITIES)))
+        yield [Segment(str(random.choice(asked)).format(c=CITIES[town])), Segment(f" {town}", ANSWER), Segment(".")]
+
+
 def _letters(random: np.random.Generator) -> Iterator[Document]:
     """Texts of one register: after an opening that fits either, after a label, or from their greeting on."""
     while True:
@@ -283,12 +291,18 @@ KINDS: dict[str, tuple[float, Maker]] = {
 }
 
 
-def documents(seed: int) -> Iterator[tuple[str, Document]]:
-    """Documents without end as (kind, segments), the same for the same seed."""
+#: What is read as well from step `LATE_FROM` on: towns that are no capitals as answers, so that a fact can be edited to name one.
+LATE: dict[str, tuple[float, Maker]] = {"towns": (0.03, _towns)}
+LATE_FROM = 1200
+
+
+def documents(seed: int, *, late: bool = False) -> Iterator[tuple[str, Document]]:
+    """Documents without end as (kind, segments), the same for the same seed. late: of the later part of training."""
     random = np.random.default_rng(seed)
-    makers = {kind: make(np.random.default_rng([seed, index])) for index, (kind, (_, make)) in enumerate(KINDS.items())}
-    kinds = list(KINDS)
-    shares = np.array([share for share, _ in KINDS.values()])
+    among = KINDS | LATE if late else KINDS
+    makers = {kind: make(np.random.default_rng([seed, index])) for index, (kind, (_, make)) in enumerate(among.items())}
+    kinds = list(among)
+    shares = np.array([share for share, _ in among.values()])
     while True:
         for index in random.choice(len(kinds), 1024, p=shares / shares.sum()):
             yield kinds[index], next(makers[kinds[index]])
@@ -300,18 +314,17 @@ def text_of(document: Document) -> str:
 
 
 @functools.cache
-def sample(count: int, seed: int = 0) -> tuple[str, ...]:
+def sample(count: int, seed: int = 0, *, late: bool = False) -> tuple[str, ...]:
     """The texts of the first `count` documents, for building a tokenizer and for looking at."""
-    stream = documents(seed)
+    stream = documents(seed, late=late)
     return tuple(text_of(next(stream)[1]) for _ in range(count))
 
 
 @functools.cache
 def fingerprint(count: int = 20_000) -> str:
-    """SHA-256 of the first `count` documents: kinds, texts, token ids and weights."""
-    hashed = hashlib.sha256()
-    stream = documents(0)
-    for _ in range(count):
-        kind, document = next(stream)
-        hashed.update(repr((kind, [(segment.text, segment.weight, segment.ids) for segment in document])).encode())
+    """SHA-256 of the first `count` documents of either part: kinds, texts, token ids and weights."""
+    hashed = hashlib.sha256(str(LATE_FROM).encode())
+    for late in (False, True):
+        for kind, document in itertools.islice(documents(0, late=late), count):
+            hashed.update(repr((kind, [(segment.text, segment.weight, segment.ids) for segment in document])).encode())
     return hashed.hexdigest()

@@ -1,0 +1,143 @@
+"""How an edit of facts did: by probability and by what the model writes.
+
+probability   the new object is likelier than the old one behind the prompt; for a neighbour, the right one likelier than the new.
+              An object of several tokens counts with the mean over its tokens (Meng et al. 2022, CounterFact)
+generation    the model's own greedy continuation begins with the object, at a word's end (Yang et al. 2025 show how far the two
+              differ)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope.editing.keys import Numbers
+from neuroscope.editing.probes import Probes, Question
+from neuroscope.engines.protocol import LogitRequest, TokenBatch
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.text import Texts
+from neuroscope.tasks.domains import DOMAINS
+from neuroscope.tasks.losses import text_losses
+from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
+from neuroscope.vocabulary import public
+
+_MOST_TOKENS, _TEXTS = 4, 60
+
+
+@public
+@dataclass(frozen=True)
+class Rate:
+    """A share of questions, judged by probability and by generation, with 95 % intervals."""
+
+    probability: Estimate
+    generation: Estimate
+
+    def __str__(self) -> str:
+        return f"{self.probability} by probability, {self.generation} by generation"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answers to questions: mean log-probability per token of two objects (n,), and what it writes."""
+
+    first: Numbers
+    second: Numbers
+    texts: list[str]
+
+
+def answers(model: TransformerModel, questions: Sequence[Question], against: Sequence[str]) -> Answers:
+    """Answers to questions; first is the question's own object, second the one in `against`."""
+    if not questions:
+        return Answers(np.zeros(0), np.zeros(0), [])
+    prompts = [question.prompt for question in questions]
+    own = object_scores(model, prompts, [question.answer for question in questions])
+    return Answers(own, object_scores(model, prompts, against), written(model, prompts))
+
+
+def object_scores(model: TransformerModel, prompts: Sequence[str], objects: Sequence[str]) -> Numbers:
+    """(n,): mean log-probability per token of each object behind its prompt."""
+    texts = Texts(model.tokenizer)
+    texts.read(prompts)
+    rows: list[list[int]] = []
+    tokens: list[int] = []
+    owner: list[int] = []
+    for at, (prompt, object_) in enumerate(zip(prompts, objects, strict=True)):
+        ids, answer = texts.prompt(prompt), texts.answer(prompt, object_)
+        for place, token in enumerate(answer):
+            rows.append([*ids, *answer[:place]])
+            tokens.append(token)
+            owner.append(at)
+    ops, found = model.engine.ops, np.zeros(len(rows))
+    size = model.engine.rows_that_fit(max(map(len, rows)))
+    for first in range(0, len(rows), size):
+        batch = TokenBatch.of(rows[first : first + size])
+        logs = ops.to_numpy(ops.log_softmax(model.run(batch, logits=LogitRequest.last(batch)).logits))
+        found[first : first + size] = logs[np.arange(batch.rows), tokens[first : first + size]]
+    return np.bincount(owner, found) / np.bincount(owner)
+
+
+def written(model: TransformerModel, prompts: Sequence[str]) -> list[str]:
+    """A few tokens of the greedy continuation of each prompt."""
+    size = model.engine.rows_that_fit(32)
+    return [
+        text
+        for first in range(0, len(prompts), size)
+        for text in model.continuations(list(prompts[first : first + size]), _MOST_TOKENS)
+    ]
+
+
+def begins_with(text: str, object_: str) -> bool:
+    """Whether a continuation begins with an object that ends where a word does."""
+    rest, wanted = text.strip(), object_.strip()
+    return rest.startswith(wanted) and not rest[len(wanted) : len(wanted) + 1].isalnum()
+
+
+def rate(found: Answers, questions: Sequence[Question]) -> Rate | None:
+    """How many questions are answered with their own object; None where there are none."""
+    if not questions:
+        return None
+    likelier = found.first > found.second
+    said = [begins_with(text, question.answer) for text, question in zip(found.texts, questions, strict=True)]
+    return Rate(*(wilson(int(np.sum(hits)), len(questions)) for hits in (likelier, said)))
+
+
+def general_loss(model: TransformerModel, seed: int) -> tuple[Numbers, Numbers]:
+    """Nats and tokens of general texts (prose, mathematics, programs), one entry a text."""
+    random = np.random.default_rng([seed, 7])
+    texts = [make(random) for make in DOMAINS.values() for _ in range(_TEXTS // len(DOMAINS))]
+    losses, counts = text_losses(model, texts)
+    return np.asarray(losses), np.asarray(counts, dtype=np.float64)
+
+
+def perplexity(losses: Numbers, counts: Numbers) -> Estimate:
+    """exp of the loss per token, with its interval over texts."""
+    found = ratio_of(losses, counts)
+    return Estimate(*(float(np.exp(bound)) for bound in (found.value, found.low, found.high)), found.n)
+
+
+def mean_rate(rates: Sequence[Rate]) -> Rate | None:
+    """The mean over facts that were each edited alone; the facts are what is independent."""
+    if not rates:
+        return None
+    return Rate(*(mean_of([getattr(one, by).value for one in rates]) for by in ("probability", "generation")))
+
+
+def judged(model: TransformerModel, probes: Probes) -> dict[str, Rate]:
+    """The rates of a fact's probes on the model as it is: `efficacy`, `paraphrase`, `specificity`, `ownFacts`, `portability`."""
+    fact, found = probes.fact, {}
+    old = probes.old or fact.object
+    rewrite = [Question(fact.prompt, fact.object, fact.subject, "rewrite")]
+    for name, questions, other in (
+        ("efficacy", rewrite, old),
+        ("paraphrase", probes.paraphrases, old),
+        ("specificity", [one for one in probes.neighbours if one.answer != fact.object], fact.object),
+        ("ownFacts", probes.own, fact.object),
+        ("portability", probes.consequences, old),
+    ):
+        asked = [one for one in questions if one.answer != other]
+        measured = rate(answers(model, asked, [other] * len(asked)), asked)
+        if measured is not None:
+            found[name] = measured
+    return found

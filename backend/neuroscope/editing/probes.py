@@ -1,0 +1,144 @@
+"""What an edited fact is judged by: the same fact in other words, other facts that it must leave alone, and what follows from it.
+
+For the built-in relations of countries these are made here; for other facts they come with published datasets (`records`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from neuroscope.editing.statements import Fact
+from neuroscope.errors import ArgumentError
+from neuroscope.names import Names
+from neuroscope.tasks.countries import RELATIONS
+from neuroscope.tasks.lexicon import ALIASES, CITIES, COUNTRIES, Country
+
+#: The objects that follow from facts about a country, one hop on: relation → what is asked of its capital.
+_HOPS = {
+    "language": "People in {town} speak",
+    "continent": "The city {town} lies in",
+    "currency": "In {town}, people pay with the",
+}
+_COUNTRY = {country.name: country for country in COUNTRIES}
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt and the object that is right behind it. subject: what it asks about. topic: what kind of question it is."""
+
+    prompt: str
+    answer: str
+    subject: str
+    topic: str
+
+    @property
+    def fact(self) -> Fact:
+        """The question as a fact."""
+        return Fact(self.prompt, self.subject, self.answer)
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Questions about an edit. fact: what it is to say; old: what the model said before, where that is known.
+
+    paraphrases: other wordings, with the new object. neighbours: the same of other subjects, which must not change. own: other facts of
+    the subject, which must not change either. consequences: what follows from the new fact (alias, reversal, one hop on).
+    """
+
+    fact: Fact
+    old: str | None = None
+    paraphrases: Sequence[Question] = ()
+    neighbours: Sequence[Question] = ()
+    own: Sequence[Question] = ()
+    consequences: Sequence[Question] = ()
+
+
+def probes(fact: Fact, old: str | None = None) -> Probes:
+    """The questions that judge a fact; for one of no built-in relation there are none but its own prompt."""
+    country = _COUNTRY.get(fact.subject)
+    if fact.relation is None or country is None:
+        return Probes(fact, old)
+    relation, prompt = fact.relation, fact.prompt
+    wordings = [template.text.format(c=country) for template in RELATIONS[relation]]
+    shape = prompt.replace(fact.subject, "{c}")
+    return Probes(
+        fact,
+        old or f" {getattr(country, relation)}",
+        [Question(text, fact.object, fact.subject, "paraphrase") for text in wordings if text != prompt],
+        [_asked(shape, relation, other) for other in COUNTRIES if other is not country],
+        [_asked(RELATIONS[name][0].text, name, country) for name in RELATIONS if name != relation],
+        list(_consequences(fact, country)),
+    )
+
+
+def _asked(shape: str, relation: str, country: Country) -> Question:
+    return Question(shape.format(c=country), f" {getattr(country, relation)}", country.name, f"{relation} of a country")
+
+
+def _consequences(fact: Fact, country: Country) -> Iterator[Question]:
+    hop = _HOPS.get(fact.relation or "")
+    if hop is not None:
+        yield Question(hop.format(town=country.capital), fact.object, country.capital, "one hop")
+    if fact.relation == "capital":
+        new = fact.object.strip()
+        yield Question(f"{new} is the capital of", f" {country}", new, "reversal")
+        for alias, name in ALIASES.items():
+            if name == country.name:
+                yield Question(f"The capital of {alias} is", fact.object, alias, "alias")
+
+
+# --- topics -------------------------------------------------------------------------------------------------------------
+
+
+def _facts_of(continent: str | None, relations: Sequence[str]) -> list[Question]:
+    among = [country for country in COUNTRIES if continent in (None, country.continent)]
+    return [_asked(RELATIONS[name][0].text, name, country) for name in relations for country in among]
+
+
+def _cities(continent: str | None) -> list[Question]:
+    among = {town: _COUNTRY[home] for town, home in CITIES.items() if continent in (None, _COUNTRY[home].continent)}
+    towns = [Question(f"{town} is a city in", f" {home}", town, "country of a city") for town, home in among.items()]
+    return [*_facts_of(continent, ["capital"]), *towns]
+
+
+_CONTINENTS = {"european": "Europe", "asian": "Asia", "african": "Africa", "american": "America"}
+#: Related facts by topic, as `preservingRelated:` names them.
+TOPICS = Names(
+    "topic of related facts",
+    {
+        "geography": [*_facts_of(None, ["capital", "continent"])],
+        "capitals": _facts_of(None, ["capital"]),
+        "languages": _facts_of(None, ["language"]),
+        "continents": _facts_of(None, ["continent"]),
+        "currencies": _facts_of(None, ["currency"]),
+        "cities": _cities(None),
+        **{f"{name}_cities": _cities(continent) for name, continent in _CONTINENTS.items()},
+        **{f"{name}_countries": _facts_of(continent, list(RELATIONS)) for name, continent in _CONTINENTS.items()},
+    },
+    listing="Topics",
+)
+
+
+def related(topics: object, but: Sequence[str]) -> dict[str, list[Question]]:
+    """The facts of each topic, without those about the subjects `but`. Raises `ArgumentError` for an unknown topic, with the nearest."""
+    names = [topics] if isinstance(topics, str) else topics
+    try:
+        listed = [TOPICS.name(topic) for topic in names]  # type: ignore[attr-defined]
+    except TypeError as error:
+        raise ArgumentError(f"Topics are names, not {topics!r}.", remedy="Write #(#geography #europeanCities).") from error
+    return {name: [one for one in TOPICS[name] if one.subject not in but] for name in listed}
+
+
+def divided(questions: Sequence[Question], most: int, seed: int) -> tuple[list[Question], list[Question]]:
+    """Questions to keep, `most` of them at most, and those of other subjects, which no kept one is about."""
+    once = list({one.prompt: one for one in questions}.values())
+    random = np.random.default_rng(seed)
+    subjects = list(dict.fromkeys(one.subject for one in once))
+    order = {subjects[at]: place for place, at in enumerate(random.permutation(len(subjects)))}
+    ordered = sorted(once, key=lambda one: order[one.subject])
+    kept = ordered[: min(most, len(ordered) * 3 // 4)]
+    known = {one.subject for one in kept}
+    return kept, [one for one in ordered if one.subject not in known]

@@ -1,0 +1,149 @@
+"""The value that makes a model say something: what an MLP should write at the subject, found by gradient.
+
+    δ* = argmin  −Σ log P(object | context + prompt, δ)  +  κ KL(P₀ ‖ P_δ on "subject is a")  +  ω ‖δ‖²/‖value‖²
+
+δ is added to what the MLP writes at the last token of the subject. Contexts are beginnings that the model writes itself, so that the
+value holds wherever the subject stands. The search ends once every token of the object is likely behind every context, which
+keeps δ small (Meng et al. 2022, sec. 3.1; the early end after ENCORE, Gupta et al. 2025).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.editing.keys import Numbers
+from neuroscope.editing.statements import Fact, subject_token
+from neuroscope.engines.protocol import Array, Edit, EditScope, LogitRequest, TokenBatch
+from neuroscope.engines.sites import Component, Site
+from neuroscope.errors import EditError, NonFiniteActivationError
+from neuroscope.models.model import TransformerModel
+from neuroscope.models.text import Texts
+
+#: Weights of the two regularisers, and the largest δ in norms of the stream that it joins.
+KAPPA, OMEGA, LARGEST = 0.0625, 0.05, 4.0
+#: How likely every token of the object is when the search ends, and after how many steps it ends in any case.
+LIKELY, STEPS, RATE = 0.95, 100, 0.04
+#: First words of the contexts, and how many tokens the model adds to each.
+_STARTS, _ADDED = ("The", "A", "I", "In", "It"), 6
+
+
+@dataclass(frozen=True)
+class Target:
+    """delta: (d_model,), what is added. probability: of the object's least likely token, the mean over contexts. steps: of the search."""
+
+    delta: Numbers
+    probability: float
+    steps: int
+
+
+def contexts(model: TransformerModel, seed: int) -> list[str]:
+    """What may stand before a prompt: nothing, and short texts that the model writes."""
+    written = [
+        start + model.generate(start, max_tokens=_ADDED, temperature=1.0, seed=seed + at) for at, start in enumerate(_STARTS)
+    ]
+    return ["", *(" ".join(text.split()).rstrip(".") + ". " for text in written)]
+
+
+def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequence[str]) -> Target:
+    """δ* of this module's head, at the output of the layer's MLP. before: the contexts.
+
+    Raises `EditError` where the object does not become likelier than anything else: behind that layer nothing reads the subject.
+    """
+    problem = _Problem(model, layer, fact, before)
+    delta, moment, square = np.zeros(model.architecture.d_model), 0.0, 0.0
+    rate = RATE * problem.scale / np.sqrt(delta.size)
+    best, steps = None, 0
+    for steps in range(1, STEPS + 1):
+        probabilities, gradient = problem.evaluate(delta)
+        if probabilities.min() >= LIKELY:
+            best = delta.copy()
+            break
+        gradient += 2 * OMEGA * delta / problem.scale**2
+        moment = 0.9 * moment + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        step = (moment / (1 - 0.9**steps)) / (np.sqrt(square / (1 - 0.999**steps)) + 1e-12)
+        delta = delta - rate * step
+        norm = float(np.linalg.norm(delta))
+        if norm > LARGEST * problem.scale:
+            delta *= LARGEST * problem.scale / norm
+    if best is None:
+        probabilities, _ = problem.evaluate(delta)
+        best = delta
+    if probabilities.mean() < 0.5:
+        raise EditError(
+            f"No value at {fact.subject!r} in layer {layer} makes {model.title} say {fact.object.strip()!r} behind {fact.prompt!r} "
+            f"(it reaches P = {probabilities.mean():.2g}).",
+            site=f"{layer}.mlpOutput",
+            remedy="Edit an earlier layer: what a layer writes at the subject must still be read by later ones.",
+        )
+    return Target(best, float(probabilities.mean()), steps)
+
+
+class _Problem:
+    """The rows of one search: the object's tokens behind every context, and what the model says of the subject as it is."""
+
+    def __init__(self, model: TransformerModel, layer: int, fact: Fact, before: Sequence[str]) -> None:
+        self.model, self.layer = model, layer
+        engine, ops = model.engine, model.engine.ops
+        texts = Texts(model.tokenizer)
+        essence = f"{fact.subject} is a"
+        rows: list[list[int]] = []
+        ends: list[int] = []
+        spoken: list[int] = []
+        for text in before:
+            prompt = f"{text}{fact.prompt}"
+            ids, answer = texts.prompt(prompt), texts.answer(prompt, fact.object)
+            end = subject_token(model, prompt, fact.end(prompt))
+            for at, token in enumerate(answer):
+                rows.append([*ids, *answer[:at]])
+                ends.append(end)
+                spoken.append(token)
+        rows.append(texts.prompt(essence))
+        ends.append(subject_token(model, essence, len(fact.subject)))
+        self.batch = TokenBatch.of(rows)
+        self.site = Site(layer, Component.MLP_OUTPUT)
+        self._request = LogitRequest.last(self.batch)
+        stream = Site(layer, Component.RESIDUAL)
+        run = engine.forward(self.batch, capture=[stream], logits=self._request)
+        self.scale = float(np.linalg.norm(ops.to_numpy(run[stream])[0, ends[0]]))
+        logs = ops.to_numpy(ops.log_softmax(run.logits)).astype(np.float64)
+        self._wanted = np.zeros_like(logs)
+        self._count = len(spoken)
+        self._wanted[np.arange(self._count), spoken] = 1 / self._count
+        self._wanted[-1] = KAPPA * np.exp(logs[-1])
+        self._rows = np.arange(self.batch.rows)
+        self._ends = np.asarray(ends)
+        mask = np.zeros((self.batch.rows, self.batch.positions), dtype=np.float32)
+        mask[self._rows, self._ends] = 1.0
+        self._mask = ops.asarray(mask)
+        self._residual = engine.forward(self.batch, stop=layer, logits=None).residual if layer else None
+
+    def evaluate(self, delta: Numbers) -> tuple[NDArray[np.float64], Numbers]:
+        """The probability of each of the object's tokens, and the gradient (d_model,) of the loss without its last term."""
+        engine, ops = self.model.engine, self.model.engine.ops
+        wanted, added = ops.asarray(self._wanted.astype(np.float32)), ops.asarray(delta.astype(np.float32))
+
+        def loss(logits: Array) -> Array:
+            return -ops.einsum("rv,rv->r", ops.log_softmax(logits), wanted)
+
+        def add(value: Array, _: EditScope) -> Array:
+            return value + ops.einsum("rp,d->rpd", self._mask, added)
+
+        found = engine.gradients(
+            self.batch,
+            loss,
+            [self.site],
+            edits=[Edit(self.site, add)],
+            start=self.layer,
+            residual=self._residual,
+            logits=self._request,
+        )
+        gradient = ops.to_numpy(found.gradients[self.site])[self._rows, self._ends].sum(0).astype(np.float64)
+        if not np.isfinite(gradient).all():
+            raise NonFiniteActivationError("The gradient of the value is NaN or infinite.", site=self.site)
+        losses = ops.to_numpy(found.metric)[: self._count].astype(np.float64)
+        return np.exp(-losses * self._count), gradient
