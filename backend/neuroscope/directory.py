@@ -19,6 +19,7 @@ EXPORTS: dict[str, str] = {
     "CircuitDiscovery": "neuroscope.circuits.discovery",
     "CircuitLibrary": "neuroscope.circuits.library",
     "CircuitQualityAssurance": "neuroscope.circuits.quality",
+    "ComprehensiveValidator": "neuroscope.validation.validator",
     "Dataset": "neuroscope.tasks.dataset",
     "EntangledFeatures": "neuroscope.features.entanglement",
     "EntanglementVisualizer": "neuroscope.views.entanglement",
@@ -42,6 +43,9 @@ EXPORTS: dict[str, str] = {
     "SteeringExperiment": "neuroscope.steering.experiment",
     "SteeringVectors": "neuroscope.steering.vectors",
     "TransformerModel": "neuroscope.models.model",
+    "ValidationReport": "neuroscope.validation.report",
+    "ValidationReporter": "neuroscope.validation.report",
+    "ValidationSuite": "neuroscope.validation.suites",
     "WeightEdit": "neuroscope.editing.edit",
 }
 
@@ -54,6 +58,7 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
         "neuroscope.editing.extensions",
         "neuroscope.analyses.extensions",
     ),
+    "ValidationReport": ("neuroscope.views.extensions",),
     "WeightView": ("neuroscope.tensors.extensions",),
 }
 

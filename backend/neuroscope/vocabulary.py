@@ -174,8 +174,6 @@ PLANNED: Mapping[str, tuple[str, str]] = {
     "CircuitAwareTrainer": ("fine-tuning guided by circuits", "18"),
     "ModificationSafetyAnalyzer": ("the risk of a modification before it is made", "19"),
     "ModificationMonitor": ("watching a modified model", "19"),
-    "ComprehensiveValidator": ("validation after a modification", "20"),
-    "ValidationReporter": ("reports of a validation", "20"),
 }
 
 

@@ -103,3 +103,12 @@ def test_a_method_that_a_script_defines_is_then_understood_in_the_image(server: 
     shown = {"validatedCircuits": "validatedCircuits collect: [:each | each asDictionary]"}
     found = lived(tmp_path, server, live, shown)
     same(found, ran(tmp_path, [definition, use], ["validatedCircuits"]))
+
+
+def test_script_20_gives_the_same_numbers_in_the_image(server: str, tmp_path: Path) -> None:
+    """What the workspace binds, and the script; the image keeps the dictionary of suites, the server the suites."""
+    scripts = ["workspace.st", "20_post_modification_validation.st"]
+    names = ("originalPerformance", "safety", "generalCapabilities")
+    shown = {f"validationResults/{name}": f"(validationResults at: #{name}) asDictionary" for name in names}
+    live = texts("workspace.st") + BIND + texts(scripts[1])
+    same(lived(tmp_path, server, live, shown), ran(tmp_path, scripts, ["validationResults"]))

@@ -44,6 +44,18 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def test_script_2_measures_the_same(tmp_path: Path) -> None:
     theirs, ours = (ran(engine, tmp_path, "02_feature_localization_ablation.st", "02_call.st") for engine in ("torch", "mlx"))
     assert ours["results"]["provenance"]["engine"] == "mlx"
+    same(ours, theirs)
+
+
+def test_script_20_measures_the_same(tmp_path: Path) -> None:
+    """Item by item: what is written, what is right, and every loss."""
+    scripts = ("workspace.st", "20_post_modification_validation.st")
+    theirs, ours = (ran(engine, tmp_path, *scripts)["validationResults"] for engine in ("torch", "mlx"))
+    assert ours["safety"]["provenance"]["engine"] == "mlx"
+    same(ours, theirs)
+
+
+def same(ours: Any, theirs: Any) -> None:
     expected, found = dict(leaves(theirs)), dict(leaves(ours))
     assert found.keys() == expected.keys()
     for path, value in expected.items():

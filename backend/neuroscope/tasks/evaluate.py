@@ -84,10 +84,18 @@ class Evaluation(Result):
         return "\n".join(lines)
 
 
-class _Item(NamedTuple):
+class Answered(NamedTuple):
+    """How a model took one example.
+
+    right: its answer is the likeliest next token or, where the task has a judge, what it wrote (`reply`) passes.
+    preferred, share: whether the right answer is likelier than the wrong one, and P(right) / (P(right) + P(wrong)); None
+    for an example without a wrong answer.
+    """
+
     right: bool
-    preferred: bool
-    share: float
+    preferred: bool | None
+    share: float | None
+    reply: str | None = None
 
 
 def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None) -> Evaluation:
@@ -124,17 +132,14 @@ def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
         examples = list(task.dataset(n, seed=seed).for_model(model))
     except DatasetError as error:
         return TaskScore(task.name, note=error.message)
-    items: list[_Item] = []
-    size = model.engine.rows_that_fit(64)
-    for first in range(0, len(examples), size):
-        items += _items(model, task, examples[first : first + size])
+    items = answered(model, examples, task)
     labels = sorted({example.label for example in examples if example.label is not None})
     labels = labels if len(labels) > 1 else []
     return TaskScore(
         task.name,
         wilson(sum(item.right for item in items), len(items)),
-        wilson(sum(item.preferred for item in items), len(items)),
-        mean_over_groups([item.share for item in items], [example.meta.get("entities") for example in examples]),
+        wilson(sum(bool(item.preferred) for item in items), len(items)),
+        mean_over_groups([item.share or 0.0 for item in items], [example.meta.get("entities") for example in examples]),
         {
             label: wilson(sum(item.right for item in mine), len(mine))
             for label in labels
@@ -143,19 +148,40 @@ def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
     )
 
 
-def _items(model: TransformerModel, task: Task, examples: Sequence[Example]) -> list[_Item]:
-    prompts = [model.chat_prompt(example.clean) if task.chat else example.clean for example in examples]
+def answered(model: TransformerModel, examples: Sequence[Example], task: Task | None = None) -> list[Answered]:
+    """How the model takes each example, in order, with its hooks; `task` says how it is asked and judged.
+
+    Answers must be one token behind their prompts, as `Dataset.for_model` sees to. Raises `DatasetError` for an example without
+    an answer.
+    """
+    for number, example in enumerate(examples):
+        if example.answer is None:
+            raise DatasetError(
+                f"Example {number} has no answer: {example.clean!r}.", remedy="Give how it goes on, as `answer`."
+            )
+    size = model.engine.rows_that_fit(64)
+    return [one for first in range(0, len(examples), size) for one in _batch(model, task, examples[first : first + size])]
+
+
+def _batch(model: TransformerModel, task: Task | None, examples: Sequence[Example]) -> list[Answered]:
+    chat = task is not None and task.chat
+    prompts = [model.chat_prompt(example.clean) if chat else example.clean for example in examples]
     batch = model.encode(prompts, side="left")
     logits = model.engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch)).logits).astype(np.float64)
-    rows = np.arange(len(examples))
-    answers = [
-        [model.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in zip(prompts, examples, strict=True)
-    ]
-    right, wrong = np.array(answers).T
-    margin = logits[rows, right] - logits[rows, wrong]
-    if task.judge is None:
-        hits = [bool(hit) for hit in logits.argmax(1) == right]
+    asked = list(zip(prompts, examples, strict=True))
+    right = [model.answer_token(prompt, str(example.answer)) for prompt, example in asked]
+    wrong = [None if example.wrong is None else model.answer_token(prompt, example.wrong) for prompt, example in asked]
+    replies: list[str | None] = [None] * len(examples)
+    if task is None or task.judge is None:
+        hits = [bool(best == token) for best, token in zip(logits.argmax(1), right, strict=True)]
     else:
         texts = model.continuations(prompts, task.reply)
+        replies = [*texts]
         hits = [task.judge(example, text) for example, text in zip(examples, texts, strict=True)]
-    return [_Item(hit, bool(m > 0), float(1 / (1 + np.exp(-m)))) for hit, m in zip(hits, margin, strict=True)]
+    margins = [None if w is None else float(row[r] - row[w]) for row, r, w in zip(logits, right, wrong, strict=True)]
+    return [
+        Answered(hit, None, None, reply)
+        if margin is None
+        else Answered(hit, margin > 0, float(1 / (1 + np.exp(-margin))), reply)
+        for hit, margin, reply in zip(hits, margins, replies, strict=True)
+    ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import cast
 
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.errors import CircuitError
+from neuroscope.errors import ArgumentError, CircuitError, reason
 from neuroscope.extensions import extends
+from neuroscope.files import write_whole
 from neuroscope.results import Result
+from neuroscope.validation.report import ValidationReport
 from neuroscope.views import page
 from neuroscope.views.layered import svg
 
@@ -46,4 +49,30 @@ class DrawingsOfCircuits:
             target.write_text(svg(cast(Circuit, self)), encoding="utf-8")
         except OSError as error:
             raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another place.") from error
+        return str(target)
+
+
+@extends(ValidationReport)
+class FilesOfReports:
+    """A report as a file."""
+
+    def save_as(self, path: str) -> str:
+        """Write the report as JSON (`.json`) or as one HTML page that needs no network (`.html`), and answer its path.
+
+        Raises `ArgumentError` for another kind of file, and where it cannot be written.
+        """
+        target = Path(path).expanduser()
+        report = cast(ValidationReport, self)
+        if target.suffix not in (".json", ".html"):
+            raise ArgumentError(f"A report is not written as {target.name!r}.", remedy="Name the file .json or .html.")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = (
+                page.page(report)
+                if target.suffix == ".html"
+                else json.dumps(report.as_dictionary(), indent=1, ensure_ascii=False)
+            )
+            write_whole(target, text + "\n")
+        except OSError as error:
+            raise ArgumentError(f"{target} cannot be written: {reason(error)}.", remedy="Choose another place.") from error
         return str(target)

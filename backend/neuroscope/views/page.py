@@ -20,7 +20,8 @@ from neuroscope.views.panels import Panel, asset, markup, scripts
 
 #: Modules that register figures for their results; imported when a page is first made.
 _DRAWERS = tuple(
-    f"neuroscope.views.{room}" for room in ("activations", "analyses", "circuits", "entanglement", "features", "lenses")
+    f"neuroscope.views.{room}"
+    for room in ("activations", "analyses", "circuits", "entanglement", "features", "lenses", "validation")
 )
 
 _THEME = "theme.js"
