@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from neuroscope import events, settings
-from neuroscope.engines.protocol import LogitRequest
+from neuroscope.engines.protocol import IntArray, LogitRequest, TokenBatch
 from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.models.text import Texts
 from neuroscope.results import Result, titled
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
@@ -104,35 +105,77 @@ def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int
     Raises `TaskNotFoundError` for an unknown name. A task that the model's tokenizer cannot express, or one that needs a
     chat template where there is none, is reported as not measured, with the reason.
     """
+    return evaluate_alike([model], tasks, n, seed)[0]
+
+
+def evaluate_alike(
+    models: Sequence[TransformerModel], tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None
+) -> list[Evaluation]:
+    """`evaluate` for several models that have one tokenizer: the same items, which are made and tokenised once."""
     if n < 2:
         raise ArgumentError(f"{n} items measure nothing.", remedy="Ask for at least 2.")
+    if any(model.tokenizer is not models[0].tokenizer for model in models):
+        raise ArgumentError("The models have different tokenizers.", remedy="Evaluate them one by one.")
     chosen = [registry.get(name) for name in tasks] if tasks is not None else list(registry.TASKS)
     seed = settings.seed(seed)
-    scores = []
-    with events.progress(f"evaluating {model.title}", total=len(chosen), unit="tasks") as job:
+    scores: list[list[TaskScore]] = []
+    with events.progress(f"evaluating {', '.join(model.title for model in models)}", total=len(chosen), unit="tasks") as job:
         for task in chosen:
-            scores.append(_score(model, task, n, seed))
+            asked = _Asked.of(models[0], task, n, seed)
+            scores.append([asked if isinstance(asked, TaskScore) else _score(model, task, asked) for model in models])
             job.advance()
-    return Evaluation(
-        model.ran,
-        model.weights_hash,
-        seed,
-        scores,
-        asked_for=None if model.name == model.ran else model.name,
-        dtype=model.precision,
-        engine=model.engine.name,
-        device=model.device,
-    )
+    return [
+        Evaluation(
+            model.ran,
+            model.weights_hash,
+            seed,
+            list(mine),
+            asked_for=None if model.name == model.ran else model.name,
+            dtype=model.precision,
+            engine=model.engine.name,
+            device=model.device,
+        )
+        for model, mine in zip(models, zip(*scores, strict=True) if scores else [[]] * len(models), strict=True)
+    ]
 
 
-def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
-    if task.chat and not model.has_chat_template:
-        return TaskScore(task.name, note=f"{model.title} has no chat template.")
-    try:
-        examples = list(task.dataset(n, seed=seed).for_model(model))
-    except DatasetError as error:
-        return TaskScore(task.name, note=error.message)
-    items = answered(model, examples, task)
+@dataclass(frozen=True)
+class _Asked:
+    """Examples as a tokenizer reads them. answers: the right and the wrong token of each (rows, 2), -1 for a wrong one that is missing."""
+
+    examples: list[Example]
+    prompts: list[str]
+    batch: TokenBatch
+    answers: IntArray
+
+    @classmethod
+    def of(cls, model: TransformerModel, task: Task, n: int, seed: int) -> _Asked | TaskScore:
+        """The items, or the score that says why there are none."""
+        if task.chat and not model.has_chat_template:
+            return TaskScore(task.name, note=f"{model.title} has no chat template.")
+        try:
+            examples = list(task.dataset(n, seed=seed).for_model(model))
+        except DatasetError as error:
+            return TaskScore(task.name, note=error.message)
+        return cls.of_examples(model, task, examples)
+
+    @classmethod
+    def of_examples(cls, model: TransformerModel, task: Task | None, examples: Sequence[Example]) -> _Asked:
+        """Examples whose answers are one token each; `task` says how they are asked."""
+        chat = task is not None and task.chat
+        prompts: list[str] = [model.chat_prompt(e.clean) if chat else e.clean for e in examples]
+        texts = Texts(model.tokenizer)
+        if not chat:
+            texts.read(f"{p}{text or ''}" for p, e in zip(prompts, examples, strict=True) for text in ("", e.answer, e.wrong))
+        answers = [
+            [-1 if text is None else texts.answer_token(p, text) for text in (e.answer, e.wrong)]
+            for p, e in zip(prompts, examples, strict=True)
+        ]
+        return cls(list(examples), prompts, model.encode(prompts, side="left"), np.array(answers))
+
+
+def _score(model: TransformerModel, task: Task, asked: _Asked) -> TaskScore:
+    items, examples = _answered(model, task, asked), asked.examples
     labels = sorted({example.label for example in examples if example.label is not None})
     labels = labels if len(labels) > 1 else []
     return TaskScore(
@@ -159,29 +202,28 @@ def answered(model: TransformerModel, examples: Sequence[Example], task: Task | 
             raise DatasetError(
                 f"Example {number} has no answer: {example.clean!r}.", remedy="Give how it goes on, as `answer`."
             )
-    size = model.engine.rows_that_fit(64)
-    return [one for first in range(0, len(examples), size) for one in _batch(model, task, examples[first : first + size])]
+    return _answered(model, task, _Asked.of_examples(model, task, examples))
 
 
-def _batch(model: TransformerModel, task: Task | None, examples: Sequence[Example]) -> list[Answered]:
-    chat = task is not None and task.chat
-    prompts = [model.chat_prompt(example.clean) if chat else example.clean for example in examples]
-    batch = model.encode(prompts, side="left")
+def _answered(model: TransformerModel, task: Task | None, asked: _Asked) -> list[Answered]:
+    size = model.engine.rows_that_fit(asked.batch.positions + (0 if task is None else task.reply))
+    return [one for first in range(0, asked.batch.rows, size) for one in _items(model, task, asked, slice(first, first + size))]
+
+
+def _items(model: TransformerModel, task: Task | None, asked: _Asked, rows: slice) -> list[Answered]:
+    batch, (right, wrong) = asked.batch.take(rows), asked.answers[rows].T
     logits = model.engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch)).logits).astype(np.float64)
-    asked = list(zip(prompts, examples, strict=True))
-    right = [model.answer_token(prompt, str(example.answer)) for prompt, example in asked]
-    wrong = [None if example.wrong is None else model.answer_token(prompt, example.wrong) for prompt, example in asked]
-    replies: list[str | None] = [None] * len(examples)
+    replies: list[str | None] = [None] * batch.rows
     if task is None or task.judge is None:
-        hits = [bool(best == token) for best, token in zip(logits.argmax(1), right, strict=True)]
+        hits = [bool(hit) for hit in logits.argmax(1) == right]
     else:
-        texts = model.continuations(prompts, task.reply)
+        texts = model.continuations(asked.prompts[rows], task.reply)
         replies = [*texts]
-        hits = [task.judge(example, text) for example, text in zip(examples, texts, strict=True)]
-    margins = [None if w is None else float(row[r] - row[w]) for row, r, w in zip(logits, right, wrong, strict=True)]
+        hits = [task.judge(example, text) for example, text in zip(asked.examples[rows], texts, strict=True)]
+    margins = logits[np.arange(batch.rows), right] - logits[np.arange(batch.rows), wrong]
     return [
-        Answered(hit, None, None, reply)
-        if margin is None
-        else Answered(hit, margin > 0, float(1 / (1 + np.exp(-margin))), reply)
-        for hit, margin, reply in zip(hits, margins, replies, strict=True)
+        Answered(hit, bool(margin > 0), float(1 / (1 + np.exp(-margin))), reply)
+        if other >= 0
+        else Answered(hit, None, None, reply)
+        for hit, margin, other, reply in zip(hits, margins, wrong, replies, strict=True)
     ]
