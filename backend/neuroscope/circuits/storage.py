@@ -1,6 +1,6 @@
-"""`.circuit` files: a circuit with what was measured on it, refused when anything in it was changed.
+"""`.circuit` files: a circuit with its figures, protected by a hash.
 
-A safetensors file. Tensors: `edge_patching` (n, 2) as receiver and source, `scores` (n,), `means` (sources, d_model), and the held-out
+A safetensors file. Tensors: `edges` (n, 2) as receiver and source, `scores` (n,), `means` (sources, d_model), and the held-out
 pairs (`clean`, `corrupt`, `lengths`, `answers`, `wrongs`). Metadata: `format`, `header` (JSON: name, version, task, model with
 its weights' hash, graph, figures, roles) and `sha256` over header and tensors. Nothing in it is executed.
 """
@@ -45,7 +45,7 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class CircuitFile:
-    """What a `.circuit` file holds, checked against its hash."""
+    """The content of a `.circuit` file, checked against its hash."""
 
     path: Path
     header: Mapping[str, Any]
@@ -60,7 +60,7 @@ class CircuitFile:
         return int(self.header["version"])
 
     def circuit(self) -> Circuit:
-        """The circuit; its model is loaded when it is first needed."""
+        """The circuit; its model is loaded on first use."""
         header, tensors = self.header, self.tensors
         graph = Graph(**header["graph"])
         mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
@@ -100,7 +100,7 @@ class CircuitFile:
 
 
 def _judgement(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What files have held since circuits can be doubted; older files are silent on it."""
+    """The fields about doubts, which older files lack."""
     found: dict[str, Any] = {
         name: header[name] for name in ("exists", "reason", "doubts", "cmd", "worst_completeness", "shared") if name in header
     }
@@ -127,11 +127,11 @@ def write(
     quality: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> Path:
-    """Write a circuit; the file is whole or not there. The suffix `.circuit` is added when missing.
+    """Write a circuit, whole or not at all. Adds the suffix `.circuit` if missing.
 
-    quality: a quality report as data, kept with the figures. note: what the circuit is, in a sentence.
+    quality: a quality report as data. note: a description in a sentence.
 
-    Raises `CircuitError` when the place cannot be written.
+    Raises `CircuitError` if the file cannot be written.
     """
     target = Path(path).expanduser()
     target = target if target.suffix == SUFFIX else target.with_name(target.name + SUFFIX)
@@ -154,12 +154,12 @@ def write(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, save(tensors, metadata))
     except OSError as error:
-        raise CircuitError(f"The circuit cannot be written to {target}: {error}", remedy="Choose another place.") from error
+        raise CircuitError(f"The circuit cannot be written to {target}: {error}", remedy="Choose another path.") from error
     return target
 
 
 def read(path: str | Path) -> CircuitFile:
-    """Read a file and check it. Raises `CircuitError` that says why it is refused: absent, foreign, newer, changed."""
+    """Read a file and check it. Raises `CircuitError` if it is missing, foreign, newer or changed."""
     source = Path(path).expanduser()
     if not source.is_file():
         raise CircuitError(f"There is no circuit file {source}.", remedy="`neuroscope library list` shows the circuits here.")
@@ -168,9 +168,9 @@ def read(path: str | Path) -> CircuitFile:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
     except (SafetensorError, OSError) as error:
-        raise _refused(source, f"it is no circuit file, or cut off ({error})") from error
+        raise _refused(source, f"it is not a circuit file, or truncated ({error})") from error
     if "header" not in metadata or "sha256" not in metadata:
-        raise _refused(source, "it holds tensors, but no circuit")
+        raise _refused(source, "it holds tensors but no circuit")
     if metadata.get("format") != FORMAT:
         raise _refused(source, f"it has format {metadata.get('format')!r}, and this version reads {FORMAT!r}")
     if _digest(metadata["header"], tensors) != metadata["sha256"]:
@@ -214,7 +214,7 @@ def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """A small dataclass as plain data under its own field names."""
+    """A dataclass as a dictionary of its fields."""
     return None if value is None else {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
 
 
@@ -228,4 +228,4 @@ def _digest(header: str, tensors: Tensors) -> str:
 
 
 def _refused(path: Path, reason: str) -> CircuitError:
-    return CircuitError(f"{path} is refused: {reason}.", remedy="Get the file again from where it came.")
+    return CircuitError(f"{path} is refused: {reason}.", remedy="Get the file again from its source.")
