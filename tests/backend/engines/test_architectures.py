@@ -105,7 +105,7 @@ def test_scripts_and_layer_names_over_http_know_it(loaded: TransformerModel) -> 
     assert list(workspace.run("(model weights: '1.attn.W_Q') tensor shape")) == [4, 32, 8]
     assert str(site_of(HookSpec(layer_name="trunk.storeys.1", component="mlp"), loaded)) == "1.mlp"
     assert str(site_of(HookSpec(layer_name="trunk.words"), loaded)) == "embedding"
-    with pytest.raises(SiteError, match="names no layer"):
+    with pytest.raises(SiteError, match="is not a layer"):
         site_of(HookSpec(layer_name="trunk.storey.1"), loaded)
 
 

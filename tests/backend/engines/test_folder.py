@@ -254,7 +254,7 @@ def test_an_index_that_names_no_weights_is_told(framework: str, shards: Path, in
 
 def test_an_index_beside_the_one_file_is_passed_over(framework: str, tmp_path: Path, tokenizer: Any) -> None:
     folder = machines.machine(tmp_path / "m", tokenizer, machines.chain(tokenizer, "▁Paris", "▁and"))
-    (folder / "model.safetensors.index.json").write_text("no JSON")
+    (folder / "model.safetensors.index.json").write_text("not a JSON")
     assert machines.load(folder, framework).generate(PROMPT, max_tokens=1) == " and"
 
 

@@ -66,7 +66,7 @@ def test_long_fields_arrive(tmp_path: Path) -> None:
         ("a.jsonl", '{"clean": "\\ud83d"}', "half a surrogate pair"),
         ("a.jsonl", '{"clean": "a", "meta": {"k": "\\ud83d"}}', "half a surrogate pair"),
         ("a.jsonl", "[" * 100_000, "nested too deeply"),
-        ("a.jsonl", '{"clean": "a"} {"clean": "b"}', "line 1: no JSON"),
+        ("a.jsonl", '{"clean": "a"} {"clean": "b"}', "line 1: invalid JSON"),
         ("a.csv", "clean,answer,clean\na,b,c\n", "the column 'clean' occurs twice"),
         ("a.csv", 'clean,answer\n"a,b\nc,d\n', "line 2: a quote is not closed"),
         ("a.csv", 'clean,answer\na,b\n"c"d,e\n', "line 3: "),
