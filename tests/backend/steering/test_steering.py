@@ -189,7 +189,7 @@ def test_bad_contrasts_are_refused(model: TransformerModel, tmp_path: Path) -> N
         vectors.define("x", ["a"])
     with pytest.raises(ArgumentError, match="Methods"):
         vectors.define("formal_style", method="magic")
-    with pytest.raises(SiteError, match="no steering vectors"):
+    with pytest.raises(SiteError, match="cannot have steering vectors"):
         vectors.vector("formal_style", 1, "headOutput")
     (tmp_path / "text.safetensors").write_text("nothing")
     with pytest.raises(ArgumentError, match="not a file of steering vectors"):
