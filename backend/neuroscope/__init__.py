@@ -25,14 +25,17 @@ def __getattr__(name: str) -> Any:
 
 
 def _connect() -> Any:
-    """`neuroscope.connect(url)`: the bridge announces it as an entry point, since nothing here may import the bridge."""
+    """`neuroscope.connect(url)`, found through an entry point, since nothing here may import the bridge."""
     from importlib.metadata import entry_points
 
     found = entry_points(group="neuroscope", name="connect")
     if not found:
         from neuroscope.errors import MissingExtraError
 
-        raise MissingExtraError("No client is installed.", remedy="Reinstall neuroscope-interp (pip install -e .).")
+        raise MissingExtraError(
+            "The package neuroscope_bridge, which has the client, is not installed.",
+            remedy="Reinstall neuroscope-interp (pip install -e .).",
+        )
     return next(iter(found)).load()
 
 

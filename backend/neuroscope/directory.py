@@ -1,12 +1,12 @@
-"""Which module has which public class, and which extends one. Tables of names: nothing is imported before it is asked for."""
+"""Tables of the public classes: the module that defines each, and the modules that extend it. Nothing is imported before use."""
 
 from __future__ import annotations
 
 import functools
 from importlib.metadata import entry_points
 
-#: The public vocabulary: class name → the module that defines it. Modules are imported on first use, so
-#: that a command such as `neuroscope --help` does not wait for a tensor framework.
+#: Public class name → the module that defines it, imported on first use, so that `neuroscope --help` does not wait for a tensor
+#: framework.
 EXPORTS: dict[str, str] = {
     "ActivationCache": "neuroscope.tensors.cache",
     "ActivationHook": "neuroscope.hooks.hook",
@@ -49,7 +49,7 @@ EXPORTS: dict[str, str] = {
     "WeightEdit": "neuroscope.editing.edit",
 }
 
-#: Class name → the modules of upper rooms that extend it (`extensions`), imported when it is asked for what they give.
+#: Class name → the modules of upper rooms that extend it (`extensions`), imported when one of their methods is first used.
 EXTENSIONS: dict[str, tuple[str, ...]] = {
     "Circuit": ("neuroscope.views.extensions",),
     "Result": ("neuroscope.views.extensions",),
@@ -62,11 +62,11 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
     "WeightView": ("neuroscope.tensors.extensions",),
 }
 
-#: Further classes, announced by the other rooms of the house as entry points of this group: nothing here may import them.
+#: Entry points of this group name further classes, of packages that nothing here may import.
 ANNOUNCED = "neuroscope.vocabulary"
 
 
 @functools.cache
 def announced() -> dict[str, str]:
-    """Class name → module of the announced classes."""
+    """Class name → module, from the entry points."""
     return {point.name: point.module for point in entry_points(group=ANNOUNCED)}

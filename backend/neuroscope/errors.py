@@ -15,7 +15,7 @@ class NeuroScopeError(Exception):
     """Base of all deliberate errors."""
 
     code: ClassVar[str] = "error"
-    #: Whether it ends the whole job whatever it passes through: somebody asked to stop, or a limit was reached.
+    #: Whether it ends the whole job, past every handler: the user cancelled, or a limit was reached.
     stops: ClassVar[bool] = False
 
     def __init__(self, message: str, *, site: object | None = None, remedy: str | None = None) -> None:
@@ -29,11 +29,11 @@ class NeuroScopeError(Exception):
 
     @property
     def brief(self) -> str:
-        """What happened, without what to do next."""
+        """The message without the remedy."""
         return self.message
 
     def as_dictionary(self) -> dict[str, Any]:
-        """The error as plain data, for JSON and for the wire."""
+        """The error as plain data."""
         return {
             "code": self.code,
             "message": self.message,
@@ -43,7 +43,7 @@ class NeuroScopeError(Exception):
 
 
 class ModelNotFoundError(NeuroScopeError):
-    """A model name or path resolves to nothing; the message lists where it was looked for."""
+    """A model name or path resolves to nothing; the message lists the places searched."""
 
     code = "model-not-found"
 
@@ -55,7 +55,7 @@ class ModelLoadError(NeuroScopeError):
 
 
 class UnsupportedArchitectureError(ModelLoadError):
-    """No description of this architecture, or one that the model does not fit."""
+    """The architecture has no description, or the model does not fit it."""
 
     code = "unsupported-architecture"
 
@@ -79,7 +79,7 @@ class InertHookError(NeuroScopeError):
 
 
 class HookError(NeuroScopeError):
-    """A hook's action or condition failed, or answered something that is no activation."""
+    """A hook's action or condition failed, or returned something of the wrong kind."""
 
     code = "hook"
 
@@ -97,13 +97,13 @@ class DatasetError(NeuroScopeError):
 
 
 class TaskNotFoundError(DatasetError):
-    """No task has this name; the message lists the nearest."""
+    """No task has this name; the message lists the nearest names."""
 
     code = "task-not-found"
 
 
 class AnalysisNotFoundError(NeuroScopeError):
-    """No analysis has this name; the message lists the nearest."""
+    """No analysis has this name; the message lists the nearest names."""
 
     code = "analysis-not-found"
 
@@ -121,7 +121,7 @@ class EditError(NeuroScopeError):
 
 
 class ParityError(NeuroScopeError):
-    """A check of `model.verify()` failed: what NeuroScope runs is not what the bare model runs."""
+    """A check of `model.verify()` failed: NeuroScope's run differs from the bare model's."""
 
     code = "parity"
 
@@ -134,13 +134,13 @@ class CancelledError(NeuroScopeError):
 
 
 class MissingExtraError(NeuroScopeError):
-    """An optional package is needed and absent; the remedy names the extra to install."""
+    """An optional package is missing; the remedy names the extra to install."""
 
     code = "missing-extra"
 
 
 class ArgumentError(NeuroScopeError, ValueError):
-    """An argument has a value that cannot work."""
+    """An argument has an invalid value."""
 
     code = "argument"
 
@@ -155,17 +155,17 @@ def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, in a line; its name when it says nothing."""
+    """The first line of another library's error, or its class name if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def reason(error: Exception) -> str:
-    """Why a file could not be read or written, without the path that the message names already."""
+    """Why a file could not be read or written, without its path."""
     return error.strerror.lower() if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 def did_you_mean(name: str, choices: Iterable[str], *, listing: str = "Known") -> str:
-    """A remedy line: the nearest names where any is near, otherwise every choice (at most twenty)."""
+    """A remedy line: the nearest names if there are any, else the choices (at most twenty)."""
     choices = sorted(set(choices))
     close = nearest(name, choices)
     if close:

@@ -1,8 +1,7 @@
-"""Progress, notices and cancellation: the library tells, whoever listens shows.
+"""Progress, notices and cancellation.
 
-The library never prints. A long job opens `progress(...)` and advances it; a caller that wants to see it
-installs a listener with `listen(...)`. Listeners and cancellation belong to the current context
-(`contextvars`), so two jobs in two threads or tasks do not hear one another.
+The library never prints. A long job opens `progress(...)` and advances it; a caller installs a listener with `listen(...)`.
+Listeners and cancellation belong to the current context (`contextvars`), so jobs in different threads or tasks are separate.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something the user should know once: a stand-in serves, a dataset was filtered, a page was written."""
+    """Something the user should know once: another model stands in, a dataset was filtered, a page was written."""
 
     message: str
     level: str = "info"
@@ -55,7 +54,7 @@ def listen(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Tell nobody of what a block does: small work inside a job that reports its own progress."""
+    """Drop the events of a block: small work inside a job that reports its own progress."""
     token = _listeners.set(())
     try:
         yield
@@ -65,7 +64,7 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def cancellable(asked_to_stop: Callable[[], bool]) -> Iterator[None]:
-    """Let jobs of this context stop with `CancelledError` as soon as `asked_to_stop()`, or a caller's own, answers true."""
+    """Let jobs of this context stop with `CancelledError` as soon as `asked_to_stop()`, or an outer one, returns true."""
     outer = _cancelled.get()
     token = _cancelled.set(lambda: asked_to_stop() or (outer is not None and outer()))
     try:
@@ -83,11 +82,11 @@ def is_cancelled() -> bool:
 def check_cancelled() -> None:
     """Raise `CancelledError` if the surrounding job was asked to stop."""
     if is_cancelled():
-        raise CancelledError("The job was cancelled.", remedy="Nothing was changed; start it again to go on.")
+        raise CancelledError("The job was cancelled.", remedy="Nothing was changed; start it again to continue.")
 
 
 def notice(message: str, level: str = "info") -> None:
-    """Tell whoever listens."""
+    """Send a notice to the listeners."""
     emit(Notice(message, level))
 
 
@@ -126,6 +125,6 @@ def progress(name: str, total: int | None = None, unit: str = "steps") -> Iterat
 
 
 def emit(event: Event) -> None:
-    """Tell whoever listens of an event that came from elsewhere."""
+    """Pass an event from elsewhere to the listeners."""
     for listener in _listeners.get():
         listener(event)

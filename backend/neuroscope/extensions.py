@@ -1,8 +1,8 @@
 """Class extensions, as in Pharo: methods that a room gives to a class of a room below it.
 
-The lower class inherits `Extensible` and knows nothing of what extends it. The upper room writes a class of methods and
-decorates it with `@extends(LowerClass)`, in a module that `directory.EXTENSIONS` lists. That module is imported when an
-instance is first asked for something that its class does not have, or when the class is asked for all that it understands.
+The lower class inherits `Extensible` and does not know its extensions. The upper room decorates a class of methods with
+`@extends(LowerClass)`, in a module that `directory.EXTENSIONS` lists. That module is imported at the first access to an
+attribute that the class lacks, or when all its operations are listed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _loaded: set[str] = set()
 def extends(target: type) -> Callable[[C], C]:
     """Class decorator: give the methods and properties of the decorated class to `target`.
 
-    Raises `TypeError` for a name that `target` has already: an extension adds, it does not replace.
+    Raises `TypeError` for a name that `target` already has.
     """
 
     def decorate(extension: C) -> C:
@@ -40,7 +40,7 @@ _OF_EVERY_CLASS = frozenset(vars(type("_", (), {}))) | {"__firstlineno__", "__st
 
 
 def load(cls: type) -> bool:
-    """Import the modules that extend a class or one that it inherits from; whether any was new."""
+    """Import the modules that extend a class or its bases. Return whether any was new."""
     new = [module for base in cls.__mro__ for module in EXTENSIONS.get(base.__name__, ()) if module not in _loaded]
     _loaded.update(new)
     for module in new:

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever ends the writing: an error, Ctrl-C, a full disk."""
+"""Files and folders that appear whole or not at all, even after an error, Ctrl-C or a full disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Put a file in place in one step, under its name only when all of it is on the disk. Text becomes UTF-8. Raises `OSError`."""
+    """Write a file under a temporary name and rename it when all of it is on the disk. Text becomes UTF-8. Raises `OSError`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
@@ -27,7 +27,7 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes `target` when the block ends well and is removed when it does not. Raises `OSError`."""
+    """A folder to fill, which becomes `target` when the block succeeds and is removed when it fails. Raises `OSError`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     try:

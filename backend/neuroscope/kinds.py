@@ -1,7 +1,7 @@
-"""Calls whose arguments are of a wrong kind: which argument it was, and what it should have been.
+"""Errors for arguments of the wrong kind: which argument, and what it should have been.
 
-Nothing is checked before a call, so that whatever serves as an argument may be one. A call that failed with Python's own error
-is compared with the annotations of what was called: where an argument does not fit its annotation, the error names it.
+Nothing is checked before a call, so duck typing works. When a call fails with an error of Python's own, the arguments are
+compared with the annotations of the function, and the error names the first that does not fit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from neuroscope.errors import ArgumentError, NeuroScopeError
 
-#: What stands for a text, a number and so on: the classes, the singular, the plural.
+#: Type → the classes that fit it, and its name in the singular and the plural.
 _PLAIN: dict[Any, tuple[tuple[type, ...], str, str]] = {
     str: ((str, os.PathLike), "a text", "texts"),
     int: ((numbers.Integral,), "a whole number", "whole numbers"),
@@ -28,13 +28,13 @@ _SHOWN = 60
 
 
 class WrongKindError(ArgumentError):
-    """An argument is of a wrong kind."""
+    """An argument is of the wrong kind."""
 
 
 def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], type | None]) -> Callable[..., Any]:
-    """The function, with an `ArgumentError` for a call that failed because an argument is of a wrong kind.
+    """Wrap a function: a call that fails because an argument is of the wrong kind raises an `ArgumentError`.
 
-    lookup: the classes that its annotations name and its module imports for types alone.
+    lookup: finds classes that its annotations name and its module imports only under `TYPE_CHECKING`.
     """
 
     @functools.wraps(function)
@@ -42,7 +42,7 @@ def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], typ
         try:
             return function(*arguments, **named)
         except (TypeError, AttributeError, ValueError) as error:
-            # What was called first is what the caller knows: it goes before what it called in turn.
+            # The outermost call is the one the user wrote, so it is checked first.
             if isinstance(error, NeuroScopeError) and not isinstance(error, WrongKindError):
                 raise
             wrong = _wrong(function, arguments, named, lookup)
@@ -73,7 +73,7 @@ def _wrong(
 
 
 def _evaluated(annotation: Any, function: Callable[..., Any], lookup: Callable[[str], type | None]) -> Any:
-    """An annotation as a type; `Any` for one that cannot be known."""
+    """An annotation as a type; `Any` if it cannot be resolved."""
 
     class Later(dict[str, Any]):
         def __missing__(self, name: str) -> Any:
@@ -91,7 +91,7 @@ def _evaluated(annotation: Any, function: Callable[..., Any], lookup: Callable[[
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of the kind that an annotation says, as far as that can be seen without changing it."""
+    """Whether a value fits an annotation, as far as can be seen without consuming it."""
     if kind is None or kind is types.NoneType:
         return value is None
     if kind in _PLAIN:
@@ -111,7 +111,7 @@ def fits(value: Any, kind: Any) -> bool:
         return isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) and _all_fit(value, inner)
     try:
         return isinstance(value, origin or kind)
-    except TypeError:  # a protocol that is not checked while a program runs
+    except TypeError:  # a protocol that is not runtime-checkable
         return True
 
 

@@ -1,4 +1,4 @@
-"""Things that are asked for by name: any spelling finds them, and an error says which name is near."""
+"""Lookup tables that accept any spelling of a name and suggest the nearest name in errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 class Names(Generic[T]):
     """Things by name: snake or camel case, with hyphens or without, a string or a symbol.
 
-    kind: what one of them is called in an error. listing: what all of them are called there, `more` what else would be right.
+    kind, listing: what errors call one of them and all of them. more: what else an error suggests.
 
     >>> rules = Names("rule", {"mid_point": 1, "paper": 2}, aliases={"riemann": "paper"}, listing="Rules")
     >>> rules["midPoint"], rules["mid-point"], rules.name("Riemann")
@@ -37,12 +37,12 @@ class Names(Generic[T]):
         }
 
     def find(self, name: object) -> T | None:
-        """The thing of that name, or None."""
+        """The value under a name, or None."""
         known = self._names.get(_folded(name))
         return None if known is None else self._things[known]
 
     def name(self, name: object) -> str:
-        """The name as it is written here. Raises the error of unknown names, with those that are near."""
+        """The canonical spelling. Raises the error of unknown names, with the nearest."""
         known = self._names.get(_folded(name))
         if known is None:
             remedy = did_you_mean(str(name), self._things, listing=self._listing)
@@ -50,7 +50,7 @@ class Names(Generic[T]):
         return known
 
     def __getitem__(self, name: object) -> T:
-        """The thing of that name. Raises as `name` does."""
+        """The value under a name. Raises as `name` does."""
         return self._things[self.name(name)]
 
     def __iter__(self) -> Iterator[str]:
@@ -61,7 +61,7 @@ class Names(Generic[T]):
 
 
 def only(kind: str, names: Iterable[str], *, listing: str) -> Names[str]:
-    """Names that stand for nothing but themselves."""
+    """A table of plain names, without values."""
     return Names(kind, {name: name for name in names}, listing=listing)
 
 

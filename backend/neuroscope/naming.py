@@ -10,7 +10,7 @@ _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 @functools.lru_cache(maxsize=4096)
 def fold(name: str) -> str:
-    """The form in which two names are equal: without underscores and case.
+    """A name without underscores and case, for comparison.
 
     >>> fold("loadIOIExamples") == fold("load_ioi_examples")
     True

@@ -18,9 +18,9 @@ _PACKAGES = ("torch", "transformers", "mlx", "mlx-lm", "numpy")
 def provenance(
     model: TransformerModel, task: str | None, seed: int, *, found: Provenance | None = None, **sizes: int
 ) -> Provenance:
-    """Model, weights' hash, engine, precision, device, task, seed, sizes and versions: enough to repeat a result.
+    """Record model, weights' hash, engine, precision, device, task, seed, sizes and versions: enough to repeat a result.
 
-    found: what was found earlier and is tested now; that its precision was another is kept.
+    found: provenance of an earlier finding that is tested now; its precision is kept if it differs.
     """
     return Provenance(
         model.ran,
@@ -38,21 +38,21 @@ def provenance(
 
 
 def other_precision(found: Provenance, model: TransformerModel) -> bool:
-    """Whether something was found in another precision than the model computes in; unknown (older files) counts as float32."""
+    """Whether something was found in a precision other than the model's; unknown (older files) counts as float32."""
     return (found.dtype or "float32") != model.engine.precision
 
 
 def tell_precision(what: str, found: Provenance, model: TransformerModel) -> None:
-    """Tell the user when something was found in another precision than the model it is used on computes in."""
+    """Warn when something was found in a precision other than that of the model it is used on."""
     if other_precision(found, model):
         events.notice(
-            f"{what} was found in {found.dtype or 'float32'} and is used on the same weights in {model.engine.precision}.",
+            f"{what} was found in {found.dtype or 'float32'} and is used here in {model.engine.precision}, on the same weights.",
             "warning",
         )
 
 
 def versions() -> dict[str, str]:
-    """Versions of NeuroScope and of the packages that numbers depend on."""
+    """Versions of NeuroScope and of the packages that affect results."""
     found = {"neuroscope": neuroscope.__version__}
     for package in _PACKAGES:
         try:

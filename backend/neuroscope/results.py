@@ -1,7 +1,7 @@
-"""What experiments answer: results that print, summarise themselves and turn into plain data.
+"""Results of experiments: they print, summarise themselves and convert to plain data.
 
-A result is a dataclass. Its fields are its data; `as_dictionary` names them in camelCase, as the documented
-scripts do, and turns every value into something JSON can carry.
+A result is a dataclass. Its fields are its data; `as_dictionary` names them in camelCase, as the documented scripts do, and
+makes every value fit for JSON.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ else:
 class Provenance:
     """What is needed to repeat a result.
 
-    model: what ran: a bundled model, a folder or file, a repository. asked_for: the name it was asked for by, where that was
-    another (an alias). dtype, device: the type that the layers computed in, and where; None in files written before they
-    were kept. found_dtype: the type in which the circuit or the neurons tested here were found, where that was another.
+    model: the bundled model, folder, file or repository that ran. asked_for: the alias under which the user asked for it, if
+    any. dtype, device: floating type and device of the layers; None in files written before they were recorded. found_dtype:
+    the type in which the tested circuit or neurons were found, if different.
     """
 
     model: str
@@ -45,11 +45,11 @@ class Provenance:
 
     @property
     def title(self) -> str:
-        """What ran, and for what."""
+        """The model that ran, and the name asked for."""
         return titled(self.model, self.asked_for)
 
     def print_string(self) -> str:
-        """What ran, how, and on what."""
+        """One line: model, engine, precision, device, seed."""
         where = ", ".join(part for part in (self.engine, self.dtype, self.device, f"seed {self.seed}") if part)
         return f"a Provenance({self.title}, {where})"
 
@@ -66,7 +66,7 @@ class Result(_Extended):
     """Base of every result; subclasses are dataclasses decorated with `@public`."""
 
     def summary(self) -> str:
-        """A few lines for a person. Subclasses say what was found, with figures and the control beside them."""
+        """A few lines for a person. Subclasses give what was found, its figures and the control."""
         return self.print_string()
 
     def print_string(self) -> str:
@@ -87,15 +87,15 @@ class Result(_Extended):
         return self.print_string()
 
 
-#: Containers within containers beyond this are cut off: whatever reads JSON gives up somewhere.
+#: Nesting beyond this is cut off: JSON readers have limits.
 _DEEPEST = 100
 
 
 def plain(value: Any, printed: Callable[[Any], str] = str) -> Any:
     """`value` as JSON-able data: results become dictionaries, arrays nested lists, NaN and infinities None.
 
-    Whatever can be counted through becomes a list. An object that offers no plain form becomes what `printed` says of it. So does
-    a container that holds itself, or lies very deep. Half a surrogate pair, which no encoding can write, becomes U+FFFD.
+    Iterables become lists. An object without a plain form becomes `printed(object)`, and so does a container that holds itself
+    or is nested too deeply. A lone surrogate, which no encoding can write, becomes U+FFFD.
     """
     return _plain(value, printed, ())
 
@@ -126,7 +126,7 @@ def _plain(value: Any, printed: Callable[[Any], str], within: tuple[int, ...]) -
 
 
 def _plain_mapping(value: Mapping[Any, Any], printed: Callable[[Any], str], within: tuple[int, ...]) -> dict[str, Any]:
-    """Keys as text; two that are the same text (1 and '1') are told apart by a number."""
+    """Keys as text; keys with the same text (1 and '1') get a number."""
     found: dict[str, Any] = {}
     for key, item in value.items():
         name = text = _whole(str(key) if isinstance(key, (str, int, float)) else printed(key))
@@ -139,7 +139,7 @@ def _plain_mapping(value: Mapping[Any, Any], printed: Callable[[Any], str], with
 
 
 def _whole(text: str) -> str:
-    """The text with surrogates joined to characters, and halves replaced."""
+    """The text with surrogate pairs joined and lone surrogates replaced."""
     if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text):
         return text
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

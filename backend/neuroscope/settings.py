@@ -1,6 +1,6 @@
-"""Defaults of the current context: which seed, engine and floating type serve where none is named.
+"""Default seed, engine and floating type of the current context.
 
-They belong to the context (`contextvars`), so that two runs in one process do not share them.
+They belong to the context (`contextvars`), so two runs in one process do not share them.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ def seed(given: int | None = None) -> int:
 
 
 def given_seed() -> int | None:
-    """The seed that somebody set for this context; None where it is the default."""
+    """The seed that was set for this context, or None."""
     return _seed.get(None)
 
 
 def engine(given: str | None = None) -> str | None:
-    """`given`, or the context's engine; None where neither names one."""
+    """`given`, or the context's engine, or None."""
     return given or _engine.get()
 
 
 def dtype(given: str | None = None) -> str:
-    """`given`, or the context's floating type, which is float32 where nobody named another."""
+    """`given`, or the context's floating type (float32 unless set)."""
     return _dtype.get() if given is None else given
 
 
 @contextmanager
 def defaults(*, seed: int | None = None, engine: str | None = None, dtype: str | None = None) -> Iterator[None]:
-    """Set defaults for the duration of a block; None leaves one as it is."""
+    """Set defaults for the duration of a block; None leaves one unchanged."""
     chosen: tuple[tuple[ContextVar[Any], Any], ...] = ((_seed, seed), (_engine, engine), (_dtype, dtype))
     tokens = [(variable, variable.set(value)) for variable, value in chosen if value is not None]
     try:

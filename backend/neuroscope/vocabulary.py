@@ -1,8 +1,8 @@
 """The public vocabulary: which classes receive messages, and which of their operations.
 
-A class decorated with `@public` can be named in a script, in an image and over the wire. What it understands is
-declared by its own source: every method, class method, property, dataclass field or annotated attribute whose name
-does not begin with an underscore, unless it is marked `@python_only`. Nothing else is reachable from a message.
+A class decorated with `@public` can be named in a script, in an image and over the wire. Its operations are every method, class
+method, property, dataclass field or annotated attribute whose name does not begin with an underscore, unless marked
+`@python_only`. Messages reach nothing else.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing a vocabulary class understands.
+    """One operation of a vocabulary class.
 
-    writable: `name: value` may set it. both: a class method that instances understand too.
+    writable: `name: value` may set it. both: a class method that instances understand as well.
     """
 
     name: str
@@ -52,13 +52,13 @@ class Operation:
 
 
 class AmbiguousNameError(TypeError):
-    """Two operations of one class are the same name to a script."""
+    """Two operations of one class have the same name in a script."""
 
 
 def public(cls: C) -> C:
-    """Class decorator: let the class receive messages. Checks at import that no two operations fold to one name.
+    """Class decorator: let the class receive messages. Raises `AmbiguousNameError` if two operations fold to one name.
 
-    A call of its methods that fails because an argument is of a wrong kind raises an `ArgumentError` that says which.
+    A method call that fails because an argument is of the wrong kind raises an `ArgumentError` that names the argument.
     """
     setattr(cls, _PUBLIC, cls.__name__)
     for name, member in list(cls.__dict__.items()):
@@ -74,13 +74,13 @@ def public(cls: C) -> C:
 
 
 def python_only(member: F) -> F:
-    """Keep a public method for Python callers alone."""
+    """Hide a public method from scripts; only Python may call it."""
     setattr(member, _PYTHON_ONLY, True)
     return member
 
 
 class _OfBothSides(classmethod):  # type: ignore[type-arg]
-    """What `both_sides` makes of a class method."""
+    """A class method that instances understand as well."""
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         of_any_model = super().__get__(instance, owner)
@@ -94,8 +94,8 @@ class _OfBothSides(classmethod):  # type: ignore[type-arg]
                 given.arguments["model"] = instance.model
             if given.arguments["model"] is not instance.model:
                 raise ArgumentError(
-                    f"{instance!r} answers for its own model, not for {given.arguments['model']!r}.",
-                    remedy=f"Leave the model out, or ask the class: {type(instance).__name__}.{self.__func__.__name__}.",
+                    f"{instance!r} uses its own model, not {given.arguments['model']!r}.",
+                    remedy=f"Leave the model out, or call it on the class: {type(instance).__name__}.{self.__func__.__name__}.",
                 )
             return of_any_model(*given.args, **given.kwargs)
 
@@ -103,19 +103,19 @@ class _OfBothSides(classmethod):  # type: ignore[type-arg]
 
 
 def both_sides(member: F) -> F:
-    """Let instances understand a class method (written below `@classmethod`) too: they give their own model as `model`."""
+    """Let instances call a class method as well, with their own model as `model`. Write it below `@classmethod`."""
     setattr(member, _BOTH_SIDES, True)
     return member
 
 
 def is_public(cls: type) -> bool:
-    """Whether `cls` itself, or a class it extends, is of the vocabulary."""
+    """Whether `cls` or a base of it belongs to the vocabulary."""
     return any(_PUBLIC in base.__dict__ for base in cls.__mro__)
 
 
 @functools.cache
 def operations(cls: type) -> Mapping[str, Operation]:
-    """The operations of `cls`, by folded name, with what extends it; a subclass's own declaration goes before an inherited one."""
+    """The operations of `cls` and its extensions, by folded name; a subclass's declaration overrides an inherited one."""
     load(cls)
     return _declared(cls)
 
@@ -141,7 +141,9 @@ def _declared(cls: type) -> Mapping[str, Operation]:
                 continue
             key = fold(name)
             if own.setdefault(key, name) != name:
-                raise AmbiguousNameError(f"{base.__name__}.{name} and {base.__name__}.{own[key]} are one name to a script")
+                raise AmbiguousNameError(
+                    f"{base.__name__}.{name} and {base.__name__}.{own[key]} have the same name in a script"
+                )
             found[key] = operation
         for key in hidden:
             found.pop(key, None)
@@ -166,7 +168,7 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
     return None
 
 
-#: Classes that the documented scripts name and that are not built yet: what each will be for, and its script.
+#: Classes that the documented scripts name and that do not exist yet: purpose and script number.
 PLANNED: Mapping[str, tuple[str, str]] = {
     "WeightTransform": ("editing the weights of a circuit", "6"),
     "CircuitTransfer": ("transferring a circuit to another model", "9"),
@@ -178,7 +180,7 @@ PLANNED: Mapping[str, tuple[str, str]] = {
 
 
 def planned(name: str) -> str | None:
-    """What to say of a class that the documented scripts name and that is not built yet; None for every other name."""
+    """The message for a class that the documented scripts name and that does not exist yet; None for any other name."""
     found = PLANNED.get(name)
     return None if found is None else f"{name} ({found[0]}, documented script {found[1]}) is planned and not built yet."
 
@@ -189,7 +191,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type | None:
-    """The vocabulary class called `name` exactly, importing its module on first use; None when there is none."""
+    """The vocabulary class called exactly `name`, or None; imports its module on first use."""
     module = EXPORTS.get(name) or announced().get(name)
     if module is None:
         return None

@@ -1,8 +1,8 @@
-"""How long OpenMP's threads wait for their next piece of work before they sleep.
+"""How long OpenMP's threads spin before they sleep.
 
-Waiting, they spin. On a machine that has other work they spin on a core that others need, and a run of a small model takes
-several times as long. libgomp (Linux) and libomp (macOS, conda) read from the environment how long to spin, once, when they are
-loaded. So it is set when NeuroScope is imported, and holds if torch is imported later. Whoever has set a policy keeps it.
+On a busy machine a thread that spins holds a core that others need, and a run of a small model takes several times as long.
+libgomp (Linux) and libomp (macOS, conda) read the spin time from the environment once, when they are loaded. So it is set when
+NeuroScope is imported, and works if torch is imported later. A policy that the user set is kept.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import os
 import sys
 from collections.abc import Container, MutableMapping
 
-#: Policies of waiting; where one is set, its user has decided.
+#: Environment variables by which a user sets a policy.
 _POLICIES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 
-#: Turns of libgomp's waiting loop before a thread sleeps: a tenth of a millisecond, where its default is some ten.
+#: Iterations of libgomp's waiting loop before a thread sleeps: about 0.1 ms instead of the default of about 10 ms.
 _SPINS = "2000"
-#: Milliseconds of libomp, whose default is 200.
+#: Milliseconds for libomp, whose default is 200.
 _BLOCKTIME = "0"
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ, loaded: Container[str] = sys.modules) -> bool:
-    """Let OpenMP's threads sleep soon, unless the user set a policy. Answers whether that is too late: torch is loaded already."""
+    """Let OpenMP's threads sleep soon, unless the user set a policy. Return whether it is too late: torch is already loaded."""
     if any(name in environment for name in _POLICIES):
         return False
     environment["GOMP_SPINCOUNT"] = _SPINS
@@ -29,5 +29,5 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ, loaded: Con
     return "torch" in loaded
 
 
-#: Whether this process's threads spin as long as OpenMP lets them.
+#: Whether this process's threads spin for OpenMP's default time.
 spinning = wait_briefly()

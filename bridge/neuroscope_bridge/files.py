@@ -1,4 +1,4 @@
-"""Files that a person named on the command line. What cannot be written is told before the work, not after."""
+"""Files named on the command line, checked before the work starts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FileError(NeuroScopeError):
 
 
 def check_writable(path: Path) -> None:
-    """Raise `FileError` when no file can be written at a path."""
+    """Raise `FileError` if no file can be written at a path."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -28,7 +28,7 @@ def check_writable(path: Path) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Make a folder if it is not there; raise `FileError` when nothing can be written in it."""
+    """Create a folder if needed. Raises `FileError` if nothing can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -38,4 +38,6 @@ def check_folder(folder: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> FileError:
-    return FileError(f"{path} cannot be written: {reason(error)}.", remedy="Name a place in a folder that is there and yours.")
+    return FileError(
+        f"{path} cannot be written: {reason(error)}.", remedy="Choose a path in an existing folder that you can write to."
+    )

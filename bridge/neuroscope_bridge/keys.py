@@ -1,4 +1,4 @@
-"""CURVE keys: who may talk with a server that listens beyond this machine.
+"""CURVE keys, for servers that other machines can reach.
 
 FOLDER/server.key_secret    the server's pair (public key inside)
 FOLDER/server.key           its public key: give it to clients
@@ -20,14 +20,14 @@ from neuroscope_bridge.files import FileError
 
 
 def make_keys(folder: Path, client: str = "client") -> list[Path]:
-    """Make the server's pair if there is none, and a client's; answers the files written. Never replaces a file."""
+    """Make the server's pair if there is none, and a client's. Return the files written. Never replaces a file."""
     if not client.replace("-", "").replace("_", "").isalnum() or client == "server":
         raise ArgumentError(f"{client!r} cannot be a client's name.", remedy="Letters, digits, - and _; not `server`.")
     allowed = folder / "clients"
     secret, public = folder / f"{client}.key_secret", allowed / f"{client}.key"
     for path in (secret, public):
         if path.exists():
-            raise FileError(f"{path} is there already.", remedy="Choose another --client name, or remove the file.")
+            raise FileError(f"{path} already exists.", remedy="Choose another --client name, or remove the file.")
     allowed.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
     if not (folder / "server.key_secret").exists():
@@ -40,10 +40,10 @@ def make_keys(folder: Path, client: str = "client") -> list[Path]:
 
 
 def read_pair(path: Path) -> tuple[bytes, bytes]:
-    """Public and secret key of a `.key_secret` file; `FileError` that says what is wrong."""
+    """Public and secret key of a `.key_secret` file. Raises `FileError`."""
     public, secret = _load(path)
     if secret is None:
-        raise FileError(f"{path} holds no secret key.", remedy="Give the file that ends in .key_secret.")
+        raise FileError(f"{path} has no secret key.", remedy="Give the file that ends in .key_secret.")
     return public, secret
 
 
@@ -58,11 +58,11 @@ def _load(path: Path) -> tuple[bytes, bytes | None]:
     except OSError as error:
         raise FileError(f"There is no key file {path}.", remedy="neuroscope keys FOLDER makes them.") from error
     except ValueError as error:
-        raise FileError(f"{path} is no key file.", remedy="neuroscope keys FOLDER makes them.") from error
+        raise FileError(f"{path} is not a key file.", remedy="neuroscope keys FOLDER makes them.") from error
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a ZeroMQ endpoint can be reached from this machine alone."""
+    """Whether only this machine can reach a ZeroMQ endpoint."""
     parts = urlsplit(address)
     if parts.scheme in ("inproc", "ipc"):
         return True

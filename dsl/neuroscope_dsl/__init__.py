@@ -1,6 +1,6 @@
 """NeuroScope's Smalltalk: parser, compiler, class library and the dispatcher of messages.
 
-Begin with `Workspace`; `parse` and `unparse` are for tools that work on programs.
+Start with `Workspace`; `parse` and `unparse` are for tools that work on programs.
 """
 
 from neuroscope_dsl.errors import SmalltalkError, SmalltalkSyntaxError

@@ -1,4 +1,4 @@
-"""Names and selectors that could stand at a place of a text, for a REPL."""
+"""Completion of names and selectors, for a REPL."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Completion:
 
 
 def complete(workspace: Workspace, text: str, cursor: int | None = None) -> Completion:
-    """What could stand before the cursor: after a value whose class is known its selectors, otherwise names."""
+    """Completions before the cursor: selectors after a value of known class, otherwise names."""
     before = text if cursor is None else text[:cursor]
     found = _WORD.search(before)
     word = found.group() if found else ""
@@ -44,7 +44,7 @@ def _matching(word: str, choices: Any) -> tuple[str, ...]:
 
 
 def _value(workspace: Workspace, text: str) -> tuple[bool, Any]:
-    """The value of a name or a literal; nothing is run to find it."""
+    """The value of a name or a literal, without running anything."""
     if text[0].isdigit():
         return True, 0
     if text[0] in "'#":

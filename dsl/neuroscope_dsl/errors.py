@@ -1,8 +1,8 @@
-"""Errors of the Smalltalk side: each knows the place in the script and can show it.
+"""Errors of scripts, with their position.
 
-`SmalltalkError` is the base; `SmalltalkSyntaxError` is all that parsing and compiling raise. What runs raises
-`SmalltalkException` and its subclasses (module `runtime.exceptions`), which a script can catch, or one of the
-`ScriptStopped` family, which it cannot: a limit was reached, or somebody asked the script to stop.
+`SmalltalkError` is the base; parsing and compiling raise `SmalltalkSyntaxError`. Running code raises `SmalltalkException` and
+its subclasses (module `runtime.exceptions`), which a script can catch, or a subclass of `ScriptStopped`, which it cannot: a
+limit was reached, or the user stopped the script.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from neuroscope_dsl.source import Position
 
 
 class SmalltalkError(NeuroScopeError):
-    """Base of every error about a script. `position` is where it happened, `stack` the calls that led there.
+    """Base of every error about a script. `position` is its place, `stack` the calls that led there.
 
     `stack` holds positions, innermost first; the first is `position` itself.
     """
@@ -30,7 +30,7 @@ class SmalltalkError(NeuroScopeError):
 
     @property
     def title(self) -> str:
-        """The first line of the display: what happened."""
+        """The first line of the display."""
         return self.message
 
     @property
@@ -38,7 +38,7 @@ class SmalltalkError(NeuroScopeError):
         return self.title if self.position is None else f"{self.title} ({self.position})"
 
     def render(self) -> str:
-        """The error for a person: what, where (line and caret), how it got there, and what to do next."""
+        """The error as text: message, line with caret, calls, and remedy."""
         lines = [self.title]
         if self.position is not None:
             lines.append(f"  {self.position.render()}")
@@ -64,7 +64,7 @@ class SmalltalkError(NeuroScopeError):
 
 
 class SmalltalkSyntaxError(SmalltalkError):
-    """The text is no Smalltalk. `incomplete` says that more text could still make it right (for a REPL)."""
+    """The text is not valid Smalltalk. `incomplete`: more text could make it valid (for a REPL)."""
 
     code = "syntax"
 
@@ -83,7 +83,7 @@ class ScriptStopped(SmalltalkError):
 
 
 class ScriptInterrupted(ScriptStopped):
-    """Somebody called `interrupt()`."""
+    """`interrupt()` was called."""
 
     code = "interrupted"
 

@@ -1,8 +1,8 @@
-"""The scanner behind the parser: lark's own terminals, joined into one pattern, plus what needs context.
+"""The parser's lexer: lark's terminals in one pattern, plus context-dependent rules.
 
-Lark's stock lexers build a `Token` (a str subclass with seven attributes) and count lines for each token, which
-alone would take the time that parsing may take. This one implements lark's `Lexer` interface with one compiled
-pattern and a token of six slots; lines and columns are computed from offsets when somebody asks.
+Lark's lexers build a `Token` (a str subclass with seven attributes) and count lines for each token, which is too slow. This one
+implements lark's `Lexer` interface with one compiled pattern and a token of six slots; lines and columns are computed from
+offsets on demand.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from lark.lexer import Lexer, LexerState
 from neuroscope_dsl.errors import SmalltalkSyntaxError
 from neuroscope_dsl.source import Source
 
-#: What separates tokens: white space and comments.
+#: Separators of tokens: white space and comments.
 _GAP = r'(?:[ \t\r\n\f\v\xa0\ufeff]+|"[^"]*")*'
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
-#: `Class >> selector` or `Class class >> selector`, alone on its line but for a comment. The group is the DEFINE token.
+#: `Class >> selector` or `Class class >> selector`, alone on its line except for a comment. The group is the DEFINE token.
 _HEADER = re.compile(
     rf"([A-Z][A-Za-z0-9_]*(?:[ \t]+class)?[ \t]*>>)[ \t]*"
     rf"(?:{_NAME}:[ \t]*{_NAME}(?:(?:[ \t]|\r?\n[ \t])[ \t]*{_NAME}:[ \t]*{_NAME})*|(?:\|\|?|[-+*/\\<>=~,@%&?!]+)[ \t]*{_NAME}|{_NAME})"
     r'[ \t]*(?:"[^"]*")?[ \t\r]*(?=\n|$)'
 )
 
-#: After one of these a minus sign is a message, and `||` too; after anything else they begin a number or temporaries.
+#: After one of these, a minus sign or `||` is a message; otherwise they start a number or temporaries.
 _OPERAND_ENDS = frozenset({"IDENT", "NUMBER", "STRING", "SYMBOL", "CHARACTER", "RPAR", "RSQB", "RBRACE"})
 
 _OPENERS = {"LPAR": ")", "ARRAY": ")", "LSQB": "]", "BYTES": "]", "LBRACE": "}"}
 _CLOSERS = frozenset({"RPAR", "RSQB", "RBRACE"})
 
-#: Deeper brackets than any person writes; a bound keeps every later pass (compiler, printer) within Python's stack.
+#: A bound that keeps every later pass (compiler, printer) within Python's stack.
 MAX_NESTING = 100
 
 
 class ScannedToken:
-    """A token by its type, text and offsets. The remaining attributes are what lark reads of an end token's neighbour."""
+    """A token by its type, text and offsets. Lark reads the remaining attributes of the token before the end."""
 
     __slots__ = ("end_pos", "start_pos", "type", "value")
 
@@ -67,7 +67,7 @@ class SmalltalkLexer(Lexer):
         self._gap = re.compile(_GAP).match
 
     def lex(self, lexer_state: LexerState, parser_state: Any) -> Iterator[Any]:
-        """The tokens of the source in `lexer_state.text`. `SmalltalkSyntaxError` where there is none."""
+        """The tokens of the source in `lexer_state.text`. Raises `SmalltalkSyntaxError`."""
         source: Source = lexer_state.text  # type: ignore[assignment]
         text = source.text
         size = len(text)
@@ -138,7 +138,7 @@ class SmalltalkLexer(Lexer):
                     raise SmalltalkSyntaxError(
                         f"Brackets are nested deeper than {MAX_NESTING}.",
                         position=source.position(start),
-                        remedy="Give the inner parts names of their own.",
+                        remedy="Assign the inner parts to variables.",
                     )
                 literal_depths.append(in_literal)
                 in_literal = in_literal or kind in ("ARRAY", "BYTES")
@@ -168,11 +168,11 @@ class SmalltalkLexer(Lexer):
     @staticmethod
     def _unbalanced(source: Source, closer: str, at: int, opened: list[tuple[str, int]]) -> SmalltalkSyntaxError:
         if not opened:
-            return SmalltalkSyntaxError(f"{closer!r} closes nothing.", position=source.position(at))
+            return SmalltalkSyntaxError(f"{closer!r} has no opening bracket.", position=source.position(at))
         kind, start = opened[-1]
         line = source.line_column(start)[0]
         return SmalltalkSyntaxError(
-            f"{_OPENERS[kind]!r} is wanted before {closer!r}, for the bracket opened in line {line}.",
+            f"{_OPENERS[kind]!r} is expected before {closer!r}, for the bracket opened in line {line}.",
             position=source.position(at),
         )
 
@@ -186,4 +186,4 @@ class SmalltalkLexer(Lexer):
             return SmalltalkSyntaxError('This string is never closed: "\'" is missing.', position=place, incomplete=True)
         if text[at] == "$":
             return SmalltalkSyntaxError("A character must follow '$'.", position=place, incomplete=True)
-        return SmalltalkSyntaxError(f"{text[at]!r} has no meaning here.", position=place)
+        return SmalltalkSyntaxError(f"{text[at]!r} is not valid here.", position=place)

@@ -1,8 +1,8 @@
-"""Stopping scripts: a flag that compiled code looks at, set on request or when a limit is reached.
+"""Stopping scripts: a flag that compiled code checks, set on request or when a limit is reached.
 
-Loops, methods and blocks test one global variable, `g_stop`. Whoever wants the script to stop records a reason and
-sets the flag; the script raises the reason at its next look, so that `ensure:` blocks run as for any error. Once
-raised, the flag is cleared for those blocks; a script that still goes on after `GRACE` seconds is stopped again.
+Loops, methods and blocks test a global variable, `g_stop`. To stop the script, record a reason and set the flag; the script
+raises the reason at its next check, so that `ensure:` blocks run as for any error. Then the flag is cleared for those blocks; a
+script that still runs after `GRACE` seconds is stopped again.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from neuroscope_dsl.errors import MemoryLimitReached, ScriptInterrupted, ScriptS
 #: Seconds that `ensure:` blocks have before a stopped script is stopped again.
 GRACE = 1.0
 
-#: Seconds between two looks at the memory.
+#: Seconds between two checks of the memory.
 _PERIOD = 0.02
 
-#: Python frames that one Smalltalk message takes: the sender and the method.
+#: Python frames of one Smalltalk message: the sender and the method.
 _FRAMES_PER_MESSAGE = 2
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a script may use. `time` in seconds, `memory` in bytes of growth of the process, `depth` in nested messages.
+    """Limits of a script. `time` in seconds, `memory` in bytes of growth of the process, `depth` in nested messages.
 
     More depth than the default may need a larger stack for the thread that runs the script.
     """
@@ -52,7 +52,7 @@ class Stopper:
         variables["g_stopped"] = self.stopped
 
     def stop(self, reason: ScriptStopped) -> None:
-        """Ask the running script to stop; may be called from any thread. Nothing happens when none runs."""
+        """Stop the running script, if any; may be called from any thread."""
         if self._running:
             self.reason = self.reason or reason
             self._variables["g_stop"] = True
@@ -61,10 +61,10 @@ class Stopper:
         self.stop(ScriptInterrupted("The script was interrupted."))
 
     def stopped(self) -> None:
-        """What compiled code calls when it sees the flag."""
+        """Compiled code calls this when the flag is set."""
         self._variables["g_stop"] = False
         reason = self.reason
-        if reason is not None and self._running:  # a request that came as the script ended is void
+        if reason is not None and self._running:  # ignore a request made as the script ended
             raise type(reason)(reason.message, remedy=reason.remedy)
 
     @contextmanager
@@ -120,7 +120,7 @@ _RAISE = "Look for a loop that does not end, or raise the {} limit."
 
 
 def resident_memory() -> int:
-    """Bytes that this process holds in memory."""
+    """Resident memory of this process in bytes."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -137,7 +137,7 @@ _usual = sys.getrecursionlimit()
 
 
 def _make_room(depth: int) -> int:
-    """Let Python recurse as deep as scripts may; the limit is the interpreter's, so concurrent scripts share the largest."""
+    """Raise Python's recursion limit as scripts need; it is global, so concurrent scripts share the largest."""
     global _usual
     frames = depth * _FRAMES_PER_MESSAGE + 500
     with _lock:

@@ -1,6 +1,6 @@
-"""The syntax tree: small frozen dataclasses, each with the span of source it stands for.
+"""The syntax tree: small frozen dataclasses, each with its span of the source.
 
-Two trees are equal when they say the same; spans do not count.
+Equality ignores spans.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ LiteralNode: TypeAlias = "Number | String | SymbolLiteral | CharacterLiteral | C
 
 @dataclass(frozen=True, slots=True)
 class Variable(Node):
-    """A name, the pseudo variables (self super nil true false thisContext) included."""
+    """A name, including the pseudo variables (self super nil true false thisContext)."""
 
     name: str
 
@@ -96,7 +96,7 @@ class Message(Node):
 
 @dataclass(frozen=True, slots=True)
 class Cascade(Node):
-    """Several messages (at least two) to one receiver; answers what the last one answers."""
+    """Several messages (at least two) to one receiver; its value is that of the last."""
 
     receiver: Expression
     messages: tuple[Message, ...]

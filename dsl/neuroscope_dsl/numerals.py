@@ -1,4 +1,4 @@
-"""What a number in a program text is worth: integers of any size, radix, exponents, floats, scaled decimals."""
+"""Values of numerals: integers of any size, radix, exponents, floats, scaled decimals."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from neuroscope_dsl.runtime.scaled import ScaledDecimal
 _RADIX = re.compile(r"(-?)([0-9]+)r(-?)([0-9A-Za-z]+)(?:\.([0-9A-Za-z]+))?\Z")
 _PLAIN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[edq](-?[0-9]+))?(s[0-9]*)?\Z")
 
-#: An exponent beyond this makes an integer that no computation here could use.
+#: Larger exponents would make unusably large integers.
 MAX_EXPONENT = 100_000
 
 
 def number_value(text: str) -> int | float | Fraction | ScaledDecimal:
-    """The value of a numeral as Smalltalk reads it. `ValueError` says what is wrong with it.
+    """The value of a Smalltalk numeral. Raises `ValueError`.
 
     >>> number_value("16rFF"), number_value("1e3"), number_value("2r1e4"), number_value("-1.5")
     (255, 1000, 16, -1.5)
@@ -26,7 +26,7 @@ def number_value(text: str) -> int | float | Fraction | ScaledDecimal:
         return _radix_value(*radix.groups())
     plain = _PLAIN.match(text)
     if plain is None:
-        raise ValueError(f"{text!r} is no number.")
+        raise ValueError(f"{text!r} is not a number.")
     sign, whole, fraction, exponent, scale = plain.groups()
     factor = -1 if sign else 1
     power = _checked(int(exponent)) if exponent else 0
@@ -57,7 +57,7 @@ def _radix_value(sign: str, base_text: str, inner_sign: str, digits: str, fracti
     if base <= 14 and "e" in tail:  # below 15, e cannot be a digit
         tail, _, exponent = tail.partition("e")
         if not exponent.isdigit() or not tail:
-            raise ValueError(f"{exponent!r} is no exponent.")
+            raise ValueError(f"{exponent!r} is not an exponent.")
         power = _checked(int(exponent))
     digits, fraction = (tail, None) if fraction is None else (digits, tail)
     factor = (-1 if sign else 1) * (-1 if inner_sign else 1)

@@ -1,7 +1,7 @@
-"""From text to tree: `parse(source)`.
+"""The parser: `parse(source)`.
 
-Lark does the parsing (LALR, grammar.lark); the transformer below is called on each reduction, so that no
-intermediate tree is built. Anything wrong with a text is a `SmalltalkSyntaxError` with its place.
+Lark parses (LALR, grammar.lark) and calls the transformer below on each reduction, without an intermediate tree. Raises
+`SmalltalkSyntaxError` with the place.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Children = list[Any]
 
 
 def parse(source: Source | str, file: str = "<script>") -> Script:
-    """The tree of a whole script. `SmalltalkSyntaxError` says where and why it is none."""
+    """The tree of a whole script. Raises `SmalltalkSyntaxError`."""
     if isinstance(source, str):
         source = Source(source, file)
     with _lock:
@@ -81,7 +81,7 @@ def _parser() -> tuple[TreeBuilder, Lark]:
 
 
 class TreeBuilder(Transformer[Any, Script]):
-    """One method per alternative of the grammar; `children` are its parts, tokens included."""
+    """One method per alternative of the grammar; `children` are its nodes and tokens."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class TreeBuilder(Transformer[Any, Script]):
     def _name(self, token: ScannedToken) -> str:
         """The text of a token that declares a name; a pseudo variable cannot be declared."""
         if token.value in _RESERVED:
-            raise self._error(f"{token.value!r} is a pseudo variable; nothing else can have that name.", token.start_pos)
+            raise self._error(f"{token.value!r} is a pseudo variable, and cannot be the name of another.", token.start_pos)
         return token.value
 
     def _error(self, message: str, at: int, remedy: str | None = None) -> SmalltalkSyntaxError:
@@ -174,7 +174,7 @@ class TreeBuilder(Transformer[Any, Script]):
         for token in children[1]:
             value = number_value(token.value)
             if not isinstance(value, int) or not 0 <= value <= 255:
-                raise self._error(f"{token.value} is no byte: a ByteArray holds integers from 0 to 255.", token.start_pos)
+                raise self._error(f"{token.value} is not a byte: a ByteArray holds integers from 0 to 255.", token.start_pos)
             values.append(value)
         return ByteArrayLiteral(bytes(values), span=self._span(children[0], children[2]))
 
@@ -247,7 +247,7 @@ class TreeBuilder(Transformer[Any, Script]):
         for token in tokens:
             name = token.value[1:].strip()
             if name in _RESERVED:
-                raise self._error(f"{name!r} is a pseudo variable; nothing else can have that name.", token.start_pos)
+                raise self._error(f"{name!r} is a pseudo variable, and cannot be the name of another.", token.start_pos)
             if name in names:
                 raise self._error(f"Two parameters are called {name!r}.", token.start_pos)
             names.append(name)
@@ -316,7 +316,7 @@ _TOKEN_NAMES = {
 
 
 def _unexpected(source: Source, error: UnexpectedToken) -> SmalltalkSyntaxError:
-    """Say in Smalltalk's words what lark found wrong."""
+    """Lark's error in Smalltalk's terms."""
     token: Any = error.token
     kind = token.type
     at_end = kind in ("$END", "END_DEFINE")
@@ -331,14 +331,14 @@ def _unexpected(source: Source, error: UnexpectedToken) -> SmalltalkSyntaxError:
         message = f"An expression is missing before {shown}."
     elif "PERIOD" in expected and (kind in ("IDENT", "NUMBER", "STRING", "SYMBOL", "LPAR", "LSQB", "CARET", "DEFINE")):
         message = f"{shown} cannot follow here."
-        remedy = "Is a period missing between two statements?"
+        remedy = "Is there a period missing between two statements?"
     elif kind == "SEMICOLON":
         message = "A cascade (';') needs a message before it."
     elif "NUMBER" in expected:
-        message = f"An expression is wanted here, not {shown}."
+        message = f"An expression is expected here, not {shown}."
     elif expected == {"IDENT"} or (kind != "IDENT" and "IDENT" in expected and len(expected) <= 2):
-        message = f"A name is wanted here, not {shown}."
+        message = f"A name is expected here, not {shown}."
     else:
-        message = f"{shown[:1].upper()}{shown[1:]} has no meaning here."
+        message = f"{shown[:1].upper()}{shown[1:]} is not valid here."
     position = source.position(start)
     return SmalltalkSyntaxError(message, position=position, remedy=remedy, incomplete=at_end)

@@ -1,4 +1,4 @@
-"""Source texts and places in them: what every syntax node, error and stack entry points at."""
+"""Source texts and positions in them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Position:
-    """A place as a person counts it: line and column from one, with the line's text."""
+    """Line and column, counted from one, with the line's text."""
 
     file: str
     line: int
@@ -21,18 +21,18 @@ class Position:
         return f"{self.file}:{self.line}:{self.column}"
 
     def render(self) -> str:
-        """The line and a caret under the column; tabs before the caret are kept, so that it stands right."""
+        """The line and a caret under the column; tabs before the caret are kept for alignment."""
         lead = "".join("\t" if character == "\t" else " " for character in self.text[: self.column - 1])
         return f"{self}\n    {self.text}\n    {lead}^"
 
 
 class Source:
-    """A text with the name it came under."""
+    """A text with its file name."""
 
     def __init__(self, text: str, file: str = "<script>") -> None:
         self.text = text
         self.file = file
-        self.key = file  # what code objects compiled from this text carry as their file name
+        self.key = file  # the file name of code objects compiled from this text
 
     @cached_property
     def line_starts(self) -> list[int]:
@@ -68,7 +68,7 @@ class Source:
 
 
 class Span(NamedTuple):
-    """A stretch of a source, as offsets `start` (included) to `end` (excluded); line and column on demand."""
+    """A range of a source, as offsets `start` (included) to `end` (excluded); line and column on demand."""
 
     source: Source
     start: int

@@ -1,4 +1,4 @@
-"""Small facts of Smalltalk's notation that printing and parsing share."""
+"""Facts of Smalltalk's syntax that printing and parsing share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 _BARE_SYMBOL = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_]*(?::[A-Za-z_][A-Za-z0-9_]*)*:?|[-+*/\\<>=~,@%&?!|]+)\Z")
 
-#: Characters that print by name, because they cannot be seen.
+#: Invisible characters, which print by name.
 CHARACTER_NAMES = {
     " ": "Character space",
     "\t": "Character tab",

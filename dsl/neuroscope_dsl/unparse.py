@@ -1,4 +1,4 @@
-"""From tree to text: `unparse(tree)` is Smalltalk that parses to an equal tree."""
+"""`unparse(tree)` is Smalltalk text that parses to an equal tree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from neuroscope_dsl.syntax import is_bare_symbol
 
 
 def unparse(node: nodes.Node) -> str:
-    """The node as Smalltalk text. A script's definitions are laid out as they must be: header at column one, body indented."""
+    """The node as Smalltalk text. Definitions have their header at column one and an indented body."""
     match node:
         case nodes.Script(items):
             return _script(items)
@@ -87,11 +87,11 @@ def _definition(node: nodes.MethodDefinition) -> str:
     else:
         pattern = f"{node.selector} {node.parameters[0]}"
     header = f"{node.class_name}{' class' if node.class_side else ''} >> {pattern}"
-    # A token at column one would end the body; inside strings, column one means nothing.
+    # A token at column one would end the body; inside strings, column one has no meaning.
     return "\n".join([header, *(f"    {_statements((item,))}" for item in node.body.statements)])
 
 
-# --- messages: parentheses where precedence asks for them --------------------------------------------------------------
+# --- messages, with parentheses if precedence needs them ---------------------------------------------------------------
 
 _UNARY, _BINARY, _KEYWORD = range(3)
 
@@ -103,7 +103,7 @@ def _rank(selector: str) -> int:
 
 
 def _send(node: nodes.Send) -> str:
-    """Iterative along the receivers: a chain of messages may be longer than Python's stack is deep."""
+    """Iterative along the receivers: a chain of messages may be longer than Python's stack."""
     chain: list[nodes.Send] = []
     here: nodes.Node = node
     while isinstance(here, nodes.Send):
@@ -141,7 +141,7 @@ def _argument(node: nodes.Node, rank: int) -> str:
 
 
 def _needs_parentheses(node: nodes.Node, rank: int, *, receiver: bool) -> bool:
-    """Whether an operand of a message of that rank must be bracketed. Binary messages associate to the left."""
+    """Whether an operand of a message of that rank needs parentheses. Binary messages associate to the left."""
     if isinstance(node, (nodes.Assignment, nodes.Cascade)):
         return True
     if not isinstance(node, nodes.Send):

@@ -1,4 +1,4 @@
-"""Workspaces: where scripts run and their variables live. This is the DSL's public face.
+"""Workspaces run scripts and hold their variables. This is the DSL's public interface.
 
     workspace = Workspace(transcript=sys.stdout.write)
     workspace.bind("model", model)
@@ -6,17 +6,17 @@
     workspace.print_string(value)                      # as printString
     workspace.variables["results"]                     # in the order in which they were assigned
 
-- `run(text, file)` parses the whole text, then compiles and runs one statement after the other; `on_statement` is told
-  before each. `evaluate(text)` is `run` for an expression. `check(text)` parses and compiles only.
+- `run(text, file)` parses the whole text, then compiles and runs statement by statement, calling `on_statement` before each.
+  `evaluate(text)` is `run` for an expression. `check(text)` only parses and compiles.
 - `bind`, `lookup`, `unbind`, `variables`: the workspace's variables.
-- `complete(line, cursor)` and `is_complete(text)` serve a REPL.
+- `complete(line, cursor)` and `is_complete(text)` are for a REPL.
 - `Limits(time, memory, depth)` bound a run; `interrupt()` stops it from any thread; Ctrl-C works as in any Python code.
 - `send(receiver, selector, *arguments)` sends one message, for the bridge.
-- `block(source, captured)` compiles a block that arrived as text.
+- `block(source, captured)` compiles a block given as text.
 
-Everything that goes wrong in a script is a `SmalltalkError`: `render()` shows the line and a caret, `position` and `stack`
-say where, `as_dictionary()` is for the wire. `KeyboardInterrupt` passes through, after `ensure:` blocks ran. One
-thread at a time may run scripts in a workspace.
+All errors of a script are `SmalltalkError`s: `render()` shows the line and a caret, `position` and `stack` the place,
+`as_dictionary()` is plain data. `KeyboardInterrupt` passes through, after `ensure:` blocks ran. Only one thread at a time may
+run scripts in a workspace.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _RAISE = object()
 
 @dataclass(frozen=True)
 class StatementInfo:
-    """Told to `on_statement` before each statement: which of how many, where it stands, and its text."""
+    """The argument of `on_statement`: number and total of the statement, its position, and its text."""
 
     index: int
     total: int
@@ -104,7 +104,7 @@ class Variables(Mapping[str, Any]):
 
 
 class Workspace:
-    """Runs scripts. See the module's text."""
+    """Runs scripts. See the module's docstring."""
 
     def __init__(
         self,
@@ -151,9 +151,9 @@ class Workspace:
     # --- running --------------------------------------------------------------------------------------------------
 
     def run(self, text: str, file: str = "<script>", on_statement: Callable[[StatementInfo], object] | None = None) -> Any:
-        """Run a script; answers the value of its last statement, or what `^` returned.
+        """Run a script. Return the value of its last statement, or of `^`.
 
-        Raises `SmalltalkError`: a syntax error before anything ran, otherwise whatever the script did not handle.
+        Raises `SmalltalkError`: a syntax error before anything runs, otherwise an error that the script did not handle.
         """
         source = Source(text, file)
         script = parse(source)
@@ -164,7 +164,7 @@ class Workspace:
         return self._guarded(lambda: self.dispatcher.send(receiver, selector, *arguments))
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
-        """Run an action under the limits; whatever goes wrong becomes an error that knows its place."""
+        """Run an action under the limits. Errors get their position."""
         with self._lock, self._stopper.watching(), events.cancellable(lambda: self._stopper.reason is not None):
             try:
                 return action()
@@ -173,10 +173,10 @@ class Workspace:
             except NonLocalReturn as returned:
                 if returned.home is self._home:
                     return returned.value
-                dead = BlockCannotReturn("The method that this block returns from has returned already")
+                dead = BlockCannotReturn("The method that this block returns from has already returned")
                 raise self._located(dead, returned) from None
             except Unwind as stray:
-                raise self._located(Error("This exception is not being handled any more"), stray) from None
+                raise self._located(Error("This exception is no longer being handled"), stray) from None
             except RecursionError as error:
                 message = f"Messages are nested deeper than {self._stopper.limits.depth}."
                 too_deep = DepthLimitReached(message, remedy="Look for a recursion that does not end.")
@@ -211,7 +211,7 @@ class Workspace:
         return self.run(text, "<expression>")
 
     def check(self, text: str, file: str = "<script>") -> nodes.Script:
-        """Parse and compile without running anything; answers the tree. `SmalltalkSyntaxError` when that fails."""
+        """Parse and compile without running. Return the tree. Raises `SmalltalkSyntaxError`."""
         source = Source(text, file)
         script = parse(source)
         for item in script.items:
@@ -223,7 +223,7 @@ class Workspace:
         return script
 
     def block(self, text: str, captured: Mapping[str, Any] | None = None) -> Block:
-        """Compile a block given as text, with values for the names that it captured where it was written."""
+        """Compile a block given as text, with values for its captured names."""
         names = list(captured or {})
         for name in names:
             self._check_name(name)
@@ -232,7 +232,7 @@ class Workspace:
         if names and isinstance(made, Block):
             made = made(*[(captured or {})[name] for name in names])
         if not isinstance(made, Block):
-            raise SmalltalkSyntaxError("This text is no block.", remedy="[:x | …]")
+            raise SmalltalkSyntaxError("This text is not a block.", remedy="[:x | …]")
         return made
 
     def interrupt(self) -> None:
@@ -241,7 +241,7 @@ class Workspace:
 
     @staticmethod
     def _located(error: SmalltalkError, origin: BaseException | None = None) -> SmalltalkError:
-        """Complete the error's place and calls: a block that Python called saw only its own part of the way."""
+        """Complete the error's position and calls: a block that Python called has only its own part of the stack."""
         stack = stack_of_traceback((origin or error).__traceback__)
         if error.position is None or (stack[:1] == [error.position] and len(stack) > len(error.stack)):
             error.stack = stack
@@ -276,12 +276,12 @@ class Workspace:
                     self._store[f"v_{part.name}"] = found
 
     def lookup_class(self, name: str) -> SmalltalkClass | None:
-        """The class of that name, defined by a script, the library or the vocabulary."""
+        """A class by name, from a script, the library or the vocabulary."""
         bound = self._store.get(f"v_{name}")
         return bound if isinstance(bound, SmalltalkClass) else self.dispatcher.class_named(name)
 
     def install_class(self, defined: SmalltalkClass) -> None:
-        """Make a class that a script defined known by its name."""
+        """Register a class that a script defined."""
         self._store[f"v_{defined.name}"] = defined
         for variable in defined.class_variables:
             self._store.setdefault(f"c_{defined.name}_{variable}", None)
@@ -315,7 +315,7 @@ class Workspace:
     # --- variables ------------------------------------------------------------------------------------------------
 
     def bind(self, name: str, value: Any) -> None:
-        """Give a variable a value. `SmalltalkError` when the name cannot be a variable's."""
+        """Give a variable a value. Raises `SmalltalkError` for an invalid name."""
         self._check_name(name)
         if self.is_class(name):
             raise SmalltalkError(f"{name} is a class; nothing can be bound to that name.", remedy="Choose another name.")
@@ -327,7 +327,7 @@ class Workspace:
             raise SmalltalkError(f"{name!r} cannot be the name of a variable.", remedy="Letters, digits and _, a letter first.")
 
     def lookup(self, name: str, default: Any = _RAISE) -> Any:
-        """The value of a variable, or a class. Without a default, `UnknownVariable` when there is none."""
+        """The value of a variable, or a class. Raises `UnknownVariable` if there is none and no default."""
         if f"v_{name}" in self._store:
             return self._store[f"v_{name}"]
         found = self.dispatcher.class_named(name)
@@ -345,23 +345,23 @@ class Workspace:
     # --- for people -----------------------------------------------------------------------------------------------
 
     def print_string(self, value: Any) -> str:
-        """What `printString` answers; an error in a script's own `printOn:` is raised as `SmalltalkError`."""
+        """The result of `printString`. Raises `SmalltalkError` for an error in a script's `printOn:`."""
         text = self.dispatcher.send(value, "printString")
         return text if isinstance(text, str) else str(text)
 
     def display_string(self, value: Any) -> str:
-        """What `displayString` answers."""
+        """The result of `displayString`."""
         text = self.dispatcher.send(value, "displayString")
         return text if isinstance(text, str) else display_string(text)
 
     def complete(self, text: str, cursor: int | None = None) -> Completion:
-        """What could stand before the cursor."""
+        """Completions before the cursor."""
         return complete(self, text, cursor)
 
     def is_complete(self, text: str) -> bool:
         """Whether a REPL should run the text now rather than ask for another line.
 
-        A method definition goes on until an empty line. A text with an error is complete: running it shows the error.
+        A method definition ends at an empty line. A text with an error is complete: running it shows the error.
         """
         try:
             script = parse(Source(text, "<input>"))
@@ -373,12 +373,12 @@ class Workspace:
 
 
 def compiled_block(text: str, captured: Mapping[str, Any] | None = None) -> Block:
-    """A block from its text, in a workspace of its own: for hooks that were saved with a model."""
+    """A block from its text, in a new workspace, for hooks saved with a model."""
     return Workspace().block(text, captured)
 
 
 class _Names:
-    """The names of the vocabulary, asked for only when an error needs them."""
+    """The names of the vocabulary, loaded only for errors."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary

@@ -80,7 +80,7 @@ MODEL = tiny.model()
 V = neuroscope
 CALLS: dict[str, Callable[[], Any]] = {
     "model of SteeringVectors.load is a TransformerModel or None": lambda: V.SteeringVectors.load("formal_style", 5),
-    "answers for its own model": lambda: V.SteeringVectors(MODEL).load("formal_style", tiny.model("llama")),
+    "uses its own model": lambda: V.SteeringVectors(MODEL).load("formal_style", tiny.model("llama")),
     "path of SteeringVectors.read is a text": lambda: V.SteeringVectors(MODEL).read(5),
     "examples of CircuitFinder.find_circuit is a Dataset or a list of Examples": (
         lambda: V.CircuitFinder(MODEL).find_circuit("induction", examples=5)

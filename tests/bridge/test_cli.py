@@ -372,8 +372,8 @@ def test_a_server_needs_one_door(tmp_path: Path) -> None:
     for off in ("off", "Off"):
         done = neuroscope("serve", "--zmq", off, "--http", off)
         assert done.returncode == 1
-        assert "nothing is served" in done.stderr
+        assert "leave nothing to serve" in done.stderr
     done = neuroscope("serve", "--zmq", "none", "--http", "off")
     assert done.returncode == 1
-    assert "'none' is no address" in done.stderr
+    assert "'none' is not an address" in done.stderr
     assert "or off" in done.stderr

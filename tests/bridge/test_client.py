@@ -217,5 +217,5 @@ def test_scripts_run_from_a_file(client: Client, tmp_path: Any) -> None:
 
 
 def test_an_address_that_cannot_be_is_refused() -> None:
-    with pytest.raises(ArgumentError, match="no address"):
+    with pytest.raises(ArgumentError, match="not an address"):
         connect("nonsense")

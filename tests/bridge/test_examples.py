@@ -69,5 +69,5 @@ def test_a_run_needs_nothing_but_the_number_and_ends_with_a_picture(tmp_path: Pa
 def test_a_python_experiment_runs_on_a_server_of_its_own() -> None:
     done = neuroscope("run", "16")
     assert done.returncode == 0, done.stderr
-    assert "one was started for this run" in done.stderr
+    assert "started one for this run" in done.stderr
     assert done.stdout.strip()

@@ -163,4 +163,4 @@ def test_built_in_classes_cannot_be_redefined_or_derived_from_when_sealed(error_
     assert "built in" in error_of("Object subclass: #String").message
     assert "built in" in error_of("Object subclass: #TransformerModel").message
     assert "cannot have subclasses" in error_of("Integer subclass: #MyInt").message
-    assert "no name" in error_of("Object subclass: #lower").message
+    assert "not a name" in error_of("Object subclass: #lower").message

@@ -89,7 +89,7 @@ def test_an_unhandled_error_of_a_script_s_own_class(workspace: Workspace, error_
 
 
 def test_only_exception_classes_can_be_handled(error_of: Callable[[str], SmalltalkError]) -> None:
-    assert "no class of exceptions" in error_of("[1] on: 3 do: [:e | 1]. [1/0] on: Object do: [:e | 1]").message
+    assert "not a class of exceptions" in error_of("[1] on: 3 do: [:e | 1]. [1/0] on: Object do: [:e | 1]").message
 
 
 def test_ensure_runs_when_the_error_leaves_the_script(workspace: Workspace) -> None:

@@ -73,7 +73,7 @@ def test_all_the_documented_smalltalk_scripts_are_there() -> None:
 def test_a_free_variable_says_how_to_bind_it(error_of: Callable[..., SmalltalkError]) -> None:
     error = error_of("analyzer := model.\nx := 3", "05.st")
     assert error.code == "unknown-variable"
-    assert error.message == "The variable model has no value: nothing bound it."
+    assert error.message == "The variable model is not bound."
     assert "--model NAME" in (error.remedy or "")
     assert "--bind model=VALUE" in (error.remedy or "")
     assert error.render().splitlines()[1:4] == ["  05.st:1:13", "    analyzer := model.", "                ^"]

@@ -149,7 +149,7 @@ def test_a_prompt_begins_once(doors: Doors) -> None:
 
 def test_an_answer_without_its_space_is_refused(doors: Doors) -> None:
     pair = {"clean": "The capital of France is", "corrupt": "The capital of Italy is", "answer": "Paris", "wrong": "Rome"}
-    told = "'Paris' has no space before it, so that behind 'The capital of France is' it reads 'isParis'"
+    told = "'Paris' has no space before it, so after 'The capital of France is' it reads 'isParis'"
     assert told in _answer(lambda: doors.model.analyze("logit_attribution", [pair]))
     entries = ". ".join(f"#{name} -> '{text}'" for name, text in pair.items())
     for error in doors.messages(f"model analyze: #logitAttribution on: (Dictionary newFrom: {{{entries}}})").values():

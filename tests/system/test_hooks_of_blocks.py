@@ -45,8 +45,8 @@ def test_the_condition_sees_the_task_type_of_the_call_or_of_the_model(model: Tra
 @pytest.mark.parametrize(
     ("block", "says"),
     [
-        ("[:a | nil]", "answered nil, not activations"),
-        ("[:a | 3]", "answered 3, not activations"),
+        ("[:a | nil]", "returned nil, not activations"),
+        ("[:a | 3]", "returned 3, not activations"),
         ("[:a :p | a at: 4]", "not activations"),
         ("[:a | a foo]", "foo"),
         ("[:a | 1/0. a]", "ZeroDivide"),

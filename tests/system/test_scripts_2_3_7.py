@@ -86,7 +86,7 @@ Transcript show: neurons summary; cr.
     assert neurons["exists"]
     assert neurons["damage"]["low"] > 0
     assert all(each["effect"]["low"] > 0 and each["qValue"] <= 0.05 and each["auroc"] is None for each in neurons["neurons"])
-    assert "country_names in bundled:gpt2-medium (for gpt2-medium): answers rest on" in printed
+    assert "country_names in bundled:gpt2-medium (for gpt2-medium): answers depend on" in printed
     assert results["exists"]
     for mode in results["modes"]:
         assert mode["pValue"] == 1 / 100
@@ -115,7 +115,7 @@ def test_script_7_acts_where_its_condition_holds_and_nowhere_else(tmp_path: Path
     assert (on["taskType"], on["identical"]) == ("formalWriting", False)
     assert (off["taskType"], off["identical"]) == ("casualWriting", True)
     assert off["effect"] == variables["results"]["effect"]
-    assert "bit for bit" in printed
+    assert "identical to the run without hooks" in printed
 
 
 @pytest.mark.smollm2

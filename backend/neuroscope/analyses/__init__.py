@@ -1,4 +1,4 @@
-"""Analyses: five questions to a model by name, each put together from lenses and circuits.
+"""Analyses: named questions to a model, composed from lenses and circuits.
 
-Uses `lenses`, `circuits` and `tasks`. Begin with `registry`; `model analyze: #factualRecall` arrives there.
+Uses `lenses`, `circuits` and `tasks`. Start with `registry`, which implements `model analyze: #factualRecall`.
 """

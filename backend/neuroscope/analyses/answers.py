@@ -1,18 +1,18 @@
-"""How a model comes to an answer: mathematical reasoning and factual recall.
+"""How a model computes an answer: mathematical reasoning and factual recall.
 
-On pairs of prompts that differ in what the answer hangs on (an operand, a country). Whether the answer's lead differs between
-clean and corrupt prompts at all is tested first, on pairs that serve nothing else (`circuits.effect`); where it does not, that
-is the answer. Then, on others, those that the model gets right:
+The pairs of prompts differ in what the answer depends on (an operand, a country). First it is tested, on separate pairs,
+whether the answer's lead differs between clean and corrupt prompts (`circuits.effect`); if not, the analysis ends. Then, on
+other pairs that the model gets right:
 
-1. the answer's probability and rank as the stream holds it after each layer, at the last token (logit lens);
-2. denoising: the clean stream put into the corrupt run, layer by layer and token by token, and every head's and MLP's output
-   (Vig et al. 2020; Meng et al. 2022): what of the lead comes back, with Fieller's interval. Listed are those that move it at
-   all: a two-sided paired test for each, corrected for their number (Benjamini & Yekutieli 2001: they are not independent);
-3. the terms of the lead that each component writes itself (direct logit attribution);
-4. attention from the last token to the changed tokens, beside that to an average other token, the first left out.
+1. the answer's probability and rank after each layer, at the last token (logit lens);
+2. denoising: the clean stream in the corrupt run, by layer and token, and every head's and MLP's output (Vig et al. 2020; Meng
+   et al. 2022): the share of the lead that is recovered, with Fieller's interval. Components with a significant effect are
+   listed: a two-sided paired test for each, corrected for their number (Benjamini & Yekutieli 2001: they are not independent);
+3. each component's direct contribution to the lead (direct logit attribution);
+4. attention from the last token to the changed tokens, and to an average other token except the first.
 
-A head that recovers much and looks at the changed tokens moves what the answer hangs on; one that recovers much and looks
-elsewhere works on what others have moved.
+A head that recovers much and attends to the changed tokens moves what the answer depends on; one that recovers much and attends
+elsewhere uses what others have moved.
 """
 
 from __future__ import annotations
@@ -49,9 +49,10 @@ _LEVEL = 0.05
 @public
 @dataclass(frozen=True)
 class AnswerComponent(Result):
-    """A head or MLP: its share of the lead that denoising it brings back, and the logits that it writes itself.
+    """A head or MLP: the share of the lead that denoising it recovers, and its direct contribution in logits.
 
-    q_value: that it brings back nothing, corrected over all heads and MLPs. to_changed, elsewhere: a head's attention from the last token to all changed tokens, and to an average other one.
+    q_value: of no recovery, corrected over all heads and MLPs. to_changed, elsewhere: a head's attention from the last token to
+    all changed tokens, and to an average other one.
     """
 
     site: str
@@ -68,15 +69,15 @@ class AnswerComponent(Result):
 @public
 @dataclass(frozen=True)
 class AnswerTrace(Result):
-    """How a model comes to its answers.
+    """How a model computes its answers.
 
-    exists: whether the answer leads further on clean prompts than on corrupt ones. gap, gap_p_value: by how much, on pairs that
-    only this was tested on; None for the exchanged words of one prompt, which are chosen so that it does. reason: why not; then
-    nothing below the leads was measured.
+    exists: whether the answer's lead is larger on clean prompts than on corrupt ones. gap, gap_p_value: by how much, on
+    separate pairs; None for the exchanged words of one prompt, which are chosen so that it is. reason: why not; then only the
+    leads were measured.
 
     accuracy: share of all pairs where the answer leads; the rest is measured on those. answer_probability, answer_rank: by
     layer, from the embedding on. heads: (layers, heads), mlps: (layers,): share of the lead that denoising each recovers.
-    components: the strongest of those that recover any.
+    components: the strongest with a significant recovery.
     """
 
     analysis: str
@@ -103,7 +104,7 @@ class AnswerTrace(Result):
 
     @property
     def decided(self) -> str | None:
-        """The first layer from which on the answer is the likeliest token on average (mean rank below one half), if any is."""
+        """The first layer from which on the answer is the most likely token on average (mean rank below one half), or None."""
         rows = range(len(self.layers))
         return next((self.layers[row] for row in rows if all(rank < 0.5 for rank in self.answer_rank[row:])), None)
 
@@ -114,8 +115,8 @@ class AnswerTrace(Result):
 
     def _decision(self) -> str:
         if self.decided is None:
-            return "the answer leads the wrong one, but is not the likeliest of all tokens on average"
-        return f"the answer is likeliest from {self.decided} on"
+            return "the answer leads the wrong one but is not the most likely token on average"
+        return f"the answer is the most likely from {self.decided} on"
 
     def print_string(self) -> str:
         found = f"lead {self.clean_lead}" if self.exists else "no effect"
@@ -137,7 +138,7 @@ class AnswerTrace(Result):
             f"  decided          {self._decision()}",
             "  component          recovered (denoising)      writes   looks at what changed (elsewhere)"
             if self.components
-            else "  no single head or MLP brings any of the lead back",
+            else "  no single head or MLP recovers any of the lead",
         ]
         for part in self.components:
             looks = "" if part.to_changed is None else f"{part.to_changed:.2f} ({part.elsewhere:.2f})"
@@ -146,17 +147,17 @@ class AnswerTrace(Result):
 
 
 def mathematical_reasoning(model: TransformerModel, on: Any, seed: int) -> AnswerTrace:
-    """Sums, unless something else is given."""
+    """Analyse sums, or the given pairs."""
     return trace_answers(model, on, "addition", seed, "mathematical_reasoning", "Mathematical reasoning")
 
 
 def factual_recall(model: TransformerModel, on: Any, seed: int) -> AnswerTrace:
-    """Capitals of countries, unless something else is given."""
+    """Analyse capitals of countries, or the given pairs."""
     return trace_answers(model, on, "capital_of_country", seed, "factual_recall", "Factual recall")
 
 
 def trace_answers(model: TransformerModel, on: Any, task: str, seed: int, name: str, title: str) -> AnswerTrace:
-    """Steps 1 to 4 of this module, or why there is nothing to trace."""
+    """Steps 1 to 4 of the module's docstring, or the reason why there is nothing to trace."""
     engine = model.engine
     given = divided_pairs(model, on, task, _PAIRS, seed)
     dataset, effect = given.looked_at, given.effect(model)
@@ -168,7 +169,7 @@ def trace_answers(model: TransformerModel, on: Any, task: str, seed: int, name: 
     if not len(right):
         reason = reason or f"the model gets none of {offered.rows} prompts right"
     if reason is not None:
-        # Nothing is chosen by the model's answers where nothing is explained.
+        # Without an effect, pairs are not selected by the model's answers.
         right = np.arange(offered.rows)
     pairs = offered.take(right)
     prompts = [dataset[int(row)].clean for row in right]
@@ -244,7 +245,7 @@ def _traced(model: TransformerModel, trace: AnswerTrace, pairs: PairBatch, seed:
 
 
 def _components(engine: Engine) -> list[Site]:
-    """Layer by layer its heads and then its MLP."""
+    """For each layer, its heads and its MLP."""
     return [
         site
         for layer in range(engine.anatomy.layers)
@@ -256,7 +257,7 @@ def _components(engine: Engine) -> list[Site]:
 
 
 def _attention(engine: Engine, pairs: PairBatch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """From the last token: attention (layers, heads) to all changed tokens, and to an average unchanged one but the first."""
+    """Attention (layers, heads) from the last token to all changed tokens, and to an average unchanged one except the first."""
     batch = pairs.clean
     changed = (batch.ids != pairs.corrupt.ids) & batch.real
     others = batch.real & ~changed

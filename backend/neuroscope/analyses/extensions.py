@@ -1,4 +1,4 @@
-"""What analyses give to models: `model analyze: #factualRecall`."""
+"""Extension of models: `model analyze: #factualRecall`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from neuroscope.results import Result
 
 @extends(TransformerModel)
 class AnalysesOfModels:
-    """Questions to a model by name."""
+    """`analyze:`."""
 
     def analyze(self, analysis: str, on: Any = None) -> Result:
         """Run an analysis by name: `model analyze: #factualRecall on: 'The capital of France is'`.
 
-        `on` is a text or, for some, a task, a `Dataset` or examples; without it the analysis takes its own. Raises
-        `AnalysisNotFoundError` (names the nearest) and what `neuroscope.analyses.registry.analyze` does.
+        `on` is a text or, for some, a task, a `Dataset` or examples; by default the analysis uses its own. Raises
+        `AnalysisNotFoundError` (with the nearest names) and the errors of `neuroscope.analyses.registry.analyze`.
         """
         return registry.analyze(cast(TransformerModel, self), str(analysis), on)

@@ -1,11 +1,11 @@
-"""What an analysis may be run on: a text, or pairs of prompts.
+"""Inputs of analyses: a text, or pairs of prompts.
 
-A text is anything with at least two tokens. Pairs are a task's name, a `Dataset`, an `Example` or a list of either (as
-dictionaries, too). From a single prompt, pairs are made by putting another country, city or number of the same token length
-into it; what the model itself predicts is then the answer.
+A text has at least two tokens. Pairs are a task's name, a `Dataset`, an `Example` or a list of examples or dictionaries. A
+single prompt is paired with copies that have another country, city or number of the same token length; the answer is the
+model's prediction.
 
-Pairs are divided into parts that share nothing: on one it is tested whether clean and corrupt prompts differ at all, and only
-on the other is it looked at how. A prompt's own exchanged words need no test: they were taken because the prediction changes.
+Pairs are divided into independent parts: one tests whether clean and corrupt prompts differ, the other is analysed. Exchanged
+words of a prompt need no test: they are chosen because the prediction changes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate
 
 _LEAST_TOKENS = 2
-#: How many pairs tell whether there is an effect.
+#: Number of pairs for the test of the effect.
 _TESTED = 12
 _MOST_SWAPS = 16
 _KINDS: tuple[tuple[str, ...], ...] = (
@@ -43,7 +43,9 @@ _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+")
 
 
 def text_of(model: TransformerModel, on: Any, default: str, *, most: int | None = None) -> str:
-    """The text to analyse. Raises `ArgumentError` for what is no text, too short, or longer than `most` tokens."""
+    """The text to analyse. Raises `ArgumentError` for anything else, and for a text that is too short or longer than `most`
+    tokens.
+    """
     if on is None:
         on = default
     if isinstance(on, Example):
@@ -63,15 +65,15 @@ def text_of(model: TransformerModel, on: Any, default: str, *, most: int | None 
     most = min(most or model.architecture.context or count, model.architecture.context or count)
     if count > most:
         raise ArgumentError(
-            f"The text has {count} tokens for {model.title}; this analysis takes at most {most}.", remedy="Give a part of it."
+            f"The text has {count} tokens for {model.title}; this analysis takes at most {most}.", remedy="Shorten it."
         )
     return on
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """looked_at: the pairs to analyse. tested: others that only tell whether there is an effect; None where there is one by
-    choice of the pairs. complaint: why no effect can be told from so few pairs, or None.
+    """looked_at: the pairs to analyse. tested: others, only for the test of the effect; None if the pairs are chosen to have
+    one. complaint: why there are too few pairs for a test, or None.
     """
 
     looked_at: Dataset
@@ -79,7 +81,7 @@ class Pairs:
     complaint: str | None = None
 
     def effect(self, model: TransformerModel) -> Effect | None:
-        """Whether clean and corrupt prompts differ, on the pairs that serve nothing else; None where that needs no test."""
+        """The test of whether clean and corrupt prompts differ, on separate pairs; None if not needed."""
         if self.complaint is not None:
             return Effect(Estimate(float("nan"), float("-inf"), float("inf"), 0), 1.0, False, self.complaint)
         if self.tested is None:
@@ -90,7 +92,7 @@ class Pairs:
 
 
 def divided_pairs(model: TransformerModel, on: Any, task: str, n: int, seed: int) -> Pairs:
-    """At most `n` pairs to analyse, fitted to the model's tokenizer, and others that share nothing with them to test.
+    """At most `n` pairs to analyse that fit the model's tokenizer, and independent ones for the test.
 
     Raises as `pairs_of` does.
     """
@@ -102,10 +104,7 @@ def divided_pairs(model: TransformerModel, on: Any, task: str, n: int, seed: int
     else:
         fitted = dataset.for_model(model)
         if len(fitted) <= FEWEST_PAIRS:
-            complaint = (
-                f"{len(fitted)} pairs are too few to test an effect on {FEWEST_PAIRS} and to look at it on others, "
-                f"give {2 * FEWEST_PAIRS}"
-            )
+            complaint = f"{len(fitted)} pairs are too few to test an effect on {FEWEST_PAIRS} and analyse it on others; give {2 * FEWEST_PAIRS}"
             return Pairs(fitted, None, complaint)
         tested = min(_TESTED, max(FEWEST_PAIRS, len(fitted) // 2))
         dataset, sizes = fitted, [tested, min(n, len(fitted) - tested)]
@@ -114,16 +113,16 @@ def divided_pairs(model: TransformerModel, on: Any, task: str, n: int, seed: int
 
 
 def pairs_of(model: TransformerModel, on: Any, task: str, n: int) -> Dataset:
-    """The pairs to analyse, fitted to the model's tokenizer; at most `n`.
+    """The pairs to analyse that fit the model's tokenizer; at most `n`.
 
-    Raises `ArgumentError` for what makes no pairs and `DatasetError` when fewer than two fit the model.
+    Raises `ArgumentError` for an unsuitable `on`, and `DatasetError` if fewer than two pairs fit the model.
     """
     dataset = _source(model, on, task, n)
     return swapped(model, text_of(model, on, on)) if dataset is None else dataset.for_model(model, n)
 
 
 def _source(model: TransformerModel, on: Any, task: str, n: int) -> Dataset | None:
-    """The dataset that is meant, not yet fitted; None for a prompt."""
+    """The unfiltered dataset; None for a prompt."""
     if on is None:
         return tasks.get(task).dataset(4 * n)
     if isinstance(on, str):
@@ -153,21 +152,21 @@ def _of_name(text: str, n: int) -> Dataset | None:
         return None
     if not task.paired:
         raise ArgumentError(
-            f"The task {task.name} has no pairs of prompts.", remedy="Choose one of `neuroscope tasks` that has."
+            f"The task {task.name} has no pairs of prompts.", remedy="Choose another one of `neuroscope tasks`."
         )
     return task.dataset(4 * n)
 
 
 def swapped(model: TransformerModel, prompt: str) -> Dataset:
-    """Pairs of a prompt and the same with another word of a known kind, where the model's prediction changes.
+    """Pairs of a prompt and copies with another word of a known kind that changes the model's prediction.
 
-    Raises `DatasetError` when the prompt has no such word, or none changes what the model predicts.
+    Raises `DatasetError` if the prompt has no such word, or none changes the prediction.
     """
     length = model.encode(prompt).positions
     others = [other for other in _others(prompt) if model.encode(other).positions == length]
     if not others:
         raise DatasetError(
-            f"{prompt!r} has no country, city, language, name or number that could be exchanged for one of the same length.",
+            f"{prompt!r} has no country, city, language, name or number to exchange for one of the same length.",
             remedy="Give the pair yourself: an Example with clean, corrupt, answer and wrong.",
         )
     batch = model.encode([prompt, *others])
@@ -181,14 +180,14 @@ def swapped(model: TransformerModel, prompt: str) -> Dataset:
     ]
     if not examples:
         raise DatasetError(
-            f"Whatever stands in its place, {model.title} continues {prompt!r} with {answer!r}, so there is nothing to trace.",
+            f"With any word exchanged, {model.title} continues {prompt!r} with {answer!r}, so there is nothing to trace.",
             remedy="Give the pair yourself: an Example with clean, corrupt, answer and wrong.",
         )
     return Dataset(examples[:_MOST_SWAPS], name=f"{prompt!r} with another word").for_model(model)
 
 
 def _others(prompt: str) -> Iterator[str]:
-    """The prompt with its last exchangeable word or number exchanged; a word goes before a number."""
+    """The prompt with its last exchangeable word, or else number, exchanged."""
     random = np.random.default_rng(0)
     for match in reversed(list(_WORD.finditer(prompt))):
         for kind in _KINDS:

@@ -1,7 +1,7 @@
-"""Analyses by name: what a script, the command line and the HTTP server can ask of a model in one word.
+"""The table of analyses, for scripts, the command line and the HTTP server.
 
-Every door goes through `analyze`. An analysis takes the model, what to look at (None: its own example), and a seed, and answers
-a result with figures.
+All call `analyze`. An analysis takes the model, its input (None: its own example) and a seed, and returns a result with
+figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Run = Callable[[TransformerModel, Any, int], Result]
 
 @dataclass(frozen=True)
 class Analysis:
-    """An analysis with its name, the question it answers, what it works on, and the function that runs it."""
+    """An analysis: its name, title, question, input, and function."""
 
     name: str
     title: str
@@ -48,7 +48,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis(
         "mathematical_reasoning",
         "Mathematical reasoning",
-        "How does the model come to a sum: from which tokens, through which heads and MLPs, at which layer?",
+        "How does the model compute a sum: from which tokens, through which heads and MLPs, at which layer?",
         _PAIRS,
         answers.mathematical_reasoning,
         ("math", "mathematics", "arithmetic"),
@@ -56,7 +56,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis(
         "factual_recall",
         "Factual recall",
-        "Where is a fact looked up, and what carries it to the answer?",
+        "Where is a fact retrieved, and what carries it to the answer?",
         _PAIRS,
         answers.factual_recall,
         ("facts", "recall"),
@@ -64,19 +64,19 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis(
         "creative_writing",
         "Creative writing",
-        "What does the model write when it may choose, how free was each choice, and which parts made it?",
+        "What does the model write when sampling, how uncertain was each choice, and which components made it?",
         _TEXT,
         writing.creative_writing,
         ("writing",),
     ),
     Analysis(
-        "attention_patterns", "Attention patterns", "Where does every head look, and as what kind of head?", _TEXT,
+        "attention_patterns", "Attention patterns", "Where does every head attend, and what kind of head is it?", _TEXT,
         texts.attention, ("attention",),
     ),
     Analysis(
         "residual_stream",
         "Residual stream",
-        "How does information gather in the stream, layer by layer?",
+        "How does information accumulate in the stream, layer by layer?",
         _TEXT,
         stream.residual_stream,
         ("stream",),
@@ -101,18 +101,18 @@ _BY_NAME = Names(
 
 
 def get(name: str) -> Analysis:
-    """The analysis of that name, snake or camel case, string or symbol. `AnalysisNotFoundError` names the nearest."""
+    """An analysis by name, in any spelling. Raises `AnalysisNotFoundError` with the nearest names."""
     return _BY_NAME[name]
 
 
 def analyze(model: TransformerModel, name: str, on: Any = None, *, seed: int | None = None) -> Result:
     """Run an analysis.
 
-    on: a text or, where the analysis works on pairs, also a task's name, a `Dataset`, or examples (`Example` or dictionaries
-    with clean, corrupt, answer, wrong); None takes the analysis' own. Raises `AnalysisNotFoundError`, `ArgumentError` for
-    what cannot be analysed, `DatasetError` where nothing fits the model's tokenizer.
+    on: a text or, for analyses of pairs, also a task's name, a `Dataset`, or examples (`Example` or dictionaries with clean,
+    corrupt, answer, wrong); None: the analysis' own. Raises `AnalysisNotFoundError`, `ArgumentError` for an unsuitable `on`,
+    `DatasetError` if nothing fits the model's tokenizer.
     """
     analysis = get(name)
     if any(hook.enabled for hook in model.hook_manager):
-        events.notice("Analyses look at the bare model: its hooks are left out.", "warning")
+        events.notice("Analyses use the bare model, without its hooks.", "warning")
     return analysis.run(model, on, settings.seed(seed))

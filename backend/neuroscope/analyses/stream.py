@@ -1,9 +1,9 @@
-"""The residual stream: how information gathers, layer by layer, on a text.
+"""The residual stream on a text, layer by layer.
 
-By layer, over the text's tokens but the first (the attention sink, with a norm that dwarfs the rest): the stream's norm, how
-large attention's and the MLP's writes are beside it and whether they go along with it or against it (cosine), how much a layer
-turns it (cosine of before and after), in how many dimensions the tokens spread (participation ratio, (Σλ)² / Σλ² of their
-covariance), and how far the prediction read there is from the final one (logit lens).
+For each layer, over the text's tokens except the first (an attention sink with a much larger norm): the stream's norm, the
+relative size of attention's and the MLP's writes and their cosine with it, the rotation by the layer (cosine of before and
+after), the dimension of the tokens (participation ratio, (Σλ)² / Σλ² of their covariance), and the divergence of the prediction
+from the final one (logit lens).
 
 Sources: Elhage et al. 2021; nostalgebraist 2020; Gao et al. 2017 (participation ratio).
 """
@@ -34,9 +34,9 @@ Numbers = NDArray[np.float64]
 @public
 @dataclass(frozen=True)
 class StreamAnalysis(Result):
-    """The stream by layer. norms: (layers + 1, tokens); the other lists are means over tokens but the first.
+    """The stream by layer. norms: (layers + 1, tokens); the other lists are means over tokens except the first.
 
-    attention_size, mlp_size: the norm of what is written over that of the stream before the layer. attention_cosine,
+    attention_size, mlp_size: the norm of the write relative to that of the stream before the layer. attention_cosine,
     mlp_cosine: between the write and that stream. turning: 1 − cosine of the stream before and after the layer. dimensions:
     participation ratio, from the embedding on; at most tokens − 2. kl: nats to the final prediction, from the embedding on.
     """
@@ -74,12 +74,12 @@ class StreamAnalysis(Result):
 
 
 def residual_stream(model: TransformerModel, on: Any, seed: int) -> StreamAnalysis:
-    """Read the stream and what every layer writes into it."""
+    """Measure the stream and every layer's writes."""
     text = text_of(model, on, PROMPT, most=_MOST_TOKENS)
     engine, batch = model.engine, model.encode(text)
     if batch.positions < _LEAST_TOKENS:
         raise ArgumentError(
-            f"The text {text!r} is too short: {batch.positions} tokens, of which the first does not count.",
+            f"The text {text!r} is too short: it has {batch.positions} tokens, and the first does not count.",
             remedy=f"Give at least {_LEAST_TOKENS} tokens.",
         )
     layers = range(engine.anatomy.layers)
@@ -108,7 +108,7 @@ def residual_stream(model: TransformerModel, on: Any, seed: int) -> StreamAnalys
 
 
 def participation_ratio(values: Numbers) -> float:
-    """(Σλ)² / Σλ² of the covariance of rows (samples, width): 1 on a line, n in n equally wide dimensions."""
+    """(Σλ)² / Σλ² of the covariance of rows (samples, width): 1 on a line, n for equal variance in n dimensions."""
     squares = np.linalg.svd(values - values.mean(0), compute_uv=False) ** 2
     total = float((squares**2).sum())
     return float(squares.sum()) ** 2 / total if total > 0 else 0.0

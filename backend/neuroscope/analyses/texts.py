@@ -1,4 +1,4 @@
-"""The lenses as analyses: each given a text or a prompt of its own where none is named."""
+"""The lenses as analyses, with a default text or prompt."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from neuroscope.lenses.logit_lens import LogitLens, logit_lens
 from neuroscope.models.model import TransformerModel
 from neuroscope.tasks.pairs import make_pairs
 
-#: A sentence with a name said twice: duplicate-token, induction and name-mover heads have something to look at.
+#: A text with repeated names, for duplicate-token, induction and name-mover heads.
 STORY = "When Mary and John went to the store, John gave a drink to Mary. Then John went to the park."
 PROMPT = "When Mary and John went to the store, John gave a drink to"
 _PAIRS = 24
 
 
 def attention(model: TransformerModel, on: Any, seed: int) -> AttentionPatterns:
-    """Patterns on a text, and as what kind of head each attends."""
+    """Attention patterns on a text, and the kind of each head."""
     return attention_patterns(model, text_of(model, on, STORY, most=MOST_TOKENS), seed=seed)
 
 
@@ -31,9 +31,9 @@ def lens(model: TransformerModel, on: Any, seed: int) -> LogitLens:
 
 
 def attribution(model: TransformerModel, on: Any, seed: int) -> LogitAttribution:
-    """On a text, the likeliest next token against the runner-up; otherwise each pair's answer against its wrong one.
+    """For a text, the most likely next token against the second; for pairs, the answer against the wrong one.
 
-    On pairs it is tested first, on others, whether the answer leads further on clean prompts than on corrupt ones.
+    For pairs, separate ones first test whether the answer's lead is larger on clean prompts than on corrupt ones.
     """
     if isinstance(on, str) and " " in on.strip():
         text = text_of(model, on, PROMPT)

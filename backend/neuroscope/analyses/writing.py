@@ -1,12 +1,11 @@
-"""Creative writing: what a model writes when it may choose, how free each choice was, and which parts made it.
+"""Creative writing: a model's sampled continuations, the uncertainty of each choice, and the components that made it.
 
-1. Several continuations at each temperature: how varied they are (distinct-1 and distinct-2, the share of different words and
-   word pairs; Li et al. 2016), how much they repeat themselves, and how surprising the model finds them. As a control, the same
-   tokens in random order: prose that is no better than its shuffled words is no prose.
-2. One of them in depth: at each token the entropy of the choice, the surprise of what was chosen, and the first layer from
+1. Several continuations at each temperature: their variety (distinct-1 and distinct-2, the share of different words and word
+   pairs; Li et al. 2016), repetition, and surprise to the model. The control is the same tokens in random order.
+2. One of them in detail: at each token the entropy of the choice, the surprise of the chosen token, and the first layer from
    which on it leads (logit lens).
-3. Which heads and MLPs wrote the lead of each chosen token over the best alternative (direct logit attribution), and how far
-   each layer looks back: at the prompt, at its own words, or at the first token, the attention sink.
+3. Contributions of heads and MLPs to the lead of each chosen token over the best alternative (direct logit attribution), and
+   each layer's attention to the prompt, to the continuation, and to the first token, the attention sink.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _OPENING = "Once there was a"
 _TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
 _SAMPLES = 8
 _TOKENS = 32
-#: The temperature of the continuation that is looked into.
+#: The temperature of the continuation analysed in detail.
 _LOOKED_INTO = 1.0
 Numbers = NDArray[np.float64]
 
@@ -46,8 +45,8 @@ Numbers = NDArray[np.float64]
 class TemperatureSample(Result):
     """The continuations at one temperature.
 
-    repeated: share of word pairs said before. surprise, shuffled_surprise: nats a token. shuffled_p_value: that a continuation
-    is as surprising as its own tokens shuffled (paired, two-sided; 1 for a single one).
+    repeated: share of word pairs that occurred before. surprise, shuffled_surprise: nats per token. shuffled_p_value: that a
+    continuation is as surprising as its shuffled tokens (paired, two-sided; 1 for a single one).
     """
 
     temperature: float
@@ -66,12 +65,12 @@ class TemperatureSample(Result):
 @public
 @dataclass(frozen=True)
 class WritingAnalysis(Result):
-    """How a model writes on.
+    """How a model continues a text.
 
-    tokens, surprise, entropy (nats), decided, alternatives: for each token of the continuation that is looked into. decided: the
-    first row of `layers` from which on the token leads; the number of rows where it never does (it was drawn, not likeliest).
-    heads: (layers, heads), mlps: (layers,): mean logits written towards a chosen token over the best alternative.
-    looks_at_prompt, looks_at_own, looks_at_first: (layers,): shares of attention from the written tokens.
+    tokens, surprise, entropy (nats), decided, alternatives: for each token of the continuation analysed in detail. decided: the
+    first row of `layers` from which on the token leads; the number of rows if it never does (sampled, but not the most likely).
+    heads: (layers, heads), mlps: (layers,): mean contribution in logits to a chosen token over the best alternative.
+    looks_at_prompt, looks_at_own, looks_at_first: (layers,): shares of attention from the new tokens.
     """
 
     prompt: str
@@ -91,7 +90,7 @@ class WritingAnalysis(Result):
 
     @property
     def text(self) -> str:
-        """The continuation that is looked into."""
+        """The continuation analysed in detail."""
         return "".join(self.tokens)
 
     def print_string(self) -> str:
@@ -100,7 +99,7 @@ class WritingAnalysis(Result):
     def summary(self) -> str:
         lines = [
             f"Creative writing of {self.provenance.title} from {self.prompt!r}",
-            "  temperature  distinct-1  distinct-2  repeated  surprise (nats a token)      shuffled",
+            "  temperature  distinct-1  distinct-2  repeated  surprise (nats per token)    shuffled",
         ]
         lines += [
             f"  {sample.temperature:>11.1f}  {sample.distinct_1:>10.2f}  {sample.distinct_2:>10.2f}  {sample.repeated:>8.2f}  "
@@ -111,16 +110,16 @@ class WritingAnalysis(Result):
         heads = np.array(self.heads)
         layer, head = np.unravel_index(int(heads.argmax()), heads.shape)
         lines += [
-            f"  looked into: {self.text!r}",
+            f"  in detail: {self.text!r}",
             f"  freest choice: {self.tokens[free]!r} (entropy {self.entropy[free]:.2f} nats; else {self.alternatives[free]!r})",
-            f"  writes most: head {layer}.{head} ({heads.max():+.2f} logits a token), "
+            f"  largest contributions: head {layer}.{head} ({heads.max():+.2f} logits per token), "
             f"MLP {int(np.argmax(self.mlps))} ({max(self.mlps):+.2f})",
         ]
         return "\n".join(lines)
 
 
 def creative_writing(model: TransformerModel, on: Any, seed: int) -> WritingAnalysis:
-    """Let the model go on from an opening, and look at how it chose. Raises `ArgumentError` when it ends at once."""
+    """Continue an opening and analyse the choices. Raises `ArgumentError` if the model ends the text at once."""
     prompt = text_of(model, on, _OPENING, most=max(4, (model.architecture.context or 512) - _TOKENS))
     written = {}
     with events.progress("writing", total=len(_TEMPERATURES), unit="temperatures") as job:
@@ -131,7 +130,7 @@ def creative_writing(model: TransformerModel, on: Any, seed: int) -> WritingAnal
     chosen = max(written[_LOOKED_INTO], key=len)
     if len(chosen) < 2:
         raise ArgumentError(
-            f"{model.title} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
+            f"{model.title} ends the text right after {prompt!r}.", remedy="Give an opening that needs a continuation."
         )
     return _in_depth(model, prompt, samples, chosen, seed)
 
@@ -148,9 +147,9 @@ def _measured(model: TransformerModel, prompt: str, temperature: float, rows: li
     kept = [row for row in rows if row]
     if not kept:
         raise ArgumentError(
-            f"{model.title} ends the text right after {prompt!r}.", remedy="Give an opening that asks to be gone on with."
+            f"{model.title} ends the text right after {prompt!r}.", remedy="Give an opening that needs a continuation."
         )
-    # Without chance every sample is the same; counted once, a single text would seem the most varied of all.
+    # At temperature 0 all samples are equal, but they count as several: a single text would seem the most varied.
     start = [int(token) for token in model.encode(prompt).ids[0]]
     words = [model.decode(row, after=start).split() for row in (kept if temperature else _SAMPLES * kept)]
     pairs = [list(itertools.pairwise(text)) for text in words]
@@ -197,7 +196,7 @@ def _in_depth(
         tables.append(engine.ops.to_numpy(engine.ops.log_softmax(logits))[0][at].astype(np.float64))
     final = tables[-1]
     best = np.stack([table.argmax(-1) for table in tables])
-    # Whether the written token leads in each row; "decided" looks for the last run of yes.
+    # Whether the chosen token leads in each row; `decided` is the start of the final run of true.
     leads = np.vstack([best == np.array(chosen), np.ones((1, len(chosen)), dtype=bool)]).astype(np.int64)
     others = final.copy()
     others[np.arange(len(chosen)), chosen] = -np.inf
@@ -224,7 +223,7 @@ def _in_depth(
 
 
 def _looks(model: TransformerModel, batch: TokenBatch, prompt: int) -> tuple[Numbers, Numbers, Numbers]:
-    """Shares (layers,) of the written tokens' attention: to the prompt but its first token, to written tokens, to the first."""
+    """Shares (layers,) of the new tokens' attention: to the prompt except its first token, to new tokens, to the first."""
     sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in range(model.architecture.layers)]
     run = model.engine.forward(batch, capture=sites, logits=None)
     pattern = np.stack([model.engine.ops.to_numpy(run[site])[0] for site in sites]).astype(np.float64)

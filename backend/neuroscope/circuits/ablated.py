@@ -1,12 +1,12 @@
-"""What an edge outside a circuit carries in place of the clean activation.
+"""Ablations: what an edge outside a circuit carries instead of the clean activation.
 
-`corrupt`   what its source writes in the pair's own corrupt run (Conmy et al. 2023)
-`resample`  what its source writes in the corrupt run of another pair, drawn at random (Chan et al. 2022)
-`mean`      the mean of what its source writes, over all tokens of all corrupt runs (Wang et al. 2022)
+`corrupt`   its source's write in the pair's corrupt run (Conmy et al. 2023)
+`resample`  its source's write in the corrupt run of another pair, drawn at random (Chan et al. 2022)
+`mean`      the mean of its source's writes, over all tokens of all corrupt runs (Wang et al. 2022)
 `zero`      nothing
 
-The streams that receivers read follow: a stream is what its sources write plus what no source writes (biases), and that
-remainder is kept as it is.
+The streams that receivers read change accordingly: a stream is the sum of its sources' writes and the biases, which are not
+ablated.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class AblatedRun:
 
     @classmethod
     def of(cls, runs: PairRuns, ablation: str, *, seed: int = 0) -> AblatedRun:
-        """The ablated of a kind for pairs whose runs are kept. `mean` and `zero` need runs without a shared prefix."""
+        """The ablated run of a kind. `mean` and `zero` need runs without a shared prefix."""
         engine, corrupt = runs.engine, runs.corrupt
         heads = [engine.head_writes(layer, found) for layer, found in enumerate(corrupt.heads)]
         plain = cls(corrupt.streams[0], heads, corrupt.mlps, corrupt.streams, corrupt.mids)
@@ -94,12 +94,12 @@ class AblatedRun:
 
 
 def checked_ablation(name: str) -> str:
-    """The ablation's name, or `ArgumentError` with the nearest."""
+    """The ablation's name. Raises `ArgumentError` with the nearest names."""
     return only("ablation", ABLATIONS, listing="Ablations")[name]
 
 
 def source_means(runs: PairRuns) -> Means:
-    """The mean of what every source writes, over all real tokens of all corrupt prompts."""
+    """The mean of every source's writes, over all real tokens of all corrupt prompts."""
     engine, corrupt = runs.engine, runs.corrupt
     graph = Graph.of(engine.anatomy)
     real = runs.pairs.corrupt.real
@@ -113,7 +113,7 @@ def source_means(runs: PairRuns) -> Means:
 
 
 def _derangement(rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Another row for each row: a random cycle."""
+    """A random derangement of the rows: one cycle."""
     order = np.random.default_rng(seed).permutation(rows)
     other = np.empty(rows, dtype=np.int64)
     other[order] = np.roll(order, 1)

@@ -1,11 +1,10 @@
-"""What heads look at from the last token of a task's prompts, told by places that all prompts have.
+"""What heads attend to from the last token of a task's prompts, in terms of places that all prompts have.
 
-A place is a set of tokens that each prompt has on its own: the answer's mention, mentions of the wrong answer, the token
-that the corrupt prompt changes, the token after one of these, a token that stands once in every prompt, those by their distance
-from the end, the first.
-A head attends to a place when its mean attention to it, over prompts that have it, is at least `THRESHOLD` and twice what a
-head that looks at all tokens alike would give it. Of several places the first in this order is named that comes within a
-tenth of the most attended one: the changed token may be the wrong answer's second mention as well.
+A place is a set of tokens in each prompt: the answer's mention, mentions of the wrong answer, the token that the corrupt prompt
+changes, the token after one of these, a token that occurs once in every prompt, tokens by distance from the end, the first.
+A head attends to a place if its mean attention to it, over prompts that have it, is at least `THRESHOLD` and twice that of
+uniform attention. Of several places, it gets the first in this order within a tenth of the largest: the changed token may also
+be the wrong answer's second mention.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from neuroscope.tasks.pairs import PairBatch
 
 THRESHOLD = 0.25
 _NEAR = 0.9
-#: A place is one when this share of the prompts has it.
+#: Share of the prompts that must have a place.
 _COMMON = 0.5
 _BACK = 6
 
@@ -31,19 +30,19 @@ ANSWER, FIRST_WRONG, SECOND_WRONG = (
     "the wrong answer's second mention",
 )
 CHANGED = "the changed token"
-#: The same by the names of the indirect-object task (Wang et al. 2022).
+#: Names of places in the indirect-object task (Wang et al. 2022).
 _INDIRECT_OBJECT = {ANSWER: "the indirect object", FIRST_WRONG: "S1", SECOND_WRONG: "S2"}
 
 
 def in_indirect_object(place: str) -> str:
-    """A place as it is called in the indirect-object task."""
+    """A place's name in the indirect-object task."""
     for name, known in _INDIRECT_OBJECT.items():
         place = place.replace(name, known)
     return place
 
 
 def places(pairs: PairBatch, decode: Callable[[int], str] | None = None) -> dict[str, BoolArray]:
-    """The places of the clean prompts by name, as masks (rows, positions), most telling first."""
+    """The places of the clean prompts by name, as masks (rows, positions), most specific first."""
     batch, metric = pairs.clean, pairs.metric
     ids, real = batch.ids, batch.real
     columns = np.arange(batch.positions)[None]
@@ -68,7 +67,7 @@ def places(pairs: PairBatch, decode: Callable[[int], str] | None = None) -> dict
 
 
 def _in_every_prompt(batch: TokenBatch) -> list[int]:
-    """Tokens that stand exactly once in each prompt, in the first prompt's order."""
+    """Tokens that occur exactly once in each prompt, in the first prompt's order."""
     counted = [np.unique(row[real], return_counts=True) for row, real in zip(batch.ids, batch.real, strict=True)]
     once = [set(tokens[counts == 1].tolist()) for tokens, counts in counted]
     shared = set.intersection(*once)
@@ -92,14 +91,14 @@ class Attended:
             }
 
     def attention(self, layer: int, head: int, place: str) -> float:
-        """A head's mean attention to a place, or 0 where it does not attend to it as this module's text asks."""
+        """A head's mean attention to a place, or 0 if it does not attend to it as defined above."""
         if place not in self._places:
             return 0.0
         value = float(self._means[layer][place][head])
         return value if value >= max(THRESHOLD, 2 * self._alike[place]) else 0.0
 
     def place(self, layer: int, head: int) -> tuple[str, float] | None:
-        """The place that a head attends to, with its attention; None when there is none."""
+        """The place that a head attends to, with its attention, or None."""
         found = {name: self.attention(layer, head, name) for name in self._places}
         most = max(found.values(), default=0.0)
         return next(((name, value) for name, value in found.items() if value >= _NEAR * most), None) if most > 0 else None

@@ -4,29 +4,29 @@ The score of an edge from source s to receiver c is the first-order estimate
 
     score(s → c) = Σ over tokens of (s_clean − s_baseline) · mean over inputs of ∂m/∂c
 
-with c the residual stream as that receiver reads it: gradients are taken at the receiver and carried back through its
-projection and its normalisation. The methods differ in the inputs at which they take gradients:
+with c the residual stream as that receiver reads it: gradients are taken at the receiver and propagated back through its
+projection and normalisation. The methods differ in the inputs at which they take gradients:
 
 `eap`                  the clean prompt
 `eap_ig`               K prompts between ablated and clean embedding, x_i = x_base + α_i (x_clean − x_base)
 `eap_ig_activations`   for each source, the clean prompt with that source's write between ablated and clean
-`exact`                none: every edge is patched (`edges.edge_effects`)
-`hybrid`               those of `eap_ig` and none: see `_hybrid`
-`auto`                 `hybrid` on graphs so small that every edge can be patched (`PATCHED`), else `eap_ig`
+`exact`                none: every edge is patched (`edge_patching`)
+`hybrid`               combines `eap_ig` and `exact`: see `_hybrid`
+`auto`                 `hybrid` if the graph is small enough to patch every edge (`PATCHED`), else `eap_ig`
 
-Gradients say nothing where a softmax or a gate is saturated, whatever the steps; patching an edge alone says nothing where
-another edge stands in for it. Each of the two finds what the other misses.
+Gradients vanish at a saturated softmax or gate, for any number of steps; patching a single edge has no effect if another edge
+compensates. Each of the two finds what the other misses.
 
-α_1 … α_K sample the integral over the way from ablated (0) to clean (1) by a rule:
+α_1 … α_K sample the integral from ablated (0) to clean (1) by a rule:
 
-`midpoint`   (i − ½)/K, whose error falls with 1/K²; the others' falls with 1/K
+`midpoint`   (i − ½)/K, with an error of O(1/K²); the others have O(1/K)
 `hanna`      (i − 1)/K, as in the code of Hanna et al.
 `paper`      i/K, as in their paper
 
-1. Run clean and corrupt prompts; keep what every source writes, as differences (sources × tokens × d_model).
+1. Run clean and corrupt prompts; store the differences of every source's writes (sources × tokens × d_model).
 2. Run the K inputs as rows of one batch; differentiate the metric at all receivers at once.
-3. Layer by layer: gradients behind the projections → at the residual stream, averaged over the K inputs, contracted
-   with the differences of all earlier sources in one matrix product. No source × receiver array of vectors is kept.
+3. Layer by layer: gradients after the projections → at the residual stream, averaged over the K inputs, contracted with the
+   differences of all earlier sources in one matrix product, without a source × receiver array of vectors.
 
 Sources: Nanda 2023, "Attribution patching"; Syed et al. 2023 (EAP); Hanna et al. 2024, "Have Faith in
 Faithfulness" (EAP-IG, on inputs and on activations); ensembles of scores: Mondorf et al. 2025.
@@ -52,23 +52,23 @@ from neuroscope.tasks.pairs import PairBatch
 Scores = NDArray[np.float64]
 
 METHODS = ("auto", "eap_ig", "eap", "eap_ig_activations", "exact", "hybrid")
-#: `auto` patches every edge where that is at most so many runs: the graph's edges times the pairs.
+#: `auto` patches every edge if that takes at most this many runs: the graph's edges times the pairs.
 PATCHED = 20_000
-#: An exact effect smaller than this share of the largest one does not tell its sign.
+#: The sign of an exact effect is uncertain below this share of the largest one.
 _SILENT = 0.01
-#: Where in each of the K parts of the way from ablated to clean the gradient is taken.
+#: Position of the gradient in each of the K intervals from ablated to clean.
 _PLACES = {"midpoint": 0.5, "hanna": 0.0, "paper": 1.0}
 RULES = tuple(_PLACES)
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
 def checked_method(name: str) -> str:
-    """The method's name in snake case, or `ArgumentError` with the nearest."""
+    """The method's name in snake case. Raises `ArgumentError` with the nearest names."""
     return only("scoring method", METHODS, listing="Methods")[name]
 
 
 def chosen_method(name: str, graph: Graph, pairs: int) -> str:
-    """The method that a name stands for with so many pairs: `auto` is decided, any other name stays."""
+    """The method for a number of pairs: decides `auto`; returns any other name unchanged."""
     method = checked_method(name)
     if method != "auto":
         return method
@@ -76,12 +76,12 @@ def chosen_method(name: str, graph: Graph, pairs: int) -> str:
 
 
 def checked_rule(name: str) -> str:
-    """The name of an integration rule, or `ArgumentError` with the nearest."""
+    """The name of an integration rule. Raises `ArgumentError` with the nearest names."""
     return only("integration rule", RULES, listing="Rules")[name]
 
 
 def path(rule: str, steps: int) -> list[float]:
-    """α_1 … α_K of a rule (see this module's text). Raises `ArgumentError` for an unknown one, and for fewer than one step."""
+    """α_1 … α_K of a rule. Raises `ArgumentError` for an unknown rule, and for fewer than one step."""
     if steps < 1:
         raise ArgumentError(f"Integrated gradients need at least one step, not {steps}.")
     return [(step + _PLACES[checked_rule(rule)]) / steps for step in range(steps)]
@@ -151,7 +151,7 @@ def _parts(engine: Engine, pairs: PairBatch, kept: Sequence[PairRuns], steps: in
 
 
 def node_scores(scores: Scores) -> NDArray[np.float64]:
-    """Attribution patching of whole nodes (sources,): what all edges out of a source score together.
+    """Attribution patching of whole nodes (sources,): the sum of the scores of all edges out of a source.
 
     A write reaches every later receiver unchanged, so the gradient at the write is the sum of the receivers' gradients.
     """
@@ -159,14 +159,14 @@ def node_scores(scores: Scores) -> NDArray[np.float64]:
 
 
 def _hybrid(exact: Scores, gradients: Scores) -> Scores:
-    """Of each edge the larger score in size, with the sign of its exact effect where that is not silent."""
+    """For each edge, the score of larger absolute value, with the sign of its exact effect if that is certain."""
     size = np.maximum(np.abs(exact), np.abs(gradients))
     heard = np.abs(exact) > _SILENT * np.abs(exact).max()
     return size * np.sign(np.where(heard, exact, gradients))
 
 
 def source_differences(graph: Graph, runs: PairRuns, ablated: AblatedRun) -> Array:
-    """What each source writes in the clean run minus in the ablated run: (sources, rows · positions · d_model)."""
+    """Each source's write in the clean run minus that in the ablated run: (sources, rows · positions · d_model)."""
     engine, clean = runs.engine, runs.clean
     ops = engine.ops
     parts = [_flat(ops.wide(clean.streams[0]) - ops.wide(ablated.embedding))[None]]
@@ -192,7 +192,7 @@ def _on_activations(graph: Graph, runs: PairRuns, ablated: AblatedRun, at: Seque
     shape = (runs.rows, runs.positions, runs.engine.anatomy.d_model)
 
     def shifts(difference: Array) -> Array:
-        """What is left of the difference is α of it: 1 − α of it is taken away."""
+        """Subtract 1 − α of the difference, so that α of it is left."""
         return ops.concatenate([difference * (alpha - 1) for alpha in at], 0)
 
     def run(layer: int, first: int, count: int, residual: Array, edits: Sequence[Edit], reads: list[_Read]) -> None:
@@ -220,14 +220,14 @@ def _on_activations(graph: Graph, runs: PairRuns, ablated: AblatedRun, at: Seque
 
 
 class _Read:
-    """Receivers of one layer that read the stream at one place: where their gradient is taken, and what they can read."""
+    """Receivers of one layer that read the stream at one place: the site of their gradient, and the sources they can read."""
 
     def __init__(self, layer: int, port: Port | None, receivers: slice, readable: int) -> None:
         self.layer, self.port, self.receivers, self.readable = layer, port, receivers, readable
 
 
 def _reads(graph: Graph, first_layer: int) -> Iterator[_Read]:
-    """All reads from `first_layer` on, in causal order; the logits' has no port."""
+    """All reads from `first_layer` on, in causal order; that of the logits has no port."""
     for layer in range(first_layer, graph.layers):
         first = graph.receiver(layer, Component.QUERY)
         count = graph.heads + 2 * graph.key_value_heads
@@ -251,7 +251,7 @@ def _sites(graph: Graph, reads: Sequence[_Read]) -> list[Site]:
 def _contracted(
     graph: Graph, engine: Engine, found: Gradients, reads: Sequence[_Read], differences: Array, first: int, steps: int
 ) -> Scores:
-    """Scores of the edges from sources `first` … (as many as `differences` holds) into the receivers of `reads`."""
+    """Scores of the edges from sources `first` … (as many as in `differences`) into the receivers of `reads`."""
     scores = np.zeros((graph.receivers, graph.sources))
     count = int(differences.shape[0])
     for read in reads:

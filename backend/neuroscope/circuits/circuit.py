@@ -1,4 +1,4 @@
-"""Circuit: a set of edges of a model, with what was measured on it."""
+"""Circuit: a set of edges of a model, with its measured figures."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ else:
     from neuroscope.extensions import Extensible as _Extended
 
 
-#: A figure that was not measured, because there is no circuit or a file is older than the figure.
+#: A figure that was not measured: there is no circuit, or the file is older than the figure.
 UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"), 0)
 
 
 @public
 @dataclass(frozen=True, kw_only=True)
 class Circuit(Result, _Extended):
-    """Edges that suffice for a task, found on a model; or the answer that there are none.
+    """Edges that suffice for a task, found on a model; or the finding that there is no circuit.
 
-    exists: whether there is a circuit. Where clean and corrupt prompts cannot be told apart there is none: `reason` says
-    so, the mask is empty and every figure is `UNKNOWN`. effect: that test, on pairs used for nothing else.
-    test: how it did as a hypothesis, for a circuit that discovery extracted.
-    doubts: what speaks against trusting the circuit, measured on held-out pairs; `trustworthy` when it exists without any.
-    faithfulness: on the pairs that chose the circuit; held_out_faithfulness: on pairs that share no prompt, entity, word or
-    template with those (but for the kinds of `shared`, of which the task has a single one).
-    closeness: the same pair by pair (`curve.CurvePoint`), held out; 1 for a circuit that does what the model does on each.
+    exists: whether there is a circuit. If clean and corrupt prompts do not differ there is none: `reason` says so, the mask is
+    empty and every figure is `UNKNOWN`. effect: that test, on pairs used for nothing else.
+    test: its test as a hypothesis, for a circuit from discovery.
+    doubts: evidence against the circuit from held-out pairs; it is `trustworthy` if it exists without any.
+    faithfulness: on the pairs that chose the circuit. held_out_faithfulness: on pairs that share no prompt, entity, word or
+    template with those, except the kinds in `shared`, of which the task has only one.
+    closeness: the same pair by pair (`curve.CurvePoint`), held out; 1 for a circuit that equals the model on each.
     cmd: the circuit–model distance of the edges' order by |score| on held-out pairs (`curve`).
     completeness, minimality, controls: see `judging`. random_circuit_faithfulness: of connected random circuits of its size.
-    clean_metric, corrupt_metric: the whole model on clean and corrupt prompts (with another ablation than `corrupt`, the
+    clean_metric, corrupt_metric: of the whole model on clean and corrupt prompts (with another ablation than `corrupt`, of the
     model without any edge).
     """
 
@@ -90,14 +90,14 @@ class Circuit(Result, _Extended):
 
     @property
     def trustworthy(self) -> bool:
-        """There is a circuit, and nothing that was measured on held-out pairs speaks against it."""
+        """Whether the circuit exists without doubts."""
         return self.exists and not self.doubts
 
     @functools.cached_property
     def model(self) -> TransformerModel:
-        """The model it was found on; a circuit from a file loads it when it is first needed.
+        """The model it was found on; a circuit from a file loads it on first use.
 
-        Raises `CircuitError` when what the model's name leads to has other weights than the circuit was found on.
+        Raises `CircuitError` if the model of that name now has other weights.
         """
         if self._model is not None:
             return self._model
@@ -109,7 +109,7 @@ class Circuit(Result, _Extended):
 
     @python_only
     def check(self, model: TransformerModel) -> None:
-        """Raise `CircuitError` unless the circuit was found on these very weights; tell when in another precision."""
+        """Raise `CircuitError` unless the circuit was found on these weights; warn if in another precision."""
         if model.weights_hash != self.provenance.weights_hash:
             raise CircuitError(
                 f"The circuit for {self.task} was found on {self.provenance.title} "
@@ -121,13 +121,13 @@ class Circuit(Result, _Extended):
     @functools.cached_property
     @python_only
     def means(self) -> Means:
-        """(sources, d_model): the mean of what every source writes, over all tokens of the circuit's corrupt prompts."""
+        """(sources, d_model): the mean of every source's writes, over all tokens of the circuit's corrupt prompts."""
         if self._means is not None:
             return self._means
         return source_means(PairRuns(self.model.engine, self._pairs, share_prefix=False))
 
     def save(self, path: str) -> str:
-        """Write the circuit with its figures as a `.circuit` file, and answer its path (see `circuits.storage`)."""
+        """Write the circuit with its figures to a `.circuit` file (`circuits.storage`). Return its path."""
         from neuroscope.circuits.storage import write
 
         return str(write(self, path))
@@ -141,13 +141,13 @@ class Circuit(Result, _Extended):
     @property
     @python_only
     def scores(self) -> Scores:
-        """(receivers, sources): the score of every edge; of a circuit from a file, of its own edges."""
+        """(receivers, sources): the score of every edge; for a circuit from a file, of its own edges only."""
         return self._scores
 
     @property
     @python_only
     def pairs(self) -> PairBatch:
-        """The held-out pairs, on which the circuit is tested further."""
+        """The held-out pairs, for further tests."""
         return self._pairs
 
     @property
@@ -190,8 +190,8 @@ class Circuit(Result, _Extended):
     def layer(self) -> int:
         """The layer of the strongest component: the head or MLP with the largest total absolute score of its edges.
 
-        The first MLP, through which every token's identity passes, counts only when there is nothing else. Raises
-        `CircuitError` for a circuit without components.
+        The first MLP, which carries every token's identity, counts only if there is no other component. Raises `CircuitError`
+        for a circuit without components.
         """
         totals = np.abs(np.where(self._mask, self._scores, 0.0)).sum(0)
         common = list(extended_embedding(self.graph))
@@ -201,7 +201,7 @@ class Circuit(Result, _Extended):
         if totals.max() <= 0:
             raise CircuitError(
                 f"The circuit for {self.task} has no component" + (f": {self.reason}." if self.reason else "."),
-                remedy="Ask whether it `exists` first.",
+                remedy="Check that it `exists` first.",
             )
         site = self.graph.source_site(int(totals.argmax()))
         assert site.layer is not None
@@ -257,13 +257,13 @@ class Circuit(Result, _Extended):
                 f"  completeness       {self.completeness}{worst}",
                 f"  minimality         {self.minimality}",
                 *([f"  not held out       {', '.join(self.shared)}: the task has only one"] if self.shared else []),
-                "  heads by role" if named else "  no head has an effect that gives it a role",
+                "  heads by role" if named else "  no head has a role",
                 *named,
             ]
         )
 
     def as_dictionary(self) -> dict[str, Any]:
-        """The result's fields and the circuit itself: nodes and edges by site."""
+        """The result's fields, and nodes and edges by site."""
         return {
             **super().as_dictionary(),
             "trustworthy": self.trustworthy,

@@ -1,9 +1,8 @@
-"""How a circuit grows with the model: the same items and pipeline on a small and a large one.
+"""Comparison of the circuits of a small and a large model, on the same items and with the same pipeline.
 
-For each model: whether it does the task at all (the gap between clean and corrupt metric, tested on pairs that serve nothing
-else), the circuit with its measured curve, the heads and MLPs that 80 % faithfulness takes, and how much of the circuit the model uses for
-other tasks too. Reuse is the share of the circuit's edges that are among the best edges of other tasks, as many for each as
-the circuit has; chance gives the share that random edges would have. What is not reused is specialized.
+For each model: whether it does the task (the gap between clean and corrupt metric, tested on separate pairs), the circuit with
+its curve, the heads and MLPs needed for 80 % faithfulness, and reuse in other tasks. Reuse is the share of the circuit's edges
+among the best edges of other tasks, with as many edges for each; chance is the share for random edges. The rest is specialized.
 """
 
 from __future__ import annotations
@@ -36,11 +35,11 @@ _ENOUGH = 0.8
 @public
 @dataclass(frozen=True)
 class ModelGrowth(Result):
-    """One model's side of the comparison. Without an effect there is no circuit: `reason` says so, and its fields are None.
+    """The figures of one model. Without an effect there is no circuit: `reason` says so, and its fields are None.
 
     effect: clean minus corrupt metric on the pairs that test it. preference: share of pairs whose right answer is above the
-    wrong one. heads, mlps, edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness; doubts: what
-    speaks against it. reuse, specialization: shares of its edges; chance_reuse: of random edges.
+    wrong one. heads, mlps, edges, fraction_of_model: of the smallest measured circuit with 80 % faithfulness; doubts: evidence
+    against it. reuse, specialization: shares of its edges; chance_reuse: of random edges.
     """
 
     model: str
@@ -76,7 +75,7 @@ class ModelGrowth(Result):
 @public
 @dataclass(frozen=True)
 class GrowthAnalysis(Result):
-    """A task's circuit in a small and a large model. growth: large over small, per figure; empty where one has no circuit."""
+    """A task's circuit in a small and a large model. growth: large over small, per figure; empty if one has no circuit."""
 
     task: str
     small: ModelGrowth
@@ -128,7 +127,7 @@ class GrowthAnalysis(Result):
 class CircuitComparator:
     """Compares the circuits of two models.
 
-    pairs: examples used. others: tasks whose circuits reuse is measured against (those that a model does).
+    pairs: examples used. others: tasks for measuring reuse (those that a model does).
     """
 
     def __init__(
@@ -150,10 +149,9 @@ class CircuitComparator:
         self.seed: int = settings.seed(seed)
 
     def analyze_circuit_growth(self, task: str, examples: Dataset | None = None) -> GrowthAnalysis:
-        """Find the task's circuit in both models on the same items, and compare.
+        """Find and compare the task's circuit in both models on the same items.
 
-        Items are put the way each model takes best, where the task knows several. Raises `DatasetError` when the models'
-        tokenizers share too few items.
+        If the task has several phrasings, each model gets its best. Raises `DatasetError` if too few items fit both tokenizers.
         """
         found = registry.get(task)
         dataset = found.dataset(seed=self.seed) if examples is None else examples
@@ -229,7 +227,7 @@ class CircuitComparator:
                 try:
                     mask = CircuitFinder(model, seed=self.seed).of_size(name, None, edges)
                 except DatasetError as error:
-                    events.notice(f"{name} is left out: {error.message}")
+                    events.notice(f"The task {name} is left out: {error.message}")
                 else:
                     if mask is not None:
                         found[name] = mask
@@ -244,7 +242,7 @@ class CircuitComparator:
 
 
 def _reuse(circuit: Circuit, others: Mapping[str, BoolArray]) -> tuple[Estimate | None, float | None]:
-    """The share of a circuit's edges that are among the other tasks' best, and the share that random edges would have."""
+    """The share of a circuit's edges among the other tasks' best, and that of random edges."""
     if not circuit.edge_count or not others:
         return None, None
     theirs = np.any(list(others.values()), axis=0)

@@ -1,8 +1,8 @@
-"""A circuit as an engine: every run goes through the circuit's edges alone, on any text.
+"""A circuit as an engine: every run uses only the circuit's edges, on any text.
 
-Outside of prompt pairs there is no corrupt run to stand in for what a circuit leaves out, so every other edge carries
-its source's mean (mean ablation; Wang et al. 2022). A mean is one vector a source, the same at every token, and so a
-compiled circuit runs prompts of any length, in batches, and token by token with a cache.
+Without prompt pairs there is no corrupt run, so every other edge carries its source's mean (mean ablation; Wang et al. 2022). A
+mean is one vector per source, the same at every token, so a compiled circuit runs prompts of any length, in batches, and token
+by token with a cache.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from neuroscope.errors import CircuitError
 
 
 class CircuitEngine:
-    """`Engine` that runs another engine's model through a circuit. What is no run is the other engine's own.
+    """`Engine` that runs another engine's model through a circuit. Everything except runs is delegated to that engine.
 
-    mask: (receivers, sources). means: (sources, d_model). Raises `CircuitError` for an architecture whose streams are
-    more than the sum of what its sources write and constants.
+    mask: (receivers, sources). means: (sources, d_model). Raises `CircuitError` for an architecture whose streams are not sums
+    of sources' writes and constants.
     """
 
     def __init__(self, engine: Engine, mask: BoolArray, means: Means, probe: TokenBatch) -> None:
@@ -65,7 +65,7 @@ class CircuitEngine:
         logits: LogitRequest | None = ALL_LOGITS,
         prefix: Prefix | None = None,
     ) -> Run:
-        """See `Engine.forward`; a run through a circuit begins at the embedding."""
+        """See `Engine.forward`; a run starts at the embedding."""
         self._check_start(start, residual)
         return self._engine.forward(
             batch, capture=capture, edits=[*self._edits(watched=bool(capture or edits)), *edits], stop=stop, logits=logits
@@ -83,7 +83,7 @@ class CircuitEngine:
         logits: LogitRequest = ALL_LOGITS,
         prefix: Prefix | None = None,
     ) -> Gradients:
-        """Raises `CircuitError`: a compiled circuit runs, it is not differentiated."""
+        """Raises `CircuitError`: a compiled circuit has no gradients."""
         raise CircuitError("A compiled circuit has no gradients.", remedy="Attribute on the model it was found on.")
 
     def generate(
@@ -103,11 +103,13 @@ class CircuitEngine:
 
     def _check_start(self, start: int, residual: Array | None) -> None:
         if start != 0 or residual is not None:
-            raise CircuitError("A compiled circuit runs from the embedding on.", remedy="Patch the model it was found on.")
+            raise CircuitError(
+                "A run of a compiled circuit must start at the embedding.", remedy="Patch the model it was found on."
+            )
 
     def _edits(self, *, watched: bool) -> list[Edit]:
         if self._engine.changed_weights() != self._weights:
-            raise CircuitError("The model's weights were changed since the circuit was compiled.", remedy="Compile it again.")
+            raise CircuitError("The model's weights have changed since the circuit was compiled.", remedy="Compile it again.")
         graph = Graph.of(self._engine.anatomy)
         run = CircuitRun(self._engine, self._baseline, [self._mask], watched=watched)
         begin = Edit(Site(0, Component.RESIDUAL_PRE), _begin(run))
@@ -115,7 +117,7 @@ class CircuitEngine:
 
 
 def _begin(run: CircuitRun) -> Apply:
-    """Every chunk of tokens (a prompt, then each new token) begins anew, with arrays of its own shape."""
+    """Every chunk of tokens (a prompt, then each new token) needs new arrays of its shape."""
 
     def apply(value: Array, _: EditScope) -> Array:
         run.begin(value)
@@ -138,7 +140,7 @@ def mean_ablated(engine: Engine, means: Means, probe: TokenBatch) -> AblatedRun:
             1.0, float(np.abs(ops.to_numpy(stream)[real]).max())
         ):
             raise CircuitError(
-                f"The streams of a {engine.anatomy.architecture} model are not the sum of what its heads and MLPs write.",
+                f"The streams of a {engine.anatomy.architecture} model are not the sum of its heads' and MLPs' writes.",
                 remedy="Circuits of this architecture can be found and tested, but not compiled.",
             )
         return remainder.mean(0)

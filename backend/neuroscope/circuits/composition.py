@@ -1,10 +1,9 @@
-"""Composing circuits into a model that runs on them alone.
+"""Composing circuits into a model that uses only their edges.
 
-The composite has the edges of all its circuits; everything else is mean-ablated (`compiled`). Circuits of one model can
-stand in each other's way: an edge that one circuit needs may work against another's task. Such an edge is a
-conflict. It is found by scoring the other's pairs with EAP-IG, and the priorities decide it: the edge stays if its own
-circuit has the higher priority, goes if the harmed one has, and with equal priorities stays if it gives its
-own circuit a larger share of the total than it takes from the other.
+The composite has the edges of all its circuits; everything else is mean-ablated (`compiled`). An edge that one circuit needs
+may harm another's task. Such a conflict is found by scoring the other's pairs with EAP-IG, and priorities decide it: the edge
+stays if its own circuit has the higher priority, is removed if the harmed one has, and with equal priorities stays if its share
+of its own circuit's total score is larger than its share of harm.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class Dependency:
 
 @dataclass(frozen=True)
 class Conflict:
-    """An edge (source, receiver) of `owner` that works against `harmed`, and whether it stayed.
+    """An edge (source, receiver) of `owner` that harms `harmed`, and whether it was kept.
 
     gain and harm are shares of the two circuits' total absolute scores.
     """
@@ -60,7 +59,7 @@ class Conflict:
 
 @public
 class ModelComposer:
-    """Puts circuits of one model together, by priority."""
+    """Composes circuits of one model, by priority."""
 
     def __init__(self, *, seed: int | None = None) -> None:
         self.seed: int = settings.seed(seed)
@@ -75,7 +74,7 @@ class ModelComposer:
 
     @property
     def dependencies(self) -> list[Dependency]:
-        """Which circuit feeds which, strongest first."""
+        """The dependencies between circuits, strongest first."""
         if self._dependencies is None:
             self.resolve_dependencies()
         assert self._dependencies is not None
@@ -83,7 +82,7 @@ class ModelComposer:
 
     @property
     def conflicts(self) -> list[Conflict]:
-        """Edges of one circuit that work against another, with what was decided."""
+        """Edges of one circuit that harm another, and whether they were kept."""
         if self._mask is None:
             self.resolve_dependencies()
         return self._conflicts
@@ -91,7 +90,7 @@ class ModelComposer:
     def add_circuit(self, circuit: Circuit, priority: int = 1) -> ModelComposer:
         """Add a circuit; a higher number is a higher priority.
 
-        Raises `ArgumentError` for what is no circuit or no whole number, and for a circuit added before with another priority.
+        Raises `ArgumentError` unless given a circuit and an integer, and for a circuit added before with another priority.
         """
         circuit = getattr(circuit, "last_circuit", circuit)
         if not isinstance(circuit, Circuit):
@@ -99,7 +98,7 @@ class ModelComposer:
         if not circuit.exists:
             raise CircuitError(f"There is no circuit for {circuit.task} to compose: {circuit.reason}.")
         if isinstance(priority, bool) or not isinstance(priority, int):
-            raise ArgumentError(f"A priority is a whole number, not {priority!r}.")
+            raise ArgumentError(f"A priority must be a whole number, not {priority!r}.")
         for other, before in self._parts:
             same = other.provenance.weights_hash == circuit.provenance.weights_hash and (
                 other.mask.shape == circuit.mask.shape and bool((other.mask == circuit.mask).all())
@@ -125,13 +124,13 @@ class ModelComposer:
                 raise CircuitError(
                     f"The circuit for {circuit.task} was found on {circuit.provenance.title}, the one for {first.task} on "
                     f"{first.provenance.title} (or on other weights of it).",
-                    remedy="Compose circuits of one model; find them again on that one.",
+                    remedy="Compose circuits of one model; find the others again on it.",
                 )
             tell_precision(f"The circuit for {circuit.task}", circuit.provenance, first.model)
         return self
 
     def resolve_dependencies(self) -> ModelComposer:
-        """Find which circuit feeds which, and settle conflicts by priority."""
+        """Find dependencies, and resolve conflicts by priority."""
         self.validate_compatibility()
         parts = sorted(self._parts, key=lambda part: -part[1])
         self._dependencies = _dependencies([circuit for circuit, _ in parts])
@@ -139,7 +138,7 @@ class ModelComposer:
         return self
 
     def optimize_data_flow(self) -> ModelComposer:
-        """Drop edges that lie on no path from the embedding to the logits: they carry nothing."""
+        """Drop edges that are not on a path from the embedding to the logits: they have no effect."""
         if self._mask is None:
             self.resolve_dependencies()
         assert self._mask is not None
@@ -147,7 +146,7 @@ class ModelComposer:
         return self
 
     def compile(self) -> ComposedModel:
-        """The composite as a model that runs; steps that were not asked for are done now."""
+        """The composite as a model; runs the steps that were not called before."""
         self.optimize_data_flow()
         assert self._mask is not None
         return ComposedModel(self.circuits, self._mask, self._conflicts, self.dependencies, seed=self.seed)
@@ -164,9 +163,8 @@ class ModelComposer:
 class CompositionReport(Result):
     """A composite, the whole model and a connected random composite of the same number of edges, on each circuit's task.
 
-    Accuracy asks for the right answer before all others, preference only before the wrong one it is contrasted with: a
-    composite that prefers may still answer something else.
-    latency: seconds for one batch of prompts; the composite computes every edge apart, so it is slower than the whole model.
+    accuracy: the right answer is the most likely token; preference: it is more likely than the wrong one. latency: seconds for
+    one batch of prompts; the composite computes every edge separately, so it is slower than the whole model.
     """
 
     edges: int
@@ -197,7 +195,7 @@ class CompositionReport(Result):
 
 @public
 class ComposedModel(TransformerModel):
-    """A model that runs through a set of edges alone, everything else mean-ablated. It does what any model does, on that."""
+    """A model that uses only a set of edges; everything else is mean-ablated."""
 
     def __init__(
         self,
@@ -253,7 +251,7 @@ class ComposedModel(TransformerModel):
         )
 
     def _elsewhere(self) -> Provenance | None:
-        """The provenance of a circuit that was found in another precision than this model's, if one was."""
+        """The provenance of a circuit that was found in a precision other than this model's, or None."""
         found = [circuit.provenance for circuit in self._circuits]
         return next((one for one in found if other_precision(one, self._whole)), None)
 
@@ -272,7 +270,7 @@ class ComposedModel(TransformerModel):
 
 @dataclass
 class _Part:
-    """A circuit with what every edge of the graph does to its own task, as shares of its total."""
+    """A circuit with the effect of every edge of the graph on its task, as shares of the total."""
 
     circuit: Circuit
     priority: int
@@ -305,7 +303,7 @@ def _united(parts: Sequence[tuple[Circuit, int]], model: TransformerModel) -> tu
 
 
 def _worth_noting(part: _Part) -> float:
-    """The smallest share of an edge that the part's own circuit kept: what is weaker decides nothing."""
+    """The smallest share of an edge in the part's own circuit: weaker edges are not conflicts."""
     inside = np.abs(part.shares[part.circuit.mask])
     return float(np.quantile(inside, 0.5)) if len(inside) else 0.0
 

@@ -1,21 +1,20 @@
-"""Random circuits that a found one is compared with.
+"""Random circuits as controls of a found one.
 
-A set of edges drawn uniformly from the graph is no control: almost none of its edges lie on a path from the embedding to
-the logits, so after pruning nothing is left and its faithfulness is 0 whatever the model does. Every control here is
-alive: each of its edges lies on such a path. For a circuit of n edges
+A uniform random set of edges is not a control: almost none of its edges lie on a path from the embedding to the logits, so
+after pruning nothing is left and its faithfulness is 0 for any model. Every control here is alive: each of its edges lies on
+such a path. For a circuit of n edges:
 
-    connected   n random edges of the whole graph. The graph's edges arrive in random order, and those that lie on a path
-                when n of them do are taken: a uniformly random set of edges, pruned. Is any circuit this large enough?
-    rewired     the circuit's own nodes with n random edges among them (and embedding and logits), each node still
-                reading and writing. Drawn uniformly by a Markov chain that exchanges one edge at a time. Do the edges
-                matter, or is it enough to know the nodes?
-    degrees     every source keeps how many receivers it writes to, every receiver how many sources it reads. A Markov chain
-                of swaps, s → c and t → d becoming s → d and t → c (Maslov & Sneppen 2002). Does it matter which edges,
-                given how often each node writes and reads?
+    connected   n random edges of the whole graph: edges are added in random order until n of them lie on a path; these are a
+                uniformly random set of edges, pruned. Does any circuit of this size suffice?
+    rewired     the circuit's nodes with n random edges among them (and embedding and logits), each node still reading and
+                writing. Drawn uniformly by a Markov chain that exchanges one edge at a time. Do the edges matter, or only the
+                nodes?
+    degrees     every source keeps its out-degree, every receiver its in-degree. A Markov chain of swaps, s → c and t → d
+                becoming s → d and t → c (Maslov & Sneppen 2002). Do the edges matter, given the degrees?
 
-A set of edges is alive exactly when every source that is read, other than the embedding, has an edge into one of its
-receivers, and every receiver with an edge, other than the logits, serves a head or an MLP that is read. The edges are causal,
-so following them backwards ends at the embedding and forwards at the logits.
+A set of edges is alive if and only if every source that is read, except the embedding, has an edge into one of its receivers,
+and every receiver with an edge, except the logits, belongs to a head or an MLP that is read: since edges are causal, following
+them backwards ends at the embedding and forwards at the logits.
 
 Sources: Maslov & Sneppen 2002, "Specificity and Stability in Topology of Protein Networks"; Conmy et al. 2023 for random
 circuits as controls.
@@ -35,35 +34,35 @@ from neuroscope.engines.protocol import BoolArray, IntArray
 from neuroscope.engines.sites import Component
 from neuroscope.errors import CircuitError
 
-#: Exchanges tried for each edge of the circuit: after 10 an edge that could leave has stayed with probability e⁻¹⁰.
+#: Exchanges tried per edge of the circuit: after 10, an edge that could leave has stayed with probability e⁻¹⁰.
 _MOVES = 10
-#: Chains longer than this are cut: what is left of the circuit then is a few per cent of a circuit of this size.
+#: Longest chain: for a circuit of this size, a few per cent of it remain.
 _LONGEST = 400_000
-#: Draws for a size so small that a whole path overshoots it.
+#: Draws for a size that a single path may exceed.
 _DRAWS = 200
-#: Draws before a circuit that comes out every time is taken for the only one of its kind.
+#: Draws of the same circuit after which it counts as the only one of its kind.
 _AGAIN = 5
 
-#: Makes a control for a circuit: another mask of as many edges, or None where there is no other.
+#: Makes a control for a circuit: another mask of as many edges, or None.
 Control = Callable[[Graph, BoolArray, np.random.Generator], BoolArray | None]
 
 
 def connected_random(graph: Graph, edges: int, random: np.random.Generator) -> BoolArray:
-    """A mask (receivers, sources) of `edge_patching` random edges, each on a path from the embedding to the logits.
+    """A mask (receivers, sources) of `edges` random edges, each on a path from the embedding to the logits.
 
-    Raises `CircuitError` when the graph has fewer edges, or none are asked for.
+    Raises `CircuitError` if the graph has fewer edges, or for less than one.
     """
     if not 1 <= edges <= graph.edges:
         raise CircuitError(
-            f"A random circuit of {edges} edges is asked for, and the graph has {graph.edges}.",
-            remedy="Ask for at least one edge and at most as many as the graph has.",
+            f"There is no random circuit of {edges} edges: the graph has {graph.edges}.",
+            remedy="Use from 1 to as many edges as the graph has.",
         )
     found = _arrived(graph, graph.valid, edges, random)
     nearest = found
     for _ in range(_DRAWS):
         if int(found.sum()) == edges:
             return found
-        # A path is longer than what is asked for. Among a few nodes no path is.
+        # Every path is longer than `edges`. Paths among few nodes are short.
         nodes = 1 + random.permutation(graph.sources - 1)[: random.integers(1, max(2, edges))]
         found = _arrived(graph, _among(graph, nodes), edges, random)
         nearest = min(nearest, found, key=lambda mask: abs(int(mask.sum()) - edges))
@@ -71,9 +70,9 @@ def connected_random(graph: Graph, edges: int, random: np.random.Generator) -> B
 
 
 def rewired(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolArray | None:
-    """As many random edges among the nodes of the circuit `mask` as it has, every node still reading and writing.
+    """Random edges among the nodes of the circuit `mask`, as many as it has, with every node still reading and writing.
 
-    None when there is no other set of edges, or none was met: too few nodes, or all edges among them are taken.
+    None if no other set of edges exists or was found: too few nodes, or the circuit has all edges among them.
     """
     mask = graph.pruned(mask)
     pool = np.flatnonzero(_among(graph, np.array(graph.nodes(mask), dtype=np.int64)))
@@ -81,9 +80,9 @@ def rewired(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolA
 
 
 def degree_preserving(graph: Graph, mask: BoolArray, random: np.random.Generator) -> BoolArray | None:
-    """The circuit `mask` with its edges swapped: the out-degree of every source and the in-degree of every receiver stay.
+    """The circuit `mask` with its edges swapped, keeping the out-degree of every source and the in-degree of every receiver.
 
-    None when no swap is possible, as with the full graph or a circuit that is a single path.
+    None if no swap is possible, as for the full graph or a single path.
     """
     mask = graph.pruned(mask)
     return _walked(graph, mask, random, _Swap(graph, mask)) if 0 < int(mask.sum()) < graph.edges else None
@@ -100,12 +99,12 @@ def _connected(graph: Graph, mask: BoolArray, random: np.random.Generator) -> Bo
     return None
 
 
-#: The kinds of control by name, each made for a circuit's mask.
+#: The kinds of control: name → function of a circuit's mask.
 CONTROLS: Mapping[str, Control] = MappingProxyType({"connected": _connected, "rewired": rewired, "degrees": degree_preserving})
 
 
 def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Generator) -> BoolArray:
-    """`edge_patching` of the pool's edges, or somewhat more or fewer, by the time they come to lie on a path in a random order."""
+    """About `edges` of the pool's edges: those that lie on a path first when edges are added in random order."""
     ranks = np.full(pool.shape, np.inf)
     ranks[pool] = random.permutation(int(pool.sum()))
     times = _arrivals(graph, ranks)
@@ -116,7 +115,7 @@ def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Genera
     above: BoolArray = times <= now
     if int(above.sum()) == edges:
         return above
-    # The last arrival completed a path of several edges. Without it, the next ones that attach at both ends fill up.
+    # The last arrival completed a path of several edges. Leave it out, and add the next ones that attach at both ends.
     below: BoolArray = times < now
     missing = edges - int(below.sum())
     reached: BoolArray = np.asarray(below.any(0))
@@ -134,7 +133,7 @@ def _arrived(graph: Graph, pool: BoolArray, edges: int, random: np.random.Genera
 
 
 def _arrivals(graph: Graph, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    """When each edge (receivers, sources) comes to lie on a path, if edges arrive in the order of their ranks.
+    """The time at which each edge (receivers, sources) lies on a path, if edges arrive in the order of their ranks.
 
     That is the largest rank on the best path through the edge; infinite for edges that never do.
     """
@@ -164,7 +163,7 @@ def _arrivals(graph: Graph, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _trimmed(graph: Graph, mask: BoolArray, edges: int, random: np.random.Generator) -> BoolArray:
-    """`mask` without random edges that nothing else hangs on, until `edge_patching` are left or no such edge is."""
+    """`mask` without random edges that no other edge needs, until `edges` are left or none can be removed."""
     mask, left = mask.copy(), int(mask.sum())
     for edge in random.permutation(np.flatnonzero(mask)):
         if left <= edges:
@@ -189,7 +188,7 @@ def _among(graph: Graph, nodes: IntArray) -> BoolArray:
 
 
 class _Exchange:
-    """A step of the chain: one edge leaves, one of the pool comes, if every node still reads and writes."""
+    """A step of the chain: one edge is replaced by one of the pool, if every node still reads and writes."""
 
     def __init__(self, graph: Graph, mask: BoolArray, pool: IntArray) -> None:
         self.width = graph.sources
@@ -229,7 +228,7 @@ class _Exchange:
 
 
 class _Swap:
-    """A step of the chain: two edges exchange their receivers, where both new edges exist and are free."""
+    """A step of the chain: two edges exchange their receivers, if both new edges exist and are free."""
 
     def __init__(self, graph: Graph, mask: BoolArray) -> None:
         self.width = graph.sources
@@ -252,7 +251,7 @@ class _Swap:
 
 
 def _walked(graph: Graph, mask: BoolArray, random: np.random.Generator, chain: _Exchange | _Swap) -> BoolArray | None:
-    """Where the chain stands after its moves; where that is the circuit itself it walks on for a while."""
+    """The state of the chain after its moves; if that is the circuit itself, it continues for a while."""
     start = set(chain.edges)
     for _ in range(_AGAIN):
         moves = min(_LONGEST, max(200, _MOVES * len(start)))
@@ -269,7 +268,7 @@ def _walked(graph: Graph, mask: BoolArray, random: np.random.Generator, chain: _
 
 @functools.lru_cache(maxsize=64)
 def _readers(graph: Graph, nodes: frozenset[int]) -> tuple[tuple[int, ...], ...]:
-    """For each receiver the nodes that read it."""
+    """For each receiver, the nodes that read it."""
     found: list[list[int]] = [[] for _ in range(graph.receivers)]
     for source in nodes:
         for receiver in graph.node_receivers(source).tolist():

@@ -1,8 +1,8 @@
 """Faithfulness as a function of circuit size, and the two figures that integrate it.
 
-CPR, the circuit performance ratio: the area under faithfulness over the share of edges kept, edges in order of score
-(largest first); more is better. CMD, the circuit–model distance: the area between faithfulness and 1, edges in order
-of |score|; less is better. Both by the trapezoidal rule over `SIZES`.
+CPR, the circuit performance ratio: the area under faithfulness over the share of edges kept, edges in order of score (largest
+first); more is better. CMD, the circuit–model distance: the area between faithfulness and 1, edges in order of |score|; less is
+better. Both use the trapezoidal rule over `SIZES`.
 
 Source: Mueller et al. 2025, "MIB: A Mechanistic Interpretability Benchmark".
 """
@@ -30,10 +30,10 @@ SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Faithfulness of the `edge_patching` best-scored edges (after pruning), which are `fraction` of the graph's.
+    """Faithfulness of the `edges` best-scored edges (after pruning), which are `fraction` of the graph's.
 
-    closeness: 1 − Σ|circuit − clean| / Σ|clean − empty| of the metric over pairs, so that what is too much on one pair
-    does not make up for what is missing on another. negative_weight: how much negative scores counted in the order.
+    closeness: 1 − Σ|circuit − clean| / Σ|clean − empty| of the metric over pairs, where errors of different pairs do not
+    cancel. negative_weight: the weight of negative scores in the order.
     """
 
     edges: int
@@ -48,7 +48,7 @@ class CurvePoint:
 class FaithfulnessCurve(Result):
     """Faithfulness of growing circuits on held-out pairs, for one way of scoring edges and one ablation.
 
-    points: edges in order of |score|. signed_points: in order of score. cpr, cmd: the areas of this module's text.
+    points: edges in order of |score|. signed_points: in order of score. cpr, cmd: as defined in the module's docstring.
     """
 
     task: str
@@ -75,7 +75,7 @@ class FaithfulnessCurve(Result):
 
 
 def ranked(graph: Graph, scores: Scores, negative_weight: float) -> IntArray:
-    """Flat indices of the graph's edges, largest score first, a negative one counting as `negative_weight` of its size.
+    """Flat indices of the graph's edges, largest score first; a negative one counts as `negative_weight` times its size.
 
     With weight 0 negative edges come last, the most negative at the very end.
     """
@@ -95,7 +95,7 @@ def prefix(graph: Graph, order: IntArray, count: int) -> BoolArray:
 def measured(
     evaluation: CircuitEvaluation, order: IntArray, counts: Sequence[int], weight: float
 ) -> list[tuple[BoolArray, CurvePoint]]:
-    """The pruned circuits of the first `counts` edges, and how they measure. Raises `CircuitError` where pairs show no effect."""
+    """The pruned circuits of the first `counts` edges, and their figures. Raises `CircuitError` if pairs show no effect."""
     graph = evaluation.graph
     masks = [graph.pruned(prefix(graph, order, count)) for count in counts]
     found = []
@@ -107,7 +107,7 @@ def measured(
 
 
 def closeness(evaluation: CircuitEvaluation, metric: Numbers) -> float:
-    """1 − Σ|metric − clean| / Σ|clean − empty| over pairs, for a circuit's metric (rows,): 1 when it equals the model's."""
+    """1 − Σ|metric − clean| / Σ|clean − empty| over pairs, for a circuit's metric (rows,); 1 if it equals the model's."""
     return float(1 - np.abs(metric - evaluation.clean).sum() / np.abs(evaluation.clean - evaluation.empty).sum())
 
 

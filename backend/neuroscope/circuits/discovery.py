@@ -1,16 +1,17 @@
-"""Automated discovery: hypotheses about which edges do a task, each put to a test on examples it never saw.
+"""Automated discovery: hypotheses about which edges do a task, each tested on held-out examples.
 
 Strategies
-    gradient                 the smallest prefixes of the edges, ranked by EAP-IG, that reach several faithfulnesses (`search`)
-    greedy                   what greedy pruning leaves at several thresholds (ACDC; Conmy et al. 2023)
-    exhaustive_with_pruning  every node is patched exactly, both ways; nodes whose effect is not certain (paired test over
-                             pairs, false discoveries among all nodes at most 5 %) or negligible are pruned; the hypotheses
-                             are the circuits on the strongest 1, 2, 4 … of the rest with all edges among them
+    gradient                 the smallest prefixes of the edges, ranked by EAP-IG, that reach several levels of faithfulness
+                             (`search`)
+    greedy                   the results of greedy pruning at several thresholds (ACDC; Conmy et al. 2023)
+    exhaustive_with_pruning  every node is patched exactly, in both directions; nodes with an effect that is not significant
+                             (paired test over pairs, false discovery rate of 5 % among all nodes) or negligible are pruned; the
+                             hypotheses are the circuits of the strongest 1, 2, 4 … of the rest with all edges among them
 
-The gap between clean and corrupt prompts is tested first, on pairs that serve nothing else; without a gap there are no
-hypotheses. A hypothesis is valid when, on held-out pairs, its circuit is as faithful as asked, pair by pair too
-(`search.reaches`), and closer to the model than connected random circuits of its size: a two-sided test by exchange within pairs, times the
-number of hypotheses (Bonferroni). Scoring goes on from disk after an interruption.
+First the gap between clean and corrupt prompts is tested, on separate pairs; without a gap there are no hypotheses. A
+hypothesis is valid if, on held-out pairs, its circuit reaches the target faithfulness (`search.reaches`) and is closer to the
+model than connected random circuits of its size: a two-sided exchange test within pairs, with Bonferroni's correction for the
+number of hypotheses. Scoring resumes from disk after an interruption.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ from neuroscope.tasks.statistics import Estimate, ratio_of
 from neuroscope.vocabulary import public, python_only
 
 STRATEGIES = ("exhaustive_with_pruning", "greedy", "gradient")
-#: Faithfulnesses for which the strategy `gradient` proposes a circuit.
+#: Levels of faithfulness for which the strategy `gradient` proposes a circuit.
 _TARGETS = (0.7, 0.85, 0.95)
 _THRESHOLDS = (0.2, 0.1, 0.05, 0.02)
 _BATCH = 32
 _CONTROLS = 10
-#: The smallest share of the effect that a node may have and still be no noise.
+#: Smallest share of the effect of a node that is not pruned.
 _LEAST_EFFECT = 0.005
 _FALSE_DISCOVERIES = 0.05
 
@@ -62,7 +63,7 @@ _FALSE_DISCOVERIES = 0.05
 @public
 @dataclass(frozen=True)
 class Hypothesis(Result):
-    """A set of edges that may do the task. `description` says how it came about."""
+    """A set of edges that may do the task. `description` says how it was generated."""
 
     description: str
     strategy: str
@@ -84,10 +85,10 @@ class Hypothesis(Result):
 @public
 @dataclass(frozen=True)
 class HypothesisTest(Result):
-    """How a hypothesis did on held-out pairs.
+    """The test of a hypothesis on held-out pairs.
 
-    effect: how much closer to the model its circuit comes, pair by pair, than connected random circuits of its size, as a
-    share of the gap. p_value: of that, paired and two-sided, times the number of `hypotheses` (Bonferroni).
+    effect: how much closer to the model its circuit is, pair by pair, than connected random circuits of its size, as a share of
+    the gap. p_value: of the effect, paired and two-sided, times the number of `hypotheses` (Bonferroni).
     """
 
     hypothesis: Hypothesis
@@ -120,13 +121,13 @@ class HypothesisTest(Result):
 class CircuitDiscovery:
     """Finds circuits for a capability by generating hypotheses and testing them.
 
-    model, target_capability and search_strategy are set before `generateHypotheses`. pairs: how many examples, a third of them
-    held out for the tests. target: the faithfulness that is asked for. alpha: the level of the test.
+    model, target_capability and search_strategy are set before `generateHypotheses`. pairs: number of examples, a third of them
+    held out for the tests. target: faithfulness to reach. alpha: the level of the test.
     """
 
     def __init__(self, *, pairs: int = 60, target: float = 0.85, alpha: float = 0.05, seed: int | None = None) -> None:
         if not 0 < alpha < 1:
-            raise ArgumentError(f"The level of a test is between 0 and 1, not {alpha}.")
+            raise ArgumentError(f"The level of a test must be between 0 and 1, not {alpha}.")
         self.pairs: int = pairs
         self.target: float = target
         self.alpha: float = alpha
@@ -149,7 +150,7 @@ class CircuitDiscovery:
     @model.setter
     def model(self, model: TransformerModel) -> None:
         if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"A discovery works on a TransformerModel, not {model!r}.")
+            raise ArgumentError(f"A discovery needs a TransformerModel, not {model!r}.")
         self._model = model
         self._forget()
 
@@ -176,12 +177,12 @@ class CircuitDiscovery:
 
     @property
     def effect(self) -> Effect:
-        """The test of the gap between clean and corrupt prompts, on pairs that serve nothing else; then on held-out ones."""
+        """The test of the gap between clean and corrupt prompts, on separate pairs, then on held-out ones."""
         return self._finder().effect_of(self._parts())
 
     @property
     def examples(self) -> Dataset | Sequence[Any] | None:
-        """Examples to use in place of the task's own."""
+        """Examples to use instead of the task's."""
         return self._examples
 
     @examples.setter
@@ -190,9 +191,9 @@ class CircuitDiscovery:
         self._forget()
 
     def generate_hypotheses(self) -> list[Hypothesis]:
-        """Hypotheses by the chosen strategy, smallest first; none, with a notice that says why, where there is no effect.
+        """Hypotheses by the chosen strategy, smallest first; without an effect none, and a notice.
 
-        Goes on from disk where an interrupted run of it stopped.
+        Resumes an interrupted run from disk.
         """
         self._hypotheses, self._tests = [], {}
         effect = self.effect
@@ -218,7 +219,7 @@ class CircuitDiscovery:
         return list(self._hypotheses)
 
     def test_hypothesis(self, hypothesis: Hypothesis) -> HypothesisTest:
-        """Measure a hypothesis on the held-out pairs, beside random circuits of its size."""
+        """Measure a hypothesis and random circuits of its size on the held-out pairs."""
         if not isinstance(hypothesis, Hypothesis):
             raise ArgumentError(f"Only hypotheses can be tested, not {hypothesis!r}.", remedy="generateHypotheses makes them.")
         key = hypothesis.mask.tobytes()
@@ -249,7 +250,7 @@ class CircuitDiscovery:
         return self._tests[key]
 
     def extract_circuit(self, hypothesis: Hypothesis) -> Circuit:
-        """The hypothesis as a circuit, judged as any other; a hypothesis that fails its test is among the circuit's doubts."""
+        """The hypothesis as a circuit, judged like any other; a failed test is among its doubts."""
         test = self.test_hypothesis(hypothesis)
         circuit = self._finder().judge(self.target_capability, hypothesis.mask, hypothesis._scores, self._parts())
         verdict = (
@@ -298,7 +299,7 @@ class CircuitDiscovery:
     # --- what is shared -------------------------------------------------------------------------------------------
 
     def _finder(self) -> CircuitFinder:
-        """One finder, so that the parts' clean and corrupt runs serve the whole discovery."""
+        """One finder, so that the clean and corrupt runs are reused."""
         if self._using is None:
             self._using = CircuitFinder(self.model, pairs=self.pairs, seed=self.seed)
         self._using.target = self.target

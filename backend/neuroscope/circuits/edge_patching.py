@@ -1,8 +1,8 @@
-"""Exact edge patching: the truth that attribution approximates.
+"""Exact edge patching, which attribution approximates.
 
-For an edge s → c the clean run is repeated with one change: receiver c alone reads the stream with s's ablated write (by
-default that of the corrupt run) in place of its clean one. The fall of the metric is the edge's effect. Edges into one layer run as rows of one batch,
-from that layer on.
+For an edge s → c the clean run is repeated with one change: receiver c reads the stream with s's ablated write (by default that
+of the corrupt run) instead of its clean one. The decrease of the metric is the edge's effect. Edges into one layer run as rows
+of one batch, from that layer on.
 
 Source: Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path Patching" (paths of a single edge).
 """
@@ -25,7 +25,7 @@ from neuroscope.tasks.pairs import PairBatch
 
 
 def edge_effects(engine: Engine, pairs: PairBatch, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-    """How much the metric falls (edges, rows) when each edge (receiver, source) alone carries its corrupt write."""
+    """The decrease of the metric (edges, rows) when each edge (receiver, source) alone carries its corrupt write."""
     runs = PairRuns(engine, pairs)
     return _effects(runs, AblatedRun.of(runs, "corrupt"), edges)
 
@@ -61,7 +61,7 @@ def _effects(runs: PairRuns, ablated: AblatedRun, edges: Sequence[Sequence[int]]
 
 
 class _Patches:
-    """Some edges into one layer, each in a group of rows of its own."""
+    """Edges into one layer, each in its own group of rows."""
 
     def __init__(self, graph: Graph, runs: PairRuns, differences: Array, edges: Sequence[tuple[int, int]]) -> None:
         self.graph, self.runs, self.differences, self.edges = graph, runs, differences, edges

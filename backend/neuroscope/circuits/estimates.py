@@ -1,7 +1,7 @@
 """Figures of circuits with their intervals, from per-pair metrics.
 
-Faithfulness and its relatives are ratios of means over the same pairs, so their intervals are Fieller's
-(`tasks.statistics.ratio_of`). Where clean and corrupt prompts cannot be told apart such a ratio has no bounds.
+Faithfulness and similar figures are ratios of means over the same pairs, with Fieller's intervals
+(`tasks.statistics.ratio_of`), which are infinite if clean and corrupt prompts do not differ significantly.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of
 def normalised(values: Numbers, low: Numbers, high: Numbers, *, units: Units | None = None) -> Estimate:
     """(mean(values) − mean(low)) / (mean(high) − mean(low)) over pairs, with a 95 % interval.
 
-    All (rows,). Raises `CircuitError` when `high` and `low` have the same mean: the pairs show no effect to share out.
+    All (rows,). Raises `CircuitError` if `high` and `low` have the same mean.
     """
     if abs(float(high.mean() - low.mean())) < 1e-9:
         raise CircuitError(

@@ -4,8 +4,8 @@ With u_s the write of source s in this run and u'_s its write in the ablated run
 
     x_c = (ablated stream at c) + Σ over sources s with an edge s → c in the circuit of (u_s − u'_s)
 
-so that the full graph gives the clean run, the empty one the ablated run, and each receiver has an input of its own
-(Conmy et al. 2023; Hanna et al. 2024). The run goes through the model's own layers with the reads replaced.
+so the full graph gives the clean run, the empty one the ablated run, and each receiver has its own input (Conmy et al. 2023;
+Hanna et al. 2024). The model's own layers run with the reads replaced.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 @dataclass(frozen=True)
 class Removal:
-    """An edge taken out of the circuit for one group of rows."""
+    """An edge removed from the circuit for one group of rows."""
 
     receiver: int
     source: int
@@ -40,8 +40,8 @@ class Removal:
 class CircuitEvaluation:
     """Runs circuits on a batch of pairs, against an ablated run (`ablated.ABLATIONS`).
 
-    `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges. Many pairs
-    run in parts that fit into memory; with the ablations `mean` and `resample` each part has an ablated run of its own.
+    `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges. Many pairs run in
+    parts that fit into memory; with the ablations `mean` and `resample` each part has its own ablated run.
     """
 
     def __init__(self, engine: Engine, pairs: PairBatch, *, ablation: str = "corrupt", seed: int = 0) -> None:
@@ -68,7 +68,7 @@ class CircuitEvaluation:
         return found
 
     def metric(self, mask: BoolArray) -> Numbers:
-        """The metric of each pair (rows,) when only the edges of `mask` (receivers, sources) carry the clean run."""
+        """The metric of each pair (rows,) if only the edges of `mask` (receivers, sources) carry the clean run."""
         return self.metrics([mask])[0]
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
@@ -87,15 +87,15 @@ class CircuitEvaluation:
         return np.stack([self._known[key] for key in keys])
 
     def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:
-        """The metric (subsets, rows) of the whole model in which the nodes of a subset write what they write in the ablated run.
+        """The metric (subsets, rows) of the whole model with the nodes of a subset ablated.
 
-        The same as the circuit of all edges that do not begin at those nodes, at the cost of plain runs. The embedding cannot be
-        taken out.
+        The same as the circuit of all edges that do not start at those nodes, at the cost of plain runs. The embedding cannot
+        be ablated.
         """
         return np.concatenate([part.without(subsets) for part in self._parts], axis=1)
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal]) -> Numbers:
-        """The metric (edges, rows) of the circuit without each one of `edge_patching` in turn.
+        """The metric (edges, rows) of the circuit without each of `edges` in turn.
 
         Edges into one layer run together as rows of a batch, from that layer on.
         """
@@ -126,7 +126,7 @@ class _Part:
 
     @property
     def _fitting(self) -> int:
-        """How many runs of all pairs fit into one batch."""
+        """Number of runs of all pairs that fit into one batch."""
         return max(1, self.engine.rows_that_fit(self.runs.positions) // (2 * self.runs.rows))
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal], advance: Callable[[int], None]) -> Numbers:
@@ -144,7 +144,7 @@ class _Part:
         return found
 
     def run(self, masks: Sequence[BoolArray]) -> tuple[Numbers, Written]:
-        """The metric (masks, rows), and what the sources wrote beyond the ablated run."""
+        """The metric (masks, rows), and the sources' writes relative to the ablated run."""
         ops, times = self.engine.ops, len(masks)
         entry = ops.repeat(self.runs.clean.streams[0], times)
         circuit = CircuitRun(self.engine, self.ablated, masks)
@@ -211,9 +211,9 @@ def _steps(count: int, at_once: int) -> range:
 
 @dataclass(frozen=True)
 class Written:
-    """What sources write beyond the ablated run: `values` (slots, rows, positions, d_model), wide, for the sources that are read.
+    """Sources' writes relative to the ablated run: `values` (slots, rows, positions, d_model), wide, for sources that are read.
 
-    slots: (sources,) where a source's write stands; -1 for those that nothing reads.
+    slots: (sources,) index of a source's write; -1 for those that nothing reads.
     """
 
     slots: IntArray
@@ -221,7 +221,7 @@ class Written:
 
     @classmethod
     def empty(cls, read: BoolArray, shape: Sequence[int], engine: Engine) -> Written:
-        """Room for the sources that are read (sources,), in a run of `shape` (rows, positions, d_model)."""
+        """Zeros for the sources that are read (sources,), in a run of `shape` (rows, positions, d_model)."""
         slots = np.where(read, np.cumsum(read) - 1, -1)
         return cls(slots, engine.ops.wide(engine.ops.zeros((int(read.sum()), *shape))))
 
@@ -230,7 +230,7 @@ class Written:
 
 
 class CircuitRun:
-    """One run of circuits: its edits replace every read and record what every source writes beyond the ablated run.
+    """One run of circuits: its edits replace every read and record every source's write relative to the ablated run.
 
     masks: a circuit for each group of rows (groups, receivers, sources). Only what some circuit uses is computed: a receiver
     without edges reads what it reads in the ablated run, and a source that nothing reads is not recorded. watched: somebody else
@@ -251,7 +251,7 @@ class CircuitRun:
         self.written: Written
 
     def begin(self, entry: Array) -> None:
-        """Start with the embedding (rows, positions, d_model); sources write later."""
+        """Start with the embedding (rows, positions, d_model)."""
         ops = self.engine.ops
         shape = tuple(int(size) for size in entry.shape)
         self.written = Written.empty(self._read_from, shape, self.engine)

@@ -1,13 +1,13 @@
-"""Finding circuits: ask whether there is an effect, score the edges, measure which of them are enough, judge the result.
+"""Finding circuits: test for an effect, score the edges, search for the fewest that suffice, judge the result.
 
 1. The examples are divided into three parts that share no prompt, entity, word or template.
 2. On the first part the gap between clean and corrupt prompts is tested (`effect`), and again on the third. Without a gap
    there is no circuit.
-3. On the second every edge is scored (`attribution`, method `auto` unless another is asked for), and the smallest set of
-   edges that reaches the target faithfulness is searched for by measuring (`search`): every other edge carries its corrupt
-   activation (or another ablation). Edges on no path from embedding to logits are dropped: they carry nothing.
-4. On the third the circuit is judged (`judging`): faithfulness, closeness pair by pair, completeness, minimality, controls
-   of the same size; what speaks against it becomes a doubt. Heads get roles from what they do (`roles`).
+3. On the second every edge is scored (`attribution`, by default with method `auto`), and measurements find the smallest set of
+   edges that reaches the target faithfulness (`search`): every other edge carries its corrupt activation (or another ablation).
+   Edges that are not on a path from embedding to logits are dropped.
+4. On the third the circuit is judged (`judging`): faithfulness, closeness pair by pair, completeness, minimality, controls of
+   the same size; evidence against it becomes a doubt. Heads get roles from their effects (`roles`).
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class PairParts:
 
     @property
     def chosen_by(self) -> frozenset[str]:
-        """Units of the pairs that test the effect and choose the circuit, without kinds that no part can avoid."""
+        """Units of the pairs that test the effect and choose the circuit, without `shared` kinds."""
         units = frozenset[str]().union(*self.effect.units, *self.finding.units)
         return frozenset(unit for unit in units if unit.partition(":")[0] not in self.shared)
 
 
 def part_sizes(pairs: int) -> tuple[int, int, int]:
-    """How many of so many pairs test the effect (a fifth, but not fewer than can), find the circuit, and judge it (a third)."""
+    """Number of pairs that test the effect (a fifth, at least `FEWEST_PAIRS`), find the circuit, and judge it (a third)."""
     effect, judged = min(max(FEWEST_PAIRS, pairs // 5), pairs // 3), pairs // 3
     return effect, pairs - effect - judged, judged
 
@@ -78,10 +78,10 @@ def part_sizes(pairs: int) -> tuple[int, int, int]:
 class CircuitFinder(Instrument):
     """Finds circuits of one model.
 
-    pairs: examples used (`part_sizes`). method: how edges are scored (`attribution.METHODS`); the circuit says what `auto` came to. rule: how integrated gradients
-    are summed (`attribution.RULES`). steps: integration steps. ablation: what edges outside a circuit carry
-    (`ablated.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits: how many draws of every kind of
-    control. minimality_sample: edges tried one by one.
+    pairs: number of examples (`part_sizes`). method: how edges are scored (`attribution.METHODS`); the circuit records what
+    `auto` chose. rule: how integrated gradients are summed (`attribution.RULES`). steps: integration steps. ablation: what
+    edges outside a circuit carry (`ablated.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits:
+    draws of every kind of control. minimality_sample: number of edges removed one by one.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class CircuitFinder(Instrument):
     ) -> None:
         super().__init__(model, seed)
         if not 0 < target <= 1:
-            raise ArgumentError(f"The target faithfulness is above 0 and at most 1, not {target}.")
+            raise ArgumentError(f"The target faithfulness must be above 0 and at most 1, not {target}.")
         if pairs < 6:
             raise ArgumentError(f"Finding a circuit needs at least 6 pairs, not {pairs}.", remedy="60 is a good number.")
         if steps < 1:
@@ -120,16 +120,16 @@ class CircuitFinder(Instrument):
 
     @property
     def last_circuit(self) -> Circuit:
-        """The circuit found last; `CircuitError` when none was."""
+        """The last circuit found. Raises `CircuitError` if there is none."""
         if not self._found:
             raise CircuitError("This finder has found no circuit yet.", remedy="Send findCircuit: first.")
         return self._found[-1]
 
     def find_circuit(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> Circuit:
-        """The smallest circuit for a task that measures as faithful, or the answer that there is none (`exists`).
+        """Find the smallest faithful circuit for a task, or that there is none (`exists`).
 
-        `examples` default to the task's own; a Dataset is filtered to what the model's tokenizer can express.
-        Raises `DatasetError` for unfit examples, or too few of them to hold any out.
+        `examples` default to the task's own; a Dataset is filtered for the model's tokenizer. Raises `DatasetError` for unfit
+        examples, or too few to hold any out.
         """
         name, parts = self.pairs_of(task, examples)
         circuit = self.search(name, parts)
@@ -139,7 +139,7 @@ class CircuitFinder(Instrument):
     def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> FaithfulnessCurve:
         """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD.
 
-        Raises `CircuitError` where clean and corrupt prompts cannot be told apart: there is nothing to share out.
+        Raises `CircuitError` if clean and corrupt prompts do not differ significantly.
         """
         name, parts = self.pairs_of(task, examples)
         effect = self.effect_of(parts)
@@ -161,7 +161,7 @@ class CircuitFinder(Instrument):
 
     @python_only
     def search(self, task: str, parts: PairParts) -> Circuit:
-        """Find and judge a circuit on pairs that are ready to run."""
+        """Find and judge a circuit on tokenised pairs."""
         effect = self.effect_of(parts)
         if not effect.exists:
             return self._none(task, effect, parts)
@@ -172,7 +172,7 @@ class CircuitFinder(Instrument):
 
     @python_only
     def pairs_of(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> tuple[str, PairParts]:
-        """The task's full name, and its examples as pairs that this model's tokenizer can express, in independent parts."""
+        """The task's full name, and its examples as pairs for this model's tokenizer, in independent parts."""
         found = registry.get(task)
         chosen = found.dataset(seed=self.seed) if examples is None else examples
         return found.name, self.parts_of([self._model], chosen)
@@ -181,7 +181,7 @@ class CircuitFinder(Instrument):
     def parts_of(self, models: Sequence[TransformerModel], examples: Dataset | Sequence[Example]) -> PairParts:
         """Examples that all the models can express, as pairs of this finder's model in independent parts."""
         if not isinstance(examples, Dataset):
-            make_pairs(self._model, examples, self.metric)  # names the example that does not fit, instead of leaving it out
+            make_pairs(self._model, examples, self.metric)  # raises for an example that does not fit, instead of leaving it out
             examples = Dataset(list(examples))
         parts = examples.parts_for_models(models, part_sizes(self.pairs), seed=self.seed)
         effect, finding, judged = (make_pairs(self._model, part, self.metric) for part in parts)
@@ -191,9 +191,9 @@ class CircuitFinder(Instrument):
     def of_size(
         self, task: str, examples: Dataset | Sequence[Example] | None, edges: int, weight: float = 1.0
     ) -> BoolArray | None:
-        """The best `edges` edges for a task by this finder's scores, pruned and neither searched for nor judged.
+        """The best `edges` edges for a task by this finder's scores, pruned, without search and judging.
 
-        For comparing circuits at one size. weight: how much negative scores count. None where there is no effect.
+        For comparing circuits of one size. weight: the weight of negative scores. None if there is no effect.
         """
         _, parts = self.pairs_of(task, examples)
         if not self.effect_of(parts).exists:
@@ -211,7 +211,7 @@ class CircuitFinder(Instrument):
 
     @python_only
     def judge(self, task: str, mask: BoolArray, scores: Scores, parts: PairParts) -> Circuit:
-        """A circuit whose edges are known, with every figure that a found one has."""
+        """A circuit of given edges, with all figures of a found one."""
         effect = self.effect_of(parts)
         if not effect.exists:
             return self._none(task, effect, parts)
@@ -219,7 +219,7 @@ class CircuitFinder(Instrument):
 
     @python_only
     def evaluation(self, pairs: PairBatch) -> CircuitEvaluation:
-        """The pairs with their clean and corrupt runs, which serve everything that is measured on the same parts."""
+        """The pairs with their clean and corrupt runs, cached for all measurements on the same part."""
         state = (self.ablation, self.seed, *sorted(self._model.engine.changed_weights().items()))
         for of, then, runs in self._runs:
             if of is pairs and then == state:
@@ -230,7 +230,7 @@ class CircuitFinder(Instrument):
 
     @python_only
     def effect_of(self, parts: PairParts) -> Effect:
-        """The test of the gap between clean and corrupt prompts, on the pairs that serve nothing else and on held-out ones."""
+        """The test of the gap between clean and corrupt prompts, on separate pairs and on held-out ones."""
         first = self.evaluation(parts.effect)
         effect = paired_effect(first.clean, first.empty, first.pairs.units)
         if not effect.exists:

@@ -1,9 +1,8 @@
 """The computational graph of a decoder, and circuits as sets of its edges.
 
-Sources write to the residual stream: the embedding, each attention head, each MLP (or block of experts). Receivers
-read it: the query of each head, the key and the value of each key-value head, each MLP, and the logits. An edge leads
-from a source to a later receiver. With grouped queries a key or value receiver serves all heads of its group, as it
-does in the model.
+Sources write to the residual stream: the embedding, each attention head, each MLP (or block of experts). Receivers read it: the
+query of each head, the key and the value of each key-value head, each MLP, and the logits. An edge leads from a source to a
+later receiver. With grouped queries a key or value receiver serves all heads of its group, as in the model.
 
 Order of sources: embedding, then per layer its heads and its MLP. Order of receivers: per layer queries, keys, values,
 MLP; then the logits. Nodes and receivers are named by the site grammar: `5.headOutput[3]` → `7.query[1]`.
@@ -54,7 +53,7 @@ class Graph:
         return int(self.valid.sum())
 
     def sources_before(self, layer: int) -> int:
-        """How many sources write before layer `layer`."""
+        """Number of sources before layer `layer`."""
         return 1 + layer * (self.heads + 1)
 
     def head(self, layer: int, head: int) -> int:
@@ -86,13 +85,13 @@ class Graph:
         return slice(first, first + count)
 
     def readable(self, layer: int, component: Component) -> int:
-        """How many sources a receiver of this layer can read."""
+        """Number of sources that a receiver of this layer can read."""
         before = self.sources_before(layer)
         return before + self.heads if component is Component.MLP_INPUT and not self.parallel else before
 
     @functools.cached_property
     def valid(self) -> BoolArray:
-        """(receivers, sources): where an edge exists. The one array; do not write to it."""
+        """(receivers, sources): where an edge exists. A shared array; do not write to it."""
         valid = np.zeros((self.receivers, self.sources), dtype=np.bool_)
         for layer in range(self.layers):
             for component in (Component.QUERY, Component.KEY, Component.VALUE, Component.MLP_INPUT):
@@ -124,7 +123,7 @@ class Graph:
         return Site(layer, Component.MLP_INPUT)
 
     def source_of(self, site: Site) -> int:
-        """Index of the source at a site; `CircuitError` when it is none."""
+        """Index of the source at a site. Raises `CircuitError` if there is none."""
         if site.component is Component.EMBEDDING:
             return 0
         if site.layer is not None and 0 <= site.layer < self.layers:
@@ -133,11 +132,11 @@ class Graph:
             if site.component is Component.HEAD_OUTPUT and site.head is not None and 0 <= site.head < self.heads:
                 return self.head(site.layer, site.head)
         raise CircuitError(
-            f"{site} is no source of the graph.", site=site, remedy="Sources: embedding, L.headOutput[H], L.mlpOutput."
+            f"{site} is not a source of the graph.", site=site, remedy="Sources: embedding, L.headOutput[H], L.mlpOutput."
         )
 
     def receiver_of(self, site: Site) -> int:
-        """Index of the receiver at a site; `CircuitError` when it is none."""
+        """Index of the receiver at a site. Raises `CircuitError` if there is none."""
         if site.component is Component.LOGITS:
             return self.logits
         counts = {
@@ -149,7 +148,7 @@ class Graph:
         head = site.head or 0
         if site.layer is None or not 0 <= site.layer < self.layers or not 0 <= head < counts.get(site.component, 0):
             raise CircuitError(
-                f"{site} is no receiver of the graph.",
+                f"{site} is not a receiver of the graph.",
                 site=site,
                 remedy="Receivers: L.query[H], L.key[K], L.value[K], L.mlpInput, logits.",
             )
@@ -172,9 +171,9 @@ class Graph:
         )
 
     def pruned(self, mask: BoolArray) -> BoolArray:
-        """`mask` without edges that lie on no path from the embedding to the logits.
+        """`mask` without edges that are not on a path from the embedding to the logits.
 
-        Such an edge carries nothing: either its source reads only corrupt activations, or nobody reads what it feeds.
+        Such an edge has no effect: either its source reads only corrupt activations, or nothing reads its receiver's node.
         """
         mask = mask & self.valid
         alive = np.zeros(self.sources, dtype=np.bool_)

@@ -1,8 +1,8 @@
-"""A long computation's memory on disk: what was added up so far, so that an interruption loses one batch at most.
+"""Checkpoints of a long computation on disk: running sums, so that an interruption loses at most one batch.
 
-Each stage of a job (`scores`, `noising`, …) is a file with its running arrays and how many items went into them,
-written anew under another name and moved into place after every batch. The folder is named by a hash of everything that
-the numbers depend on, so that a changed question never continues an old answer.
+Each stage of a job (`scores`, `noising`, …) is a file with its running arrays and their number of items, replaced atomically
+after every batch. The folder's name is a hash of everything that the numbers depend on, so a changed job never continues from
+old sums.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Journal:
         self.folder = cache_folder() / kind / hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def load(self, stage: str) -> tuple[int, Arrays]:
-        """How many items are done in a stage, and its arrays; (0, {}) where nothing is, or what is there cannot be read."""
+        """The number of items done in a stage, and its arrays; (0, {}) if there is no readable file."""
         try:
             with np.load(self._path(stage), allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
@@ -48,7 +48,7 @@ class Journal:
         write_whole(self._path(stage), data.getvalue())
 
     def forget(self) -> None:
-        """The job is done: remove its files."""
+        """Remove the files of a finished job."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, stage: str) -> Path:

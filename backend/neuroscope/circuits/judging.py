@@ -1,14 +1,15 @@
-"""Judging a circuit on pairs that did not choose it: completeness, minimality, controls, and what speaks against it.
+"""Judging a circuit on held-out pairs: completeness, minimality, controls, doubts.
 
-completeness   after Wang et al. 2022: taking the same nodes K out of the circuit C and out of the whole model M should do the
-               same, |F(C∖K) − F(M∖K)| = 0, for every K. Measured for K = ∅, for random K (every node with probability ½),
-               and for a K grown greedily towards the largest difference. F is the metric as a share of the gap.
-minimality     the share of the circuit's edges whose removal alone costs more than 1 % of the gap, with an interval off zero.
-controls       circuits of the same size that might do as well: connected random ones, the circuit's own nodes wired otherwise,
-               and degree-preserving swaps (`controls`).
+completeness   after Wang et al. 2022: removing the same nodes K from the circuit C and from the whole model M should have the
+               same effect, |F(C∖K) − F(M∖K)| = 0, for every K. Measured for K = ∅, for random K (every node with probability
+               ½), and for a K grown greedily towards the largest difference. F is the metric as a share of the gap.
+minimality     the share of the circuit's edges whose removal alone costs more than 1 % of the gap, with an interval that
+               excludes zero.
+controls       circuits of the same size: connected random ones, the circuit's nodes rewired, and degree-preserving swaps
+               (`controls`).
 
-The embedding and the first MLP carry every token's identity, so everything passes through them whatever the circuit is:
-they are the *extended embedding*, and K never holds them.
+The embedding and the first MLP carry every token's identity, so every circuit depends on them: they are the *extended
+embedding*, and K never contains them.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from neuroscope.circuits.pair_runs import Numbers
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 
-#: The share of the gap that an edge's removal must cost to count as needed.
+#: Least share of the gap that the removal of a needed edge costs.
 LEAST_COST = 0.01
-#: A circuit of a larger share of the graph's edges localises nothing.
+#: A circuit with a larger share of the graph's edges gets a doubt.
 LARGEST_SHARE = 0.25
 _RANDOM_SUBSETS, _GREEDY_STEPS, _GREEDY_CANDIDATES = 5, 2, 3
 
 
 @dataclass(frozen=True)
 class Completeness:
-    """`typical`: 1 − |F(C∖K) − F(M∖K)|, mean over K = ∅ and random K. `worst`: the smallest over all K tried, greedy ones too."""
+    """`typical`: 1 − |F(C∖K) − F(M∖K)|, mean over K = ∅ and random K. `worst`: the smallest over all K tried."""
 
     typical: Estimate
     worst: float
@@ -45,9 +46,9 @@ class Completeness:
 
 @dataclass(frozen=True)
 class Control:
-    """How circuits of one kind of control measure on the held-out pairs; n counts draws.
+    """Figures of one kind of control on the held-out pairs; n counts draws.
 
-    as_close: the share of draws that are as close to the model, pair by pair, as the circuit is.
+    as_close: the share of draws that are as close to the model, pair by pair, as the circuit.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class Control:
 
 
 def extended_embedding(graph: Graph) -> frozenset[int]:
-    """The sources through which every token's identity passes: the embedding and the first MLP."""
+    """The sources that carry every token's identity: the embedding and the first MLP."""
     return frozenset({0, graph.mlp(0)})
 
 
@@ -114,7 +115,7 @@ def minimality(evaluation: CircuitEvaluation, mask: BoolArray, sample: int, *, s
 
 
 def controls(evaluation: CircuitEvaluation, mask: BoolArray, draws: int, *, seed: int) -> list[Control]:
-    """Measure `draws` circuits of every kind of control; a kind that this circuit is too small for is left out."""
+    """Measure `draws` circuits of every kind of control, except kinds for which the circuit is too small."""
     graph = evaluation.graph
     found: list[Control] = []
     mine = closeness(evaluation, evaluation.metric(mask))
@@ -133,7 +134,7 @@ def controls(evaluation: CircuitEvaluation, mask: BoolArray, draws: int, *, seed
 
 
 def doubts(*, held_out: Estimate, closeness: Estimate, share: float, target: float, controls: Sequence[Control]) -> list[str]:
-    """What speaks against a circuit that reached its target where it was found; empty when nothing does."""
+    """Reasons to doubt a circuit that reached its target on the pairs that chose it."""
     found = []
     slack = 1 - target
     if held_out.low > 1 + slack or held_out.high < 1 - slack or abs(1 - held_out.value) > 2 * slack:

@@ -1,8 +1,8 @@
-"""The library: circuits by name, kept as `.circuit` files, the newest version under the plain name.
+"""The library: named circuits as `.circuit` files, with versions.
 
-Circuits are looked for in the user's library (`NEUROSCOPE_LIBRARY`, or `neuroscope/circuits` in the platform's data folder),
-then among those that ship with NeuroScope. `syntax/agreement.circuit` is the newest version of a circuit, and
-`syntax/agreement@1.circuit` its first.
+Circuits are searched in the user's library (`NEUROSCOPE_LIBRARY`, or `neuroscope/circuits` in the platform's data folder), then
+among those that ship. `syntax/agreement.circuit` is the newest version of a circuit, and `syntax/agreement@1.circuit` its
+first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _VERSIONED = re.compile(r"(.+)@(\d+)$")
 @public
 @dataclass(frozen=True)
 class LibraryEntry(Result):
-    """A circuit of the library as its file describes it: nothing is loaded but its header."""
+    """The header of a circuit's file in the library."""
 
     name: str
     version: int
@@ -53,7 +53,7 @@ class LibraryEntry(Result):
 
     @property
     def overall_score(self) -> float | None:
-        """The overall score of its quality report, if one was made when it was stored."""
+        """The overall score of its quality report, or None."""
         return None if self.quality is None else self.quality["overallScore"]
 
     def summary(self) -> str:
@@ -76,16 +76,18 @@ class LibraryEntry(Result):
 
 @public
 class CircuitLibrary:
-    """Circuits by name. All messages go to the class."""
+    """Named circuits. All methods are class methods."""
 
     @classmethod
     def load(cls, name: str, version: int | None = None) -> Circuit:
-        """The circuit of that name, snake or camel case, by default its newest version; `CircuitError` names the nearest."""
+        """A circuit by name, in any spelling, by default its newest version. Raises `CircuitError` with the nearest names."""
         return read(_path_of(str(name), version)).circuit()
 
     @classmethod
     def load_circuit(cls, path: str) -> Circuit:
-        """A circuit from a file, relative to the library's folders or the working folder. Tampered or foreign ones are refused."""
+        """A circuit from a file, relative to the library's folders or the working folder. Raises `CircuitError` for changed or
+        foreign files.
+        """
         given = Path(str(path)).expanduser()
         for folder in (Path(), *folders()):
             if (folder / given).is_file():
@@ -97,13 +99,13 @@ class CircuitLibrary:
 
     @classmethod
     def save(cls, circuit: Circuit, name: str, quality: Mapping[str, Any] | None = None, note: str = "") -> LibraryEntry:
-        """Keep a circuit in the user's library under `name` (`folder/name` to sort it), as a new version if there is one.
+        """Store a circuit in the user's library under `name` or `folder/name`, as a new version if it exists.
 
-        quality: a quality report as data. note: what the circuit is, in a sentence.
+        quality: a quality report as data. note: a description in a sentence.
         """
         circuit = getattr(circuit, "last_circuit", circuit)
         if not isinstance(circuit, Circuit):
-            raise ArgumentError(f"Only circuits are kept in the library, not {circuit!r}.")
+            raise ArgumentError(f"Only circuits can be stored in the library, not {circuit!r}.")
         target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
         version = 1
         if target.is_file():
@@ -113,7 +115,7 @@ class CircuitLibrary:
 
     @classmethod
     def entries(cls) -> list[LibraryEntry]:
-        """Every circuit's newest version, by folder and name. A refused file is told in a notice and left out."""
+        """Every circuit's newest version, by folder and name. An invalid file is left out, with a notice."""
         found = []
         for path in _newest().values():
             try:
@@ -124,7 +126,7 @@ class CircuitLibrary:
 
     @classmethod
     def entry(cls, name: str) -> LibraryEntry:
-        """What the file of a circuit says, without loading a model."""
+        """The header of a circuit's file, without loading a model."""
         return _entry(read(_path_of(str(name), None)))
 
     @classmethod
@@ -135,7 +137,7 @@ class CircuitLibrary:
 
     @classmethod
     def verify(cls, name: str) -> VerifiedCircuit:
-        """Load a circuit's model and measure its held-out faithfulness again, beside what its file says."""
+        """Load a circuit's model, measure its held-out faithfulness again, and compare it with the file's."""
         file = read(_path_of(str(name), None))
         circuit = file.circuit()
         evaluation = CircuitEvaluation(
@@ -160,7 +162,7 @@ class VerifiedCircuit(Result):
 
     @property
     def agrees(self) -> bool:
-        """Whether both figures are the same up to what another machine's arithmetic may change."""
+        """Whether both figures are the same, up to differences between machines."""
         return abs(self.stored.value - self.measured.value) < max(1e-2, 16 * epsilon(self.dtype))
 
     def print_string(self) -> str:
@@ -169,7 +171,7 @@ class VerifiedCircuit(Result):
 
 
 def user_folder() -> Path:
-    """Where the user's circuits are kept."""
+    """The folder of the user's circuits."""
     named = os.environ.get("NEUROSCOPE_LIBRARY")
     if named:
         return Path(named).expanduser()

@@ -1,7 +1,7 @@
-"""The clean and the corrupt run of a batch of pairs, kept once for everything that is measured against them.
+"""The clean and the corrupt run of a batch of pairs, stored for all measurements.
 
-Clean and corrupt prompts share their first tokens up to the one that is changed. There both runs are the same,
-whatever is patched later, so those tokens run once (the prefix) and everything else computes only what is behind them.
+Clean and corrupt prompts share their first tokens up to the changed one. Both runs are equal there, so those tokens run once
+(the prefix) and everything else computes only the tokens after them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RunOfPairs:
-    """What is kept of one run behind the prefix, per layer: the streams, the heads' outputs and the MLPs' writes.
+    """Activations of one run after the prefix, per layer: the streams, the heads' outputs and the MLPs' writes.
 
     streams[l] is the residual stream before layer l; streams[layers] the one after the last. mids[l] is what the MLP's
     norm reads. All (rows, positions, …). metric: (rows,).
@@ -59,7 +59,7 @@ class PairRuns:
         self.clean, self.corrupt = self._both()
 
     def again(self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()) -> NDArray[np.float64]:
-        """The metric (times, rows) of runs that begin with `residual` (times · rows, positions, d_model) at layer `start`."""
+        """The metric (times, rows) of runs that start from `residual` (times · rows, positions, d_model) at layer `start`."""
         batch, metric = self._repeated(times)
         run = self.engine.forward(
             batch,
@@ -99,7 +99,7 @@ class PairRuns:
         return found
 
     def column(self, position: int) -> NDArray[np.int64]:
-        """For each row the index of token `position` in the runs' arrays; negative for tokens in the prefix."""
+        """For each row, the index of token `position` in the runs' arrays; negative for tokens in the prefix."""
         return self.pairs.clean.column(position) - self.first
 
     def check_weights(self) -> None:
@@ -140,7 +140,7 @@ class PairRuns:
         return [whole.part(slice(first, first + self.rows)) for first in range(0, times * self.rows, self.rows)]
 
     def _with_distribution(self, pairs: PairBatch) -> PairBatch:
-        """Pairs whose metric knows the clean run's distribution, where it needs it."""
+        """The pairs, with the clean run's distribution in the metric if it needs it."""
         if pairs.metric.name != "kl" or pairs.metric.reference is not None:
             return pairs
         run = self.engine.forward(pairs.clean, logits=pairs.metric.request(pairs.clean), prefix=self.prefix)
@@ -149,12 +149,12 @@ class PairRuns:
 
 
 def metric_values(engine: Engine, metric: PromptMetric, logits: Array) -> Numbers:
-    """The metric of each row as float64 (rows,). Raises `NonFiniteActivationError` when one is not finite."""
+    """The metric of each row as float64 (rows,). Raises `NonFiniteActivationError` if one is not finite."""
     values = engine.ops.to_numpy(metric.compute(engine)(logits)).astype(np.float64)
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values))[0])
         raise NonFiniteActivationError(
             f"The metric {metric.name} is {values[row]} for prompt {row}.",
-            remedy="`model verify` tells whether the weights are at fault.",
+            remedy="`model verify` checks the weights.",
         )
     return values

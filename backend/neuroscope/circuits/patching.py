@@ -1,9 +1,9 @@
 """Testing circuits by activation patching.
 
-Denoising puts a node's clean activation into the corrupt run: what it recovers is what the node suffices for. Noising
-puts the corrupt activation into the clean run: the damage is what the node is needed for. Both are shares of the gap
-between the clean and the corrupt metric. Nodes outside the circuit, drawn at random, are the control.
-The embedding and the first MLP carry every token's identity: patching them is patching the prompt, and they are told apart.
+Denoising puts a node's clean activation into the corrupt run: the recovery measures sufficiency. Noising puts the corrupt
+activation into the clean run: the damage measures necessity. Both are shares of the gap between the clean and the corrupt
+metric. Random nodes outside the circuit are the control. The embedding and the first MLP carry every token's identity: patching
+them is patching the prompt, so they are listed separately.
 
 Sources: Vig et al. 2020; Meng et al. 2022; Heimersheim & Nanda 2024, "How to use and interpret activation patching".
 """
@@ -36,7 +36,7 @@ from neuroscope.vocabulary import public
 
 @dataclass(frozen=True)
 class NodeEffect:
-    """What patching one node does, as shares of the gap between clean and corrupt metric."""
+    """Effects of patching one node, as shares of the gap between clean and corrupt metric."""
 
     site: Site
     recovered: Estimate
@@ -54,7 +54,7 @@ class NodeEffect:
 @public
 @dataclass(frozen=True)
 class ResidualMap(Result):
-    """Recovery from denoising the residual stream after each layer at each token, over pairs of one shape.
+    """Recovery from denoising the residual stream after each layer at each token, over pairs of the same shape.
 
     values: (layers, positions). tokens: the tokens of the first pair's clean prompt, as labels.
     """
@@ -67,11 +67,11 @@ class ResidualMap(Result):
 @public
 @dataclass(frozen=True)
 class CausalTestResults(Result):
-    """What a circuit's nodes suffice for and are needed for, with the circuit's own figures and the controls.
+    """Recovery and damage of a circuit's nodes, with the circuit's figures and the controls.
 
-    components: the circuit's nodes, largest recovery first. extended_embedding: the first MLP, through which every token's
-    identity passes whatever the circuit is, told apart. controls: random nodes outside the circuit. Where there is no
-    circuit `exists` is false, `reason` says why, and there are no components and no map.
+    components: the circuit's nodes, largest recovery first. extended_embedding: the first MLP, which carries every token's
+    identity. controls: random nodes outside the circuit. Without a circuit `exists` is false, `reason` says why, and there are
+    no components and no map.
     """
 
     task: str
@@ -133,7 +133,7 @@ def _row(name: str, effect: NodeEffect, note: str) -> str:
 class ActivationPatcher(Instrument):
     """Patches activations of one model between clean and corrupt runs.
 
-    controls: how many nodes outside the circuit are tested beside it.
+    controls: number of nodes outside the circuit that are tested too.
     """
 
     def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int | None = None) -> None:
@@ -143,7 +143,7 @@ class ActivationPatcher(Instrument):
     def test_causal_relationship(self, circuit: Circuit) -> CausalTestResults:
         """Denoise and noise every node of the circuit on its held-out pairs, and map the residual stream.
 
-        A `CircuitFinder` stands for the circuit it found last. Raises `CircuitError` for a circuit of another model.
+        A `CircuitFinder` means the last circuit it found. Raises `CircuitError` for a circuit of another model.
         """
         circuit = getattr(circuit, "last_circuit", circuit)
         if not isinstance(circuit, Circuit):
@@ -209,8 +209,7 @@ class ActivationPatcher(Instrument):
     def residual_map(self, pairs: PairBatch) -> ResidualMap:
         """Denoise the residual stream after every layer at every token.
 
-        Over the largest group of pairs that have one length and change the same token first, so that columns mean the
-        same in all of them.
+        Uses the largest group of pairs with the same length and the same first changed position, so that columns correspond.
         """
         changed = (pairs.clean.ids != pairs.corrupt.ids).argmax(1)
         shapes = np.stack([pairs.clean.lengths, changed], axis=1)

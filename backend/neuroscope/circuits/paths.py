@@ -1,8 +1,8 @@
 """Path patching from one source into several receivers at once.
 
 For the paths s → c₁, s → c₂ … the clean run is repeated with one change: the receivers c₁, c₂ … read the stream with s's
-corrupt write in place of its clean one. Nothing else that reads s is touched; what the receivers' own changed reads do later
-is computed. The fall of the metric is the effect of these paths together. With one receiver that is the effect of an edge
+corrupt write instead of its clean one. Other readers of s do not change; later effects of the changed receivers are computed.
+The decrease of the metric is the joint effect of these paths. With one receiver that is the effect of an edge
 (`edge_patching`); into the logits alone it is the source's direct effect.
 
 Source: Goldowsky-Dill et al. 2023, "Localizing Model Behavior with Path Patching"; Wang et al. 2022.
@@ -35,9 +35,9 @@ class Paths:
 
 
 class PathPatcher:
-    """Patches paths on a batch of pairs, whose clean and corrupt runs are kept.
+    """Patches paths on a batch of pairs, with stored clean and corrupt runs.
 
-    gaps: clean minus corrupt metric of each pair (rows,). units: what each row may share with others.
+    gaps: clean minus corrupt metric of each pair (rows,). units: the units of each row.
     """
 
     def __init__(self, engine: Engine, pairs: PairBatch) -> None:
@@ -48,7 +48,7 @@ class PathPatcher:
         self.gaps: Numbers = np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in self._parts])
 
     def falls(self, patched: Sequence[Paths]) -> Numbers:
-        """How much the metric falls (paths, rows) with each of `patched`.
+        """The decrease of the metric (paths, rows) with each of `patched`.
 
         Raises `CircuitError` for a receiver that does not read the source, or an MLP's.
         """
@@ -68,7 +68,7 @@ def _check(graph: Graph, paths: Paths) -> None:
                 remedy="Receivers: queries, keys and values of later heads, and logits.",
             )
     if not paths.receivers:
-        raise CircuitError(f"The paths out of {graph.source_site(paths.source)} lead nowhere.")
+        raise CircuitError(f"The paths out of {graph.source_site(paths.source)} have no receivers.")
 
 
 class _Part:
@@ -115,7 +115,7 @@ class _Part:
         return self.runs.again(len(patched), residual=entry, start=layer, edits=edits)
 
     def _differences(self, sources: set[int]) -> dict[int, Array]:
-        """What each source writes in the clean run minus the corrupt one (rows, positions, d_model)."""
+        """Each source's write in the clean run minus that in the corrupt one (rows, positions, d_model)."""
         engine, clean, corrupt = self.runs.engine, self.runs.clean, self.runs.corrupt
         found: dict[int, Array] = {}
         heads: dict[int, list[int]] = {}
@@ -128,7 +128,7 @@ class _Part:
             else:
                 heads.setdefault(site.layer, []).append(site.head)
         for layer, members in heads.items():
-            # Not the writes of the outputs' difference: a quantised projection need not be linear.
+            # Not the write of the outputs' difference: a quantised projection may not be linear.
             written = engine.head_writes(layer, clean.heads[layer]) - engine.head_writes(layer, corrupt.heads[layer])
             for head in members:
                 found[self.graph.head(layer, head)] = written[:, :, head]
@@ -136,7 +136,7 @@ class _Part:
 
 
 class _Reads:
-    """One layer's queries, keys and values that read a changed stream, each in the rows of its own paths."""
+    """One layer's queries, keys and values that read a changed stream, each in the rows of its paths."""
 
     def __init__(
         self, graph: Graph, runs: PairRuns, layer: int, patched: Sequence[Paths], differences: dict[int, Array]

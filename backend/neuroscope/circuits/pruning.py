@@ -1,10 +1,9 @@
-"""Greedy pruning (ACDC): from the whole graph, edge after edge is dropped whose removal costs the metric little.
+"""Greedy pruning (ACDC): starting from the whole graph, drop edges whose removal costs little.
 
-Receivers are visited from the logits back to the first layer, and none is visited that no longer reaches the logits. At a
-receiver every incoming edge is removed alone, all of them as rows of batches. Those that cost less than the threshold
-are candidates, cheapest first; of these the longest prefix is dropped that together costs less than the threshold too,
-found by bisection. ACDC drops one edge at a time with the same rule; testing a receiver's edges together asks the same
-question of the same circuit with a few batches instead of a run per edge.
+Receivers are visited from the logits back to the first layer, skipping those that no longer reach the logits. At a receiver
+every incoming edge is removed alone, as rows of batches. Edges that cost less than the threshold are candidates, cheapest
+first; the longest prefix that together costs less than the threshold is dropped, found by bisection. ACDC applies the same rule
+one edge at a time; testing a receiver's edges together takes a few batches instead of a run per edge.
 
 Source: Conmy et al. 2023, "Towards Automated Circuit Discovery for Mechanistic Interpretability".
 """
@@ -21,11 +20,11 @@ from neuroscope.errors import ArgumentError
 
 
 def greedy_circuit(evaluation: CircuitEvaluation, threshold: float) -> BoolArray:
-    """The mask (receivers, sources) that is left. `threshold`: the fall of the metric, averaged over pairs and as a share of
-    the gap between clean and empty, that one receiver's dropped edges may cost. Raises `ArgumentError` for a negative one.
+    """The mask (receivers, sources) that is left. `threshold`: largest decrease of the metric for one receiver's dropped edges,
+    averaged over pairs, as a share of the gap between clean and empty. Raises `ArgumentError` for a negative one.
     """
     if threshold < 0:
-        raise ArgumentError(f"The threshold is a share of the effect, at least 0, not {threshold}.")
+        raise ArgumentError(f"The threshold must be a share of the effect, at least 0, not {threshold}.")
     graph = evaluation.graph
     allowed = threshold * abs(float((evaluation.clean - evaluation.empty).mean()))
     mask = graph.pruned(graph.valid)
@@ -53,7 +52,7 @@ def _without_cheap(
         return evaluation.graph.pruned(smaller)
 
     low, high = 0, cheap
-    while low < high:  # the most candidates whose joint removal is still cheap, taking cost to grow with their number
+    while low < high:  # the most candidates whose joint removal is cheap, assuming that cost grows with their number
         middle = (low + high + 1) // 2
         if abs(whole - float(evaluation.metric(dropped(middle)).mean())) < allowed:
             low = middle

@@ -1,17 +1,16 @@
-"""Quality assurance: four questions about a circuit, each answered with a score from 0 to 1 and its evidence.
+"""Quality assurance: four scores of a circuit from 0 to 1, each with its evidence.
 
-functionality     Does it still work? Closeness of faithfulness to 1 (1 − |1 − f|) on its held-out pairs and on freshly drawn
-                  items that share nothing with those that chose it, and the share of items right of those the whole model
-                  has right. The mean of the three.
-performance       What does it cost? The share of the blocks' weights that it does not need. Latencies are evidence only: a
-                  score that holds wall time is another one at every run.
-interpretability  Can it be understood? The share of its heads with a measured role, its minimality, and how far the
-                  best edges under other seeds, as many as it has, have the same nodes (Jaccard; chance is given too). The
-                  mean of the three.
-safety            Do refusals hang on it? The share of harmful requests whose refusal the model still prefers when the circuit
+functionality     Does it still work? The mean of: closeness of faithfulness to 1 (1 − |1 − f|) on its held-out pairs, the same
+                  on new items independent of those that chose it, and the share of right items among those the whole model has
+                  right.
+performance       What does it cost? The share of the blocks' weights that it does not need. Latencies are only evidence: wall
+                  time varies between runs.
+interpretability  Can it be understood? The mean of: the share of its heads with a measured role, its minimality, and the
+                  overlap (Jaccard; with chance) of its nodes with those of the best edges under other seeds, as many as it has.
+safety            Do refusals depend on it? The share of harmful requests whose refusal the model still prefers when the circuit
                   is mean-ablated, compared with the whole model and the removal of connected random circuits of its size.
 
-A circuit that does not exist is not assured: `CircuitError` with the reason.
+Raises `CircuitError`, with the reason, for a circuit that does not exist.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public, python_only
 
-#: How many items are drawn for each that is wanted: most share an entity with those that chose the circuit.
+#: Items drawn per requested one: most share an entity with those that chose the circuit.
 _DRAWN = 60
 ASPECTS = ("functional", "performance", "interpretability", "safety")
 
@@ -51,7 +50,7 @@ ASPECTS = ("functional", "performance", "interpretability", "safety")
 @public
 @dataclass(frozen=True)
 class QualityScore(Result):
-    """A score from 0 to 1 with what it rests on."""
+    """A score from 0 to 1 with its evidence."""
 
     aspect: str
     score: float
@@ -68,7 +67,7 @@ class QualityScore(Result):
 
 @public
 class QualityReport(Result):
-    """The four scores and the overall one, put together by whoever asks for them."""
+    """The four scores and the overall one."""
 
     functional: QualityScore | None = None
     performance: QualityScore | None = None
@@ -90,7 +89,7 @@ class QualityReport(Result):
 
 @public
 class CircuitQualityAssurance:
-    """Tests one circuit. items: how many fresh items a test uses; seeds: how many other seeds stability is tried with."""
+    """Tests one circuit. items: number of new items in a test; seeds: number of other seeds for stability."""
 
     def __init__(
         self,
@@ -129,7 +128,7 @@ class CircuitQualityAssurance:
         self._circuit, self._scores = circuit, {}
 
     def test_functionality(self) -> QualityScore:
-        """Faithfulness on held-out pairs and on fresh items, and the items it has right of those the whole model has."""
+        """Faithfulness on held-out pairs and on new items, and its share of the items that the whole model has right."""
         circuit, model = self.circuit, self.circuit.model
         pairs = make_pairs(model, self._fresh(), circuit.metric)
         evaluation = CircuitEvaluation(model.engine, pairs, ablation=circuit.ablation, seed=self.seed)
@@ -138,7 +137,7 @@ class CircuitQualityAssurance:
         right = evaluation.clean > 0
         if not right.any():
             raise CircuitError(
-                f"{model.title} has no item of {circuit.task} right.", remedy="`neuroscope evaluate` measures it."
+                f"{model.title} answers no item of {circuit.task} correctly.", remedy="`neuroscope evaluate` measures it."
             )
         kept = wilson(int((metric[right] > 0).sum()), int(right.sum()))
         parts = [_closeness(circuit.held_out_faithfulness), _closeness(again), kept.value]
@@ -154,7 +153,7 @@ class CircuitQualityAssurance:
         )
 
     def benchmark_performance(self) -> QualityScore:
-        """The weights it needs, and its latency compiled, beside the whole model."""
+        """The weights it needs, and its latency compiled, compared with the whole model."""
         circuit, model = self.circuit, self.circuit.model
         weights = _weight_share(circuit)
         compiled = self._compiled(circuit.mask)
@@ -190,7 +189,7 @@ class CircuitQualityAssurance:
         )
 
     def test_safety(self) -> QualityScore:
-        """Refusals with the circuit removed, beside the whole model and random removals."""
+        """Refusals with the circuit removed, compared with the whole model and random removals."""
         circuit, model = self.circuit, self.circuit.model
         graph = circuit.graph
         random = np.random.default_rng(self.seed)
@@ -217,7 +216,7 @@ class CircuitQualityAssurance:
         )
 
     def calculate_overall_score(self) -> float:
-        """The mean of the four scores; those that were not asked for are measured now."""
+        """The mean of the four scores; measures those that are missing."""
         for aspect, measure in zip(
             ASPECTS,
             (self.test_functionality, self.benchmark_performance, self.validate_interpretability, self.test_safety),
@@ -240,7 +239,7 @@ class CircuitQualityAssurance:
         return found
 
     def _fresh(self) -> list[Any]:
-        """New items that share no unit with those that chose the circuit."""
+        """New items without a unit in common with those that chose the circuit."""
         circuit, model = self.circuit, self.circuit.model
         if self.examples is not None:
             given = self.examples
@@ -251,8 +250,8 @@ class CircuitQualityAssurance:
             fresh = list(Dataset(fresh, task=circuit.task).for_model(model))[: self.items]
         if len(fresh) < 2:
             raise CircuitError(
-                f"Of {len(drawn)} new items of {circuit.task} all share something with those that chose the circuit.",
-                remedy="Give items of your own: qa examples: aDataset",
+                f"All {len(drawn)} new items of {circuit.task} share something with those that chose the circuit.",
+                remedy="Give your own items: qa examples: aDataset",
             )
         return fresh
 
@@ -262,7 +261,7 @@ class CircuitQualityAssurance:
         return cast(Engine, engine)
 
     def _stability(self) -> tuple[float, float]:
-        """Mean Jaccard overlap of the circuit's nodes with those of the best edges, as many, under other seeds; and chance."""
+        """Mean Jaccard overlap of the circuit's nodes with those of equally many best edges under other seeds; and chance."""
         circuit, model = self.circuit, self.circuit.model
         mine = set(circuit.graph.nodes(circuit.mask))
         weight = next((point.negative_weight for point in circuit.curve if point.edges == circuit.edge_count), 1.0)

@@ -1,8 +1,7 @@
-"""The circuits that the documented scripts load: what each is, and the program that finds them.
+"""The circuits that the documented scripts load, and the program that finds them.
 
-`neuroscope library build` finds them on a model, has them assured, and puts them into the user's library. Those that
-ship with NeuroScope were found so on its stand-in for gpt2-medium: `NEUROSCOPE_LIBRARY=backend/neuroscope/circuits/shipped
-neuroscope library build`.
+`neuroscope library build` finds them on a model, measures their quality, and stores them in the user's library. The shipped
+ones were found on the bundled gpt2-medium: `NEUROSCOPE_LIBRARY=backend/neuroscope/circuits/shipped neuroscope library build`.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from neuroscope.names import Names
 
 @dataclass(frozen=True)
 class Recipe:
-    """A circuit of the library: where it is kept, the task it is found with, and what it is in a sentence."""
+    """A circuit of the library: its place, its task, and a description in a sentence."""
 
     folder: str
     name: str
@@ -48,7 +47,7 @@ RECIPES = (
 
 
 def build(model: TransformerModel, names: Sequence[str] = (), *, seed: int | None = None) -> Iterator[LibraryEntry]:
-    """Find, assure and keep the circuits of the recipes (or of those named), one after another."""
+    """Find, assure and store the circuits of all recipes (or the named ones), one by one."""
     known = Names("recipe for", {recipe.name: recipe for recipe in RECIPES}, listing="Recipes")
     chosen = [known[name] for name in names] or list(RECIPES)
     with events.progress("building the library", total=len(chosen), unit="circuits") as job:
@@ -62,7 +61,7 @@ def build(model: TransformerModel, names: Sequence[str] = (), *, seed: int | Non
 
 
 def assured(circuit: Circuit, *, seed: int | None = None) -> QualityReport:
-    """The whole quality report of a circuit."""
+    """The complete quality report of a circuit."""
     assurance = CircuitQualityAssurance(seed=seed)
     assurance.circuit = circuit
     report = QualityReport()

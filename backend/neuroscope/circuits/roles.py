@@ -1,14 +1,13 @@
-"""Head roles: what a head looks at, and what it thereby does to what it acts on.
+"""Head roles: what a head attends to, and its effect.
 
-A role is an effect. It is measured by path patching (`paths`): what the role is said to act on reads the head's corrupt write in
-place of its clean one, everything else stays, and the fall of the metric is a share of the gap between clean and corrupt
-prompts. The role is given when that share is at least `FLOOR` in size, its interval leaves out 0, the test against 0 passes
-among all heads tried (Benjamini & Hochberg 1995), and the head looks where the role says. Where the prompts show no gap
-there are no roles. In this order:
+A role is an effect, measured by path patching (`paths`): the receivers of the role read the head's corrupt write instead of its
+clean one, and the decrease of the metric is a share of the gap between clean and corrupt prompts. A head has the role if that
+share is at least `FLOOR` in size, its interval excludes 0, the test against 0 passes among all heads tried (Benjamini &
+Hochberg 1995), and the head attends as the role says. Without a gap there are no roles. In this order:
 
 1. On the task, path head → logits: the direct writers.
 2. On the task, paths head → queries of the direct writers, for heads that attend to a place (`attended`) from the last token.
-3. On random sequences repeated once (`repeats`), for heads that attend there as such heads do,
+3. On random sequences repeated once (`repeats`), for heads that attend there in this way:
        induction        head → logits
        previous-token   head → keys of the heads that attend as induction heads
 4. On the task, paths head → keys, and → values, of S-inhibition heads (of the direct writers in other tasks), for heads that
@@ -18,9 +17,9 @@ In the indirect-object task the roles of 1 and 2 have the names of Wang et al. (
     name mover       attends to the indirect object, and its direct effect is above 0
     negative mover   attends to the indirect object, and its direct effect is below 0
     S-inhibition     attends to the second mention of the subject, and its effect by the name movers' queries is above 0
-Every other role of 1 and 2 is told plainly: "attends to 'X'", or "direct writer" for one that attends to no place.
+Other roles of 1 and 2 are called "attends to 'X'", or "direct writer" without such a place.
 
-A circuit's mask leaves only its own edges to 1, 2 and 4: what a head does by other edges is no part of the circuit.
+With a circuit's mask, 1, 2 and 4 use only its edges: effects through other edges are not part of the circuit.
 
 Sources: Wang et al. 2022, "Interpretability in the Wild"; Olsson et al. 2022; Goldowsky-Dill et al. 2023.
 """
@@ -44,7 +43,7 @@ from neuroscope.lenses.repeats import REPEAT_THRESHOLD, repeat_pairs, repeat_sco
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate, difference_test, ratio_of
 
-#: The smallest share of the gap that is worth a role.
+#: Smallest share of the gap for a role.
 FLOOR = 0.01
 _LEVEL = 0.05
 _REPEATS = 24
@@ -55,10 +54,10 @@ Decode = Callable[[int], str]
 
 @dataclass(frozen=True)
 class Role:
-    """What a head does. attention: what it gives to what it looks at (0 to 1).
+    """The role of a head. attention: to the place or token it attends to (0 to 1).
 
-    effect: share of the gap between clean and corrupt metric that runs from the head into what it acts on; above 0 for the
-    answer. Circuit files written before roles were measured have none.
+    effect: share of the gap between clean and corrupt metric along the head's paths; above 0 in favour of the answer. None in
+    older circuit files.
     """
 
     head: Site
@@ -78,7 +77,7 @@ class Role:
 
     @classmethod
     def from_dictionary(cls, data: dict[str, Any]) -> Role:
-        """The role that `as_dictionary` wrote."""
+        """The inverse of `as_dictionary`."""
         effect = data.get("effect")
         found = None if effect is None else Estimate.from_dictionary(effect)
         return cls(Site.parse(data["head"]), data["role"], data["attention"], found, data.get("actsOn", ""))
@@ -86,7 +85,7 @@ class Role:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A role that a head has if the paths turn out to have an effect of the sign asked for."""
+    """A candidate role: the head has it if the paths have an effect of the right sign."""
 
     head: int
     attention: float
@@ -105,10 +104,10 @@ def head_roles(
     seed: int = 0,
     decode: Decode | None = None,
 ) -> list[Role]:
-    """Roles of the given heads (sites of headOutput), in the heads' order, a head's strongest first.
+    """Roles of heads (sites of headOutput), in the heads' order, each head's strongest first.
 
-    pairs: of the task, and not those that found the circuit. mask: the circuit's edges (receivers, sources); without one all
-    edges of the graph count. decode: the text of a token, to name what prompts share.
+    pairs: of the task, other than those that found the circuit. mask: the circuit's edges (receivers, sources); by default all
+    edges of the graph. decode: returns the text of a token, to name places.
     """
     if not heads:
         return []
@@ -120,7 +119,7 @@ def head_roles(
 
 
 def _of(site: Site, on_task: Sequence[Role], on_repeats: Sequence[Role]) -> list[Role]:
-    """One head's roles, strongest first. A role comes once: as it acts most on the task, or else on repeats."""
+    """One head's roles, strongest first. Each role occurs once: with its largest effect on the task, or else on repeats."""
     mine: dict[str, Role] = {}
     for roles in (on_task, on_repeats):
         for role in sorted((role for role in roles if role.head == site), key=_size, reverse=True):
@@ -137,12 +136,12 @@ def _always(name: str) -> Callable[[float], str | None]:
 
 
 def _when_above(name: str, *, otherwise: str | None = None) -> Callable[[float], str | None]:
-    """A name for effects above 0, and another, or none, for those below."""
+    """A name for positive effects, and another, or none, for negative ones."""
     return lambda effect: name if effect > 0 else otherwise
 
 
 class _Roles:
-    """The search for roles, in the steps of this module's text."""
+    """The search for roles, in the steps of the module's docstring."""
 
     def __init__(
         self,
@@ -247,7 +246,7 @@ class _Roles:
         return found
 
     def _into(self, source: int, heads: Sequence[int], kind: Component, mask: BoolArray) -> tuple[Paths | None, list[int]]:
-        """The paths of the mask from a source into queries, keys or values of some heads, and the heads that read by them."""
+        """The paths of the mask from a source into queries, keys or values of heads, and the heads that read them."""
         receivers: dict[int, None] = {}
         readers = []
         for reader in heads:
@@ -262,7 +261,7 @@ class _Roles:
     # --- looking --------------------------------------------------------------------------------------------------
 
     def _kind(self, source: int) -> tuple[str, float]:
-        """As what kind of head one attends on repeats, and how much."""
+        """The kind of a head by its attention on repeats, and its score."""
         attention, kind = max((self._score(source, name), name) for name in self.scores)
         return (kind, attention) if attention >= REPEAT_THRESHOLD else ("", 0.0)
 

@@ -1,17 +1,17 @@
-"""The smallest circuit that measures as faithful, among the prefixes of several orders of the edges.
+"""Search for the smallest faithful circuit among the prefixes of several orders of the edges.
 
-Edges with negative scores work against the answer. Counted like positive ones (Hanna et al. 2024) they make small circuits
-fall short, and counted less they make them overshoot; which weight needs the fewest edges differs from task to task, and
-faithfulness is not monotone in the number of edges. So for every weight
+Edges with negative scores work against the answer. If they count like positive ones (Hanna et al. 2024), small circuits fall
+short; if they count less, small circuits overshoot. The best weight depends on the task, and faithfulness is not monotone in
+the number of edges. So for every weight:
 
-1. prefixes of growing size are measured. A size that reaches the target must hold: one a little larger reaches it too. Where
+1. prefixes of growing size are measured. A size that reaches the target must hold: a slightly larger one must reach it too. If
    one size falls short and the next overshoots, sizes between the two are tried;
 2. between the last size that fell short and the one that reached, sizes are measured downwards, as long as they reach, twice
    finer;
-3. of all weights the smallest circuit is taken, edges on no path from embedding to logits not counted.
+3. the smallest circuit of all weights is taken, not counting edges off every path from embedding to logits.
 
-A circuit reaches a target t when its faithfulness is within 1 − t of 1, above as well as below, and its distance pair by
-pair (1 − `CurvePoint.closeness`) is at most three times that: an excess on one pair does not make up for a lack on another.
+A circuit reaches a target t if its faithfulness is within 1 − t of 1, above or below, and its distance pair by pair (1 −
+`CurvePoint.closeness`), where errors of different pairs do not cancel, is at most three times that.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from neuroscope.circuits.curve import SIZES, CurvePoint, measured, ranked
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.engines.protocol import BoolArray, IntArray
 
-#: How much a negative score counts compared with a positive one of the same size; one curve is measured for each.
+#: Weights of negative scores relative to positive ones; one curve is measured for each.
 NEGATIVE_WEIGHTS = (1.0, 0.85, 0.7, 0.5, 0.3)
 _FINER, _STEPS, _BISECTIONS = 4, 5, 4
-#: How much farther from the model than on average a circuit may be pair by pair.
+#: Ratio of the allowed distance pair by pair to that on average.
 _PAIR_BY_PAIR = 3
-#: Sizes that differ by less are one size; circuits of fewer than 20 edges are told apart by single edges.
+#: Relative resolution of sizes; below 20 edges it is a single edge.
 _CLOSE_ENOUGH = 1.05
-#: Circuits this much smaller than one that was found on another curve are not looked at.
+#: Sizes this much smaller than a circuit found on another curve are skipped.
 _HOPELESS = 3
-#: Sizes measured in one batch while a curve is followed upwards: the first that reaches is seldom among the very first.
+#: Sizes measured in one batch while following a curve upwards.
 _AT_ONCE = 5
 
 
 def reaches(faithfulness: float, closeness: float, target: float) -> bool:
-    """Whether a measured circuit is as faithful as asked, on average and pair by pair."""
+    """Whether a measured circuit reaches the target, on average and pair by pair."""
     slack = 1 - target + 1e-9
     return abs(1 - faithfulness) <= slack and 1 - closeness <= _PAIR_BY_PAIR * slack
 
 
 def smallest(evaluation: CircuitEvaluation, scores: Scores, target: float) -> tuple[BoolArray, list[CurvePoint]]:
-    """The mask (receivers, sources) of the smallest circuit that reaches the target and holds, and every point measured.
+    """The mask (receivers, sources) of the smallest circuit that reaches the target and holds, and all measured points.
 
-    The whole graph always reaches it. Raises `CircuitError` where the pairs show no effect.
+    The whole graph always does. Raises `CircuitError` if the pairs show no effect.
     """
     best: tuple[BoolArray, CurvePoint] | None = None
     points: list[CurvePoint] = []
@@ -83,7 +83,7 @@ class _Line:
         return [self._known[count][1] for count in sorted(self._known)]
 
     def smallest(self, at_most: int) -> tuple[BoolArray, CurvePoint] | None:
-        """The smallest circuit on this curve of at most `at_most` edges; None when none reaches the target and holds."""
+        """The smallest circuit on this curve of at most `at_most` edges that reaches the target and holds, or None."""
         below = 0
         sizes = self._sizes(at_most)
         for index, size in enumerate(sizes):
@@ -99,14 +99,14 @@ class _Line:
         return None
 
     def _sizes(self, at_most: int) -> list[int]:
-        """Sizes to try in turn: those of the curve, and closer together where another weight has shown how small it can be."""
+        """Sizes to try in turn: those of the curve, and denser ones near a circuit found with another weight."""
         edges = self.evaluation.graph.edges
         if self.from_size > 1:
             return sorted({int(size) for size in np.geomspace(self.from_size, at_most, _STEPS).round()})
         return [size for size in sorted({max(1, round(share * edges)) for share in SIZES}) if size < at_most] + [at_most]
 
     def _between(self, low: int, high: int) -> int | None:
-        """A size between one that falls short and one that overshoots that reaches the target and holds, by bisection."""
+        """Bisect for a size that reaches the target and holds, between one that falls short and one that overshoots."""
         for _ in range(_BISECTIONS):
             middle = round((low * high) ** 0.5)
             if middle in (low, high):

@@ -1,4 +1,4 @@
-"""`.circuit` files: a circuit with what was measured on it, refused when anything in it was changed.
+"""`.circuit` files: a circuit with its figures, protected by a hash.
 
 A sealed file (`sealed`). Tensors: `edges` (n, 2) as receiver and source, `scores` (n,), `means` (sources, d_model), and the held-out
 pairs (`clean`, `corrupt`, `lengths`, `answers`, `wrongs`). Header: name, version, task, model with its weights' hash, graph, figures,
@@ -41,7 +41,7 @@ _FIGURES = (
 
 @dataclass(frozen=True)
 class CircuitFile:
-    """What a `.circuit` file holds, checked against its hash."""
+    """The content of a `.circuit` file, checked against its hash."""
 
     path: Path
     header: Mapping[str, Any]
@@ -56,7 +56,7 @@ class CircuitFile:
         return int(self.header["version"])
 
     def circuit(self) -> Circuit:
-        """The circuit; its model is loaded when it is first needed."""
+        """The circuit; its model is loaded on first use."""
         header, tensors = self.header, self.tensors
         graph = Graph(**header["graph"])
         mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
@@ -96,7 +96,7 @@ class CircuitFile:
 
 
 def _judgement(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What files have held since circuits can be doubted; older files are silent on it."""
+    """The fields about doubts, which older files lack."""
     found: dict[str, Any] = {
         name: header[name] for name in ("exists", "reason", "doubts", "cmd", "worst_completeness", "shared") if name in header
     }
@@ -123,11 +123,11 @@ def write(
     quality: Mapping[str, Any] | None = None,
     note: str = "",
 ) -> Path:
-    """Write a circuit; the file is whole or not there. The suffix `.circuit` is added when missing.
+    """Write a circuit, whole or not at all. Adds the suffix `.circuit` if missing.
 
-    quality: a quality report as data, kept with the figures. note: what the circuit is, in a sentence.
+    quality: a quality report as data. note: a description in a sentence.
 
-    Raises `CircuitError` when the place cannot be written.
+    Raises `CircuitError` if the file cannot be written.
     """
     edges = np.argwhere(circuit.mask).astype(np.int32)
     pairs = circuit.pairs
@@ -185,5 +185,5 @@ def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any
 
 
 def _fields(value: Any) -> dict[str, Any] | None:
-    """A small dataclass as plain data under its own field names."""
+    """A dataclass as a dictionary of its fields."""
     return None if value is None else {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}

@@ -1,11 +1,10 @@
-"""Patching sweeps: many single-node interventions, each rerunning only what it can change.
+"""Patching sweeps: many single-node interventions, each computing only the layers it changes.
 
-A cell replaces one node's activation in a base run (the corrupt run when denoising, the clean one when noising) by the
-same node's activation in the other run. Everything before the node's layer is as in the base run, so a cell starts
-there, from the cached residual stream; all cells that start at one layer run as rows of one batch; only the metric's
-own logits are computed. An MLP's write or a residual stream is exchanged in the stream itself, so those cells start
-one layer later. A sweep of every layer × position thus calls layer l once for each pass of cells that start at or
-before it, instead of once per cell.
+A cell replaces one node's activation in a base run (the corrupt run when denoising, the clean one when noising) by that in the
+other run. A cell starts at the node's layer, from the cached residual stream of the base run; all cells that start at one layer
+run as rows of one batch; only the metric's logits are computed. An MLP's write or a residual stream is exchanged in the stream
+itself, so those cells start one layer later. So a sweep of every layer × position calls layer l once for each pass of cells
+that start at or before it, not once per cell.
 
 Sources: Meng et al. 2022 (causal tracing); Zhang & Nanda 2023, "Towards Best Practices of Activation Patching".
 """
@@ -27,9 +26,9 @@ PATCHABLE = (Component.EMBEDDING, Component.RESIDUAL, Component.MLP_OUTPUT, Comp
 
 
 def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[Site], *, name: str = "patching") -> Numbers:
-    """The metric (sites, rows) of the base run with each site in turn taken from the source run.
+    """The metric (sites, rows) of the base run, with each site in turn taken from the source run.
 
-    A site without a position is exchanged at every token. Raises `SiteError` for a site that cannot be exchanged.
+    A site without a position is exchanged at every token. Raises `SiteError` for a component that cannot be exchanged.
     """
     engine = runs.engine
     by_start: dict[int, list[int]] = {}
@@ -52,7 +51,7 @@ def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[
 
 
 def _start(site: Site, layers: int) -> int:
-    """The first layer whose computation a cell changes; `layers` when only the logits do."""
+    """The first layer whose computation a cell changes; `layers` if only the logits change."""
     if site.component not in PATCHABLE:
         names = ", ".join(component.value for component in PATCHABLE)
         raise SiteError(f"{site.component} cannot be exchanged in a sweep.", site=site, remedy=f"Use one of {names}.")
@@ -84,7 +83,7 @@ def _cells(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, start: int, sit
 
 
 def _where(runs: PairRuns, site: Site) -> Iterable[tuple[int, int | slice]]:
-    """For each row the columns that a site covers."""
+    """For each row, the columns of a site."""
     if site.position is None:
         return ((row, slice(None)) for row in range(runs.rows))
     return ((row, int(column)) for row, column in enumerate(runs.column(site.position)) if column >= 0)

@@ -1,9 +1,9 @@
-"""Engines: the only rooms that know a tensor framework.
+"""Engines: the only rooms that import a tensor framework.
 
-Here live the words for places in a model (`sites`, `weights`, `anatomy`), the table of `architectures`, the `Engine` protocol, what
-both engines share (`decoder`, `taps`, `parameters`, `sampling`), the reading of a model's files (`folder`, `weight_files`,
-`tokenizers`, `checkpoint`), and the two engines, `torch` and `mlx`. Uses the ground alone (`errors`, `naming`, `events`,
-`vocabulary`). Begin with `protocol`.
+Places in a model (`sites`, `weights`, `anatomy`), the table of `architectures`, the `Engine` protocol, what both engines share
+(`decoder`, `taps`, `parameters`, `sampling`), reading a model's files (`folder`, `weight_files`, `tokenizers`, `checkpoint`),
+and the two engines, `torch` and `mlx`. Uses only the ground (`errors`, `naming`, `events`, `vocabulary`). Start with
+`protocol`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ ENGINES = ("torch", "mlx")
 
 
 def usual_engine() -> str:
-    """The engine where none is named: mlx on Apple silicon where it is installed, else torch (on CUDA or the CPU)."""
+    """The default engine: mlx if it is installed on Apple silicon, else torch (on CUDA or the CPU)."""
     apple = platform.system() == "Darwin" and platform.machine() == "arm64"
     installed = all(importlib.util.find_spec(package) is not None for package in ("mlx", "mlx_lm"))
     return "mlx" if apple and installed else "torch"
 
 
 def host_ops() -> ArrayOps:
-    """Operations on arrays in this machine's memory that belong to no model, in single precision."""
+    """Single-precision operations on arrays in main memory that belong to no model."""
     from neuroscope.engines.numpy_ops import NumpyOps
 
     return NumpyOps()
 
 
 def loader(engine: str) -> Loader:
-    """Imports the engine's framework, and no other."""
+    """Import the engine's framework, and no other."""
     if engine == "torch":
         with without_collecting():
             from neuroscope.engines.torch.loading import TorchLoader

@@ -1,4 +1,4 @@
-"""Anatomy: the sizes and the shape of a model, in numbers, whatever framework runs it."""
+"""Anatomy: the sizes of a model, independent of the framework that runs it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from neuroscope.vocabulary import public, python_only
 @public
 @dataclass(frozen=True)
 class Anatomy(Result):
-    """What a decoder is made of.
+    """The sizes of a decoder.
 
-    `parallel` says that attention and MLP of a layer read the same residual stream (GPT-NeoX), so that no edge
-    leads from a layer's heads to its MLP. `sliding_windows[l]` is the window of layer `l` in tokens, or None.
-    For a mixture of experts `d_mlp` is the width of one expert, and the neurons of a layer are experts · d_mlp.
+    `parallel`: attention and MLP of a layer read the same residual stream (GPT-NeoX), so no edge leads from a layer's heads to
+    its MLP. `sliding_windows[l]` is the window of layer `l` in tokens, or None. For a mixture of experts `d_mlp` is the width
+    of one expert, and the neurons of a layer are experts · d_mlp.
     """
 
     architecture: str
@@ -68,9 +68,9 @@ class Anatomy(Result):
 
     @python_only
     def checked_layer(self, layer: SupportsIndex | None, site: object = None) -> int:
-        """`layer` as a non-negative index; `SiteError` when it is missing, no integer, or out of range."""
+        """`layer` as a non-negative index. Raises `SiteError` if it is missing, not an integer, or out of range."""
         if isinstance(layer, bool) or not isinstance(layer, SupportsIndex):
-            raise SiteError(f"A layer is a whole number, not {layer!r}.", site=site, remedy=self._layer_range())
+            raise SiteError(f"A layer must be a whole number, not {layer!r}.", site=site, remedy=self._layer_range())
         layer = layer.__index__()
         if not -self.layers <= layer < self.layers:
             raise SiteError(f"There is no layer {layer}: the model has {self.layers}.", site=site, remedy=self._layer_range())

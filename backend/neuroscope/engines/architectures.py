@@ -1,6 +1,6 @@
 """The table of architectures.
 
-Both engines read it when a model is loaded, and so does whoever else must know an architecture. `register` adds to it:
+Both engines read it when they load a model. `register` adds to it:
 
     from dataclasses import replace
 
@@ -11,8 +11,8 @@ Both engines read it when a model is loaded, and so does whoever else must know 
                 output_projection="attn.wo", mlx=None)
     )
 
-An installed package adds one by an entry point of the group `neuroscope.architectures`, which the command line and the server
-find too. A model that does not fit its description is refused when it is loaded, with the path or the shape that is wrong.
+An installed package adds one by an entry point of the group `neuroscope.architectures`; the command line and the server find it
+too. Loading a model that does not fit its description fails, with the path or the shape that is wrong.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ __all__ = ["Architecture", "MlxModule", "find", "language_model", "register", "s
 
 _TABLE: dict[str, Architecture] = {}
 
-#: Entry points by which an installed package adds an architecture: its name, and where the `Architecture` is.
+#: Group of entry points: an architecture's name → the `Architecture` of an installed package.
 GROUP = "neuroscope.architectures"
 
 
 def register(architecture: Architecture) -> None:
-    """Add an architecture to the table, for all models that are loaded from now on.
+    """Add an architecture to the table.
 
-    transformers must be able to load it (`AutoConfig.register`, `AutoModelForCausalLM.register`), and its attention must
-    go through transformers' attention functions. Raises `ArgumentError` for a name that is taken.
+    transformers must be able to load it (`AutoConfig.register`, `AutoModelForCausalLM.register`), and its attention must go
+    through transformers' attention functions. Raises `ArgumentError` if the name is taken.
     """
     if not isinstance(architecture, Architecture):
         raise ArgumentError(f"{architecture!r} is not an Architecture.", remedy="register(Architecture(name=…, …))")
     if architecture.name in _TABLE or any(architecture.name == known.part_of for known in _TABLE.values()):
         raise ArgumentError(
-            f"There is an architecture {architecture.name!r} already.",
+            f"There is already an architecture {architecture.name!r}.",
             remedy="Give the other `model_type` in its configuration.",
         )
     _TABLE[architecture.name] = architecture
@@ -60,7 +60,7 @@ def table() -> Mapping[str, Architecture]:
 def find(name: str, engine: str = "torch") -> Architecture:
     """An architecture by `model_type`, from the table or from the entry point of that name in an installed package.
 
-    Raises `UnsupportedArchitectureError`, which says what an engine supports.
+    Raises `UnsupportedArchitectureError`, which lists the architectures that the engine supports.
     """
     if name not in _TABLE:
         for entry in entry_points(group=GROUP, name=name):
@@ -70,7 +70,7 @@ def find(name: str, engine: str = "torch") -> Architecture:
         return found
     parts = {known.part_of for known in _TABLE.values() if known.part_of is not None and known.name in supported(engine)}
     raise UnsupportedArchitectureError(
-        f"The engine {engine} has no architecture {name!r}" + (", torch does." if found is not None else "."),
+        f"The engine {engine} has no architecture {name!r}" + (", but torch does." if found is not None else "."),
         remedy=f"Supported: {', '.join(sorted({*supported(engine), *parts}))}. neuroscope.engines.architectures.register adds one.",
     )
 
@@ -81,7 +81,7 @@ def supported(engine: str) -> Collection[str]:
 
 
 def language_model(model_type: object) -> Architecture | None:
-    """The architecture of the language model in a model of several parts; None where a model is no such."""
+    """The architecture of the language model in a multimodal model; None for any other model."""
     return next((known for known in _TABLE.values() if known.part_of is not None and known.part_of == model_type), None)
 
 

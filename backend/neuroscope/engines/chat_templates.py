@@ -1,7 +1,7 @@
-"""The environment in which chat templates are rendered, as transformers defines it for them.
+"""The Jinja environment for chat templates, as transformers defines it.
 
-Templates are programs of a model's makers. They run in Jinja's sandbox, with `raise_exception`, `strftime_now`, a `tojson` that
-escapes nothing, and the block `{% generation %}`, which marks the model's own words for training and shows them unchanged.
+Templates are third-party programs. They run in Jinja's sandbox, with `raise_exception`, `strftime_now`, a `tojson` that escapes
+nothing, and the block `{% generation %}`, which marks the assistant's text for training and renders it unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 
 class GenerationBlock(Extension):
-    """`{% generation %} … {% endgeneration %}`: what stands in it, in a scope of its own."""
+    """`{% generation %} … {% endgeneration %}`: renders its content, in its own scope."""
 
     tags = {"generation"}  # noqa: RUF012  # Jinja's own name and kind
 

@@ -1,4 +1,4 @@
-"""What an engine makes a model of, and the errors for weights that do not fit."""
+"""What an engine loads a model from, and the errors for weights that do not fit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model's folder, its configuration as written there, and the files of its weights.
+    """A model's folder, its configuration, and the files of its weights.
 
-    part: whether `config` is the language model's part of a model of several parts, whose weights the files hold too.
+    part: whether `config` belongs to the language model inside a multimodal model, whose other weights the files also hold.
     """
 
     folder: Path
@@ -27,7 +27,7 @@ class Checkpoint:
 
 
 class Loader(Protocol):
-    """How an engine makes a model of a checkpoint."""
+    """How an engine loads a checkpoint."""
 
     @property
     def name(self) -> str: ...
@@ -38,18 +38,18 @@ class Loader(Protocol):
 
 
 def unfilled(folder: Path, names: Collection[str]) -> ModelLoadError:
-    """The error for a checkpoint that leaves parameters to chance."""
+    """The error for a checkpoint without some of the parameters."""
     return ModelLoadError(
-        f"The weights in {folder} leave {len(names)} parameters unfilled, the first {next(iter(names))}.",
+        f"The weights in {folder} lack {len(names)} parameters, the first {next(iter(names))}.",
         remedy="The checkpoint and its config.json do not belong together.",
     )
 
 
 def misconfigured(folder: Path, error: Exception) -> ModelLoadError:
-    """The error for a configuration with values that its architecture cannot have."""
+    """The error for a configuration with invalid values."""
     said = " ".join(line.strip() for line in str(error).splitlines())
     return ModelLoadError(
-        f"{folder / 'config.json'} holds what its architecture cannot be made of: {said}.", remedy="Save the model again."
+        f"{folder / 'config.json'} has values that its architecture does not allow: {said}.", remedy="Save the model again."
     )
 
 

@@ -1,7 +1,7 @@
-"""A loaded model against its description in the table: shapes of all weights, what norms compute, and how a layer adds up.
+"""Checks of a loaded model against its description: the shapes of all weights, the norms, and the sum in a layer.
 
-Cheap: shapes, three vectors through norms, and one token through one layer. What it cannot see, such as two square matrices in
-each other's place, `verify` sees.
+They are cheap: shapes, three vectors through norms, and one token through one layer. `verify` finds what they cannot, such as
+two exchanged square matrices.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _WAY = (
     Component.RESIDUAL,
 )
 _REMEDY = "Correct the architecture's description: neuroscope.engines.architectures."
-#: Share of the largest number by which a norm may miss what its description says, as bfloat16 does.
+#: Tolerance of the norms' check, relative to the largest number; bfloat16 needs this much.
 _ROUNDING = 0.05
 
 
 def check_shapes(architecture: Architecture, parameters: Parameters, layers: Sequence[Any]) -> None:
-    """Raises `UnsupportedArchitectureError` for a path that leads nowhere and for a shape that is not the described one."""
+    """Raises `UnsupportedArchitectureError` for a missing path or an unexpected shape."""
     anatomy, where = parameters.anatomy, architecture.path("layers")
     if len(layers) != anatomy.layers:
         raise _misfit(architecture, f"{where} holds {len(layers)} layers, its configuration says {anatomy.layers}")
     if architecture.attention_norm == architecture.mlp_norm:
-        raise _misfit(architecture, f"attention and MLP read through one norm, {architecture.mlp_norm}, and need one each")
+        raise _misfit(architecture, f"attention and MLP share one norm, {architecture.mlp_norm}, but need one each")
     for module in layers:
         get_module(module, architecture.attention)
         get_module(module, architecture.mlp)
@@ -53,14 +53,14 @@ def check_shapes(architecture: Architecture, parameters: Parameters, layers: Seq
             path = stored.path if index is None else f"{where}.{index}.{stored.path}"
             if shape is None and weight not in OPTIONAL:
                 if index is not None:
-                    get_module(layers[index], stored.path)  # says where it ends
+                    get_module(layers[index], stored.path)  # raises if there is no such path
                 raise _misfit(architecture, f"it has no {path}, where {weight} should be")
             if shape is not None and not _merges(expected, shape):
                 raise _misfit(architecture, f"{path}, where {weight} should be, has the shape {shape}; it would be {expected}")
 
 
 def check_norms(engine: Decoder[Any]) -> None:
-    """Raises `UnsupportedArchitectureError` where the norms before the parts of a layer are not of the described kind."""
+    """Raises `UnsupportedArchitectureError` if a norm before attention or MLP is not of the described kind."""
     architecture, view = engine.architecture, engine.parameters.view
     x = np.random.default_rng(0).standard_normal((1, 1, engine.anatomy.d_model)) + 0.5
     for name, port, path in (
@@ -83,9 +83,9 @@ def check_norms(engine: Decoder[Any]) -> None:
 
 
 def check_layer(engine: Decoder[Any]) -> None:
-    """Raises `UnsupportedArchitectureError` where a token's way through the first layer is not the described one."""
+    """Raises `UnsupportedArchitectureError` if the first layer does not compute what is described."""
     architecture, calls = engine.architecture, engine.block_calls
-    # Not a token at the edge, which may be padding and have no embedding.
+    # Not the first or last token, which may be padding without an embedding.
     sites = {kind: Site(0, kind) for kind in _WAY}
     try:
         run = engine.forward(
@@ -131,4 +131,6 @@ def _merges(parts: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _misfit(architecture: Architecture, what: str) -> UnsupportedArchitectureError:
-    return UnsupportedArchitectureError(f"The model is not as {architecture.name!r} is described: {what}.", remedy=_REMEDY)
+    return UnsupportedArchitectureError(
+        f"The model does not fit the description of {architecture.name!r}: {what}.", remedy=_REMEDY
+    )

@@ -1,9 +1,9 @@
-"""What every engine does alike: drive a decoder's layers one by one, from any layer to any layer.
+"""What the engines share: run a decoder's layers one by one, from any layer to any layer.
 
-An engine drives a model's own layers itself, rather than through the model's forward. That is what lets a run begin
-at any layer from a cached residual stream, end at any layer, and unembed only what is asked for. Masks are boolean and
-built only where causality alone does not say enough: left padding, or a sliding window shorter than the prompt.
-`bare_logits` runs the untouched model, and `model.verify()` holds the two against each other.
+An engine calls a model's layers itself, not through the model's forward. So a run can begin at any layer from a cached residual
+stream, end at any layer, and unembed only the requested logits. Masks are boolean and built only if the causal mask is not
+enough: for left padding, or a sliding window shorter than the prompt. `bare_logits` runs the untouched model, and
+`model.verify()` compares the two.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ from neuroscope.errors import ArgumentError, SiteError
 
 SomeTaps = TypeVar("SomeTaps", bound=Taps)
 
-#: Tokens per pass beyond which a CPU gains nothing from larger batches.
+#: Tokens per pass; larger batches are no faster on a CPU.
 _CPU_TOKENS_PER_PASS = 4096
 
 
 class Decoder(ABC, Generic[SomeTaps]):
-    """The part of `Engine` that knows no framework. A subclass sets what stands here and says how a layer runs."""
+    """The part of `Engine` that does not depend on a framework. A subclass sets these attributes and runs a layer."""
 
     architecture: Architecture
     anatomy: Anatomy
@@ -64,14 +64,14 @@ class Decoder(ABC, Generic[SomeTaps]):
         self.block_calls = 0
         self._lock = threading.RLock()
 
-    # --- what an engine says ---------------------------------------------------------------------------------------
+    # --- what a subclass defines -----------------------------------------------------------------------------------
 
     @abstractmethod
     def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> SomeTaps: ...
 
     @abstractmethod
     def _layers(self, span: Span, taps: SomeTaps, x: Array, masks: Sequence[Array | None]) -> AbstractContextManager[Any]:
-        """While it is open, `layer(index, x)` of its value runs a decoder layer with its taps."""
+        """A context whose value `layer(index, x)` runs a decoder layer with its taps."""
 
     @abstractmethod
     def _embed(self, span: Span) -> Array:
@@ -83,7 +83,7 @@ class Decoder(ABC, Generic[SomeTaps]):
 
     @abstractmethod
     def _new_cache(self) -> Any:
-        """An empty cache of keys and values, which a run given it fills."""
+        """An empty cache of keys and values, which a run fills."""
 
     @abstractmethod
     def _as_prefix(self, cache: Any, columns: int) -> Prefix: ...
@@ -96,7 +96,7 @@ class Decoder(ABC, Generic[SomeTaps]):
         """See `Engine.normalise`."""
 
     def _settle(self, run: Run) -> Run:
-        """The run as it is handed out; an engine that computes lazily computes it now."""
+        """The run, computed; for engines that compute lazily."""
         return run
 
     @contextmanager
@@ -106,7 +106,7 @@ class Decoder(ABC, Generic[SomeTaps]):
             yield
 
     def _check(self, layers: Sequence[Any]) -> None:
-        """Hold the model against its description; raises `UnsupportedArchitectureError`."""
+        """Check the model against its description. Raises `UnsupportedArchitectureError`."""
         check_shapes(self.architecture, self.parameters, layers)
         check_norms(self)
         check_layer(self)
@@ -145,7 +145,7 @@ class Decoder(ABC, Generic[SomeTaps]):
 
     def _span(self, batch: TokenBatch, prefix: Prefix | None) -> Span:
         if prefix is not None and prefix.weights != self.changed_weights():
-            raise ArgumentError("The model's weights were changed since the prefix ran.", remedy="Compute the prefix again.")
+            raise ArgumentError("The model's weights have changed since the prefix ran.", remedy="Compute the prefix again.")
         return Span.of(batch, prefix)
 
     def generate(
@@ -156,7 +156,7 @@ class Decoder(ABC, Generic[SomeTaps]):
         capture: Sequence[Site] = (),
         edits: Sequence[Edit] = (),
     ) -> Generator[Step]:
-        """Tokens one by one with a key-value cache. Rows that met an end token go on as -1. Edits run at every step."""
+        """Yield tokens one by one with a key-value cache. Rows that have ended continue as -1. Edits run at every step."""
         if batch.padded and not bool(batch.real[:, -1].all()):
             raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")
         new_tokens(self.anatomy.context, batch.positions, settings.max_tokens, settings.max_tokens)
@@ -209,7 +209,7 @@ class Decoder(ABC, Generic[SomeTaps]):
                 x = taps.touch(index, Component.RESIDUAL, x)
         self.block_calls += stop - start
         if logits is None and stop == total and taps.wants(None, Component.LOGITS):
-            logits = ALL_LOGITS  # nobody reads them but a capture or an edit
+            logits = ALL_LOGITS  # only a capture or an edit reads them
         if stop < total or logits is None:
             return Run(taps.values, None, x, stop - start)
         found = self._logits(x, logits, span.first)
@@ -232,7 +232,7 @@ class Decoder(ABC, Generic[SomeTaps]):
     # --- weights ---------------------------------------------------------------------------------------------------
 
     def weights(self, site: WeightSite | str) -> WeightView:
-        """See `Engine.weights`. A generation under way goes on with what is written from its next token on."""
+        """See `Engine.weights`. A running generation uses new values from its next token on."""
         return self.parameters.view(site)
 
     def changed_weights(self) -> dict[str, str]:
@@ -242,7 +242,7 @@ class Decoder(ABC, Generic[SomeTaps]):
     # --- memory ----------------------------------------------------------------------------------------------------
 
     def _rows_within(self, positions: int, item_bytes: int, device_bytes: int | None) -> int:
-        """How many rows of that length fit: half of a device's free bytes, or of the host's as much as helps a CPU."""
+        """How many rows of that length to run at once: as fit half of a device's free bytes, or as are useful on a CPU."""
         a = self.anatomy
         active = a.d_mlp * max(a.experts_per_token, 1)
         floats = positions * (12 * a.d_model + 4 * active + 4 * a.heads * a.d_head + 2 * a.heads * positions)

@@ -1,4 +1,4 @@
-"""How an architecture is described: where it keeps its parts, and what else must be known of it."""
+"""The description of an architecture: paths of its parts, and its variations from Llama."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from neuroscope.engines.weights import Weight
 from neuroscope.errors import UnsupportedArchitectureError
 
 Slot = TypeVar("Slot", bound=HeadRows)
-#: Where the weights of a mixture of experts are.
+#: How the weights of a mixture of experts are stored.
 Experts = Callable[[Anatomy], Mapping[Weight, Stored]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class MlxModule:
-    """mlx-lm's model of an architecture, as far as it differs from that of transformers.
+    """How mlx-lm's model of an architecture differs from that of transformers.
 
     module:             its module in `mlx_lm.models`.
-    differs:            fields of the `Architecture` that are others there.
-    activation:         what its MLP computes, by its Hugging Face name; a configuration that asks for another is refused.
+    differs:            fields of the `Architecture` that differ.
+    activation:         Hugging Face name of its MLP's nonlinearity; configurations with another are refused.
     activation_setting: the setting of the configuration that names it.
-    windows:            whether it knows the sliding windows; where not, only short prompts run bare.
+    windows:            whether it supports sliding windows; if not, only short prompts run bare.
     scales_embedding:   whether it multiplies the embedding by √d_model.
-    always_tied:        whether it has no unembedding of its own.
-    partial_rotation:   its setting for the share of each head that is rotated; None where it rotates whole heads.
-    rope_scaling:       whether it knows rotary scalings.
-    defaults:           what a configuration means where it is silent, where mlx-lm takes it to mean something else.
+    always_tied:        whether its unembedding is always the embedding.
+    partial_rotation:   its setting for the share of each head that is rotated; None if it rotates whole heads.
+    rope_scaling:       whether it supports rotary scalings.
+    defaults:           defaults of settings for which mlx-lm assumes other values.
     """
 
     module: str
@@ -47,30 +47,31 @@ class MlxModule:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """What must be known of an architecture. What is not given is as in Llama.
+    """The description of an architecture. The defaults are Llama's.
 
     name:                 `model_type` of its configuration.
     base:                 path from the model to the part without the unembedding. From there: `embedding`, `position_embedding`,
                           `layers`, `final_norm`, and `rotary`, which makes the rotations of positions (None: there are none).
-    unembedding:          path from the model; where `get_output_embeddings` of transformers' model names it, that is it.
+    unembedding:          path from the model; `get_output_embeddings` of transformers' model takes precedence.
     attention … :         paths from a layer. `attention_write_norm` and `mlp_write_norm` are norms of what is written to the
-                          stream (Gemma); `gate_projection` is None where the MLP is not gated.
+                          stream (Gemma); `gate_projection` is None if the MLP is not gated.
     query, key, value:    projections. One path for all three means one fused matrix: all queries, all keys, all values, or,
                           with `interleaved`, query, key and value head by head (as many key-value heads as heads).
     gate_projection, up_projection: one path for both means one fused matrix, gates first.
-    input_first:          whether matrices are stored (in, out), and not (out, in) as by `nn.Linear`.
+    input_first:          whether matrices are stored (in, out) instead of (out, in) as in `nn.Linear`.
     layer_norm:           whether norms are LayerNorm, which centre; else RMSNorm.
-    gain_shift:           the norms' gains less this are what is stored (Gemma: 1).
-    parallel:             whether attention and MLP read the same stream, where the configuration does not say.
-    full_attention_every: n, where the configuration does not list its layers' types: each n-th layer has full attention, and
-                          the others a sliding window, if the configuration has one; None: all have a window.
-    rotary_by_layer_type: whether `rotary` is asked once for every type of layers.
-    cache_argument:       under which name a layer of transformers takes the cache of keys and values.
-    experts:              where the weights of a mixture of experts of gpt-oss's kind are.
+    gain_shift:           difference between a norm's gain and its stored weight (Gemma: 1).
+    parallel:             whether attention and MLP read the same stream, unless the configuration says so.
+    full_attention_every: n, if the configuration does not list its layers' types: each n-th layer has full attention, the
+    others
+                          a sliding window, if the configuration has one; None: all have a window.
+    rotary_by_layer_type: whether `rotary` is called once for each type of layer.
+    cache_argument:       the argument by which a layer of transformers takes the cache of keys and values.
+    experts:              how the weights of a mixture of experts of gpt-oss's kind are stored.
     attention_sinks:      whether heads have sinks.
-    part_of:              `model_type` of models of several parts whose language model this is; `prefixes` are those of its
-                          weights there, by the versions that wrote them, with their names in a language model alone.
-    mlx:                  mlx-lm's model; None where the engine mlx does not run it.
+    part_of:              `model_type` of multimodal models whose language model this is; `prefixes` maps the prefixes of its
+                          weights there, by the versions that wrote them, to those in a language model alone.
+    mlx:                  mlx-lm's model; None if the engine mlx does not run it.
     """
 
     name: str
@@ -127,7 +128,7 @@ class Architecture:
         return self if self.mlx is None else replace(self, **self.mlx.differs)
 
     def slots(self, anatomy: Anatomy, kind: type[Slot]) -> dict[Component, Slot]:
-        """Where queries, keys and values of all heads lie among the features of their projections."""
+        """The positions of all heads' queries, keys and values among the features of their projections."""
         heads, groups, d_head = anatomy.heads, anatomy.key_value_heads, anatomy.d_head
         paths = {Component.QUERY: self.query, Component.KEY: self.key, Component.VALUE: self.value}
         counts = {Component.QUERY: heads, Component.KEY: groups, Component.VALUE: groups}
@@ -137,7 +138,7 @@ class Architecture:
             what = f"{groups} interleaved key-value heads of {heads} heads" if self.interleaved else "two of three fused"
             raise UnsupportedArchitectureError(
                 f"{self.name}: queries, keys and values cannot be told apart: {what}.",
-                remedy="Give each a matrix of its own, or one matrix for all three.",
+                remedy="Give each its own matrix, or one matrix for all three.",
             )
         if self.interleaved:
             return {c: kind(path, heads, (heads, 3, d_head), (slice(None), i)) for i, (c, path) in enumerate(paths.items())}
@@ -159,15 +160,15 @@ class Architecture:
         return ["full_attention" if period and layer % period == 0 else "sliding_attention" for layer in layers]
 
     def anatomy(self, setting: Callable[[str], Any]) -> Anatomy:
-        """Sizes from a configuration, which answers a setting by its name, or None.
+        """Sizes from a configuration. `setting` returns the value of a setting, or None.
 
-        Raises `UnsupportedArchitectureError` for a size that it lacks.
+        Raises `UnsupportedArchitectureError` for a missing size.
         """
         for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
             if not setting(name):
                 raise UnsupportedArchitectureError(
                     f"The configuration of {self.name} has no {name}.",
-                    remedy="Its class says by attribute_map under which name it has it.",
+                    remedy="If it has it under another name, add that to attribute_map of its class.",
                 )
         heads, d_model, window = setting("num_attention_heads"), setting("hidden_size"), setting("sliding_window")
         parallel = setting("use_parallel_residual")
@@ -190,7 +191,7 @@ class Architecture:
 
 
 def _context(setting: Callable[[str], Any]) -> int:
-    """Tokens that a text may have. LongRoPE rotates all tokens of a longer text otherwise: its keys could not be kept."""
+    """Most tokens of a text. Beyond this, LongRoPE changes the rotation of all tokens, which makes cached keys invalid."""
     rope = setting("rope_parameters") or setting("rope_scaling") or {}
     longest = setting("max_position_embeddings") or 0
     if (rope.get("rope_type") or rope.get("type")) in ("longrope", "su"):

@@ -1,4 +1,4 @@
-"""What a model's folder says about its tokens, read in one place for every engine.
+"""What a model's folder says about its tokens, for every engine.
 
 Several files may say the same thing, and they may differ:
 
@@ -39,7 +39,7 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A folder as `save_pretrained` and the hub write them. Raises `ModelLoadError` for a file that is no JSON object."""
+    """A folder as `save_pretrained` and the hub write it. Raises `ModelLoadError` for a file that is not a JSON object."""
 
     path: Path
 
@@ -49,12 +49,12 @@ class ModelFolder:
 
     @property
     def has_parts(self) -> bool:
-        """Whether the language model is one part of several."""
+        """Whether the model is multimodal: the language model is one of its parts."""
         return architectures.language_model(self.config.get("model_type")) is not None
 
     @cached_property
     def text_config(self) -> dict[str, Any]:
-        """The language model's configuration: `config.json` itself, or its part for text."""
+        """The language model's configuration: `config.json` itself, or its `text_config`."""
         part = architectures.language_model(self.config.get("model_type"))
         if part is None:
             return self.config
@@ -81,7 +81,7 @@ class ModelFolder:
 
     @cached_property
     def left_out(self) -> dict[str, str]:
-        """Special tokens that `special_tokens_map.json` alone names, and transformers does not read there."""
+        """Special tokens that only `special_tokens_map.json` names, where transformers does not read them."""
         return {name: text for name, text in self._mapped.items() if name not in self.special_tokens}
 
     @property
@@ -90,7 +90,7 @@ class ModelFolder:
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
-        """The ids that its configurations say end a text. Raises `ModelLoadError` for what is no id."""
+        """The ids that end a text, from its configurations. Raises `ModelLoadError` for what is not an id."""
         for name, configuration in self._configurations:
             for given in (configuration, configuration.get("text_config")):
                 found = given.get("eos_token_id") if isinstance(given, dict) else None
@@ -103,12 +103,12 @@ class ModelFolder:
 
     @cached_property
     def stop_texts(self) -> tuple[str, ...]:
-        """The texts that its configurations say end a text. Raises `ModelLoadError` for what is no text, or an empty one."""
+        """The strings that end a text, from its configurations. Raises `ModelLoadError` for what is not a string, or empty."""
         return tuple(dict.fromkeys(text for name, found in self._configurations for text in self._stops(name, found)))
 
     @property
     def _configurations(self) -> tuple[tuple[str, dict[str, Any]], ...]:
-        """Those that say where a text ends, each with its file's name."""
+        """The configurations that say where a text ends, each with its file's name."""
         return ("generation_config.json", self.generation_config), ("config.json", self.config)
 
     def _stops(self, name: str, configuration: Mapping[str, Any]) -> list[str]:
@@ -122,7 +122,7 @@ class ModelFolder:
 
     @cached_property
     def chat_template(self) -> str | None:
-        """The template's source; of several by name that called "default"."""
+        """The template's source; of several, the one named "default"."""
         file = self.path / "chat_template.jinja"
         if file.is_file():
             return file.read_text(encoding="utf-8")
@@ -137,7 +137,7 @@ class ModelFolder:
         return None
 
     def _json(self, name: str) -> dict[str, Any]:
-        """A file's object; an empty one where there is no such file."""
+        """A file's object; empty if there is no such file."""
         file = self.path / name
         if not file.is_file():
             return {}
@@ -146,12 +146,12 @@ class ModelFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise ModelLoadError(f"{file} cannot be read: {error}", remedy="Download or copy it again.") from error
         if not isinstance(found, dict):
-            raise ModelLoadError(f"{file} is no JSON object.", remedy="Download or copy it again.")
+            raise ModelLoadError(f"{file} is not a JSON object.", remedy="Download or copy it again.")
         return found
 
 
 def text_name(name: str, architecture: architectures.Architecture) -> str | None:
-    """A weight's name in the language model alone, from that in a model of several parts; None for the other parts' weights.
+    """A weight's name in the language model alone, from its name in a multimodal model; None for the other parts' weights.
 
     >>> gemma = architectures.find("gemma3_text")
     >>> text_name("language_model.model.norm.weight", gemma), text_name("vision_tower.post_layernorm.weight", gemma)
@@ -167,14 +167,14 @@ def _special(source: Mapping[str, Any]) -> dict[str, str]:
     for name in SPECIAL:
         if source.get(name) and token_text(source[name]) is None:
             raise ModelLoadError(
-                f"The {name} {source[name]!r} of its tokenizer is no text.", remedy="Save the tokenizer again."
+                f"The {name} {source[name]!r} of its tokenizer is not a text.", remedy="Save the tokenizer again."
             )
     texts = ((name, token_text(source.get(name))) for name in SPECIAL)
     return {name: text for name, text in texts if text is not None}
 
 
 def end_ids(*configurations: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids under `eos_token_id` of configurations, each once: one id, a list, or none."""
+    """The distinct ids under `eos_token_id` of configurations, which may be one id, a list, or missing."""
     return tuple(dict.fromkeys(id_ for configuration in configurations for id_ in _end_ids(configuration)))
 
 
@@ -193,6 +193,6 @@ def _is_id(value: Any) -> TypeGuard[int]:
 
 
 def token_text(token: Any) -> str | None:
-    """A special token, which files write as text or as a mapping."""
+    """The text of a special token, which files write as a string or as a mapping."""
     found = token.get("content") if isinstance(token, Mapping) else token
     return found if isinstance(found, str) else None

@@ -1,7 +1,7 @@
-"""How weights lie in stored arrays, in plain shapes and indices that torch, MLX and numpy all understand.
+"""The layout of weights in stored arrays, as shapes and indices that torch, MLX and numpy all understand.
 
-Checkpoints fuse matrices, transpose them and interleave them. A `Stored` says how to see one weight in a stored array without
-copying it; `places` says it for all weights of an architecture.
+Checkpoints fuse, transpose and interleave matrices. A `Stored` describes one weight as a view of a stored array; `places` lists
+all weights of an architecture.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ OPTIONAL = frozenset({Weight.Q_NORM, Weight.K_NORM, Weight.SINKS}) | {
 
 @dataclass(frozen=True)
 class Stored:
-    """How a weight lies in a stored array.
+    """A weight as a view of a stored array.
 
-    path:   the array's name, from its layer, or from the model for what belongs to no layer.
-    split:  the array's shape with its fused axes taken apart; None as it is.
-    part:   index into that, which picks the weight.
-    order:  the axes of what is left, in the order in which the weight has them; None as they are.
-    shift:  the weight less this is what is stored.
+    path:   the array's path from its layer, or from the model for a weight outside the layers.
+    split:  the array's shape with its fused axes split; None: unchanged.
+    part:   index into that, which selects the weight.
+    order:  the remaining axes in the order of the weight; None: unchanged.
+    shift:  difference between the weight and its stored value.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Stored:
         return array if self.order is None else permute(array, self.order)
 
     def apart(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the stored array, its fused axes taken apart, for a weight of that shape."""
+        """The shape of the stored array, with its fused axes split, for a weight of a given shape."""
         if self.split is not None or self.order is None:
             return self.split or shape
         return tuple(shape[self.order.index(axis)] for axis in range(len(shape)))
@@ -60,9 +60,9 @@ class HeadRows:
     """Queries, keys or values of all heads among the output features of a projection.
 
     module:  the projection's path from its layer.
-    heads:   how many heads have one.
-    split:   the features taken apart, heads and fused parts before d_head.
-    pick:    index of these heads among the features taken apart; what it leaves is (heads, d_head).
+    heads:   number of heads.
+    split:   shape of the features, with heads and fused parts before d_head.
+    pick:    index of these heads in that shape; the result is (heads, d_head).
     """
 
     module: str
@@ -72,33 +72,33 @@ class HeadRows:
 
     @property
     def alone(self) -> bool:
-        """Whether the projection makes nothing else."""
+        """Whether the projection has no other features."""
         return self.split[:-1] == (self.heads,)
 
 
 def find_module(root: Any, path: str) -> Any:
-    """The part of a model at a dotted path; None where there is none."""
+    """The part of a model at a dotted path, or None."""
     for name in path.split("."):
         root = getattr(root, name, None)
     return root
 
 
 def get_module(root: Any, path: str) -> Any:
-    """The part of a model at a dotted path; `UnsupportedArchitectureError` says where a path leads nowhere."""
+    """The part of a model at a dotted path. Raises `UnsupportedArchitectureError` if there is none."""
     found = root
     for name in path.split("."):
         root, found = found, getattr(found, name, None)
         if found is None:
             children = [str(child) for child in getattr(root, "_modules", None) or root if isinstance(child, str)]
             raise UnsupportedArchitectureError(
-                f"The path {path!r} leads nowhere: {type(root).__name__} has no {name!r}.",
+                f"There is nothing at the path {path!r}: {type(root).__name__} has no {name!r}.",
                 remedy=did_you_mean(name, children, listing="It has") + " Correct the architecture's description.",
             )
     return found
 
 
 def places(architecture: Architecture, anatomy: Anatomy, unembedding: str) -> dict[Weight, Stored]:
-    """Where each weight is stored, if the model has it at all. `unembedding` is the path of the module that makes logits."""
+    """Where each weight is stored, if the model has it. `unembedding` is the path of the module that computes logits."""
     a, shift = architecture, architecture.gain_shift
     found = {
         Weight.W_E: Stored(f"{a.path('embedding')}.weight"),
@@ -152,7 +152,7 @@ def places(architecture: Architecture, anatomy: Anatomy, unembedding: str) -> di
 def _matrix(
     a: Architecture, path: str, d_model: int, split: tuple[int, ...], pick: tuple[Any, ...], *, heads: bool = False
 ) -> Stored:
-    """A matrix from the stream: ([heads,] d_model, features) of a projection whose features are split and picked so."""
+    """A matrix that reads the stream, ([heads,] d_model, features), in a projection with its features split and picked so."""
     if a.input_first:
         return Stored(f"{path}.weight", (d_model, *split), (slice(None), *pick), (1, 0, 2) if heads else None)
     return Stored(f"{path}.weight", (*split, d_model), pick, (0, 2, 1) if heads else (1, 0))

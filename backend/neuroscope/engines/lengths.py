@@ -1,4 +1,4 @@
-"""How long a continuation may be."""
+"""The length of a continuation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from neuroscope.errors import ArgumentError
 
 
 def new_tokens(context: int, prompt: int, asked: int | None, usual: int) -> int:
-    """How many tokens to generate behind a prompt of so many: those asked for, else `usual` or as many as there is room for.
+    """How many tokens to generate after `prompt` tokens: `asked`, else `usual` or as many as fit.
 
-    A context of 0 has room for any number. Raises `ArgumentError` where there is none, or not enough for those asked for.
+    A context of 0 is unlimited. Raises `ArgumentError` if the prompt fills the context, or if `asked` does not fit.
     """
     if not context:
         return usual if asked is None else asked

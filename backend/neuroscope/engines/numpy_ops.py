@@ -1,4 +1,4 @@
-"""The array operations of experiments on plain numpy: for activations that came from elsewhere and belong to no model."""
+"""`ArrayOps` on numpy, for activations that belong to no model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class NumpyOps:
         return np.zeros(tuple(shape), dtype=np.float32)
 
     def repeat(self, array: Array, times: int) -> Array:
-        """All rows, `times` over: a, b, a, b …"""
+        """All rows repeated `times` times: a, b, a, b …"""
         return np.tile(array, (times, *([1] * (array.ndim - 1))))
 
     def transpose(self, array: Array, axes: Sequence[int]) -> Array:

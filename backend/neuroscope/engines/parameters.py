@@ -1,6 +1,6 @@
-"""Weights of an engine, read and written where they are stored, and an account of what was changed.
+"""Weights of an engine, read and written in place, and a record of changes.
 
-Weights travel between an engine and the rest as their bits: what is restored is what was there.
+Weights pass between an engine and the rest as bits, so restoring is exact.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMPY = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 
 
 def decoded(bits: Bits, dtype: str) -> Numbers:
-    """The numbers that bits of a type mean, in float32, or float64 where they are so."""
+    """The numbers that bits of a type represent, in float32, or float64 for float64."""
     if dtype == "bfloat16":
         return (bits.astype(np.uint32) << 16).view(np.float32)
     return bits.view(_NUMPY[dtype]).astype(np.float64 if dtype == "float64" else np.float32)
@@ -41,14 +41,14 @@ def encoded(values: Numbers, dtype: str) -> Bits:
     return ((wide + np.uint32(0x7FFF) + ((wide >> 16) & np.uint32(1))) >> 16).astype(np.uint16)
 
 
-# --- the account -------------------------------------------------------------------------------------------------------
+# --- the record --------------------------------------------------------------------------------------------------------
 
 
 class Parameters(ABC):
-    """The weights of one engine: `WeightStore` for its views.
+    """The weights of one engine: the `WeightStore` of its views.
 
-    The first write to a weight notes the digest of what was there; from then on the weight counts as changed while its
-    digest is another. Digests are of the weight's own bits and shape, so that both engines tell a change alike.
+    The first write to a weight records its digest; from then on it counts as changed while its digest differs. A digest covers
+    the weight's bits and shape, so it is the same on both engines.
     """
 
     def __init__(
@@ -69,25 +69,25 @@ class Parameters(ABC):
 
     @abstractmethod
     def _array(self, layer: int | None, path: str) -> Array | None:
-        """The stored array of that path, as numbers even where it is quantised; None where the model has none."""
+        """The stored array at a path, dequantised; None if the model has none."""
 
     @abstractmethod
     def _quantised(self, layer: int | None, path: str) -> bool: ...
 
     @abstractmethod
     def _type(self, array: Array) -> str:
-        """Its type as numpy would call it."""
+        """The name of its type in numpy."""
 
     @abstractmethod
     def _bits(self, array: Array, stored: Stored, index: tuple[Any, ...]) -> Bits:
-        """A copy of a weight's part in a stored array."""
+        """A copy of a part of a weight in a stored array."""
 
     @abstractmethod
     def _put(self, layer: int | None, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
-        """Replace a weight's part."""
+        """Replace a part of a weight."""
 
     def view(self, site: WeightSite | str) -> WeightView:
-        """The view of a weight; `SiteError` where the model does not have it."""
+        """The view of a weight. Raises `SiteError` if the model does not have it."""
         checked = WeightSite.parse(site).checked(self.anatomy)
         stored = self._places.get(checked.weight)
         if stored is None or self._array(checked.layer, stored.path) is None:
@@ -102,7 +102,7 @@ class Parameters(ABC):
     def _has(self, weight: Weight, place: Stored, *, beside: WeightSite) -> bool:
         return weight.layered == beside.weight.layered and self._array(beside.layer, place.path) is not None
 
-    # --- what a view asks ----------------------------------------------------------------------------------------------
+    # --- for views ------ ----------------------------------------------------------------------------------------------
 
     def dtype(self, site: WeightSite) -> str:
         """See `WeightView.dtype`."""
@@ -129,18 +129,18 @@ class Parameters(ABC):
         bits = encoded(values - shift if shift else values, dtype)
         if not np.isfinite(decoded(bits, dtype)).all():
             raise ArgumentError(
-                f"The values for {site} go up to {abs(values).max():.3g}, more than {dtype} can hold.",
+                f"The values for {site} reach {abs(values).max():.3g}, more than {dtype} can represent.",
                 remedy="Scale them down, or load the model in float32.",
             )
         return bits
 
     def bits(self, site: WeightSite) -> Bits:
-        """The weight as it is stored. Raises `WeightError` where it is quantised."""
+        """The weight's bits. Raises `WeightError` if it is quantised."""
         self._check_plain(site)
         return self._taken(site)
 
     def put_bits(self, site: WeightSite, bits: Bits) -> None:
-        """Replace the weight, and note it."""
+        """Replace the weight and record the change."""
         whole = WeightSite(None, Weight.W_E) if self.tied and site.weight is Weight.W_U else site.whole
         with self._exclusive():
             if whole not in self._original:
@@ -156,15 +156,15 @@ class Parameters(ABC):
     def _check_plain(self, site: WeightSite) -> None:
         if self._quantised(site.layer, self._places[site.weight].path):
             raise WeightError(
-                f"{site} is quantised: its numbers share their scales, so none of them can be written alone.",
+                f"{site} is quantised: its numbers share scales, so they cannot be written one by one.",
                 site=site,
                 remedy="Load a checkpoint that is not quantised; mlx_lm.convert --dequantize makes one.",
             )
 
-    # --- what was changed ----------------------------------------------------------------------------------------------
+    # --- changes -------------------------------------------------------------------------------------------------------
 
     def changed(self) -> dict[WeightSite, str]:
-        """The weights that differ from those loaded, each with the digest of its bits."""
+        """The weights that differ from the loaded ones, each with its digest."""
         if self._dirty:
             with self._exclusive():
                 while self._dirty:
@@ -178,7 +178,9 @@ class Parameters(ABC):
         return self._places[site.weight].path
 
     def stored_shapes(self, layer: int | None) -> Iterator[tuple[Weight, Stored, tuple[int, ...] | None]]:
-        """The weights of a layer, or of none, that are not packed, with the shapes of their arrays; None for one that is not there."""
+        """The weights of a layer, or outside the layers, that are not packed, with their arrays' shapes; None for a missing
+        one.
+        """
         for weight, stored in self._places.items():
             if weight.layered == (layer is not None) and not self._quantised(layer, stored.path):
                 array = self._array(layer, stored.path)

@@ -1,4 +1,4 @@
-"""Floating types by name: how finely each tells numbers apart."""
+"""Floating types by name, and their precision."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Collection
 
 from neuroscope.errors import ArgumentError, nearest
 
-#: Distance from one to the next number.
+#: Machine epsilon: distance from one to the next number.
 _EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "float64": 2.0**-52}
 
 
-#: Epsilons by which two ways to compute the same logits may differ, relative to their standard deviation.
+#: Epsilons by which two computations of the same logits may differ, relative to their standard deviation.
 _PARITY = 32
 
 
 def checked(name: str, known: Collection[str] = tuple(_EPSILON)) -> str:
-    """The name of a type that is known; `ArgumentError` with all of them for another."""
+    """A type's name. Raises `ArgumentError` for an unknown type."""
     if name not in known:
         near = nearest(name, known)
         meant = f"Did you mean {near[0]!r}? " if near else ""
-        raise ArgumentError(f"There is no type {name!r}.", remedy=f"{meant}Types: {', '.join(known)}.")
+        raise ArgumentError(f"There is no floating type {name!r}.", remedy=f"{meant}Types: {', '.join(known)}.")
     return name
 
 
 def tolerance(precision: str, layers: int) -> float:
-    """Largest difference, relative to the standard deviation of the logits, that two ways to compute them may have.
+    """Largest difference, relative to the standard deviation of the logits, between two computations of them.
 
-    Rounding adds up along the layers as a random walk does. Logits that have nothing to do with each other differ by some 7.
+    Rounding errors add up over the layers as a random walk. Unrelated logits differ by about 7.
     """
     return max(1e-4, _PARITY * epsilon(precision) * max(1.0, layers / 4) ** 0.5)
 
 
 def epsilon(precision: str) -> float:
-    """Distance from one to the next number of a type named as `Engine.precision` names it."""
+    """Machine epsilon of a type, named as in `Engine.precision`."""
     return _EPSILON[precision]

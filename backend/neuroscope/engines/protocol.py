@@ -1,12 +1,11 @@
-"""The seam between experiments and tensor frameworks.
+"""The interface between experiments and tensor frameworks.
 
-Everything above this file speaks of sites, token batches and arrays it cannot look into; everything below it knows
-torch or MLX. An engine runs layers `start` … `stop` of a decoder on a batch, reads (`capture`) and rewrites
-(`edits`) sites while it does so, differentiates a metric with respect to sites, and generates. A run that captures
-and edits nothing costs what the bare model costs.
+Rooms above use sites, token batches and opaque arrays; only what lies below imports torch or MLX. An engine runs layers `start`
+… `stop` of a decoder on a batch, reads (`capture`) and rewrites (`edits`) sites during the run, differentiates a metric with
+respect to sites, and generates. A run without captures and edits costs as much as the bare model.
 
-Arrays are the engine's own (`torch.Tensor`, `mlx.core.array`); `Engine.ops` is the small set of operations that
-experiments need on them, and numpy is the common ground for results.
+Arrays are the engine's (`torch.Tensor`, `mlx.core.array`); `Engine.ops` has the operations that experiments need on them, and
+results are numpy arrays.
 """
 
 from __future__ import annotations
@@ -34,26 +33,26 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Token ids (rows × positions) and which of them are real. Rows may be padded left or right, not in between."""
+    """Token ids (rows × positions) and a mask of the real ones. Rows may be padded on the left or right."""
 
     ids: IntArray
     real: BoolArray
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.shape != self.real.shape or 0 in self.ids.shape:
-            raise ArgumentError(f"A token batch is rows × positions with at least one token, not {self.ids.shape}.")
+            raise ArgumentError(f"A token batch must be rows × positions with at least one token, not {self.ids.shape}.")
         lengths = self.real.sum(1)
         if (lengths == 0).any():
             raise ArgumentError(f"Row {int(np.argmin(lengths))} of the batch holds no token.")
         runs = (np.diff(self.real.astype(np.int8), axis=1) != 0).sum(1)
         if (runs > 1).any():
-            raise ArgumentError("Padding stands at one end of a row only.")
+            raise ArgumentError("A row may be padded at one end only.")
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], *, pad: int = 0, side: str = "right") -> TokenBatch:
         """A batch from lists of ids, padded with `pad` on `side` ("left" or "right")."""
         if side not in ("left", "right"):
-            raise ArgumentError(f"Padding side is 'left' or 'right', not {side!r}.")
+            raise ArgumentError(f"Padding side must be 'left' or 'right', not {side!r}.")
         if not rows:
             raise ArgumentError("A token batch needs at least one row.")
         width = max(len(row) for row in rows)
@@ -88,7 +87,7 @@ class TokenBatch:
         return self.real.sum(1).astype(np.int64)
 
     def column(self, position: int) -> IntArray:
-        """For each row the column at which its real token number `position` stands (negative: from its end)."""
+        """For each row, the column of its real token number `position` (negative: from its end)."""
         lengths = self.lengths
         if not (-lengths.min() <= position < lengths.min()):
             shortest = int(lengths.min())
@@ -102,12 +101,12 @@ class TokenBatch:
         return TokenBatch(self.ids[rows], self.real[rows])
 
     def repeat(self, times: int) -> TokenBatch:
-        """All rows, `times` over: a, b, a, b …"""
+        """All rows repeated `times` times: a, b, a, b …"""
         return TokenBatch(np.tile(self.ids, (times, 1)), np.tile(self.real, (times, 1)))
 
 
 class Phase(Enum):
-    """Which part of a generation a run belongs to."""
+    """The part of a generation that a run belongs to."""
 
     FORWARD = "forward"
     PREFILL = "prefill"
@@ -116,9 +115,9 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class EditScope:
-    """What an edit's function may know: where and when it is called.
+    """Where and when an edit's function is called.
 
-    `columns` are the array's position-axis indices as token numbers of row 0 (in decoding they go on counting).
+    `columns` are the array's position-axis indices as token numbers of row 0 (in decoding they continue to count).
     """
 
     site: Site
@@ -132,7 +131,7 @@ Apply = Callable[[Array, EditScope], Array]
 
 @dataclass(frozen=True)
 class Edit:
-    """Rewrite a site: `apply` gets the site's array, narrowed to its head, neuron and position, and answers the new one.
+    """Rewrite a site: `apply` takes the site's array, narrowed to its head, neuron and position, and returns the new one.
 
     `rows` limits the edit to some rows of the batch. An edit with head, neuron and position unset gets the whole
     component, and so can write different cells in different rows.
@@ -149,10 +148,10 @@ class Edit:
 
 @dataclass(frozen=True)
 class LogitRequest:
-    """Which logits a run computes.
+    """The logits that a run computes.
 
     columns: for each row the position-axis index to unembed (rows,), or None for every position.
-    tokens:  for each row the token ids wanted (rows, k), or None for the whole vocabulary.
+    tokens:  for each row the token ids (rows, k), or None for the whole vocabulary.
     """
 
     columns: IntArray | None = None
@@ -169,10 +168,10 @@ ALL_LOGITS = LogitRequest()
 
 @dataclass
 class Run:
-    """What one run answered.
+    """The outputs of one run.
 
-    logits: (rows, positions or nothing, vocabulary or k), or None when none were asked for.
-    residual: the residual stream after the last layer that ran, when the run stopped early.
+    logits: (rows, [positions,] vocabulary or k), or None if not requested. residual: the residual stream after the last layer
+    that ran, if the run stopped early.
     """
 
     activations: dict[Site, Array]
@@ -198,7 +197,7 @@ class Gradients:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How to generate. Temperature 0 is greedy. `stop` texts end the generation and are not part of it."""
+    """Settings of a generation. Temperature 0 is greedy. `stop` texts end the generation and are not part of it."""
 
     max_tokens: int = 64
     temperature: float = 0.0
@@ -227,7 +226,7 @@ class GenerationSettings:
 
 @dataclass
 class Step:
-    """One generated token per row. `logits` (rows, vocabulary) are what it was chosen from."""
+    """One generated token per row, chosen from `logits` (rows, vocabulary)."""
 
     index: int
     tokens: IntArray
@@ -236,13 +235,13 @@ class Step:
 
 
 class Prefix(Protocol):
-    """Keys and values of the first `columns` tokens of a batch, kept so that runs can begin behind them.
+    """Cached keys and values of the first `columns` tokens of a batch, so that runs can start after them.
 
-    By causality those tokens' activations do not depend on what follows; runs that share them need not repeat them.
+    By causality, those tokens' activations do not depend on later tokens.
     """
 
     columns: int
-    weights: dict[str, str]  # what `Engine.changed_weights` was when it was computed
+    weights: dict[str, str]  # `Engine.changed_weights` when it was computed
 
     def repeat(self, times: int) -> Prefix: ...
 
@@ -251,7 +250,7 @@ class Prefix(Protocol):
 
 
 class Port(Enum):
-    """Where the residual stream is read: each port has a normalisation of its own."""
+    """A reader of the residual stream, with its own normalisation."""
 
     ATTENTION = "attention"
     MLP = "mlp"
@@ -259,15 +258,15 @@ class Port(Enum):
 
 
 class ArrayOps(Protocol):
-    """The operations experiments need on an engine's arrays. Semantics are numpy's."""
+    """The operations that experiments need on an engine's arrays, with numpy's semantics."""
 
     def asarray(self, value: Any) -> Array: ...
     def to_numpy(self, array: Array) -> NDArray[Any]:
-        """A copy in at least single precision: numpy would sum half precision in half precision."""
+        """A copy in at least single precision, since numpy sums half precision in half precision."""
         ...
 
     def wide(self, array: Array) -> Array:
-        """The array in at least single precision, for sums and differences; `asarray` gives back the engine's type."""
+        """The array in at least single precision, for sums and differences; `asarray` converts back to the engine's type."""
         ...
 
     def einsum(self, pattern: str, *arrays: Array) -> Array: ...
@@ -283,7 +282,7 @@ class ArrayOps(Protocol):
     def copy(self, array: Array) -> Array: ...
 
     def settled(self, array: Array) -> Array:
-        """The array, computed: an engine that computes lazily may hand it to another thread now."""
+        """The array, evaluated, so that another thread may use it."""
         ...
 
     def is_finite(self, array: Array) -> bool: ...
@@ -297,17 +296,17 @@ class Engine(Protocol):
     anatomy: Anatomy
     ops: ArrayOps
     block_calls: int  # decoder layers called since loading; tests count it
-    end_tokens: tuple[int, ...]  # what the model's files say ends a text, besides the tokenizer's own end token
-    stop_texts: tuple[str, ...]  # texts of which they say the same
+    end_tokens: tuple[int, ...]  # end tokens in the model's files, in addition to the tokenizer's
+    stop_texts: tuple[str, ...]  # stop strings in the model's files
 
     @property
     def precision(self) -> str:
-        """The type that the layers compute in: "float32", "bfloat16" …"""
+        """The floating type of the layers: "float32", "bfloat16" …"""
         ...
 
     @property
     def device_name(self) -> str:
-        """Where they compute: "cpu", "cuda:0", "gpu" …"""
+        """The device: "cpu", "cuda:0", "gpu" …"""
         ...
 
     def forward(
@@ -324,15 +323,17 @@ class Engine(Protocol):
     ) -> Run:
         """Run layers `start` up to (not including) `stop` on the batch.
 
-        With `residual` (rows, positions, d_model) the run begins with that residual stream, rounded to the engine's type,
-        at the input of layer `start` instead of embedding the tokens. Logits are computed only when the last layer ran and they are wanted.
-        With `prefix` only the columns behind it run: every array has that many positions fewer, while sites and
-        logit requests go on counting columns of the whole batch.
+        With `residual` (rows, positions, d_model) the run starts from that residual stream, rounded to the engine's type, at
+        the input of layer `start`, instead of embedding the tokens. Logits are computed only if requested and if the last layer
+        runs. With `prefix` only the columns after it run: arrays have that many positions fewer, but sites and logit requests
+        still count columns of the whole batch.
         """
         ...
 
     def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
-        """Run the first `columns` tokens once and keep them; None for no columns. Rows must not be padded on the left."""
+        """Run the first `columns` tokens and cache their keys and values; None for no columns. Rows must not be padded on the
+        left.
+        """
         ...
 
     def gradients(
@@ -347,7 +348,7 @@ class Engine(Protocol):
         logits: LogitRequest = ALL_LOGITS,
         prefix: Prefix | None = None,
     ) -> Gradients:
-        """Values at `sites` and gradients there of the sum over rows of `metric(logits)`; parameters stay frozen."""
+        """Values at `sites`, and gradients there of `metric(logits)` summed over rows; parameters are frozen."""
         ...
 
     def generate(
@@ -360,18 +361,18 @@ class Engine(Protocol):
     ) -> Generator[Step]: ...
 
     def normalise(self, layer: int, port: Port, residual: Array) -> Array:
-        """What `port` of `layer` makes of a residual stream (…, d_model) before it projects it."""
+        """A residual stream (…, d_model), normalised as `port` of `layer` reads it."""
         ...
 
     def normalise_gradient(self, layer: int, port: Port, residual: Array, gradient: Array) -> Array:
-        """Gradients (rows, positions, k, d_model) behind the norm → gradients at the stream, of the same shape, wide."""
+        """Gradients (rows, positions, k, d_model) after the norm → gradients at the stream, of the same shape, wide."""
         ...
 
     def project(self, site: Site, normalised: Array, heads: IntArray | None = None) -> Array:
         """Queries, keys or values of each head from its own input.
 
-        normalised: (heads, rows, positions, d_model). Answers (rows, positions, heads, d_head). `heads`: which ones the inputs
-        are for, when not for all.
+        normalised: (heads, rows, positions, d_model). Returns (rows, positions, heads, d_head). `heads`: the heads of the
+        inputs, if not all.
         """
         ...
 
@@ -384,22 +385,22 @@ class Engine(Protocol):
         ...
 
     def head_writes(self, layer: int, head_output: Array, heads: IntArray | None = None) -> Array:
-        """What each head, or each of `heads`, adds to the stream, wide.
+        """What each head (of `heads`, if given) adds to the stream, wide.
 
-        head_output: (rows, positions, heads, d_head) of all heads. Answers (rows, positions, heads, d_model).
+        head_output: (rows, positions, heads, d_head) of all heads. Returns (rows, positions, heads, d_model).
         """
         ...
 
     def weights(self, site: WeightSite | str) -> WeightView:
-        """A weight, to read and to write. Raises `SiteError` where the model does not have it."""
+        """A weight, to read and write. Raises `SiteError` if the model does not have it."""
         ...
 
     def changed_weights(self) -> dict[str, str]:
-        """The weights that are not as they were loaded: name → SHA-256 of their bits."""
+        """Weights changed since loading: name → SHA-256 of their bits."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write configuration and weights as a folder that loads again."""
+        """Write configuration and weights to a folder that can be loaded."""
         ...
 
     def rows_that_fit(self, positions: int) -> int: ...

@@ -1,4 +1,4 @@
-"""Choosing the next token from logits: in numpy, so that a seed gives the same text on every engine."""
+"""Choosing the next token from logits, in numpy, so that a seed gives the same text on every engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sites: the one grammar for naming a place in a model, without naming a framework.
+"""Sites: the grammar for places in a model, independent of the framework.
 
     10.residual            the residual stream after layer 10
     5.headOutput[3]        head 3 of layer 5, before the output projection
@@ -9,7 +9,7 @@
 Layers, heads, neurons, experts and positions count from zero. A negative layer or position counts from the end.
 The same text appears in Python, scripts, the wire protocol, circuit files and error messages.
 
-TransformerLens' names (Nanda & Bloom 2022) are understood too, alone or as its hooks: `5.resid_post`, `5.z[3]`,
+TransformerLens' names (Nanda & Bloom 2022) work as well, alone or as hook names: `5.resid_post`, `5.z[3]`,
 `blocks.5.attn.hook_z`.
 
 >>> str(Site.parse("5.headOutput[3]@-1")), str(Site.parse("blocks.5.hook_resid_post"))
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Component(StrEnum):
-    """What can be read and written. Shapes below are for a batch of `rows` × `positions` tokens."""
+    """Activations that can be read and written. Shapes are for a batch of `rows` × `positions` tokens."""
 
     EMBEDDING = "embedding"  # (rows, positions, d_model): the residual stream that enters layer 0
     RESIDUAL = "residual"  # (rows, positions, d_model): the residual stream after the layer
@@ -59,13 +59,13 @@ class Component(StrEnum):
 
     @classmethod
     def parse(cls, name: object) -> Component:
-        """The component called `name`, without regard to case and underscores; `SiteError` with the nearest names."""
+        """The component called `name`, ignoring case and underscores. Raises `SiteError` with the nearest names."""
         if isinstance(name, Component):
             return name
         found = _BY_NAME.get(fold(str(name)))
         if found is None and fold(str(name)) == "result":
             raise SiteError(
-                "What each head adds to the stream is no component of its own.",
+                "What each head adds to the stream is not a component.",
                 site=str(name),
                 remedy="Read headOutput (z), and multiply it by the weight attn.W_O.",
             )
@@ -78,7 +78,7 @@ class Component(StrEnum):
         return found
 
 
-#: What TransformerLens calls them.
+#: Their names in TransformerLens.
 TRANSFORMER_LENS = {
     "resid_pre": Component.RESIDUAL_PRE,
     "resid_mid": Component.MLP_READ,
@@ -117,7 +117,7 @@ def _without_hook(match: re.Match[str]) -> str:
 
 @dataclass(frozen=True)
 class Site:
-    """A place in a model. `head` narrows per-head components, `neuron` those with a width, `position` any of them."""
+    """A place in a model. `head` selects in per-head components, `neuron` in those with a width, `position` in any."""
 
     layer: int | None
     component: Component
@@ -135,7 +135,7 @@ class Site:
         neuron: int | None = None,
         position: int | None = None,
     ) -> Site:
-        """A site from plain values; the component by any of its spellings."""
+        """A site from plain values; any spelling of the component."""
         return cls(layer, Component.parse(component), head, neuron, position)
 
     @classmethod
@@ -146,9 +146,9 @@ class Site:
         match = _SITE.fullmatch(_HOOK.sub(_without_hook, text))
         if match is None:
             raise SiteError(
-                f"{text!r} is no site.",
+                f"{text!r} is not a site.",
                 site=text,
-                remedy="Write layer.component, with [head or neuron] and @position where wanted: 5.headOutput[3]@-1",
+                remedy="Write layer.component, with optional [head or neuron] and @position: 5.headOutput[3]@-1",
             )
         component = Component.parse(match["component"])
         layer = None if match["layer"] is None else int(match["layer"])
@@ -169,9 +169,9 @@ class Site:
         return Site(self.layer, self.component)
 
     def checked(self, anatomy: Anatomy) -> Site:
-        """This site with a non-negative layer, after checking every part of it against the model.
+        """This site with a non-negative layer, with every part checked against the model.
 
-        Raises `SiteError` that names what is out of range and what would be right.
+        Raises `SiteError` that names what is out of range, and the range.
         """
         component = self.component
         if component in GLOBAL:
@@ -189,9 +189,7 @@ class Site:
         if self.head is not None:
             heads = anatomy.key_value_heads if component in PER_KEY_VALUE_HEAD else anatomy.heads
             if component not in PER_HEAD and component not in PER_KEY_VALUE_HEAD:
-                raise SiteError(
-                    f"{component} has no heads.", site=self, remedy="Heads belong to headOutput, query, key, value."
-                )
+                raise SiteError(f"{component} has no heads.", site=self, remedy="headOutput, query, key and value have heads.")
             if not 0 <= self.head < heads:
                 raise SiteError(
                     f"There is no head {self.head} of {component} in layer {site.layer}: the model has {heads}.",
@@ -212,9 +210,10 @@ class Site:
 
 
 def real_cells(site: Site, real: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
-    """Which cells of a site's array belong to tokens, given which positions do: (rows, positions) → broadcastable to the array.
+    """Mask of the cells of a site's array that belong to real tokens, from that of positions: (rows, positions) →
+    broadcastable.
 
-    None where the site names its position, which every row has.
+    None if the site has a position, which is real in every row.
     """
     if site.position is not None:
         return None

@@ -1,4 +1,4 @@
-"""Which columns of a batch a run computes, where they stand, and which keys each of them may see. Numbers only."""
+"""The columns of a batch that a run computes, their positions, and the keys that each may see."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from neuroscope.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Span:
-    """The columns of a batch that one run computes: `chunk`, which begins at column `first` of the `whole`.
+    """The columns of a batch that one run computes: `chunk`, which starts at column `first` of the `whole`.
 
-    `cache` is the engine's own: it holds keys and values of the columns before, and may keep those of this run.
+    The engine's `cache` holds keys and values of the columns before, and may store those of this run.
     """
 
     whole: TokenBatch
@@ -52,7 +52,7 @@ class Span:
             )
 
     def positions(self) -> IntArray:
-        """Token numbers of the columns, (1, columns), or (rows, columns) where padding on the left shifts them."""
+        """Token numbers of the columns: (1, columns), or (rows, columns) with padding on the left."""
         first, columns = self.first, self.columns
         if not left_padded(self.whole):
             return np.arange(first, first + columns)[None]
@@ -61,9 +61,9 @@ class Span:
         return np.maximum(self.whole.real.cumsum(1) - 1, 0)
 
     def masks(self, windows: Sequence[int | None]) -> dict[int | None, BoolArray | None]:
-        """For each sliding window which keys each query may see, (rows or 1, 1, queries, keys).
+        """For each sliding window, the keys that each query may see: (rows or 1, 1, queries, keys).
 
-        None where causality says it all: the square causal mask, and the single query that sees every key.
+        None if no mask is needed: for the square causal case, and for a single query that sees every key.
         """
         first, keys = self.first, self.first + self.columns
         query, key = np.arange(first, keys)[:, None], np.arange(keys)[None]
@@ -72,7 +72,7 @@ class Span:
             known = self.whole.positions
             real = np.ones((self.whole.rows, keys), dtype=np.bool_)
             real[:, :known] = self.whole.real[:, :keys]
-            # A padding query sees itself, so that its softmax is defined; nothing real ever reads it.
+            # A padding query sees itself, so that its softmax is defined; no real token reads it.
             visible = real[:, None, None, :] | (query == key)
         plain = first == 0 or self.columns == 1
         found: dict[int | None, BoolArray | None] = {}

@@ -1,4 +1,4 @@
-"""Reading and rewriting sites during one run: which cells a site means, whatever framework holds them."""
+"""Reading and rewriting sites during one run, independent of the framework."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ class Taps(ABC):
 
     @abstractmethod
     def _as_index(self, ids: IntArray, value: Array) -> Any:
-        """Whole numbers as something that indexes `value`."""
+        """Integers as an index of `value`."""
 
     @abstractmethod
     def _replaced(self, value: Array, where: tuple[Any, ...], new: Array) -> Array:
-        """A copy of `value` with some of its cells replaced."""
+        """A copy of `value` with some cells replaced."""
 
     @abstractmethod
     def _like(self, new: Any, old: Array) -> Array:
-        """What an edit answered, as an array of the old one's type and device."""
+        """An edit's result, as an array of the old one's type and device."""
 
     def _watched(self, layer: int | None, component: Component, value: Array) -> Array:
-        """The edited array, as captures and the rest of the run get it; a place for what an engine must note of it."""
+        """The edited array, as captures and the rest of the run see it; an engine may override it."""
         return value
 
     def wants(self, layer: int | None, component: Component) -> bool:
@@ -69,7 +69,7 @@ class Taps(ABC):
         return {layer for layer, _ in (*self._captures, *self._edits) if layer is not None}
 
     def touch(self, layer: int | None, component: Component, value: Array) -> Array:
-        """Pass a component's array through its edits, then hand it to its captures."""
+        """Apply the edits of a component to its array, then capture it."""
         for site, edit in self._edits.get((layer, component), ()):
             value = self._edited(site, edit, value)
         value = self._watched(layer, component, value)
@@ -95,7 +95,7 @@ class Taps(ABC):
         return self._replaced(value, where, self._like(edit.apply(value[where], scope), value))
 
     def _index(self, site: Site, value: Array, rows: Any = None) -> tuple[Any, ...] | None:
-        """Index of the site's cells in its component's array; () for all, None when this run has no such position."""
+        """Index of the site's cells in its component's array; () for all, None if this run does not reach the position."""
         component = site.component
         matrix = component in ATTENTION_MATRICES
         index: list[Any] = [slice(None)] * value.ndim
@@ -117,13 +117,13 @@ class Taps(ABC):
         return () if all(isinstance(i, slice) and i == slice(None) for i in index) else tuple(index)
 
     def _columns(self, position: int) -> IntArray | None:
-        """Column of the token number `position` of each row within this run's array."""
+        """For each row, the column of the token number `position` in this run's array."""
         if self.phase is Phase.PREFILL and position >= int(self.batch.lengths.min()):
-            return None  # a later step of the generation may come to it
+            return None  # a later step of the generation may reach it
         if self.phase is not Phase.DECODE:
             columns = self.batch.column(position) - self.first_column
             if bool((columns < 0).any()):
-                raise SiteError(f"Token {position} lies in the prefix, which does not run again.")
+                raise SiteError(f"Token {position} is in the prefix, which does not run again.")
             return columns
         # One column per decoding step: it holds token number first_column - offset of each row.
         current = self.first_column - self.batch.offsets

@@ -1,7 +1,7 @@
-"""How many threads a run uses. (How they wait for each other: `neuroscope.waiting`.)
+"""The number of threads of a run. (`neuroscope.waiting` sets how they wait.)
 
-A small model runs on one thread: its products are so short that a second thread costs more than it brings. The number holds for
-the whole process, so only a process that is NeuroScope's own (the command line, the server) sets it.
+A small model is fastest on one thread, since its products are short. The number holds for the whole process, so only
+NeuroScope's own processes (the command line, the server) set it.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from collections.abc import MutableMapping
 
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_THREAD_LIMIT")
 
-#: Parameters up to which one thread is as fast as two, alone on the machine.
+#: Parameters up to which one thread is as fast as two on an idle machine.
 SMALL = 30_000_000
 
 
 def threads_for(parameters: int, available: int, environment: MutableMapping[str, str] = os.environ) -> int:
-    """Threads for a model of that many parameters: one for a small one, unless the user named a number."""
+    """Threads for a model of that many parameters: one for a small model, unless the user set a number."""
     if any(name in environment for name in _THREADS):
         return available
     return 1 if parameters <= SMALL else available
 
 
 class Governor:
-    """The number of threads of this process, by the largest model that it has loaded."""
+    """Sets the number of threads of this process, by the largest model loaded so far."""
 
     def __init__(self) -> None:
         self._governs = False
         self._largest = 0
 
     def take_over(self) -> None:
-        """This process runs nothing but NeuroScope: from now on models set its number of threads."""
+        """Let models set this process's number of threads from now on: it runs only NeuroScope."""
         self._governs = True
 
     def threads(self, parameters: int, available: int) -> int | None:
-        """Threads to use once a model of that size is loaded too; None where that is not ours to say."""
+        """Number of threads after loading a model of that size; None if this process is not NeuroScope's."""
         self._largest = max(self._largest, parameters)
         return threads_for(self._largest, available) if self._governs else None
 

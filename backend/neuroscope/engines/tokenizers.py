@@ -1,7 +1,7 @@
-"""Tokenizers straight from their files, without transformers (which imports torch wherever that is installed).
+"""Tokenizers from their files, without transformers (which imports torch if that is installed).
 
-`tokenizer.json` holds the whole tokenizer and the package `tokenizers` runs it; what the other files say is read by
-`neuroscope.engines.folder`. What these files leave to a class of transformers is loaded by transformers.
+The package `tokenizers` runs `tokenizer.json`; `neuroscope.engines.folder` reads the other files. Tokenizers that need a class
+of transformers are loaded by transformers.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from neuroscope.errors import ModelLoadError, first_line
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a model's folder. Raises `ModelLoadError` where none loads."""
+    """The tokenizer of a model's folder. Raises `ModelLoadError` if none loads."""
     return _loaded(folder, of_transformers=False)
 
 
 def transformers_tokenizer(folder: Path) -> Any:
-    """The same as an object of transformers, which splits text by the folder's files where they say all.
+    """The same as an object of transformers, using only the folder's files if they are complete.
 
-    The class that transformers takes for a model's type may split it by rules of its own.
+    The class that transformers chooses by a model's type may have rules of its own.
     """
     return _loaded(folder, of_transformers=True)
 
@@ -40,19 +40,19 @@ def _loaded(folder: Path, *, of_transformers: bool) -> Any:
 
         kind = AutoTokenizer if own is None or not own.complete else PreTrainedTokenizerFast
         tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
-        # The engine refuses a prompt that is too long; a warning beside that would only puzzle.
+        # The engine refuses a prompt that is too long, so no warning is needed.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         return tokenizer
     # `tokenizers` raises plain `Exception` for a damaged file.
     except Exception as error:
         raise ModelLoadError(
             f"{folder} has no tokenizer that loads: {first_line(error)}",
-            remedy="Save the tokenizer beside the weights.",
+            remedy="Save the tokenizer in the same folder as the weights.",
         ) from error
 
 
 def complete(tokenizer: Any, folder: ModelFolder) -> Any:
-    """Give a tokenizer of transformers what the folder says besides: special tokens that it leaves out, and the chat template."""
+    """Add to a tokenizer of transformers what it did not read: special tokens and the chat template."""
     if isinstance(tokenizer, FileTokenizer):
         return tokenizer
     for name, text in folder.left_out.items():
@@ -63,7 +63,7 @@ def complete(tokenizer: Any, folder: ModelFolder) -> Any:
 
 
 class FileTokenizer:
-    """What NeuroScope asks of a tokenizer, named as transformers names it."""
+    """A tokenizer with the methods of transformers' that NeuroScope uses."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -78,7 +78,7 @@ class FileTokenizer:
 
     @property
     def complete(self) -> bool:
-        """Whether the files alone say how text becomes tokens; the Llama classes add tokens on their own account."""
+        """Whether the files alone define the tokenization; the Llama classes of transformers add tokens themselves."""
         config = self._files.tokenizer_config
         added = self("a")["input_ids"]
         for name, place in (("bos", 0), ("eos", -1)):
@@ -122,15 +122,15 @@ class FileTokenizer:
     def decode(
         self, ids: list[int], skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
     ) -> str:
-        """Tokens as text. Spaces are as they are written, whether or not they are asked to be cleaned up."""
+        """Tokens as text. Spaces are kept even if cleaning them up is asked for."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
     def convert_ids_to_tokens(self, id_: int) -> str | None:
-        """What stands in the vocabulary for an id; None where it has no such id."""
+        """The vocabulary's entry for an id, or None."""
         return self._tokenizer.id_to_token(id_)
 
     def convert_tokens_to_ids(self, token: str) -> int | None:
-        """The id of an entry of the vocabulary; None where there is no such entry."""
+        """The id of an entry of the vocabulary, or None."""
         return self._tokenizer.token_to_id(token)
 
     def save_pretrained(self, folder: Path) -> None:
@@ -142,7 +142,7 @@ class FileTokenizer:
     def apply_chat_template(
         self, messages: list[dict[str, str]], tokenize: bool = False, add_generation_prompt: bool = False
     ) -> str | list[int]:
-        """Messages in the model's own chat format: text, or its ids with `tokenize`."""
+        """Messages in the model's chat format: text, or its ids with `tokenize`."""
         text = self._template.render(
             messages=messages, add_generation_prompt=add_generation_prompt, tools=None, documents=None, **self.special_tokens
         )
@@ -155,7 +155,7 @@ class FileTokenizer:
         return environment().from_string(self.chat_template or "")
 
     def _add_tokens(self) -> None:
-        """Add the tokens that stand in the other files alone, in the order of their ids, as transformers does."""
+        """Add the tokens that only the other files have, in the order of their ids, as transformers does."""
         self._listed = self._read_listed()
         for id_, token in sorted(self._listed.items()):
             if self._tokenizer.get_added_tokens_decoder().get(id_) != token:

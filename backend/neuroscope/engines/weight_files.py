@@ -1,4 +1,4 @@
-"""Which files of a folder make up a checkpoint, told from names and the index alone."""
+"""The weight files of a checkpoint, from file names and the index."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "
 
 
 def safetensors_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, each parameter once: model.safetensors, else those that the index names.
+    """The weight files, each parameter once: model.safetensors, else those that the index names.
 
-    That is the choice of transformers, for every engine: a folder may hold the same weights twice, or one file and the shards
-    of another model, and what runs must be what is hashed. Raises `ModelLoadError` for an index that is damaged or names a
-    file that is not there, lies elsewhere or is of another kind.
+    transformers chooses so too. A folder may hold the same weights twice, or one file and the shards of another model, and what
+    runs must be what is hashed. Raises `ModelLoadError` for a damaged index, or one that names a file that is missing, outside
+    the folder or of another kind.
     """
     return _files(folder, SINGLE, INDEX)
 
 
 def pickled_files(folder: Path) -> list[Path]:
-    """The same for pickled weights: pytorch_model.bin, else those that its index names."""
+    """The same for pickled weights: pytorch_model.bin, else the files in its index."""
     return _files(folder, _PICKLED, _PICKLED_INDEX)
 
 
 def index_in_use(folder: Path) -> Path | None:
-    """The index that says where the weights are; None where one file holds them all."""
+    """The index of the weights; None if one file holds them all."""
     for single, index in ((SINGLE, INDEX), (_PICKLED, _PICKLED_INDEX)):
         if (folder / single).is_file():
             return None
@@ -47,15 +47,19 @@ def _files(folder: Path, single: str, index_name: str) -> list[Path]:
     names = sorted(set(_named(index)))
     outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
     if outside:
-        raise ModelLoadError(f"{index} names {outside[0]!r}, outside its folder.", remedy="Put the weights beside their index.")
-    # Of safetensors alone it is certain that reading them runs nothing.
+        raise ModelLoadError(
+            f"{index} names {outside[0]!r}, outside its folder.", remedy="Put the weights into the folder of their index."
+        )
+    # Only reading safetensors certainly runs no code.
     others = [name for name in names if index_name == INDEX and not name.endswith(".safetensors")]
     if others:
-        raise ModelLoadError(f"{index} names {others[0]!r}, which is no safetensors file.", remedy="Convert it to safetensors.")
+        raise ModelLoadError(
+            f"{index} names {others[0]!r}, which is not a safetensors file.", remedy="Convert it to safetensors."
+        )
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
         raise ModelLoadError(
-            f"{folder} lacks {len(absent)} of the {len(names)} files its index names, the first {absent[0]}.",
+            f"{folder} lacks {len(absent)} of the {len(names)} files that its index names, the first {absent[0]}.",
             remedy="Download or copy the missing files.",
         )
     return [folder / name for name in names]
@@ -66,18 +70,18 @@ def _named(index: Path) -> list[str]:
     try:
         found = json.loads(index.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{index} is no index of weights: {error}", remedy="Download or copy it again.") from error
+        raise ModelLoadError(f"{index} is not an index of weights: {error}", remedy="Download or copy it again.") from error
     table = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) and name for name in table.values()):
         raise ModelLoadError(
-            f"{index} is no index of weights: it has no weight_map that names the file of each parameter.",
+            f"{index} is not an index of weights: it has no weight_map that names the file of each parameter.",
             remedy="Download or copy it again.",
         )
     return list(table.values())
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether weights lie there whole: safetensors, or pickles (whether to trust those is decided on loading)."""
+    """Whether a folder has complete weights: safetensors, or pickles (which loading may refuse)."""
     try:
         return bool(safetensors_files(folder) or pickled_files(folder))
     except ModelLoadError:
@@ -87,7 +91,7 @@ def has_weights(folder: Path) -> bool:
 def snapshot_of(folder: Path) -> Path | None:
     """The model's folder in a repository's folder of the hub's cache (`models--org--name`), or in its `snapshots`.
 
-    The revision that `refs/main` names, else the newest that is whole; None where the folder is no such thing.
+    The revision that `refs/main` names, else the newest complete one; None for any other folder.
     """
     repository = folder.parent if folder.name == "snapshots" else folder
     snapshots = [config.parent for config in repository.glob("snapshots/*/config.json")]

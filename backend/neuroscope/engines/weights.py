@@ -1,7 +1,7 @@
-"""Weights: the one grammar for naming a parameter of a model, and views that read and write them.
+"""Weights: the grammar for parameters of a model, and views that read and write them.
 
-Names and orientation are those of TransformerLens (Nanda & Bloom 2022), whatever a checkpoint fuses, transposes or
-interleaves: a matrix stands (in, out), so that `x @ W` is what the model computes.
+Names and orientation are those of TransformerLens (Nanda & Bloom 2022), even if a checkpoint fuses, transposes or interleaves:
+a matrix is (in, out), and the model computes `x @ W`.
 
     10.attn.W_Q             (heads, d_model, d_head)
     10.attn.W_Q[3]          (d_model, d_head): head 3
@@ -41,12 +41,12 @@ else:
     from neuroscope.extensions import Extensible as _Extended
 
 Numbers = NDArray[np.floating[Any]]
-#: Numbers as they are stored, bit for bit, as unsigned whole numbers of their size.
+#: The bits of stored numbers, as unsigned integers of their size.
 Bits = NDArray[np.unsignedinteger[Any]]
 
 
 class Weight(StrEnum):
-    """What can be read and written. Gains are what the norm multiplies by, even where their distance from one is stored."""
+    """Weights that can be read and written. Gains are a norm's factors, even if their difference from one is stored."""
 
     W_E = "embed.W_E"  # (vocabulary, d_model); Gemma multiplies it by √d_model when it runs
     W_POS = "pos_embed.W_pos"  # (context, d_model)
@@ -55,10 +55,10 @@ class Weight(StrEnum):
     LN_FINAL_BIAS = "ln_final.b"
     LN1 = "ln1.w"  # (d_model,): gain of the norm before attention
     LN1_BIAS = "ln1.b"
-    LN1_POST = "ln1_post.w"  # of the norm behind attention (Gemma)
+    LN1_POST = "ln1_post.w"  # of the norm after attention (Gemma)
     LN2 = "ln2.w"  # of the norm before the MLP
     LN2_BIAS = "ln2.b"
-    LN2_POST = "ln2_post.w"  # of the norm behind the MLP (Gemma)
+    LN2_POST = "ln2_post.w"  # of the norm after the MLP (Gemma)
     W_Q = "attn.W_Q"  # (heads, d_model, d_head)
     W_K = "attn.W_K"  # (key-value heads, d_model, d_head)
     W_V = "attn.W_V"  # (key-value heads, d_model, d_head)
@@ -69,8 +69,8 @@ class Weight(StrEnum):
     B_O = "attn.b_O"  # (d_model,)
     Q_NORM = "attn.q_norm"  # (d_head,): gain of the norm of every query (Qwen 3, Gemma 3)
     K_NORM = "attn.k_norm"  # (d_head,)
-    SINKS = "attn.sinks"  # (heads,): score of nothing at all (gpt-oss)
-    W_GATE = "mlp.W_gate"  # (d_model, d_mlp): goes through the nonlinearity where the MLP is gated
+    SINKS = "attn.sinks"  # (heads,): score of the attention sink (gpt-oss)
+    W_GATE = "mlp.W_gate"  # (d_model, d_mlp): goes through the nonlinearity if the MLP is gated
     W_IN = "mlp.W_in"  # (d_model, d_mlp)
     W_OUT = "mlp.W_out"  # (d_mlp, d_model)
     B_GATE = "mlp.b_gate"  # (d_mlp,)
@@ -97,7 +97,7 @@ _GLOBAL = frozenset({Weight.W_E, Weight.W_POS, Weight.W_U, Weight.LN_FINAL, Weig
 _PER_EXPERT = frozenset({Weight.W_GATE, Weight.W_IN, Weight.W_OUT, Weight.B_GATE, Weight.B_IN, Weight.B_OUT})
 _BY_NAME = {fold(weight.value): weight for weight in Weight}
 
-#: The axes of each weight by name. The one that an index selects from is marked by a star; the others have (d_model,).
+#: The axes of each weight. A star marks the one that an index selects from; weights not listed are (d_model,).
 _AXES: dict[Weight, tuple[str, ...]] = {
     Weight.W_E: ("vocabulary*", "d_model"),
     Weight.W_POS: ("context*", "d_model"),
@@ -130,7 +130,7 @@ _NAME = re.compile(
 
 @dataclass(frozen=True)
 class WeightSite:
-    """A parameter of a model, or a part of it: `unit` narrows to a head, a neuron, an expert of the router or a token."""
+    """A parameter of a model, or a part of it: `unit` selects a head, a neuron, an expert of the router or a token."""
 
     layer: int | None
     weight: Weight
@@ -145,9 +145,9 @@ class WeightSite:
         match = _NAME.fullmatch(text)
         if match is None:
             raise SiteError(
-                f"{text!r} names no weight.",
+                f"{text!r} is not a weight.",
                 site=text,
-                remedy="Write layer.group.name, with [head or neuron] where wanted: 5.attn.W_Q[3], 10.mlp.W_out, embed.W_E",
+                remedy="Write layer.group.name, with optional [head or neuron]: 5.attn.W_Q[3], 10.mlp.W_out, embed.W_E",
             )
         name = f"{match['group']}.{match['name']}"
         weight = _BY_NAME.get(fold(name))
@@ -173,9 +173,9 @@ class WeightSite:
         return WeightSite(self.layer, self.weight)
 
     def checked(self, anatomy: Anatomy) -> WeightSite:
-        """This site with a non-negative layer, after checking its numbers against the model.
+        """This site with a non-negative layer, with its numbers checked against the model.
 
-        Raises `SiteError` that names what is out of range and what would be right.
+        Raises `SiteError` that names what is out of range, and the range.
         """
         weight, site = self.weight, self
         if weight.layered:
@@ -194,7 +194,7 @@ class WeightSite:
         if self.unit is not None:
             count = self._units(anatomy)
             if count is None:
-                raise SiteError(f"{weight} has no parts that an index selects.", site=self, remedy=f"Write {self.whole}.")
+                raise SiteError(f"{weight} cannot be indexed.", site=self, remedy=f"Write {self.whole}.")
             if self.unit >= count:
                 raise SiteError(
                     f"There is no part {self.unit} of {self.whole}: it has {count}.",
@@ -204,13 +204,13 @@ class WeightSite:
         return site
 
     def shape(self, anatomy: Anatomy) -> tuple[int, ...]:
-        """Shape of what is read and written here, for a site that is checked."""
+        """Shape of the values at a checked site."""
         whole = tuple(int(getattr(anatomy, axis.rstrip("*"))) for axis in self._axes(anatomy))
         picked = self.index(anatomy)[:-1]
         return tuple(size for size, part in zip(whole, picked, strict=True) if isinstance(part, slice))
 
     def index(self, anatomy: Anatomy) -> tuple[Any, ...]:
-        """Index of the part within the whole weight; answers an array even for a single number."""
+        """Index of the part in the whole weight; it yields an array even for a single number."""
         axes, expert, unit = self._axes(anatomy), self.expert, self.unit
         if axes[0] == "experts" and expert is None and unit is not None:
             expert, unit = divmod(unit, anatomy.d_mlp)
@@ -236,7 +236,7 @@ class WeightSite:
 @public
 @dataclass(frozen=True, eq=False)
 class WeightSnapshot:
-    """A weight as it was stored, bit for bit. `dtype` is the stored type; `digest` the SHA-256 of the bits."""
+    """A copy of a weight's bits. `dtype` is the stored type; `digest` the SHA-256 of the bits."""
 
     name: str
     dtype: str
@@ -249,7 +249,7 @@ class WeightSnapshot:
     @property
     @python_only
     def bits(self) -> Bits:
-        """The stored numbers as unsigned whole numbers, in the weight's shape."""
+        """The stored numbers as unsigned integers, in the weight's shape."""
         return self._bits
 
     def __eq__(self, other: object) -> bool:
@@ -273,7 +273,7 @@ def bits_digest(bits: Bits) -> str:
 
 
 class WeightStore(Protocol):
-    """What a view asks of the engine's weights."""
+    """The engine's weights, as a view uses them."""
 
     @property
     def anatomy(self) -> Anatomy: ...
@@ -288,10 +288,10 @@ class WeightStore(Protocol):
 
 @public
 class WeightView(_Extended):
-    """A weight of a loaded model, to read and to write: `model weights: '10.mlp.W_out'`.
+    """A weight of a loaded model, to read and write: `model weights: '10.mlp.W_out'`.
 
-    What is written holds at once for every model object on these weights, and changes their `weights_hash`; restoring a
-    snapshot gives back the old bits and the old hash. No run ever sees half of a write.
+    A write affects every model object on these weights at once and changes their `weights_hash`; restoring a snapshot restores
+    the old bits and hash. No run sees half of a write.
     """
 
     def __init__(self, store: WeightStore, site: WeightSite) -> None:
@@ -308,7 +308,7 @@ class WeightView(_Extended):
 
     @property
     def dtype(self) -> str:
-        """The type in which it is stored, or "quantised"."""
+        """The stored type, or "quantised"."""
         return self._store.dtype(self._site)
 
     @property
@@ -327,7 +327,7 @@ class WeightView(_Extended):
 
     @python_only
     def read(self) -> Numbers:
-        """A copy, in float32 (float64 where it is stored so). A quantised weight is unpacked."""
+        """A copy, in float32 (float64 if stored so). A quantised weight is dequantised."""
         return self._store.read(self._site)
 
     def write(self, values: Any, tied: bool = False) -> None:
@@ -337,14 +337,14 @@ class WeightView(_Extended):
     def rounded(self, values: Any, tied: bool = False) -> WeightSnapshot:
         """What writing `values` would leave, without writing them.
 
-        Raises `ArgumentError` for another shape, for what is not finite or too large for the type, and `WeightError`
-        for a quantised weight. Where embedding and unembedding are one matrix, a write to either changes both, which
-        is a `WeightError` unless `tied` says that this is meant.
+        Raises `ArgumentError` for another shape and for values that are not finite or too large for the type, `WeightError` for
+        a quantised weight. If embedding and unembedding are one matrix, a write to either changes both, which raises
+        `WeightError` unless `tied`.
         """
         try:
             array = np.asarray(values)
         except ValueError as error:
-            raise ArgumentError(f"{self.name} cannot become this: {error}", remedy=self._wanted()) from error
+            raise ArgumentError(f"The values for {self.name} are not an array: {error}", remedy=self._wanted()) from error
         if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
             raise ArgumentError(f"{self.name} holds real numbers, not {array.dtype}.", remedy=self._wanted())
         if array.shape != self.shape:
@@ -354,15 +354,15 @@ class WeightView(_Extended):
         return WeightSnapshot(self.name, self.dtype, self._store.rounded(self._site, array, tied=tied))
 
     def snapshot(self) -> WeightSnapshot:
-        """The weight as it is stored now. Raises `WeightError` for a quantised weight."""
+        """A snapshot of the weight. Raises `WeightError` for a quantised weight."""
         bits = self._store.bits(self._site)
         bits.flags.writeable = False
         return WeightSnapshot(self.name, self.dtype, bits)
 
     def restore(self, snapshot: WeightSnapshot) -> None:
-        """Put a snapshot of this weight back, bit for bit; `ArgumentError` for one of another weight or type."""
+        """Restore a snapshot of this weight, bit for bit. Raises `ArgumentError` for one of another weight or type."""
         if not isinstance(snapshot, WeightSnapshot):
-            raise ArgumentError(f"{snapshot!r} is no snapshot.", remedy=f"Take one with weights({self.name!r}).snapshot().")
+            raise ArgumentError(f"{snapshot!r} is not a snapshot.", remedy=f"Take one with weights({self.name!r}).snapshot().")
         if (snapshot.name, snapshot.dtype, snapshot.bits.shape) != (self.name, self.dtype, self.shape):
             raise ArgumentError(
                 f"A snapshot of {snapshot.name} {snapshot.bits.shape} in {snapshot.dtype} cannot restore {self.name} "
@@ -381,5 +381,5 @@ class WeightView(_Extended):
 
 
 def hash_of(loaded: str, changed: Mapping[str, str]) -> str:
-    """What identifies weights: the hash of those that were loaded, with what was changed since."""
+    """The hash that identifies weights: of those loaded, and of the changes since."""
     return hashlib.sha256(json.dumps([loaded, dict(changed)]).encode()).hexdigest() if changed else loaded

@@ -1,4 +1,5 @@
-"""Features: neurons and directions for concepts, and what happens without them.
+"""Features: neurons and directions for concepts, and their ablation.
 
-`NeuronAnalyzer`, `NeuronAblator`, `FeatureEntanglementAnalyzer`. Uses `tasks` and the tests of `circuits`. Begin with `neurons`.
+`NeuronAnalyzer`, `NeuronAblator`, `FeatureEntanglementAnalyzer`. Uses `tasks` and the tests of `circuits`. Start with
+`neurons`.
 """

@@ -1,13 +1,12 @@
 """Runs of one dataset with neurons of one layer replaced.
 
-The model runs whole once; what it left there serves every ablation: the stream that enters the layer, from which all of
-them begin, and the layer's activations, from which their replacements come. Neuron sets run beside one another as rows of
-a batch, so k sets cost the layers behind the ablated one for k times the rows, and nothing before it. Items of one length
-run together, so that no row is padding.
+The intact model runs once; every ablation starts from its stream before the layer and takes replacements from its activations.
+Neuron sets run as rows of one batch, so k sets cost k times the rows in the layers from the ablated one on, and nothing before
+it. Items of one length run together, so that there is no padding.
 
-The first token counts for no mean, lends its activations to no other token, and keeps them but for `zero`: it is an attention sink (Xiao
-et al. 2023), and single neurons are a hundred times as large there as anywhere else, whatever the token (Sun et al. 2024, "Massive
-Activations"). A mean with it is a value that no other token has.
+The first token is excluded from means and resampling, and only `zero` changes it: it is an attention sink (Xiao et al. 2023),
+where single neurons are a hundred times larger than elsewhere, for any token (Sun et al. 2024, "Massive Activations"). A mean
+that includes it is a value that no other token has.
 """
 
 from __future__ import annotations
@@ -43,9 +42,8 @@ class _Part:
 class AblatedRuns:
     """Ablations of neurons of `layer` on `examples`.
 
-    A run's scores are (…, items, 2) in nats: the answer's log-odds, log P(answer) − log(1 − P(answer)), and its margin over the wrong
-    answer, log P(answer) − log P(wrong).
-    whole: the scores of the model as it is (items, 2).
+    A run's scores are (…, items, 2) in nats: the answer's log-odds, log P(answer) − log(1 − P(answer)), and its margin over the
+    wrong answer, log P(answer) − log P(wrong). whole: the scores of the intact model (items, 2).
     """
 
     def __init__(self, model: TransformerModel, layer: int, examples: Sequence[Example], *, seed: int = 0) -> None:
@@ -73,7 +71,7 @@ class AblatedRuns:
 
     @property
     def activations(self) -> Pool:
-        """The layer's activations at every token of the items but the first (tokens, neurons)."""
+        """The layer's activations at all tokens of the items except the first (tokens, neurons)."""
         return self._pool
 
     def scores(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Scores:
@@ -81,7 +79,7 @@ class AblatedRuns:
         random = np.random.default_rng(self._seed)
         found = []
         for part in self._parts:
-            # One draw for all sets, so that they differ in their neurons only.
+            # One draw for all sets, so that they differ only in their neurons.
             drawn = random.integers(0, len(self._pool), (part.batch.rows, part.batch.positions))
             together = max(1, self._model.engine.rows_that_fit(part.batch.positions) // part.batch.rows)
             rows = []
@@ -96,7 +94,7 @@ class AblatedRuns:
     def _run(self, part: _Part, replaced: Sequence[tuple[IntArray, Pool]], kept: int) -> Scores:
         """One pass over the layer and what follows it, the part's rows once for each set: scores (sets, rows, 2).
 
-        kept: how many tokens at the beginning keep what they have.
+        kept: number of tokens at the beginning that are unchanged.
         """
         engine, rows, times = self._model.engine, part.batch.rows, len(replaced)
 
@@ -117,7 +115,7 @@ class AblatedRuns:
         return _scores(self._model, run.logits, np.tile(part.tokens, (times, 1))).reshape(times, rows, 2)
 
     def _instead(self, mode: str, ids: IntArray, drawn: IntArray) -> Pool:
-        """What stands in for the neurons (rows, positions, neurons); drawn: a token of the pool for each cell."""
+        """Replacements of the neurons (rows, positions, neurons); drawn: a token of the pool for each cell."""
         if mode == "zero":
             return np.zeros((*drawn.shape, len(ids)), dtype=np.float32)
         if mode == "mean":
@@ -138,17 +136,17 @@ def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list
 
 
 def after_first(values: Pool) -> Pool:
-    """What stands behind the first token of each row (rows, positions, neurons), or all where there is nothing: (tokens, neurons)."""
+    """Values after the first token of each row (rows, positions, neurons), or all for rows of one token: (tokens, neurons)."""
     return values[:, left_alone(values.shape[1]) :].reshape(-1, values.shape[2])
 
 
 def left_alone(positions: int) -> int:
-    """How many tokens at the beginning of so many are left alone: the first, unless there is no other."""
+    """Number of unchanged tokens at the beginning: one, unless there is no other token."""
     return min(1, positions - 1)
 
 
 def by_length(model: TransformerModel, examples: Sequence[Example]) -> list[IntArray]:
-    """Indices of the items, those with as many tokens together, at most a batch in each."""
+    """Indices of items with equally many tokens, in batches."""
     lengths = np.array([model.encode(example.clean).positions for example in examples])
     same = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
     return [indices[first : first + _BATCH] for indices in same for first in range(0, len(indices), _BATCH)]

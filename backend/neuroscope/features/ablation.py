@@ -1,18 +1,18 @@
-"""Ablating neurons: what a model loses without them, beside random neurons of the same layer and on another task.
+"""Ablation of neurons, compared with random neurons of the same layer and with another task.
 
 `zero`      the neurons are silent
-`mean`      they have their mean over the dataset's tokens (the gentlest: what they are on average stays)
-`resample`  at each token they have what they had at a random token of the dataset (what they say is lost, not how loud)
+`mean`      they have their mean over the dataset's tokens (the mildest: keeps their average)
+`resample`  at each token they have their value at a random token of the dataset (removes information, keeps magnitude)
 
-The first token of a prompt is none of these tokens and keeps its activations but for `zero` (`features.ablated`).
+The first token of a prompt is excluded, and only `zero` changes it (`features.ablated`).
 
-Damage is the fall of the answer's log-odds, log P − log(1 − P), per item, in nats; items about one entity count as dependent, and
-wordings are taken as they are. (The margin over a wrong answer of the same kind would not do: neurons for countries raise every
-capital alike. Nor would log P of a model that is sure of itself: it hardly moves.) Of more items than are used, those are taken
-that the whole model is surest of: an ablation takes away what is there, and how an item is worded decides whether a model knows it.
+Damage is the decrease of the answer's log-odds, log P − log(1 − P), per item, in nats; items about one entity count as
+dependent, wordings do not. (Not the margin over a wrong answer of the same kind: neurons for countries raise every capital
+equally. Not log P: it hardly changes in a confident model.) If there are more items than needed, those with the most confident
+answers are used: an ablation can only remove what is there, and a model's knowledge depends on the wording.
 
-The random sets are matched in firing rate and norm (`features.matched`). An effect exists where in one of the ways of ablating the
-damage is above 0 and larger than theirs, at 5 % over all three (Bonferroni): with 99 sets p can be .01.
+The random sets are matched in firing rate and norm (`features.matched`). There is an effect if for one mode the damage is above
+0 and larger than theirs, at 5 % over all three (Bonferroni): with 99 sets p can be .01.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ _OFF_TARGET = ("subject_verb_agreement", "greater_than", "indirect_object_identi
 @public
 @dataclass(frozen=True)
 class ModeResult(Result):
-    """One way of ablating. damage: fall of the answer's log-odds on the dataset; random_damage: of matched random sets, one
-    figure each.
+    """One mode of ablation. damage: decrease of the answer's log-odds on the dataset; random_damage: of each matched random
+    set.
 
-    accuracy: share of items whose answer stays likelier than the wrong one.
+    accuracy: share of items whose answer remains more likely than the wrong one.
 
-    p_value: how often a random set does at least as much damage, counting the set itself.
+    p_value: share of random sets with at least as much damage, counting the set itself.
     """
 
     mode: str
@@ -69,9 +69,9 @@ class ModeResult(Result):
 @public
 @dataclass(frozen=True)
 class AblationResults(Result):
-    """What ablating a neuron set does. baseline, and every mode's `ablated`: the mean log-odds of the answer, in nats.
+    """Effects of ablating a neuron set. baseline, and every mode's `ablated`: the mean log-odds of the answer, in nats.
 
-    exists: whether the set does more damage than random sets do; reason: why not. firing_rate, norm: means over the set, and over
+    exists: whether the set does more damage than random sets; reason: why not. firing_rate, norm: means over the set, and over
     the random sets (`features.matched`).
     """
 
@@ -121,49 +121,49 @@ def _both(values: NDArray[np.float64], ids: list[int], controls: list[list[int]]
 
 
 def _entities(dataset: Dataset) -> list[frozenset[str]] | None:
-    """What each item is about; None where no item tells."""
+    """The entities of each item; None if unknown."""
     units = [frozenset(unit for unit in example_units(each) if not unit.startswith("template:")) for each in dataset]
     return units if any(units) else None
 
 
 def _unused(on: Dataset, neurons: NeuronSet) -> Dataset:
-    """The items that share no unit with those that chose or judged the neurons."""
+    """The items without a unit in common with those that chose or judged the neurons."""
     used = set(neurons.used_units)
     if not used or not isinstance(on, Dataset):
         return on
     left = [example for example in on if not used & example.independent_units]
     if len(left) < _FEWEST:
         raise DatasetError(
-            f"{len(left)} of {len(on)} items of {on.name} share no entity, template or prompt with those that chose the neurons for "
-            f"{neurons.concept}: too few to test them on.",
+            f"{len(left)} of {len(on)} items of {on.name} share no entity, template or prompt with those that chose the neurons for {neurons.concept}: too few for a test.",
             remedy="Ablate them on their own held-out items: testAblation: neurons on: neurons heldOut.",
         )
     if len(left) < len(on):
         events.notice(
-            f"{on.name}: {len(on) - len(left)} of {len(on)} items left out that share something with those that chose"
+            f"{on.name}: {len(on) - len(left)} of {len(on)} items are left out, because they share something with those that chose"
         )
     return Dataset(left, name=on.name, task=on.task, seed=on.seed)
 
 
 def _no_effect(modes: list[ModeResult], accuracy: Estimate) -> str | None:
-    """Why the ablation shows no effect; None when it shows one."""
+    """Why the ablation shows no effect, or None."""
     if any(mode.damage.low > 0 and len(modes) * mode.p_value <= _LEVEL for mode in modes):
         return None
     if accuracy.low <= 0.5:
-        return f"the whole model does not tell the answers from the wrong ones (right above wrong {accuracy})."
+        return f"the whole model does not distinguish right from wrong answers (right above wrong {accuracy})."
     if all(mode.damage.low <= 0 for mode in modes):
-        return "silencing them costs nothing that can be told from 0, in any of the ways of ablating."
+        return "ablating them does no damage that differs significantly from 0, in any mode."
     least = min(mode.p_value for mode in modes)
     return (
-        f"silencing them costs no more than silencing random neurons of the layer that fire as often and write as much does "
-        f"(p = {least:.3f} at best, {_LEVEL / len(modes):.3f} needed of one of {len(modes)} ways)."
+        f"ablating them does no more damage than ablating random neurons of the layer with similar firing rate and norm "
+        f"(smallest p = {least:.3f}; one of {len(modes)} modes needs {_LEVEL / len(modes):.3f})."
     )
 
 
 @public
 class NeuronAblator(Instrument):
-    """Ablates neurons of one model. controls: how many random sets stand beside; n: how many items are used,
-    the ones that the whole model is surest of."""
+    """Ablates neurons of one model. controls: number of random sets; n: number of items, those with the whole model's most
+    confident answers.
+    """
 
     def __init__(self, model: TransformerModel, *, controls: int = 99, n: int = 24, seed: int | None = None) -> None:
         super().__init__(model, seed)
@@ -173,10 +173,10 @@ class NeuronAblator(Instrument):
         self.n: int = n
 
     def test_ablation(self, neurons: NeuronSet, on: Dataset, off_target: Dataset | str | None = None) -> AblationResults:
-        """Ablate a set in every mode on a dataset, beside random sets of its layer, and on a task it should leave alone.
+        """Ablate a set and random sets of its layer in every mode, on a dataset and on a task that should not be affected.
 
-        Items that share a unit with those that chose or judged the neurons by effect are left out, which is told. Raises
-        `ArgumentError` for an empty set or one of another model, `DatasetError` for items without a wrong answer and where fewer
+        Items that share a unit with those that chose or judged the neurons by effect are left out, with a notice. Raises
+        `ArgumentError` for an empty set or one of another model, `DatasetError` for items without a wrong answer and if fewer
         than four are left.
         """
         if not isinstance(neurons, NeuronSet):
@@ -240,14 +240,14 @@ class NeuronAblator(Instrument):
 
     def _items(self, dataset: Dataset) -> Dataset:
         if not isinstance(dataset, Dataset):
-            raise ArgumentError(f"An ablation is tested on a Dataset, not on {dataset!r}.", remedy="Dataset loadGeographyTest")
+            raise ArgumentError(f"An ablation needs a Dataset, not {dataset!r}.", remedy="Dataset loadGeographyTest")
         fitted = dataset.for_model(self._model)
         if any(example.answer is None or example.wrong is None for example in fitted):
-            raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer to tell it from.")
+            raise DatasetError(f"{dataset.name} has items without an answer or a wrong answer.")
         return fitted.with_examples(surest(self._model, list(fitted), self.n)) if len(fitted) > self.n else fitted
 
     def _off_target(self, on: Dataset, given: Dataset | str | None) -> Dataset:
-        """What was given, or the first task that is not the dataset's own and that the tokenizer can express."""
+        """The given task, or the first other task that the tokenizer can express."""
         if isinstance(given, Dataset):
             return given
         names = [given] if given is not None else [name for name in _OFF_TARGET if name != on.task]

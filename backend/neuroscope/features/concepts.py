@@ -1,8 +1,8 @@
-"""Concepts: texts that show something beside matched texts that do not.
+"""Concepts: texts with a property, and matched texts without it.
 
-A word concept is read at its word: the same carrier sentence holds a word of the concept or another word. A text concept is
-read over the whole text. Texts that share their word or their template stay together (`features.grouping`): half of the
-words in half of the carriers finds units, the other words in the other carriers judge them.
+A word concept is read at the word: the same carrier sentence has a word of the concept or another word. A text concept is read
+over the whole text. Texts that share their word or template stay together (`features.grouping`): half of the words in half of
+the carriers find units, the other words in the other carriers judge them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from neuroscope.tasks import registry, synonyms
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
-#: Carriers end in their word. Those of one half find units, those of the other judge them.
+#: Carriers end in their word. One half finds units, the other judges them.
 _CARRIERS = (
     "Yesterday I read something about {word}",
     "Everyone was talking about {word}",
@@ -37,9 +37,9 @@ Own = str | Sequence[str] | Dataset
 class ConceptTexts:
     """Texts with their labels.
 
-    groups: what each text shares with others and nothing else does: its word, its template, or the text itself. carriers: the
-    sentence around a word, which words of both kinds share; "" for a text. at_end: whether a text is read at its last token (a
-    word's end) or over all its tokens. kind: what a group is.
+    groups: the group of each text: its word, its template, or the text itself. carriers: the sentence around a word, which both
+    kinds share; "" for a text. at_end: whether a text is read at its last token (a word's end) or over all its tokens. kind: a
+    group's name in messages.
     """
 
     name: str
@@ -51,15 +51,15 @@ class ConceptTexts:
     kind: str
 
     def counts(self) -> tuple[int, int]:
-        """How many groups of either kind there are."""
+        """Number of groups of either kind."""
         kinds = dict(zip(self.groups, self.labels, strict=True))
         return sum(kinds.values()), sum(not label for label in kinds.values())
 
     def split(self, seed: int) -> tuple[ConceptTexts, ConceptTexts]:
-        """Choosing and judging texts, which share no group and, where there are several, no carrier.
+        """Choosing and judging texts, which share no group and, if there are several, no carrier.
 
-        The judging half is the larger one where a number is odd. Texts of a choosing group in a judging carrier, and the
-        other way round, are in neither.
+        If a number is odd, the judging half is larger. Texts of a choosing group in a judging carrier, and vice versa, are in
+        neither.
         """
         random = np.random.default_rng(seed)
         chosen: set[str] = set()
@@ -107,7 +107,7 @@ class _Words:
 
 @dataclass(frozen=True)
 class _Domain:
-    """A concept of texts, read over all of each."""
+    """A concept of texts, read over the whole text."""
 
     positive: Source
     negative: Source
@@ -127,7 +127,7 @@ _CONCEPTS: Mapping[str, _Words | _Domain] = {
         GOOD, BAD, tuple(review.format(work=work) for work in REVIEWED for review in _REVIEWS), at_end=False
     ),
 }
-#: The task whose answers rest on a concept.
+#: The task whose answers depend on a concept.
 _TASKS = {
     "country_names": "capital_of_country",
     "person_names": "indirect_object_identification",
@@ -138,12 +138,12 @@ _TASKS = {
 
 
 def names() -> list[str]:
-    """The concepts that need no texts of the user's own."""
+    """The names of the built-in concepts."""
     return list(_CONCEPTS)
 
 
 def concept_name(concept: str) -> str:
-    """The name of a concept as it is called here. Raises `ArgumentError`, with the nearest, for one that is not known."""
+    """The canonical name of a concept. Raises `ArgumentError`, with the nearest, for an unknown one."""
     return _NAMES.name(concept)
 
 
@@ -161,7 +161,7 @@ def _known(concept: str) -> str | None:
 
 
 def concept_task(concept: Own, *, seed: int = 0) -> tuple[str, Dataset]:
-    """The name, and the task in whose answers a concept shows: a concept's own, a task by its name, or the user's own dataset.
+    """The name and dataset for choosing by effect: of the concept's task, of a named task, or the user's own.
 
     Raises `ArgumentError` for a concept without a task, an unknown name and for words or texts.
     """
@@ -169,24 +169,24 @@ def concept_task(concept: Own, *, seed: int = 0) -> tuple[str, Dataset]:
         return concept.name, concept
     if not isinstance(concept, str):
         raise ArgumentError(
-            "Words and texts have no answers that neurons could have an effect on.", remedy="Give a dataset or a task's name."
+            "Words and texts have no answers, which choosing by effect needs.", remedy="Give a dataset or a task's name."
         )
     name = _known(concept)
     task = registry.get(concept).name if name is None else _TASKS.get(name)
     if task is None:
         raise ArgumentError(
-            f"The concept {name} has no task whose answers neurons could have an effect on.",
-            remedy=f"Those of {', '.join(_TASKS)} have one. Or give a dataset or a task's name.",
+            f"The concept {name} has no task, which choosing by effect needs.",
+            remedy=f"These have one: {', '.join(_TASKS)}. Or give a dataset or a task's name.",
         )
     return name or task, registry.get(task).dataset(seed=seed)
 
 
 def concept_texts(concept: Own, against: Own | None = None, *, n: int = 120, seed: int = 0) -> ConceptTexts:
-    """Texts of a concept and of what it is compared with, about `n` of either kind on the two sides of a `split` together.
+    """Texts of a concept and of its contrast, about `n` of either kind in both halves of a `split` together.
 
-    `concept`: a name, or the user's own words, texts or dataset (its prompts), with `against` what they are compared with
-    (words: names, objects and places by default). Raises `ArgumentError` for an unknown name (with the nearest) and
-    `DatasetError` for texts that stand on both sides.
+    `concept`: a name, or the user's words, texts or dataset (its prompts); `against`: their contrast (for words, by default
+    names, objects and places). Raises `ArgumentError` for an unknown name (with the nearest) and `DatasetError` for texts on
+    both sides.
     """
     if not isinstance(concept, str):
         return _own(concept, against, n, seed)
@@ -213,11 +213,11 @@ def _own(concept: Sequence[str] | Dataset, against: Own | None, n: int, seed: in
     mine = _groups(str(text).strip() for text in concept)
     others = None if against is None else _groups(str(text).strip() for text in against)
     if not mine or others == [] or not all([*mine, *(others or [])]):
-        raise DatasetError("A concept needs texts, and none of them empty.")
+        raise DatasetError("A concept needs texts that are not empty.")
     if any(len(text.split()) > 1 for text in mine):
         if others is None:
             raise DatasetError(
-                "Own texts need texts to compare them with.", remedy="findNeuronsFor: myTexts against: otherTexts"
+                "Your own texts need texts to compare them with.", remedy="findNeuronsFor: myTexts against: otherTexts"
             )
         return _labelled("own texts", *group_texts(mine, others), kind="text")
     if others is None:
@@ -226,7 +226,7 @@ def _own(concept: Sequence[str] | Dataset, against: Own | None, n: int, seed: in
 
 
 def _prompts(dataset: Dataset) -> list[tuple[str, frozenset[str]]]:
-    """Each prompt once, with the units that its example depends on, or the prompt where none are known."""
+    """Each distinct prompt, with its example's units, or itself if there are none."""
     found: dict[str, frozenset[str]] = {}
     for example in dataset:
         found.setdefault(example.clean, frozenset(example_units(example)) or frozenset([example.clean]))
@@ -234,7 +234,7 @@ def _prompts(dataset: Dataset) -> list[tuple[str, frozenset[str]]]:
 
 
 def example_units(example: Example) -> Sequence[str]:
-    """`Example.units`, or what a user's own file says under `meta`."""
+    """`Example.units`, or `meta` of a user's file."""
     units = getattr(example, "units", ()) or example.meta.get("units", ())
     return units.split("|") if isinstance(units, str) else tuple(map(str, units))
 
@@ -249,7 +249,7 @@ def _carried(
     *,
     at_end: bool,
 ) -> ConceptTexts:
-    """Every word in every carrier: of either kind as many words as make `n` texts on the two sides of a split together."""
+    """Every word in every carrier, with enough words of either kind for `n` texts in both halves of a split together."""
     _distinct_sides(name, positive, negative)
     most = max(2, n // (len(carriers) // 2))
     rows = [
@@ -277,4 +277,4 @@ def _labelled(name: str, positive: Sequence[Text], negative: Sequence[Text], *, 
 def _distinct_sides(name: str, positive: Sequence[str], negative: Sequence[str]) -> None:
     clash = set(positive) & set(negative)
     if clash:
-        raise DatasetError(f"{min(clash)!r} stands on both sides of the concept {name}.")
+        raise DatasetError(f"{min(clash)!r} is on both sides of the concept {name}.")

@@ -1,13 +1,12 @@
-"""What units do beyond the classes of tokens: readings with the part taken away that a token's class explains.
+"""Readings of units, without the part that the classes of tokens explain.
 
-A unit that fires at digits, wherever they stand, is larger on every text with many of them. Its activation a at a token is
-therefore fitted by least squares as
+A unit that fires at any digit is larger on texts with many digits. So its activation a at a token is fitted by least squares as
 
     a = β[class of the token] + κ[class of the token before] + γ[group of the text]
 
-over all tokens but the first of each choosing text, and a text's reading is its mean less the mean of β and κ over its tokens
-(analysis of covariance: classes are estimated within groups). What is left is what its classes do not explain. A class
-that stands in one group only takes all that this group does at it.
+over all tokens except the first of each choosing text, and a text's reading is its mean minus the mean of β and κ over its
+tokens (analysis of covariance: classes are estimated within groups). A class that occurs in only one group absorbs the group's
+effect at its tokens.
 """
 
 from __future__ import annotations
@@ -32,8 +31,9 @@ _WIDTH = 2 * len(KINDS)
 
 @dataclass(frozen=True)
 class Texts:
-    """means: (layers, texts, width) over a text's tokens but the first; shares: (texts, 2 · classes) of its tokens by their own class
-    and by that of the token before; normal, moments: DᵀD and Dᵀa of the fit, with the group's columns last."""
+    """means: (layers, texts, width) over a text's tokens except the first; shares: (texts, 2 · classes) of its tokens by their
+    class and by that of the token before; normal, moments: DᵀD and Dᵀa of the fit, with the group's columns last.
+    """
 
     means: NDArray[np.float32]
     shares: Numbers
@@ -41,12 +41,12 @@ class Texts:
     moments: NDArray[np.float32]
 
     def effects(self) -> Numbers:
-        """β and κ: (layers, 2 · classes, width), of least norm where the texts do not determine them."""
+        """β and κ: (layers, 2 · classes, width), with least norm if underdetermined."""
         inverse = np.linalg.pinv(self.normal, rcond=1e-9, hermitian=True)
         return np.asarray(inverse[:_WIDTH] @ self.moments)
 
     def beyond(self, effects: Numbers) -> Numbers:
-        """The means less what the classes explain: (layers, texts, width)."""
+        """The means minus the classes' effects: (layers, texts, width)."""
         return np.asarray(self.means - self.shares @ effects)
 
 
@@ -94,9 +94,10 @@ def _classes(model: TransformerModel) -> Callable[[int], int]:
 
 
 def _design(batch: TokenBatch, groups: Sequence[int], columns: int, classes: Callable[[int], int]) -> Numbers:
-    """(rows, positions, columns): a 1 for the token's class, for that of the one before, and for the group; 0 for what does not count.
+    """(rows, positions, columns): indicators of the token's class, of the previous token's, and of the group; 0 for excluded
+    tokens.
 
-    The first token does not count: it is an attention sink (Xiao et al. 2023), whatever it is. It does in a text of one token.
+    The first token is excluded, as an attention sink (Xiao et al. 2023), except in a text of one token.
     """
     design = np.zeros((batch.rows, batch.positions, columns))
     for row, group in enumerate(groups):

@@ -1,7 +1,7 @@
-"""What a unit fires at: its strongest tokens in their texts, and a guess, from those alone, at what they share.
+"""Contexts of a unit: its strongest tokens in their texts, and a hypothesis about what they share.
 
-The guess is a hypothesis and says on what it rests: which kind of token holds most of the unit's peaks in every domain, and how
-common that kind is among all tokens of those domains.
+The hypothesis states its evidence: the kind of token at most of the unit's peaks in every domain, and how common that kind is
+among all tokens of those domains.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 _BEST = 3
 _PEAKS = 10
-#: The share of peaks that one kind of token, or two, must hold in every domain.
+#: Least share of the peaks in every domain at one kind of token, or two.
 _ONE_KIND, _TWO_KINDS = 0.5, 0.7
 _FUNCTION_WORDS = frozenset(
     "the a an of to in on at by and or not is are was were be that this it its as with for from if then let both we i you he she "
     "has have had who why".split()
 )
-#: What `kind_of` answers.
+#: The results of `kind_of`.
 KINDS = (
     "line breaks and spaces",
     "numbers",
@@ -64,12 +64,12 @@ class Context:
 
 
 def strongest(contexts: Sequence[Context], domains: Sequence[str]) -> list[Context]:
-    """The best contexts of each of the domains, strongest first within a domain."""
+    """The best contexts of each domain, strongest first."""
     return [context for domain in domains for context in _ranked(contexts, domain)[:_BEST]]
 
 
 def kind_of(token: str) -> str:
-    """A coarse kind for a token's text, in words."""
+    """The kind of a token's text, in words."""
     text = token.strip()
     if not text:
         return "line breaks and spaces"
@@ -87,7 +87,7 @@ def kind_of(token: str) -> str:
 
 
 def hypothesis(contexts: Sequence[Context], domains: Sequence[str]) -> str:
-    """One sentence about what the unit's strongest tokens in its domains share, or that they share no kind of token."""
+    """One sentence about the kind of token that the unit's strongest tokens in its domains share, if any."""
     peaks = {domain: [context.token for context in _ranked(contexts, domain)[:_PEAKS]] for domain in domains}
     kinds = _shared_kinds(list(peaks.values()))
     if kinds:
@@ -108,7 +108,7 @@ def _ranked(contexts: Sequence[Context], domain: str) -> list[Context]:
 
 
 def _shared_kinds(peaks: Sequence[Sequence[str]]) -> list[str]:
-    """One kind of token, or else two, that hold most of the peaks in every domain; none when there are none such."""
+    """The one or two kinds of token at most of the peaks in every domain; empty if there are none."""
     counts = [Counter(map(kind_of, tokens)) for tokens in peaks]
     common = sorted(set.intersection(*map(set, counts)))
     for size, least in ((1, _ONE_KIND), (2, _TWO_KINDS)):

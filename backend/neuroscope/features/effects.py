@@ -1,22 +1,23 @@
-"""Neurons that a model's answers rest on: attributed over all layers, on items that share nothing with those that judge.
+"""Neurons that a model's answers depend on: attributed over all layers, and judged on independent items.
 
-With m the log-odds of an item's answer, a the neurons of one layer at all tokens but the first (`features.ablated` tells why) and ā
-their means over the items' tokens, giving the whole layer its mean is a way from a to ā along which m changes by
+With m the log-odds of an item's answer, a the neurons of one layer at all tokens except the first (see `features.ablated`) and
+ā their means over the items' tokens, mean-ablating the whole layer along the line from a to ā changes m by
 
     m(a) − m(ā) = Σ over neurons and tokens of (a − ā) · ∫₀¹ ∂m/∂a (ā + α (a − ā)) dα
 
-and each neuron's term is what it adds to the answer: integrated gradients (Sundararajan et al. 2017), the Aumann–Shapley value of the
-neuron in its layer. The gradient at the whole model alone (attribution patching) is the term's first order; what single neurons
-do in it is blurred by others that stand in for them.
+Each neuron's term is its contribution to the answer: integrated gradients (Sundararajan et al. 2017), the Aumann–Shapley value
+of the neuron in its layer. The gradient of the intact model alone (attribution patching) is the first-order term, which is less
+exact if other neurons compensate.
 
-1. Items are divided in parts that share no prompt, entity or template: choosing, judging, held out (`Dataset.parts_for_model`).
-2. Without an effect there is nothing to attribute: clean prompts must tell answer from wrong answer better than corrupt ones, on the
-   choosing items and again on the judging ones (`circuits.effect`).
+1. Items are divided into parts that share no prompt, entity or template: choosing, judging, held out
+   (`Dataset.parts_for_model`).
+2. There must be an effect: the answer's margin must be larger on clean prompts than on corrupt ones, on the choosing items and
+   again on the judging ones (`circuits.effect`).
 3. The choosing items choose the neurons with the largest mean terms, `_CHOSEN` of a layer at most.
-4. The judging items judge each: its terms' mean against 0, rows that share units not independent, corrected over all that were chosen
-   in any layer (Benjamini & Hochberg 1995). The layer is that whose confirmed neurons add most.
-5. Terms are not yet interventions: the layer's confirmed neurons together get their means, and the answers of the judging items must
-   suffer.
+4. The judging items test each: its terms' mean against 0, with rows that share units as dependent, corrected over all chosen
+   neurons of all layers (Benjamini & Hochberg 1995). The layer whose confirmed neurons contribute most is taken.
+5. An intervention must confirm the terms: mean-ablating the layer's confirmed neurons together must damage the answers of the
+   judging items.
 
 Sources: Sundararajan et al. 2017, "Axiomatic Attribution for Deep Networks"; Dhamdhere et al. 2018, "How Important Is a Neuron?";
 Nanda 2023 and Kramár et al. 2024, "AtP*" (attribution patching); Marks et al. 2024, "Sparse Feature Circuits" (with integrated gradients).
@@ -43,19 +44,19 @@ from neuroscope.tasks.statistics import Test, difference_test
 Terms = NDArray[np.float32]
 Numbers = NDArray[np.float64]
 
-#: Points of the midpoint rule, to choose and to judge: choosing asks every layer, and only for an order.
+#: Points of the midpoint rule, for choosing (every layer, only the order matters) and for judging.
 _COARSE, _STEPS = 2, 4
-#: How many neurons of one layer, and of all, are judged.
+#: Largest number of judged neurons, in one layer and in all.
 _CHOSEN, _JUDGED = 20, 100
 
 
 @dataclass(frozen=True)
 class Effective:
-    """What the search found. ids, tests, q_values, terms: of the layer's confirmed neurons, the one that adds most first.
+    """The result of the search. ids, tests, q_values, terms: of the layer's confirmed neurons, largest contribution first.
 
-    tests: of each neuron's mean term. terms: (neurons, items) of the judging items. by_layer: the sum of every layer's confirmed
-    mean terms, in nats. elsewhere: confirmed neurons of other layers, by site. damage: of all of the layer's, given their means;
-    None when there are none. reason: why there are none.
+    tests: of each neuron's mean term. terms: (neurons, items) of the judging items. by_layer: the sum of every layer's
+    confirmed mean terms, in nats. elsewhere: sites of confirmed neurons of other layers. damage: of mean-ablating all of the
+    layer's; None without neurons. reason: why there are none.
     """
 
     layer: int
@@ -88,7 +89,7 @@ def find_effective(
     kept = [at for at in range(len(tests)) if q[at] <= level]
     if not kept:
         reason = (
-            f"of {len(chosen)} that were judged, none adds to the answers of items that did not choose it, at a false-discovery rate "
+            f"none of {len(chosen)} judged neurons contributes to the answers of held-out items, at a false-discovery rate "
             f"of {level:.0%}."
         )
         return _nothing(count, len(chosen), reason)
@@ -101,10 +102,7 @@ def find_effective(
     ids = [chosen[at][1] for at in mine]
     damage = _silenced(model, layer, ids, judging, seed)
     if damage.p_value > level or damage.estimate.value <= 0:
-        reason = (
-            f"{len(ids)} of layer {layer} seem to add to the answers, but giving them their means takes {damage.estimate} nats from "
-            f"these, which cannot be told from 0."
-        )
+        reason = f"{len(ids)} of layer {layer} seem to contribute to the answers, but mean-ablating them does damage of {damage.estimate} nats, which does not differ significantly from 0."
         return _nothing(count, len(chosen), reason)
     return Effective(
         layer=layer,
@@ -121,7 +119,7 @@ def find_effective(
 
 
 def candidates(means: Terms) -> list[tuple[int, int]]:
-    """Layer and neuron of the largest mean terms (layers, neurons), largest first: so many of one layer, and so many of all."""
+    """Layer and neuron of the largest mean terms (layers, neurons), largest first, up to `_CHOSEN` per layer."""
     best = np.argsort(-means, axis=1, kind="stable")[:, :_CHOSEN]
     every = [(layer, int(neuron)) for layer, row in enumerate(best) for neuron in row]
     return sorted(every, key=lambda at: -means[at])[:_JUDGED]
@@ -130,7 +128,7 @@ def candidates(means: Terms) -> list[tuple[int, int]]:
 def attributed(
     model: TransformerModel, items: Sequence[Example], layers: Sequence[int], *, steps: int = _STEPS, name: str = "attributing"
 ) -> Terms:
-    """Each neuron's term (items, layers, neurons) in nats, by the midpoint rule with so many steps.
+    """Each neuron's term (items, layers, neurons) in nats, by the midpoint rule.
 
     For a mixture of experts neurons are expert · width + neuron.
     """
@@ -162,7 +160,7 @@ def attributed(
 def _mean_gradient(
     engine: Engine, layer: int, batch: TokenBatch, answers: IntArray, means: Terms, entry: Array, steps: int
 ) -> Terms:
-    """∂m/∂a averaged over the way from the layer's means to its activations: (rows, positions, neurons)."""
+    """∂m/∂a averaged along the line from the layer's means to its activations: (rows, positions, neurons)."""
     site, ops = Site(layer, Component.MLP), engine.ops
     together = min(steps, max(1, engine.rows_that_fit(batch.positions) // batch.rows))
     total = np.zeros((batch.rows, batch.positions, len(means)), dtype=np.float32)
@@ -192,10 +190,11 @@ def _mean_gradient(
 
 
 def log_odds(engine: Engine, answers: IntArray) -> Callable[[Array], Array]:
-    """log P − log(1 − P) of each row's answer from the logits (rows, vocabulary); answers: tokens (rows, 2), the answer and another.
+    """log P − log(1 − P) of each row's answer from the logits (rows, vocabulary); answers: tokens (rows, 2), the answer and
+    another.
 
-    The sum over all tokens but the answer is taken from the log-probability of the other one, with the answer's logit out of the way:
-    1 − P would be lost in rounding.
+    The sum over all tokens except the answer comes from the log-probability of the other token, with the answer's logit
+    removed, since 1 − P would be lost in rounding.
     """
     ops = engine.ops
     answer, other = (ops.wide(ops.one_hot(answers[:, at], engine.anatomy.vocabulary)) for at in (0, 1))
@@ -209,14 +208,14 @@ def log_odds(engine: Engine, answers: IntArray) -> Callable[[Array], Array]:
 
 
 def _effect(model: TransformerModel, choosing: Sequence[Example], judging: Sequence[Example]) -> Effect:
-    """Whether the margin of the answer over the wrong one rests on the prompt, on both parts."""
+    """Whether the margin of the answer over the wrong one depends on the prompt, on both parts."""
     units = [[example.independent_units for example in part] for part in (choosing, judging)]
     (first, without), (second, again) = (_margins(model, part) for part in (choosing, judging))
     return confirmed(paired_effect(first, without, units[0]), second, again, units[1])
 
 
 def _margins(model: TransformerModel, items: Sequence[Example]) -> tuple[Numbers, Numbers]:
-    """logit(answer) − logit(wrong) of clean and of corrupt prompts (items,); 0 for items that have no corrupt prompt."""
+    """logit(answer) − logit(wrong) of clean and of corrupt prompts (items,); 0 for items without a corrupt prompt."""
     answers = answer_tokens(model, items)
     sides: tuple[list[str | None], ...] = ([item.clean for item in items], [item.corrupt for item in items])
     found = np.zeros((len(sides), len(items)))
@@ -233,7 +232,7 @@ def _margins(model: TransformerModel, items: Sequence[Example]) -> tuple[Numbers
 
 
 def _silenced(model: TransformerModel, layer: int, ids: list[int], items: Sequence[Example], seed: int) -> Test:
-    """The fall of the answers' log-odds when the neurons have their means."""
+    """The decrease of the answers' log-odds when the neurons are mean-ablated."""
     runs = AblatedRuns(model, layer, items, seed=seed)
     with events.progress("silencing", total=len(items), unit="items") as job:
         (scores,) = runs.scores("mean", [ids], job)

@@ -1,10 +1,10 @@
-"""Which units respond in several domains: the statistics, on arrays.
+"""Statistics of units that respond in several domains.
 
-A unit responds in a domain when it is larger on the domain's texts than on background texts of none of the domains: AUROC over
-groups of texts (templates), with its exact p-value (`features.ranks`). That it responds in at least two of k domains is tested by the partial
-conjunction of Benjamini & Heller (2008): of the unit's k p-values, p₍₁₎ ≤ … ≤ p₍ₖ₎, the bound (k − 1) · p₍₂₎ is a p-value for
-"at most one domain", however the domains depend on each other (they share the background). Benjamini & Hochberg (1995) over all
-units then keeps the rate of false discoveries.
+A unit responds in a domain if it is larger on the domain's texts than on background texts of other domains: AUROC over groups
+of texts (templates), with its exact p-value (`features.ranks`). That it responds in at least two of k domains is tested by the
+partial conjunction of Benjamini & Heller (2008): of the unit's k p-values, p₍₁₎ ≤ … ≤ p₍ₖ₎, the bound (k − 1) · p₍₂₎ is a
+p-value for "at most one domain" under any dependence of the domains (they share the background). Benjamini & Hochberg (1995)
+over all units then controls the false-discovery rate.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Judged:
 
 
 def second_largest(values: NDArray[Any]) -> NDArray[Any]:
-    """From (domains, units) the second largest value of each unit (units,)."""
+    """The second largest value of each unit: (domains, units) → (units,)."""
     found: NDArray[Any] = np.sort(values, axis=0)[-2]
     return found
 
@@ -49,7 +49,7 @@ def judge(domains: Sequence[NDArray[Any]], background: NDArray[Any], *, level: f
     both = np.minimum(others * np.sort(p, axis=0)[1], 1.0)
     q_values = np.asarray(stats.false_discovery_control(both, method="bh"))
     found = q_values <= level
-    # The domains of a found unit are held to the bar that the units themselves had to pass.
+    # The domains of a found unit must pass the same threshold as the units.
     bar = both[found].max() if found.any() else 0.0
     responds = (others * p <= bar) & found
     return Judged(responses(domains, background), p, responds, q_values, found)
@@ -58,7 +58,7 @@ def judge(domains: Sequence[NDArray[Any]], background: NDArray[Any], *, level: f
 def selectivity(aurocs: NDArray[np.float64]) -> float:
     """(μ_max − μ_rest) / (μ_max + μ_rest) of responses 2 · AUROC − 1, at least 0 (Morcos et al. 2018).
 
-    1: the unit responds in one domain only; 0: in all alike.
+    1: the unit responds in only one domain; 0: equally in all.
     """
     strength = np.sort(np.maximum(2 * aurocs - 1, 0.0))
     most, rest = float(strength[-1]), float(strength[:-1].mean())

@@ -1,17 +1,17 @@
 """Features that respond in several unrelated domains: neurons, and directions of the residual stream.
 
-1. Texts of each domain, and background texts of none of them; half of each one's templates (of one's own texts: of those that
-   are not made alike, `features.grouping`) choose, the other half judges.
-2. A unit's value on a text is its mean over the text's tokens but the first, less what the classes of these tokens explain
-   (`features.conditioned`): a unit of digits or line breaks is none of mathematics or programs. Units are the MLP neurons of
-   every layer (of every expert, in a mixture) and, of the residual stream after it, the first principal components of the
-   choosing texts, either way. Its value on a template is the mean over the template's texts.
-3. In every layer the units with the largest second-best AUROC on the choosing templates go on.
-4. The judging templates test each of them for responding in at least two domains, with false discoveries kept at `level`
-   (`features.entangled`). The same with shuffled templates is the control.
+1. Texts of each domain, and background texts of other domains; half of each one's templates (for a user's texts: groups,
+   `features.grouping`) choose, the other half judges.
+2. A unit's value on a text is its mean over the text's tokens except the first, minus what the classes of these tokens explain
+   (`features.conditioned`): a unit for digits or line breaks is not a unit for mathematics or programs. Units are the MLP
+   neurons of every layer (of every expert, in a mixture) and, of the residual stream after it, the first principal components
+   of the choosing texts, in both directions. Its value on a template is the mean over the template's texts.
+3. In every layer the units with the largest second-best AUROC on the choosing templates are candidates.
+4. The judging templates test each of them for responses in at least two domains, with a false-discovery rate of `level`
+   (`features.entangled`). The control is the same with shuffled templates.
 5. Contexts on judging texts, and a hypothesis from them.
 
-A response is against the background: "larger on mathematics than on geography, reviews, letters, …, token classes aside".
+A response is relative to the background: "larger on mathematics than on geography, reviews, letters, …, token classes aside".
 
 Sources: Bau et al. 2018; Elhage et al. 2022, "Toy Models of Superposition" (polysemantic units); Benjamini & Heller 2008.
 """
@@ -53,8 +53,8 @@ _FEWEST_TEXTS = 40
 class EntangledUnit(Result):
     """One neuron or direction that responds in several domains.
 
-    kind: "neuron" or "direction"; site: where it is. auroc: by domain, against the background, on texts that did not choose it.
-    q_value: for responding in at least two domains. selectivity: 1 in one domain only, 0 in all alike (Morcos et al. 2018).
+    kind: "neuron" or "direction". auroc: by domain, against the background, on held-out texts. q_value: for responding in at
+    least two domains. selectivity: 1 in only one domain, 0 equally in all (Morcos et al. 2018).
     """
 
     kind: str
@@ -70,7 +70,7 @@ class EntangledUnit(Result):
 
     @property
     def strength(self) -> float:
-        """The second largest of its AUROCs: how well it tells the weaker of its two best domains."""
+        """The second largest of its AUROCs: that of the weaker of its two best domains."""
         return sorted(self.auroc.values())[-2]
 
     def print_string(self) -> str:
@@ -80,11 +80,10 @@ class EntangledUnit(Result):
 @public
 @dataclass(frozen=True)
 class EntangledFeatures(Result):
-    """The units that respond in two domains or more, strongest first.
+    """The units that respond in at least two domains, strongest first.
 
-    matrix: (domains, domains): units that respond in both; on the diagonal, in that domain and another. candidates: how many
-    were judged, the likeliest of each layer. shuffled: how many are found when the judging templates are dealt out to domains
-    and background at random.
+    matrix: (domains, domains): number of units that respond in both; on the diagonal, in that domain and another. candidates:
+    number of judged units. shuffled: number found when the judging templates are assigned to domains and background at random.
     """
 
     domains: list[str]
@@ -138,25 +137,25 @@ class EntangledFeatures(Result):
 
 @public
 class FeatureEntanglementAnalyzer(Instrument):
-    """Finds entangled units of one model. texts: how many of each domain. level: the false-discovery rate that is allowed."""
+    """Finds entangled units of one model. texts: number of texts per domain. level: the false-discovery rate."""
 
     def __init__(self, model: TransformerModel, *, texts: int = 120, level: float = 0.05, seed: int | None = None) -> None:
         super().__init__(model, seed)
         if not 0 < level < 1:
-            raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
+            raise ArgumentError(f"A false-discovery rate must be between 0 and 1, not {level}.")
         if texts < _FEWEST_TEXTS:
-            raise ArgumentError(f"{texts} texts of a domain are too few.", remedy=f"Take at least {_FEWEST_TEXTS}.")
+            raise ArgumentError(f"{texts} texts of a domain are too few.", remedy=f"Use at least {_FEWEST_TEXTS}.")
         self.texts: int = texts
         self.level: float = level
 
     def find_entanglement(
         self, domains: Sequence[str] | Mapping[str, Sequence[str]], against: Sequence[str] | None = None
     ) -> EntangledFeatures:
-        """Units that respond in two or more of the domains: names, or your own texts by name.
+        """Find units that respond in at least two of the domains: names, or a dictionary of your own texts.
 
-        against: background texts; by default those of the named domains that are not asked for. Nothing is found when no unit
-        survives the correction. Raises `ArgumentError` for an unknown domain (with the nearest) or fewer than two, and
-        `DatasetError` for too few texts.
+        against: background texts; by default those of the other built-in domains. The result is empty if no unit survives the
+        correction. Raises `ArgumentError` for an unknown domain (with the nearest) or fewer than two, and `DatasetError` for
+        too few texts.
         """
         texts, background = self._texts(domains, against)
         names = list(texts)
@@ -192,13 +191,13 @@ class FeatureEntanglementAnalyzer(Instrument):
             names = list(dict.fromkeys(_domain(name) for name in ([given] if isinstance(given, str) else given)))
         if len(names) < 2:
             raise ArgumentError(
-                f"Entanglement is between domains, and {names} is not two.",
+                f"Entanglement needs at least two domains, not {names}.",
                 remedy=f"Name two or more: {', '.join(DOMAINS)}.",
             )
         others = ["own texts"] if against is not None else [name for name in DOMAINS if name not in names]
         if not others:
             raise ArgumentError(
-                "Every domain is asked for, so none is left to compare with.", remedy="Give texts: against: #('…' …)."
+                "All domains are requested, so none is left as background.", remedy="Give texts: against: #('…' …)."
             )
         texts = {name: several(DOMAINS[name], self.texts, random) for name in names if name not in own}
         if against is not None:
@@ -216,7 +215,7 @@ class FeatureEntanglementAnalyzer(Instrument):
         return {name: texts[name] for name in names}, (others, background)
 
     def _enough(self, names: Sequence[str], choosing: Sequence[list[Text]], judging: Sequence[list[Text]]) -> None:
-        """Raise `DatasetError` when no unit could be found however well it tells a domain."""
+        """Raise `DatasetError` if there are too few texts to find even a perfect unit."""
         units = (_NEURONS + _DIRECTIONS) * self._model.architecture.layers
         counts = [len({text.group for text in group}) for group in judging]
         for name, chooses, group in zip(names, choosing, judging, strict=True):
@@ -225,8 +224,7 @@ class FeatureEntanglementAnalyzer(Instrument):
             if not chooses or (len(names) - 2) * least > self.level / units:
                 alike = len({text.group for text in (*chooses, *group)})
                 raise DatasetError(
-                    f"There are {len(chooses) + len(group)} different texts of {name}, of {alike} that are not made alike; this is "
-                    f"too few to find units among {units} and judge them.",
+                    f"There are {len(chooses) + len(group)} different texts of {name}, in {alike} independent groups; this is too few to find units among {units} and judge them.",
                     remedy=f"Give at least {_FEWEST_TEXTS}, from as many templates as you can.",
                 )
 
@@ -256,7 +254,7 @@ class FeatureEntanglementAnalyzer(Instrument):
         return _Candidates(units, [*domains, background])
 
     def _shuffled(self, values: list[NDArray[np.float64]]) -> Judged:
-        """The control: the judging templates dealt out anew."""
+        """The control: the judging templates shuffled."""
         random = np.random.default_rng(self.seed)
         every = random.permutation(np.concatenate(values))
         *dealt, rest = np.split(every, np.cumsum([len(part) for part in values])[:-1])
@@ -288,7 +286,7 @@ class FeatureEntanglementAnalyzer(Instrument):
         return answer
 
     def _contexts(self, names: list[str], judging: list[list[str]], units: list[_Unit]) -> list[list[Context]]:
-        """For each unit every judging text of the domains, with its activation at every token."""
+        """For each unit, every judging text of the domains with its activation at every token."""
         found: list[list[Context]] = [[] for _ in units]
         if not units:
             return found
@@ -308,7 +306,7 @@ class FeatureEntanglementAnalyzer(Instrument):
                     read = unit.read(values[Site(unit.layer, unit.component)])
                     for row, (name, _) in enumerate(part):
                         activations = [float(value) for value in read[row][batch.real[row]]]
-                        # The first token is an attention sink; what a unit does there is not about the text.
+                        # The first token is an attention sink; a unit's value there does not depend on the text.
                         peak = int(np.argmax(activations[1:])) + 1 if len(activations) > 1 else 0
                         mine.append(Context(name, tokens[row], activations, peak))
                 job.advance(len(part))
@@ -317,7 +315,7 @@ class FeatureEntanglementAnalyzer(Instrument):
 
 @dataclass(frozen=True)
 class _Basis:
-    """Principal components of a layer's readings, each way: unit 2 i is component i, unit 2 i + 1 its opposite."""
+    """Principal components of a layer's readings, in both directions: unit 2 i is component i, unit 2 i + 1 its opposite."""
 
     mean: NDArray[np.float64]
     axes: NDArray[np.float64]  # (components, d_model)
@@ -348,7 +346,7 @@ class _Unit:
         return f"{Site(self.layer, Component.RESIDUAL)} {sign}PC{self.index // 2 + 1}"
 
     def read(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The unit's own value from its component's: (…, width) → (…)."""
+        """The unit's values from its component's: (…, width) → (…)."""
         if self.basis is None:
             return values[..., self.index].astype(np.float64)
         along = (values - self.basis.mean) @ self.basis.axes[self.index // 2]
@@ -357,7 +355,7 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Candidates:
-    """The chosen units with their values on the judging texts: (texts, units) for each domain and, last, the background."""
+    """The candidates with their values on the judging texts: (texts, units) for each domain and, last, the background."""
 
     units: list[_Unit]
     values: list[NDArray[np.float64]]
@@ -379,7 +377,7 @@ def _halves(texts: list[Text], seed: int) -> tuple[list[Text], list[Text]]:
 
 
 def _keys(texts: list[list[Text]]) -> list[list[tuple[int, str]]]:
-    """The group of each text; no two domains have one in common."""
+    """The group of each text; domains have disjoint groups."""
     return [[(number, text.group) for text in part] for number, part in enumerate(texts)]
 
 

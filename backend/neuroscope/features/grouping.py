@@ -1,9 +1,9 @@
-"""Which texts of a user's own are made alike, and so are no independent evidence.
+"""Groups of a user's texts that are not independent evidence.
 
-Lists of texts are often templates with words put in: "a picture of Spain", "a letter about Spain". Two texts that differ in
-one word show such a slot, and the words that stand there. A word that stands in slots of one kind of text only ties its texts
-together: whether it makes a neuron fire is one observation, however many texts repeat it. Words that stand in slots of both
-kinds are drawn alike for either and tie nothing, and neither does the rest of a template.
+Lists of texts are often templates filled with words: "a picture of Spain", "a letter about Spain". Two texts that differ in one
+word reveal a slot and its words. A word in slots of only one kind of text makes its texts one group: whether it makes a neuron
+fire is one observation, however often it is repeated. Words in slots of both kinds, and the rest of a template, do not connect
+texts.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from neuroscope.features.texts import Text
 
 _PIECES = re.compile(r"\w+|[^\w\s]")
-#: Longer texts are no filled templates.
+#: Longer texts do not count as filled templates.
 _LONGEST = 40
 
 
 def group_texts(positive: Sequence[str], negative: Sequence[str]) -> tuple[list[Text], list[Text]]:
-    """Different texts of either kind with their groups: those tied together by words in slots, else each text alone."""
+    """Distinct texts of either kind with their groups: texts connected by words in slots, else each text alone."""
     fillers = _fillers([*positive, *negative])
     return group_by_units(
         [(text, fillers[text] | {text}) for text in positive], [(text, fillers[text] | {text}) for text in negative]
@@ -30,7 +30,7 @@ def group_texts(positive: Sequence[str], negative: Sequence[str]) -> tuple[list[
 def group_by_units(
     positive: Sequence[tuple[str, frozenset[str]]], negative: Sequence[tuple[str, frozenset[str]]]
 ) -> tuple[list[Text], list[Text]]:
-    """Texts with the groups that their units tie them to; a unit that both kinds have ties nothing."""
+    """Texts with their groups by units; a unit of both kinds does not connect texts."""
     shared = _all_units(positive) & _all_units(negative)
     return _tied(positive, shared), _tied(negative, shared)
 
@@ -40,7 +40,7 @@ def _all_units(texts: Sequence[tuple[str, frozenset[str]]]) -> frozenset[str]:
 
 
 def _tied(texts: Sequence[tuple[str, frozenset[str]]], shared: frozenset[str]) -> list[Text]:
-    """Connected components of texts that have a unit in common. A group is named by its first text."""
+    """Connected components of texts with common units. A group is named after its first text."""
     first: dict[str, int] = {}
     parent = list(range(len(texts)))
 
@@ -58,7 +58,7 @@ def _tied(texts: Sequence[tuple[str, frozenset[str]]], shared: frozenset[str]) -
 
 
 def _fillers(texts: Sequence[str]) -> Mapping[str, frozenset[str]]:
-    """The words of each text that stand where another text, otherwise the same, has another word."""
+    """The words of each text in whose place another text, otherwise equal, has another word."""
     pieces = {text: tuple(piece.lower() for piece in _PIECES.findall(text)) for text in texts}
     frames: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
     for text in pieces.values():

@@ -1,8 +1,7 @@
-"""Random sets of neurons to hold an ablated set against: of its layer, as loud as it is, firing as often.
+"""Random sets of neurons as controls of an ablated set: of its layer, with similar firing rate and norm.
 
-Neurons that tell something are often louder than others, and silencing loud neurons costs more whatever they tell. So each
-neuron of a set is replaced by one of those nearest to it in firing rate and in the size of what it writes, both as ranks in
-the layer.
+Informative neurons are often larger than others, and ablating large neurons costs more, whatever they encode. So each neuron of
+a set is replaced by one of those nearest to it in firing rate and in the norm of its output, both as ranks in the layer.
 """
 
 from __future__ import annotations
@@ -16,15 +15,16 @@ from numpy.typing import NDArray
 
 from neuroscope.models.model import TransformerModel
 
-#: The share of the layer that counts as near.
+#: Share of the layer that counts as near.
 _NEAR = 0.05
 _RETRIES = 20
 
 
 @dataclass(frozen=True)
 class Loudness:
-    """How neurons of a layer fire on some tokens. rate: the share of tokens at which a neuron's magnitude exceeds the layer's median
-    magnitude. norm: root mean square of its activation times the norm of its output weights. Both (neurons,)."""
+    """Magnitudes of a layer's neurons on some tokens. rate: the share of tokens at which a neuron's magnitude exceeds the
+    layer's median magnitude. norm: root mean square of its activation times the norm of its output weights. Both (neurons,).
+    """
 
     rate: NDArray[np.float64]
     norm: NDArray[np.float64]
@@ -45,14 +45,14 @@ class Loudness:
 
 
 def output_norms(model: TransformerModel, layer: int) -> NDArray[np.float64]:
-    """The norm of what each neuron of the layer writes at activation 1 (neurons,)."""
+    """The norm of each neuron's output weights (neurons,)."""
     experts = model.architecture.experts
     names = [f"{layer}.mlp.experts[{expert}].W_out" for expert in range(experts)] if experts else [f"{layer}.mlp.W_out"]
     return np.concatenate([np.linalg.norm(model.weights(name).read().astype(np.float64), axis=1) for name in names])
 
 
 def matched_sets(loudness: Loudness, neurons: Sequence[int], count: int, random: np.random.Generator) -> list[list[int]]:
-    """Up to `count` different sets of other neurons of the layer; fewer where there are not as many."""
+    """Up to `count` different sets of other neurons of the layer."""
     ranks, size = loudness.ranks(), len(neurons)
     others = np.setdiff1d(np.arange(len(ranks)), neurons)
     count = min(count, math.comb(len(others), size))
@@ -68,7 +68,7 @@ def matched_sets(loudness: Loudness, neurons: Sequence[int], count: int, random:
 
 
 def _drawn(nearest: NDArray[np.int64], near: int, random: np.random.Generator) -> set[int]:
-    """One near neuron for each of the set's, all different; the neurons take their turns in random order."""
+    """One near neuron for each of the set's, all different, chosen in random order."""
     taken: set[int] = set()
     for row in random.permutation(len(nearest)):
         left = [int(each) for each in nearest[row] if int(each) not in taken]

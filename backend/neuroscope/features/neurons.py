@@ -1,9 +1,8 @@
-"""Neurons that respond to a concept, or that a model's answers rest on.
+"""Neurons that respond to a concept, or that a model's answers depend on.
 
-By *selectivity* a neuron is chosen for what it tells: it is larger on texts of the concept than on others
-(`features.selectivity`). By *effect* it is chosen for what it does: the answers to a task's items would suffer without it
-(`features.effects`). The two need not agree. Either way some texts or items choose, and others, which share no word, name or
-template with them, judge.
+By *selectivity*, a neuron is chosen because it is larger on texts of the concept than on others (`features.selectivity`). By
+*effect*, it is chosen because it contributes to the answers of a task (`features.effects`). The two may disagree. In both cases
+some texts or items choose, and others, which share no word, name or template with them, judge.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
 
-#: By what neurons are chosen.
+#: Criteria for choosing neurons.
 CHOOSING = ("selectivity", "effect")
 _TOP_CONTEXTS = 5
 
@@ -36,11 +35,11 @@ _TOP_CONTEXTS = 5
 @public
 @dataclass(frozen=True)
 class Neuron(Result):
-    """One neuron of the set's layer, judged on what did not choose it.
+    """One neuron of the set's layer, judged on held-out texts or items.
 
-    auroc: over words or texts, of neurons chosen by selectivity; else None. effect: what it adds to an answer's log-odds, in nats
-    (`features.effects`), of neurons chosen by effect; else None. p_value, q_value: of the one that chose it, and corrected over all
-    neurons that were judged. top_contexts: the judging texts at which it is largest, or to whose answers it adds most.
+    auroc: over words or texts, of neurons chosen by selectivity; else None. effect: its contribution to an answer's log-odds,
+    in nats (`features.effects`), of neurons chosen by effect; else None. p_value, q_value: of that criterion, and corrected
+    over all judged neurons. top_contexts: the judging texts at which it is largest, or to whose answers it contributes most.
     """
 
     id: int
@@ -52,7 +51,7 @@ class Neuron(Result):
 
     @property
     def strength(self) -> float:
-        """AUROC or effect, whichever chose it."""
+        """AUROC or effect, by the criterion."""
         found = self.auroc if self.effect is None else self.effect.value
         assert found is not None
         return found
@@ -65,17 +64,18 @@ class Neuron(Result):
 @public
 @dataclass(frozen=True)
 class NeuronSet(Result):
-    """The neurons of one layer that respond to a concept, or that answers rest on: iterating gives their ids, strongest first.
+    """The neurons of one layer that respond to a concept, or that answers depend on: iterating yields their ids, strongest
+    first.
 
     exists: whether any neuron survived the correction; reason: why not. choosing: "selectivity" or "effect".
 
-    By selectivity: auroc: the mean of theirs. probe_accuracy: of a logistic probe on the whole layer, on what did not train it.
-    pca: share of variance of the layer's first principal components, and each one's AUROC. by_layer: mean AUROC of every layer's
-    chosen neurons, those that the correction dismisses counted as chance.
+    By selectivity: auroc: their mean. probe_accuracy: held-out, of a logistic probe on the whole layer. pca: share of variance
+    of the layer's first principal components, and each one's AUROC. by_layer: mean AUROC of every layer's chosen neurons, where
+    neurons that fail the correction count as chance.
 
-    By effect: damage: the fall of the answers' log-odds, in nats, when all of them have their means, on the items that judged them.
-    by_layer: what every layer's confirmed neurons add to an answer, in nats. elsewhere: the confirmed neurons of other layers, by site.
-    used_units: the units of the items that chose and judged, which no item shares that is to test them (`held_out`).
+    By effect: damage: the decrease of the answers' log-odds, in nats, when all of them are mean-ablated, on the judging items.
+    by_layer: contribution of every layer's confirmed neurons to an answer, in nats. elsewhere: sites of confirmed neurons of
+    other layers. used_units: the units of the items that chose and judged; items for a test (`held_out`) must not share them.
     """
 
     concept: str
@@ -98,7 +98,7 @@ class NeuronSet(Result):
     @classmethod
     @python_only
     def from_dictionary(cls, data: Mapping[str, Any], model: TransformerModel) -> NeuronSet:
-        """A set from what its `as_dictionary` answered."""
+        """The inverse of `as_dictionary`."""
         return cls(
             concept=data["concept"],
             layer=data["layer"],
@@ -142,14 +142,14 @@ class NeuronSet(Result):
 
     @property
     def held_out(self) -> Dataset:
-        """Items of the task that neither chose nor judged the neurons and share nothing with those that did, to ablate them on.
+        """Items of the task, independent of those that chose and judged the neurons, for testing an ablation.
 
-        Raises `ArgumentError` for a set chosen by selectivity, and for one that was read from a file.
+        Raises `ArgumentError` for a set chosen by selectivity or read from a file.
         """
         if self._held_out is None:
             raise ArgumentError(
-                f"The neurons for {self.concept} come with no held-out items.",
-                remedy="Neurons chosen by effect do, when they are found anew.",
+                f"The neurons for {self.concept} have no held-out items.",
+                remedy="Find neurons by effect again to get held-out items.",
             )
         return self._held_out
 
@@ -191,8 +191,8 @@ class NeuronSet(Result):
     def _summary_of_effects(self) -> str:
         others = f"; {len(self.elsewhere)} of other layers: {', '.join(self.elsewhere[:5])}" if self.elsewhere else ""
         lines = [
-            f"{self.concept} in {self.provenance.title}: answers rest on {len(self)} neurons of layer {self.layer}{others}",
-            f"  damage           {self.damage} nats when they have their means, on {self.provenance.sizes['judging']} items",
+            f"{self.concept} in {self.provenance.title}: answers depend on {len(self)} neurons of layer {self.layer}{others}",
+            f"  damage           {self.damage} nats when mean-ablated, on {self.provenance.sizes['judging']} items",
             f"  {'neuron':>8}  {'adds (nats)':<24}  {'q':>8}  most to the answer of",
         ]
         lines += [
@@ -208,32 +208,33 @@ def _estimate(data: Mapping[str, Any] | None) -> Estimate | None:
 
 @public
 class NeuronAnalyzer(Instrument):
-    """Finds neurons of one model. texts: how many of either kind. items: of a task, how many choose and how many judge, by effect.
-    level: the false-discovery rate that is allowed."""
+    """Finds neurons of one model. texts: number of either kind. items: number of a task's items that choose, and that judge, by
+    effect. level: the false-discovery rate.
+    """
 
     def __init__(
         self, model: TransformerModel, *, texts: int = 120, items: int = 24, level: float = 0.05, seed: int | None = None
     ) -> None:
         super().__init__(model, seed)
         if not 0 < level < 1:
-            raise ArgumentError(f"A false-discovery rate is between 0 and 1, not {level}.")
+            raise ArgumentError(f"A false-discovery rate must be between 0 and 1, not {level}.")
         self.texts: int = texts
         self.items: int = items
         self.level: float = level
 
     def find_neurons_for(self, concept: Own, against: Own | None = None, choosing: str = "selectivity") -> NeuronSet:
-        """The neurons of a concept's layer: a name (`features.concepts`), or your own words, texts or dataset.
+        """Find the neurons for a concept in its best layer: a name (`features.concepts`), or your own words, texts or dataset.
 
-        choosing: "selectivity", by what they tell (`features.selectivity`), or "effect", by what they do to a task's answers
-        (`features.effects`). By effect `concept` is a concept with a task, a task's name, or your own dataset with answers and wrong
-        answers. A set may be empty: then no neuron survives the correction. Raises `ArgumentError` for an unknown concept or way of
-        choosing, and `DatasetError` for too few words, texts or items.
+        choosing: "selectivity" (`features.selectivity`), or "effect", on a task's answers (`features.effects`). By effect,
+        `concept` is a concept with a task, a task's name, or your own dataset with answers and wrong answers. The set is empty
+        if no neuron survives the correction. Raises `ArgumentError` for an unknown concept or `choosing`, and `DatasetError`
+        for too few words, texts or items.
         """
         way = only("way of choosing neurons", CHOOSING, listing="Ways")[choosing]
         if way == "selectivity":
             return self._by_selectivity(concept, against)
         if against is not None:
-            raise ArgumentError("Neurons chosen by effect have nothing to be compared with.", remedy="Leave out `against:`.")
+            raise ArgumentError("Choosing by effect does not use `against:`.", remedy="Leave it out.")
         return self._by_effect(concept)
 
     def _by_selectivity(self, concept: Own, against: Own | None) -> NeuronSet:
@@ -249,7 +250,7 @@ class NeuronAnalyzer(Instrument):
         reason = None
         if not neurons:
             reason = (
-                f"of {selected.candidates} that were judged, none tells its {judging.kind}s from others at a false-discovery "
+                f"none of {selected.candidates} judged neurons distinguishes its {judging.kind}s from others at a false-discovery "
                 f"rate of {self.level:.0%}."
             )
         groups = sum(judging.counts())
@@ -272,7 +273,7 @@ class NeuronAnalyzer(Instrument):
         parts = dataset.parts_for_model(self._model, (self.items,) * 3, seed=self.seed)
         choosing, judging, held_out = parts
         if any(item.answer is None or item.wrong is None for part in parts for item in part):
-            raise DatasetError(f"{dataset.name} has items without an answer and a wrong answer to tell it from.")
+            raise DatasetError(f"{dataset.name} has items without an answer or a wrong answer.")
         found = find_effective(self._model, choosing, judging, level=self.level, seed=self.seed)
         neurons = []
         for index, terms in enumerate(found.terms):

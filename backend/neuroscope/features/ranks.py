@@ -1,10 +1,9 @@
-"""How well units tell texts of a kind from others: AUROC, and its exact p-value.
+"""AUROC of units for one kind of texts against another, and its exact p-value.
 
-What can be exchanged under the null hypothesis are whole groups: the texts of one word, or of one template. So a unit has
-one value a group, the mean over the group's texts, and the null distribution is that of the rank sum when labels are dealt
-out among groups (Mann & Whitney 1947), two-sided. It is counted, not sampled, so that p-values are as small as the groups
-allow: with a and b groups the smallest is 2 / C(a + b, a). Values of either kind that tie count against the unit, which
-keeps the p-value valid whatever ties there are.
+Under the null hypothesis whole groups are exchangeable: the texts of one word, or of one template. So a unit has one value per
+group, the mean over its texts, and the null distribution is that of the rank sum under permutations of the groups' labels (Mann
+& Whitney 1947), two-sided. It is counted exactly: with a and b groups the smallest p-value is 2 / C(a + b, a). Ties between the
+kinds count against the unit, which keeps the p-value valid.
 """
 
 from __future__ import annotations
@@ -18,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-#: Up to this many pairs of groups the distribution is counted; beyond, it is Gaussian, whose tail is the heavier one.
+#: Largest number of pairs of groups for exact counting; beyond, a Gaussian is used, which has a heavier tail.
 _COUNTED = 20_000
 
 Labels = NDArray[np.bool_]
 
 
 def aurocs(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
-    """The AUROC (units,) of each column of values (rows, units) for the labels (rows,), ties counted half."""
+    """The AUROC (units,) of each column of values (rows, units) for the labels (rows,); ties count half."""
     ranks = stats.rankdata(values, axis=0)
     positive = int(labels.sum())
     negative = len(labels) - positive
@@ -36,7 +35,7 @@ def aurocs(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
 def p_values(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
     """Two-sided p-values (units,) that values (groups, units) are larger where labels (groups,) are true.
 
-    A unit that is smaller there has a p-value near 1: it does not respond.
+    A unit that is smaller there has a p-value near 1.
     """
     high = np.sort(values[labels], axis=0)
     low = np.sort(values[~labels], axis=0)
@@ -47,18 +46,18 @@ def p_values(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
 
 
 def smallest_p(positive: int, negative: int) -> float:
-    """The p-value of a unit that tells so many groups of either kind apart without error."""
+    """The p-value of a unit that separates these numbers of groups without error."""
     return min(1.0, 2 / math.comb(positive + negative, positive))
 
 
 @functools.lru_cache(maxsize=64)
 def upper_tail(positive: int, negative: int) -> NDArray[np.float64]:
-    """P(U ≥ u) for u = 0 … positive · negative, U the number of pairs in which the positive is larger, no values tied."""
+    """P(U ≥ u) for u = 0 … positive · negative, U the number of pairs in which the positive is larger, without ties."""
     pairs = positive * negative
     if pairs > _COUNTED:
         deviation = math.sqrt(pairs * (positive + negative + 1) / 12)
         return np.asarray(stats.norm.sf((np.arange(pairs + 1) - 0.5 - pairs / 2) / deviation))
-    # ways[k, u]: so many subsets of k of the ranks seen so far have U = u. A rank r that joins k others adds r − 1 − k.
+    # ways[k, u]: number of subsets of k of the ranks so far with U = u. A rank r added to k others adds r − 1 − k.
     ways = np.zeros((positive + 1, pairs + 1))
     ways[0, 0] = 1
     for rank in range(1, positive + negative + 1):
@@ -71,7 +70,7 @@ def upper_tail(positive: int, negative: int) -> NDArray[np.float64]:
 
 
 def separations(values: NDArray[Any], labels: Labels) -> NDArray[np.float64]:
-    """Welch's t (units,): tells units apart whose AUROCs tie, as those of few groups do."""
+    """Welch's t (units,), to order units with equal AUROCs, which are common with few groups."""
     high, low = values[labels].astype(np.float64), values[~labels].astype(np.float64)
     spread = np.sqrt(high.var(0) / len(high) + low.var(0) / len(low))
     return np.asarray((high.mean(0) - low.mean(0)) / (spread + 1e-9 * (1 + np.abs(values).max(0))))
@@ -93,5 +92,5 @@ def grouped(values: NDArray[Any], groups: Sequence[Hashable]) -> NDArray[np.floa
 
 
 def distinct(groups: Sequence[Hashable]) -> list[Hashable]:
-    """The groups, each once, in the order of their first texts."""
+    """The distinct groups, in the order of their first texts."""
     return list(dict.fromkeys(groups))

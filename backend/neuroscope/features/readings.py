@@ -1,4 +1,4 @@
-"""One number for each neuron and text: the MLP neurons' activations, read where a concept says."""
+"""One number for each neuron and text: the MLP neurons' activations at a concept's tokens."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def read_texts(
     at_end: bool,
     name: str = "reading",
 ) -> Readings:
-    """(layers, texts, width): each text's last token, or the mean over its tokens but the first. For a mixture of experts
-    neurons are expert · width + neuron, zero where the expert was not routed."""
+    """(layers, texts, width): each text's last token, or the mean over its tokens except the first. For a mixture of experts
+    neurons are expert · width + neuron, zero where the expert was not routed.
+    """
     return read_sites(
         model, texts, [Site(layer, component) for layer in layers], at_end=at_end, name=f"{name} {component.value}"
     )
@@ -36,10 +37,10 @@ def read_texts(
 def read_sites(
     model: TransformerModel, texts: Sequence[str], sites: Sequence[Site], *, at_end: bool, name: str = "reading"
 ) -> Readings:
-    """(sites, texts, …): the same at any sites whose arrays have the same shape.
+    """(sites, texts, …): the same at any sites with arrays of the same shape.
 
-    The first token is left out because it is an attention sink (Xiao et al. 2023): its activations are so large, whatever the
-    token is, that a mean with it would tell long texts from short ones.
+    The first token is excluded as an attention sink (Xiao et al. 2023): its activations are so large that a mean with it would
+    mainly reflect the text's length.
     """
     layers = [site.layer for site in sites if site.layer is not None]
     stop = max(layers) + 1 if len(layers) == len(sites) else None

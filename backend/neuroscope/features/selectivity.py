@@ -1,9 +1,9 @@
-"""Neurons that tell a concept: chosen on some groups of texts, judged on others.
+"""Neurons selective for a concept: chosen on some groups of texts, judged on others.
 
-Half of the groups (words, templates) choose: in every layer, the neurons with the largest AUROC for telling concept texts from
+Half of the groups (words, templates) choose: in every layer, the neurons with the largest AUROC for concept texts against
 others. The other half judges each of them: AUROC over groups with its exact p-value (`features.ranks`), corrected over all
-that were chosen (Benjamini & Hochberg 1995). The concept's layer is the earliest whose neurons judge within a standard error
-as well as the best layer's: later ones carry on what an earlier one found.
+chosen neurons (Benjamini & Hochberg 1995). The concept's layer is the earliest whose neurons are within a standard error of the
+best layer's, since later layers carry on what an earlier one computed.
 
 Sources: Bau et al. 2018 (selective units); Gurnee et al. 2023, "Finding Neurons in a Haystack" (sparse probing);
 Breiman et al. 1984 (the one-standard-error rule).
@@ -33,7 +33,7 @@ _RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Selected:
-    """What the search found. ids, aurocs, p_values, q_values, values: of the layer's surviving neurons, strongest first.
+    """The result of the search. ids, aurocs, p_values, q_values, values: of the layer's surviving neurons, strongest first.
 
     values: (neurons, texts) on the judging texts.
     """
@@ -51,7 +51,7 @@ class Selected:
 
 
 def select(model: TransformerModel, choosing: ConceptTexts, judging: ConceptTexts, *, level: float, seed: int) -> Selected:
-    """Search all layers. Raises `DatasetError` when no neuron could survive the correction, however well it tells."""
+    """Search all layers. Raises `DatasetError` if even a perfect neuron could not survive the correction."""
     layers = range(model.architecture.layers)
     count = candidates_per_layer(choosing, judging, len(layers), level)
     before, texts = (
@@ -86,10 +86,10 @@ def select(model: TransformerModel, choosing: ConceptTexts, judging: ConceptText
 
 
 def candidates_per_layer(choosing: ConceptTexts, judging: ConceptTexts, layers: int, level: float) -> int:
-    """How many neurons of each layer are judged: as many as let a single one survive that tells the groups without error.
+    """Number of judged neurons per layer: as many as let a single perfect neuron survive the correction.
 
-    Of m that are judged the smallest p-value must be at most level / m (Benjamini & Hochberg 1995). With a and b judging groups
-    it is 2 / C(a + b, a): 9 of either kind do for 480 neurons at 5 %, 13 for a hundred thousand.
+    For m judged neurons the smallest p-value must be at most level / m (Benjamini & Hochberg 1995). With a and b judging groups
+    it is 2 / C(a + b, a): 9 of either kind suffice for 480 neurons at 5 %, 13 for a hundred thousand.
     """
     positive, negative = judging.counts()
     least = smallest_p(positive, negative) if positive and negative else 1.0
@@ -97,15 +97,14 @@ def candidates_per_layer(choosing: ConceptTexts, judging: ConceptTexts, layers: 
         total = [mine + other for mine, other in zip(choosing.counts(), judging.counts(), strict=True)]
         raise DatasetError(
             f"{_counted(total[0], judging.kind)} for the concept {judging.name} and {_counted(total[1], judging.kind)} against it "
-            f"are too few to find neurons and judge them: half of them judge, and a neuron that tells these without error has "
-            f"p = {least:.2g}, where {layers} layers need {level / layers:.2g}.",
+            f"are too few to find neurons and judge them: half of them judge, and a neuron that separates these without error has p = {least:.2g}, but {layers} layers need {level / layers:.2g}.",
             remedy=f"Give at least {2 * _fewest(layers, level)} of either kind.",
         )
     return min(_CHOSEN, int(level / (least * layers)))
 
 
 def _fewest(layers: int, level: float) -> int:
-    """The fewest groups of either kind that judge one neuron of every layer."""
+    """The fewest groups of either kind that can judge one neuron of every layer."""
     count = 1
     while smallest_p(count, count) > level / layers:
         count += 1
@@ -121,7 +120,9 @@ def _counted(count: int, kind: str) -> str:
 
 
 def standard_error(values: NDArray[Any], labels: Labels, counted: NDArray[np.bool_], *, seed: int = 0) -> float:
-    """The bootstrap standard error of a layer's mean AUROC, groups drawn within their kind; units not counted are chance."""
+    """The bootstrap standard error of a layer's mean AUROC, resampling groups within their kind; units not `counted` are
+    chance.
+    """
     random = np.random.default_rng(seed)
     kinds = np.flatnonzero(labels), np.flatnonzero(~labels)
     means = []
@@ -143,7 +144,7 @@ def probe_accuracy(train: NDArray[Any], train_labels: Labels, test: NDArray[Any]
 
 
 def principal_components(train: NDArray[Any], test: NDArray[Any], labels: Labels) -> list[dict[str, float]]:
-    """The first components' share of variance, and how well each tells the judging groups apart (AUROC, either direction)."""
+    """The first components' share of variance, and each one's AUROC on the judging groups (in either direction)."""
     from sklearn.decomposition import PCA
 
     pca = PCA(n_components=min(_COMPONENTS, *train.shape)).fit(train)

@@ -1,11 +1,10 @@
-"""Texts by domain, each with what it was made from, so that texts of one making can be kept together.
+"""Texts by domain, each with its template, so that texts of one template can be kept together.
 
-A domain is a set of templates whose slots are filled at random. Texts of one template are not independent of each other:
-they share all but a few words. What is claimed of a domain is therefore judged on templates that did not suggest it
-(Clark 1973, "The language-as-fixed-effect fallacy").
+A domain is a set of templates whose slots are filled at random. Texts of one template are not independent: they share all but a
+few words. So claims about a domain are judged on held-out templates (Clark 1973, "The language-as-fixed-effect fallacy").
 
-Domains differ in what they are about. In form they overlap: numbers, line breaks, brackets and operators stand in letters,
-notices and conversations as well as in programs and mathematics, so that a token's class alone tells no domain.
+Domains differ in content but overlap in form: numbers, line breaks, brackets and operators occur in letters, notices and
+conversations as well as in programs and mathematics, so that a token's class does not reveal the domain.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from neuroscope.tasks.lexicon import ASPECTS, BAD, COUNTRIES, GOOD, NAMES, OBJEC
 
 
 class Text(NamedTuple):
-    """A text and the name of what it shares with others: its template, its word."""
+    """A text and its group: its template or its word."""
 
     text: str
     group: str

@@ -1,5 +1,5 @@
 """Hooks: code that reads or changes activations while a model runs.
 
-`ActivationHook`, `InterventionHook`, the `HookManager` of a model, and the folder in which persistent hooks are kept. Uses `engines` and
-`tensors`. Begin with `hook`.
+`ActivationHook`, `InterventionHook`, `HookManager`, and the storage of persistent hooks. Uses `engines` and `tensors`. Start
+with `hook`.
 """

@@ -1,4 +1,4 @@
-"""Hooks: a user's own code at a site of the model.
+"""Hooks: user code at a site of the model.
 
 An action takes one, two or three arguments:
 
@@ -6,10 +6,10 @@ An action takes one, two or three arguments:
     activations, token position            one token's array, once per real token; positions count from zero
     activations, token position, context   the same, with the `HookContext`
 
-and answers the activations to use. A condition takes the context (or nothing) and answers whether the hook acts in
-this pass. During generation a hook acts in the prompt's pass and in every decoding step.
+and returns the activations to use. A condition takes the context (or nothing) and returns whether the hook acts in this pass.
+During generation a hook acts in the prompt's pass and in every decoding step.
 
-An `ActivationHook` may leave what it sees as it is. An `InterventionHook` promises a change: acting without any is an
+An `ActivationHook` may leave the activations unchanged. An `InterventionHook` must change them: otherwise it raises
 `InertHookError`.
 """
 
@@ -40,7 +40,7 @@ _numbers = itertools.count(1)
 @public
 @dataclass(frozen=True)
 class HookContext:
-    """What a condition or a three-argument action may ask about the pass it is in."""
+    """The current pass, as a condition or a three-argument action sees it."""
 
     model: TransformerModel
     task_type: str | None
@@ -58,13 +58,13 @@ _acting: ContextVar[HookContext | None] = ContextVar("neuroscope_acting_hook", d
 
 
 def current_context() -> HookContext | None:
-    """The context of the hook whose action or condition is running in this thread; None outside of one."""
+    """The context of the hook that is running in this thread, or None."""
     return _acting.get()
 
 
 @contextmanager
 def acting(context: HookContext) -> Iterator[None]:
-    """Let `current_context` answer `context` for the duration of a block."""
+    """Make `current_context` return `context` for the duration of a block."""
     token = _acting.set(context)
     try:
         yield
@@ -73,7 +73,7 @@ def acting(context: HookContext) -> Iterator[None]:
 
 
 def arity(function: Callable[..., Any], most: int) -> int:
-    """How many arguments a Python callable or a Smalltalk block takes, at most `most`."""
+    """Number of arguments of a Python callable or a Smalltalk block, at most `most`."""
     declared = getattr(function, "num_args", None)
     if isinstance(declared, int):
         return declared
@@ -87,7 +87,7 @@ def arity(function: Callable[..., Any], most: int) -> int:
 
 @public
 class ActivationHook:
-    """Reads, and may replace, the activations of one site. See the module's text for what actions receive."""
+    """Reads and may replace the activations of one site. The module's docstring says what actions receive."""
 
     must_change = False
 
@@ -159,15 +159,15 @@ class ActivationHook:
 
     @python_only
     def acts(self, context: HookContext) -> bool:
-        """Whether the condition holds; `HookError` when it fails or answers something that is no boolean."""
+        """Whether the condition holds. Raises `HookError` if it fails or does not return a boolean."""
         if self._condition is None:
             return True
         answer = self._guarded("condition", self._condition, *([context] * arity(self._condition, 1)))
         if not isinstance(answer, (bool, np.bool_)):
             raise HookError(
-                f"The condition of {self.name} at {self._site} answered {answer!r}.",
+                f"The condition of {self.name} at {self._site} returned {answer!r}.",
                 site=self._site,
-                remedy="A condition answers true or false.",
+                remedy="A condition must return true or false.",
             )
         return bool(answer)
 
@@ -178,21 +178,21 @@ class ActivationHook:
         new = self._whole(array, scope, ops) if whole else self._by_position(array, scope, context, ops)
         if not ops.is_finite(new):
             raise NonFiniteActivationError(
-                f"{self.name} answered NaN or infinite activations at {self._site}.",
+                f"{self.name} returned NaN or infinite activations at {self._site}.",
                 site=self._site,
-                remedy="Look at what the action computes; the model was left as it was.",
+                remedy="Check what the action computes; the model is unchanged.",
             )
         return new, not ops.equal(new, array)
 
     def _whole(self, array: Array, scope: EditScope, ops: ArrayOps) -> Array:
-        """Call the action once, with an array that knows its padding."""
+        """Call the action once, with an array that marks its padding."""
         padded = scope.batch.padded and scope.phase is not Phase.DECODE and scope.first_position == 0
-        at_one = self._site.component is Component.LOGITS and array.ndim == 2  # of each row's last token alone
+        at_one = self._site.component is Component.LOGITS and array.ndim == 2  # only each row's last token
         cells = real_cells(self._site, scope.batch.real) if padded and not at_one else None
         return self._call(ops.copy(array), ops, real=cells)
 
     def _by_position(self, array: Array, scope: EditScope, context: HookContext, ops: ArrayOps) -> Array:
-        """Call the action for each real token with its own array."""
+        """Call the action for each real token."""
         rows = range(scope.batch.rows)
         offsets = scope.batch.offsets
         decoding = scope.phase is Phase.DECODE
@@ -228,17 +228,17 @@ class ActivationHook:
             found = answer.array
         elif answer is None or isinstance(answer, (bool, int, float, str)):
             raise HookError(
-                f"The action of {self.name} at {self._site} answered {'nil' if answer is None else repr(answer)}, not activations.",
+                f"The action of {self.name} at {self._site} returned {'nil' if answer is None else repr(answer)}, not activations.",
                 site=self._site,
-                remedy="End the action with the activations themselves.",
+                remedy="End the action with the activations.",
             )
         else:
             found = ops.asarray(answer)
         if tuple(found.shape) != shape:
             raise HookError(
-                f"The action of {self.name} at {self._site} answered shape {tuple(found.shape)} for {shape}.",
+                f"The action of {self.name} at {self._site} returned shape {tuple(found.shape)} for {shape}.",
                 site=self._site,
-                remedy="Answer activations of the shape that the action received.",
+                remedy="Return activations of the shape that the action received.",
             )
         return found
 
@@ -265,6 +265,6 @@ class ActivationHook:
 
 @public
 class InterventionHook(ActivationHook):
-    """A hook that promises to change what it acts on; when it acts and nothing changes, that is an `InertHookError`."""
+    """A hook that must change what it acts on; otherwise it raises `InertHookError`."""
 
     must_change = True

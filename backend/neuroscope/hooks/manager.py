@@ -1,4 +1,4 @@
-"""The hooks of one model, and how they join its runs."""
+"""The hooks of one model."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class HookManager:
         self._persistent: set[int] = set()
 
     def add_hook(self, hook: ActivationHook) -> ActivationHook:
-        """Let the hook act from the next run on. `SiteError` when the model has no such site."""
+        """Let the hook act from the next run on. Raises `SiteError` if the model does not have its site."""
         if not isinstance(hook, ActivationHook):
-            raise ArgumentError(f"A hook is an ActivationHook or an InterventionHook, not {hook!r}.")
+            raise ArgumentError(f"A hook must be an ActivationHook or an InterventionHook, not {hook!r}.")
         if any(held is hook for held in self._hooks):
-            raise ArgumentError(f"{hook.name} is added already.", remedy="Make a second hook, or remove this one first.")
+            raise ArgumentError(f"{hook.name} has already been added.", remedy="Make a second hook, or remove this one first.")
         if any(held.name == hook.name for held in self._hooks):
-            raise ArgumentError(f"A hook named {hook.name!r} is added already.", remedy="Give this one another name.")
+            raise ArgumentError(f"There is already a hook named {hook.name!r}.", remedy="Give the new one another name.")
         hook.site.checked(self._model.architecture)
         self._hooks.append(hook)
         return hook
@@ -43,7 +43,7 @@ class HookManager:
         return hook
 
     def remove_hook(self, hook: ActivationHook | str) -> ActivationHook:
-        """Take a hook out, persistent or not, by itself or by its name."""
+        """Remove a hook, persistent or not, given itself or its name."""
         found = self.hook_named(hook) if isinstance(hook, str) else hook
         if not any(held is found for held in self._hooks):
             raise ArgumentError(f"{found.name} is not among this model's hooks.", remedy=self._names(found.name))
@@ -63,7 +63,7 @@ class HookManager:
         return hook
 
     def disable(self, name: str) -> ActivationHook:
-        """Keep the hook, but let it rest."""
+        """Stop a hook from acting without removing it."""
         hook = self.hook_named(name)
         hook.disable()
         return hook
@@ -73,7 +73,7 @@ class HookManager:
         self._hooks = [hook for hook in self._hooks if id(hook) in self._persistent]
 
     def clear_all_hooks(self) -> None:
-        """Remove every hook, persistent ones too."""
+        """Remove every hook, including persistent ones."""
         self._hooks.clear()
         self._persistent.clear()
 
@@ -107,7 +107,9 @@ class HookManager:
     @contextmanager
     @python_only
     def edits(self, *, prompt: str | None = None, task_type: str | None = None) -> Iterator[list[Edit]]:
-        """The enabled hooks as edits for one run or one generation; checks at its end that none was inert."""
+        """The enabled hooks as edits for one run or generation. Raises `InertHookError` at its end for a hook that had no
+        effect.
+        """
         acting = [_Acting(hook, self._model, prompt, task_type) for hook in self._hooks if hook.enabled]
         yield [item.edit() for item in acting]
         for item in acting:
@@ -124,7 +126,7 @@ class HookManager:
 
 
 class _Acting:
-    """One hook during one run: makes its edit, remembers whether it acted and changed anything."""
+    """One hook during one run: its edit, and whether it acted and changed anything."""
 
     def __init__(self, hook: ActivationHook, model: TransformerModel, prompt: str | None, task_type: str | None) -> None:
         self.hook, self.model, self.prompt, self.task_type = hook, model, prompt, task_type

@@ -1,9 +1,8 @@
-"""Persistent hooks in a folder beside a model's weights.
+"""Persistent hooks, stored in the folder of a model's weights.
 
-`hooks.json` holds each hook's site and code; `hooks.safetensors` the tensors that blocks captured. Code is kept as text: a Smalltalk
-block as its source with the values it captured, a Python function as the path from which it can be imported. What is
-neither (a lambda, a function inside another, a block that captured an object of some other kind) cannot be kept: it is
-told when the model is saved, and again when it is loaded.
+`hooks.json` holds each hook's site and code; `hooks.safetensors` the tensors that blocks captured. A Smalltalk block is stored
+as its source and the values it captured, a Python function as its import path. Other code (a lambda, a nested function, a block
+that captured an object of another kind) cannot be stored; a warning says so when the model is saved and when it is loaded.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ if TYPE_CHECKING:
 
 HOOKS, TENSORS = "hooks.json", "hooks.safetensors"
 FORMAT = 1
-#: Results that blocks may capture, by the word for them: classes of the vocabulary that `from_dictionary` makes again.
+#: Results that blocks may capture, by their name in hooks.json: public classes with `from_dictionary`.
 _RESULTS = {"neurons": "NeuronSet"}
 _KINDS = {kind.__name__: kind for kind in (ActivationHook, InterventionHook)}
 
 
 class _CannotKeepError(Exception):
-    """Why a piece of code cannot be kept."""
+    """Code cannot be stored; the message says why."""
 
 
 def write(model: TransformerModel, folder: Path) -> None:
-    """Write the model's persistent hooks; a notice names each that cannot be kept, and why."""
+    """Write the model's persistent hooks; a notice names each that cannot be stored, and why."""
     from safetensors.numpy import save_file
 
     tensors: dict[str, Any] = {}
@@ -59,7 +58,7 @@ def write(model: TransformerModel, folder: Path) -> None:
 
 
 def read(model: TransformerModel, folder: Path, *, allow_imports: bool = False) -> None:
-    """Give a freshly loaded model the hooks that were saved with it. Raises `HookError` for what does not fit; then it has none."""
+    """Add the hooks that were saved with a model. Raises `HookError`, and adds none, if one does not fit."""
     path = folder / HOOKS
     if not path.is_file():
         return
@@ -94,7 +93,7 @@ def _hook_as_data(hook: ActivationHook, model: TransformerModel, tensors: dict[s
         "condition": condition,
     }
     if data["kind"] not in _KINDS:
-        raise _CannotKeepError(f"it is of the class {data['kind']}, which hooks.json has no word for.")
+        raise _CannotKeepError(f"it is of the class {data['kind']}, which hooks.json cannot store.")
     tensors.update(added)
     return data
 
@@ -104,7 +103,7 @@ def _code(part: str, function: Any, model: TransformerModel, tensors: dict[str, 
     if isinstance(source, str) and isinstance(captured, dict):
         values = {}
         for name, value in captured.items():
-            if getattr(value, "vocabulary", False):  # a class goes by its name
+            if getattr(value, "vocabulary", False):  # a class is stored by its name
                 continue
             try:
                 values[name] = _value(value, model, tensors, first)
@@ -114,13 +113,13 @@ def _code(part: str, function: Any, model: TransformerModel, tensors: dict[str, 
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     if not isinstance(module, str) or not isinstance(name, str) or _found(module, name) is not function or module == "__main__":
         raise _CannotKeepError(
-            f"its {part} is no function that can be imported again. Define it at the top of a module, or write it as a block."
+            f"its {part} is not an importable function. Define it at the top level of a module, or write it as a block."
         )
     return {"import": f"{module}:{name}"}
 
 
 def _value(value: Any, model: TransformerModel, tensors: dict[str, Any], first: int) -> Any:
-    """A captured value as JSON: plain ones as they are, all others as {kind: …}."""
+    """A captured value as JSON: plain ones directly, others as {kind: …}."""
     if value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, str):
@@ -139,7 +138,7 @@ def _value(value: Any, model: TransformerModel, tensors: dict[str, Any], first: 
         return {"list": [_value(item, model, tensors, first) for item in value]}
     if isinstance(getattr(value, "source", None), str):
         return {"code": _code("block", value, model, tensors, first)}
-    raise _CannotKeepError(f"{value!r}, which cannot be written down.")
+    raise _CannotKeepError(f"{value!r}, which cannot be stored.")
 
 
 def _hook(item: dict[str, Any], model: TransformerModel, tensors: dict[str, Any], allow_imports: bool) -> ActivationHook:
@@ -179,9 +178,7 @@ def _callable(
         importlib.import_module(module)
     function = _found(module, name)
     if not callable(function):
-        raise HookError(
-            f"{where} runs {code['import']}, and there is no such function.", remedy="Define it, or add the hook anew."
-        )
+        raise HookError(f"{where} runs {code['import']}, which does not exist.", remedy="Define it, or add the hook again.")
     return function
 
 
@@ -212,7 +209,7 @@ def _found(module: str, name: str) -> Any:
 
 
 def _compiler() -> Callable[[str, dict[str, Any]], Callable[..., Any]]:
-    """What makes a callable of a block's text: the language announces it, since nothing here may import it."""
+    """The function that compiles a block's source, found through an entry point, since nothing here may import the language."""
     found = importlib.metadata.entry_points(group="neuroscope", name="block")
     if not found:
         raise MissingExtraError("Blocks cannot be compiled here.", remedy="Reinstall neuroscope-interp (pip install -e .).")

@@ -1,5 +1,5 @@
-"""Lenses: what a run shows without changing it.
+"""Lenses: observations of a run without interventions.
 
-Logit lens, direct logit attribution, attention patterns, scores of heads on repeated tokens. Uses `tasks` and `models`. Begin with
-`logit_lens`.
+Logit lens, direct logit attribution, attention patterns, scores of heads on repeated tokens. Uses `tasks` and `models`. Start
+with `logit_lens`.
 """

@@ -1,10 +1,10 @@
-"""Where every head looks in a text, and as what kind of head it attends.
+"""Attention patterns on a text, and the kind of each head by its attention.
 
-The kinds are measured on random sequences repeated once, not on the text itself (`circuits.repeats`): a head that attends there as
-previous-token, duplicate-token or induction heads do (Olsson et al. 2022). That describes attention alone; what heads do with it is
-measured in circuits (`circuits.roles`). On the text: how much a head attends to the first token (Xiao et al. 2023, "attention
-sinks"), the entropy of its rows in bits, and how far back it looks on average. A head is a sink only if it attends so on random
-sequences too, whatever their first token is. As a control stands what a head that looks everywhere alike would score.
+The kinds are measured on random sequences repeated once, not on the text (`lenses.repeats`): a head that attends there as
+previous-token, duplicate-token or induction heads do (Olsson et al. 2022). They describe only attention; `circuits.roles`
+measures what heads do with it. On the text: attention to the first token (Xiao et al. 2023, "attention sinks"), the entropy of
+a head's rows in bits, and the mean distance of its attention. A head is a sink only if it also attends to the first token of
+random sequences. The control is the score of uniform attention.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.vocabulary import public, python_only
 
-#: The longest text whose patterns are kept: they grow with its square, times every head.
+#: The longest text whose patterns are stored: their size grows with its square, for every head.
 MOST_TOKENS = 64
 _SINK = "first-token"
-#: A head counts as an attention sink when it gives the first token this share of its attention.
+#: A head is an attention sink if this share of its attention goes to the first token.
 _SINK_SHARE = 0.5
-#: Random sequences on which it must do so as well.
+#: Number of random sequences on which this must also hold.
 _ROWS, _LENGTH = 8, 24
 
 
 @public
 @dataclass(frozen=True)
 class HeadPattern(Result):
-    """One head: the kinds of head it attends as, strongest first; what it scores for each; on the text its mean entropy (bits) and
-    distance (tokens).
+    """One head: its kinds by attention, strongest first; its score for each; its mean entropy (bits) and distance (tokens) on
+    the text.
     """
 
     layer: int
@@ -62,7 +62,7 @@ class HeadPattern(Result):
 @public
 @dataclass(frozen=True)
 class AttentionPatterns(Result):
-    """The attention of every head on a text. uniform_score: what a head that looks everywhere alike scores on repeats."""
+    """The attention of every head on a text. uniform_score: the score of uniform attention on repeats."""
 
     text: str
     tokens: list[str]
@@ -74,16 +74,16 @@ class AttentionPatterns(Result):
     @property
     @python_only
     def patterns(self) -> NDArray[np.float32]:
-        """(layers, heads, queries, keys): each row sums to one, or to less where a model has attention sinks."""
+        """(layers, heads, queries, keys): each row sums to one, or to less if the model has attention sinks."""
         return self._patterns
 
     def pattern(self, layer: int, head: int) -> list[list[float]]:
-        """One head's attention, a row for each token that looks."""
+        """One head's attention, one row per query."""
         found: list[list[float]] = self._patterns[layer, head].tolist()
         return found
 
     def with_role(self, role: str) -> list[HeadPattern]:
-        """The heads that attend as this kind of head does, strongest first."""
+        """The heads of this kind by attention, strongest first."""
         return sorted((head for head in self.heads if role in head.roles), key=lambda head: -head.scores[role])
 
     def print_string(self) -> str:
@@ -93,14 +93,14 @@ class AttentionPatterns(Result):
     def summary(self) -> str:
         lines = [
             f"Attention of {self.provenance.title} on {self.text!r}",
-            "  heads that attend as these do, on repeated random tokens",
+            "  heads by attention on repeated random tokens",
         ]
         for role in ("previous-token", "duplicate-token", "induction", _SINK):
             found = self.with_role(role)
             named = ", ".join(f"{head.layer}.{head.head} ({head.scores[role]:.2f})" for head in found[:8])
             lines.append(f"  {role:<16} {len(found):>3} heads  {named}{', …' if len(found) > 8 else ''}")
-        alike = f"a head that looks everywhere alike would score {self.uniform_score:.3f}"
-        lines.append(f"  {alike}, and {REPEAT_THRESHOLD} is asked for; what heads do with it is not measured here")
+        alike = f"uniform attention scores {self.uniform_score:.3f}"
+        lines.append(f"  {alike}, the threshold is {REPEAT_THRESHOLD}; what heads do with their attention is not measured here")
         return "\n".join(lines)
 
     def as_dictionary(self) -> dict[str, Any]:
@@ -109,14 +109,14 @@ class AttentionPatterns(Result):
 
 
 def attention_patterns(model: TransformerModel, text: str, *, seed: int | None = None) -> AttentionPatterns:
-    """Capture every head's attention on a text, and tell as what kind of head it attends; hooks are not included."""
+    """Capture every head's attention on a text and classify it; hooks are not included."""
     engine, batch, seed = model.engine, model.encode(text), settings.seed(seed)
     layers = list(range(engine.anatomy.layers))
     sites = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
     run = engine.forward(batch, capture=sites, logits=None)
     patterns = np.stack([engine.ops.to_numpy(run[site])[0] for site in sites]).astype(np.float32)
     scores, sinks = repeat_scores(engine, layers, seed), _sinks(engine, sites, seed)
-    # The first query can look nowhere but at the first token.
+    # The first query can attend only to the first token.
     first_share = patterns[:, :, 1:, 0].mean(2)
     with np.errstate(divide="ignore", invalid="ignore"):
         bits = np.where(patterns > 0, -patterns * np.log2(patterns), 0.0).sum(-1)

@@ -1,20 +1,20 @@
-"""Direct logit attribution: how much of the answer's lead each component writes itself.
+"""Direct logit attribution: each component's direct contribution to the answer's lead.
 
-The stream at the last token is a sum: embedding + Σ heads + Σ attention biases + Σ MLPs. With the scale of the final norm held
-at what it was, the lead logit(answer) − logit(wrong) is linear in the stream, so it is the sum of one term a component and a
-constant (the norm's own bias, unembedded):
+The stream at the last token is a sum: embedding + Σ heads + Σ attention biases + Σ MLPs. With the scale of the final norm
+fixed, the lead logit(answer) − logit(wrong) is linear in the stream, so it is the sum of one term per component and a constant
+(the norm's bias, unembedded):
 
     lead = constant + Σ_c  f · c          f: the lead's direction in the stream
 
-f is found without reaching into the framework. With x the stream (centred, where the norm centres), the true gradient g of the
-lead lacks f's part along x, since a norm does not feel its input's length; and the whole lead is known:
+f is found with gradients of the engine alone. With x the stream (centred, if the norm centres), the gradient g of the lead
+lacks f's component along x, since a norm is invariant to the scale of its input; but the lead is known:
 
 1. g = ∂ lead / ∂ x at the run, and lead(x) from the run itself;
 2. constant = lead(0);
 3. f = g + κ x with κ such that f · x = lead − constant.
 
-What a component does through others is not in its term: see circuits for that. Behind a soft cap on the logits (Gemma 2)
-the terms are those of a linear model through the same two points.
+A term excludes effects through other components: see `circuits`. With a soft cap on the logits (Gemma 2) the terms are those of
+a linear model through the same two points.
 
 Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; Wang et al. 2022 (direct effects).
 """
@@ -43,7 +43,7 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Contributions:
-    """Every component's term for each row of a batch, in logits.
+    """Each component's term for each row of a batch, in logits.
 
     lead, embedding, constant: (rows,). heads: (rows, layers, heads). biases, mlps: (rows, layers).
     """
@@ -76,12 +76,12 @@ class Contribution(Result):
 @public
 @dataclass(frozen=True)
 class LogitAttribution(Result):
-    """Who writes the answer's lead.
+    """The contributions to the answer's lead.
 
     lead: logit(answer) − logit(wrong). components: the largest terms by size, largest first, with intervals over prompts (of
     several). heads: (layers, heads); attention_biases, mlps: (layers,); all means over prompts. gap: the largest
-    |lead − sum of terms| of any prompt. exists: whether there is a lead to explain; where there is none, `reason` says why, and
-    no terms are given.
+    |lead − sum of terms| of any prompt. exists: whether there is a lead to explain; if not, `reason` says why, and there are no
+    terms.
     """
 
     prompts: list[str]
@@ -117,7 +117,7 @@ class LogitAttribution(Result):
             f"  {first}{more}",
             lead,
             f"  all heads        {heads.sum():+.3f}, attention biases {biases.sum():+.3f}, all MLPs {mlps.sum():+.3f}",
-            f"  embedding        {self.embedding:+.3f}, constant {self.constant:+.3f}; the terms miss the lead by {self.gap:.1g}",
+            f"  embedding        {self.embedding:+.3f}, constant {self.constant:+.3f}; the terms' sum differs from the lead by {self.gap:.1g}",
         ]
         for part in self.components[:12]:
             interval = f" [{part.value.low:+.3f}, {part.value.high:+.3f}]" if len(self.prompts) > 1 else ""
@@ -126,7 +126,7 @@ class LogitAttribution(Result):
 
 
 def contributions(engine: Engine, batch: TokenBatch, answers: IntArray, wrongs: IntArray) -> Contributions:
-    """Every component's term for each row, read at its last token; answers and wrongs: token ids (rows,)."""
+    """Each component's term for each row, at its last token; answers and wrongs: token ids (rows,)."""
     layers = range(engine.anatomy.layers)
     rows, last = np.arange(batch.rows), batch.column(-1)
     kinds = (Component.HEAD_OUTPUT, Component.ATTENTION, Component.MLP_OUTPUT)
@@ -171,7 +171,7 @@ def _direction(engine: Engine, batch: TokenBatch, metric: PromptMetric, stream: 
     silent = engine.forward(batch, start=layers, residual=nothing, logits=request).logits
     constant = engine.ops.to_numpy(compute(silent)).astype(np.float64)
     x = values[rows, last].astype(np.float64)
-    # A gradient behind a centring norm sums to nothing.
+    # A gradient through a centring norm sums to zero.
     if np.abs(gradient.sum(1)).max() <= 1e-3 * np.abs(gradient).sum(1).min():
         x = x - x.mean(1, keepdims=True)
     share = (lead - constant - (gradient * x).sum(1)) / np.maximum((x * x).sum(1), 1e-30)
@@ -190,10 +190,10 @@ def attribute_logits(
     reason: str | None = None,
     seed: int = 0,
 ) -> LogitAttribution:
-    """The attribution of answers (token ids, one a prompt) over wrong ones, averaged over prompts; hooks are not included.
+    """Attribute answers (token ids, one per prompt) against wrong ones, averaged over prompts; hooks are not included.
 
-    units: what each prompt shares with others. reason: why there is no lead to explain, if that was found; then only the lead
-    is told. Raises `ArgumentError` when answers and wrong answers are the same.
+    units: what each prompt shares with others. reason: why there is no lead to explain, if so; then the result has only the
+    lead. Raises `ArgumentError` if answers and wrong answers are the same.
     """
     if np.array_equal(answers, wrongs):
         raise ArgumentError("Answer and wrong answer are the same, so there is no lead to explain.")

@@ -1,9 +1,9 @@
 """The logit lens: what the model would predict if it stopped after each layer.
 
-The residual stream after layer l is given to the model's own final norm and unembedding. Row 0 is the embedding, before any
-layer; the last row is the model's own prediction. Beside the likeliest token stands the Kullback–Leibler divergence from the
-model's final prediction, in nats, which falls to zero at the top; and for each token the layer from which on the final
-prediction stays the likeliest.
+The model's final norm and unembedding are applied to the residual stream after each layer. Row 0 is the embedding; the last row
+is the model's prediction. Each row has the likeliest token and the Kullback–Leibler divergence from the final prediction, in
+nats, which is zero in the last row. For each token, `decided` is the first layer from which on the final prediction remains the
+likeliest.
 
 Sources: nostalgebraist 2020, "interpreting GPT: the logit lens"; Belrose et al. 2023 (divergence as its measure).
 """
@@ -32,8 +32,8 @@ class LogitLens(Result):
     """What each layer would predict, token by token.
 
     layers: "embedding", then each layer's number. top, probability, final_probability, kl: (layers + 1, tokens): the likeliest
-    next token there, its probability, that of the token the model predicts in the end, and the divergence from its final
-    prediction. decided: for each token the first row from which on the final prediction stays the likeliest.
+    next token, its probability, that of the model's final prediction, and the divergence from it. decided: for each token the
+    first row from which on the final prediction remains the likeliest.
     """
 
     text: str
@@ -48,7 +48,7 @@ class LogitLens(Result):
 
     @property
     def predictions(self) -> list[str]:
-        """What the model predicts after each token."""
+        """The model's prediction after each token."""
         return self.top[-1]
 
     def print_string(self) -> str:
@@ -71,7 +71,7 @@ class LogitLens(Result):
 
 
 def logit_lens(model: TransformerModel, text: str) -> LogitLens:
-    """Read every layer's prediction for every token of a text; hooks are not included."""
+    """Each layer's prediction for each token of a text; hooks are not included."""
     engine, batch = model.engine, model.encode(text)
     layers = engine.anatomy.layers
     tops, probabilities, finals, divergences = [], [], [], []
@@ -103,20 +103,20 @@ def logit_lens(model: TransformerModel, text: str) -> LogitLens:
 
 
 def read_streams(engine: Engine, batch: TokenBatch) -> list[Array]:
-    """The residual stream (rows, positions, d_model) before the first layer and after each: layers + 1 of them."""
+    """The residual stream (rows, positions, d_model) before the first layer and after each: layers + 1 arrays."""
     sites = [Site(None, Component.EMBEDDING), *(Site(layer, Component.RESIDUAL) for layer in range(engine.anatomy.layers))]
     run = engine.forward(batch, capture=sites, logits=None)
     return [run[site] for site in sites]
 
 
 def decided_from(table: IntArray) -> IntArray:
-    """From predictions (rows, tokens) to the first row (tokens,) from which on the last row's prediction stays."""
+    """Predictions (rows, tokens) → the first row (tokens,) from which on the last row's prediction remains."""
     same = np.logical_and.accumulate((table == table[-1])[::-1], axis=0)
     return (len(table) - same.sum(0)).astype(np.int64)
 
 
 def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tuple[Numbers, Numbers]:
-    """Probability and rank (0 is likeliest, ties counted half) of each row's answer, at its last token: both (layers + 1, rows)."""
+    """Probability and rank (0 is first, ties count half) of each row's answer, at its last token: both (layers + 1, rows)."""
     rows = np.arange(batch.rows)
     probabilities, ranks = [], []
     for stream in read_streams(engine, batch):
@@ -128,11 +128,11 @@ def answers_by_layer(engine: Engine, batch: TokenBatch, answers: IntArray) -> tu
 
 
 def read_out(engine: Engine, stream: Array, request: LogitRequest = ALL_LOGITS) -> Numbers:
-    """Log-probabilities of residual streams (rows, positions, d_model) given to the final norm and the unembedding.
+    """Log-probabilities of residual streams (rows, positions, d_model) after the final norm and the unembedding.
 
-    (rows, positions, vocabulary), or (rows, vocabulary) where the request names a column for each row.
+    (rows, positions, vocabulary), or (rows, vocabulary) if the request names a column for each row.
     """
     shape = int(stream.shape[0]), int(stream.shape[1])
-    tokens = TokenBatch(np.zeros(shape, np.int64), np.ones(shape, np.bool_))  # no layer runs that would look at them
+    tokens = TokenBatch(np.zeros(shape, np.int64), np.ones(shape, np.bool_))  # no layer that would use them runs
     found = engine.forward(tokens, start=engine.anatomy.layers, residual=stream, logits=request).logits
     return np.asarray(engine.ops.to_numpy(engine.ops.log_softmax(found)), dtype=np.float64)

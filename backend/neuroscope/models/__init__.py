@@ -1,6 +1,6 @@
-"""Models: `TransformerModel`, and everything between a name and a model that runs.
+"""Models: `TransformerModel`, from a name to a running model.
 
-A name is resolved (`resolve`, `aliases`), loaded (`loading`), read as text (`text`, `token_texts`), written with (`generation`), proved
-(`verify`) and kept (`saving`). `bundled` holds the files of the two models that ship. Uses `engines`, `tensors` and `hooks`. Begin with
-`model`.
+Resolving names (`resolve`, `aliases`), loading (`loading`), text (`text`, `token_texts`), generation (`generation`),
+verification (`verify`) and saving (`saving`). `bundled` holds the files of the two models that ship. Uses `engines`, `tensors`
+and `hooks`. Start with `model`.
 """

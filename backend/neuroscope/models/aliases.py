@@ -1,6 +1,6 @@
-"""Names that stand for other names: `gpt-oss-20b` → `openai/gpt-oss-20b`, and what the user adds.
+"""Aliases of model names: `gpt-oss-20b` → `openai/gpt-oss-20b`, and those that the user adds.
 
-The aliases in force belong to the current context, so that two runs in one process do not share them.
+They belong to the current context, so two runs in one process do not share them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from types import MappingProxyType
 from neuroscope import events
 from neuroscope.errors import ArgumentError
 
-#: What the names in the documented scripts mean everywhere.
+#: The standard aliases, of names in the documented scripts.
 STANDARD: Mapping[str, str] = {
     "gpt-oss-20b": "openai/gpt-oss-20b",
     "gpt-oss-120b": "openai/gpt-oss-120b",
@@ -24,10 +24,10 @@ STANDARD: Mapping[str, str] = {
     "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
 }
 
-#: Prefix of targets that are models shipped with NeuroScope.
+#: Prefix of the models that ship with NeuroScope.
 BUNDLED = "bundled:"
 
-#: The names for which a bundled model stands in when `--embedded` asks for it.
+#: The names for which a bundled model stands in with `--embedded`.
 EMBEDDED: Mapping[str, str] = {name: BUNDLED + name for name in ("gpt2-medium", "gpt-oss-20b")}
 
 _given: ContextVar[Mapping[str, str]] = ContextVar("neuroscope_aliases", default=MappingProxyType({}))
@@ -35,16 +35,16 @@ _told: ContextVar[set[str] | None] = ContextVar("neuroscope_told_aliases", defau
 
 
 def parse(text: str) -> tuple[str, str]:
-    """`NAME=TARGET` as a pair; `ArgumentError` that says the form."""
+    """Parse `NAME=TARGET`. Raises `ArgumentError`."""
     name, equals, target = text.partition("=")
     if not equals or not name.strip() or not target.strip():
-        raise ArgumentError(f"{text!r} is no alias.", remedy="Write NAME=TARGET, for example gpt-oss-20b=./my-model")
+        raise ArgumentError(f"{text!r} is not an alias.", remedy="Write NAME=TARGET, for example gpt-oss-20b=./my-model")
     return name.strip(), target.strip()
 
 
 @contextmanager
 def in_force(given: Iterable[str] = (), *, embedded: bool = False) -> Iterator[None]:
-    """Let aliases `NAME=TARGET` hold for a block; `embedded` adds the bundled stand-ins. Given ones go before those."""
+    """Use aliases `NAME=TARGET` in a block; `embedded` adds the bundled stand-ins, which `given` aliases override."""
     table = {**_given.get(), **(EMBEDDED if embedded else {}), **dict(parse(text) for text in given)}
     token, told = _given.set(table), _told.set(set())
     try:
@@ -55,7 +55,7 @@ def in_force(given: Iterable[str] = (), *, embedded: bool = False) -> Iterator[N
 
 
 def follow(name: str) -> str:
-    """What `name` stands for in the end. A stand-in that the user asked for is told once. Cycles are an `ArgumentError`."""
+    """The final target of `name`. Reports once each stand-in that the user asked for. Raises `ArgumentError` for cycles."""
     chain = _chain(name)
     _tell(name, chain[-1])
     return chain[-1]
@@ -69,28 +69,28 @@ def _tell(name: str, target: str) -> None:
 
 
 def follow_given(name: str) -> str:
-    """What `name` stands for by the user's own aliases alone; told once. What it means otherwise is for a server to say."""
+    """The final target of `name` by the user's aliases alone, reported once; a server resolves the rest."""
     chain = _chain(name, standard=False)
     _tell(name, chain[-1])
     return chain[-1]
 
 
 def stand_in(name: str) -> str | None:
-    """What stands in for `name` because the user asked for it, or None. Tells nobody."""
+    """What stands in for `name` because the user asked for it, or None. Reports nothing."""
     return _chain(name)[-1] if name in _given.get() else None
 
 
 def _chain(name: str, *, standard: bool = True) -> list[str]:
-    """`name`, and what each name stands for in turn, by the user's aliases and the standard ones."""
+    """`name` and its successive targets, by the user's aliases and the standard ones."""
     given, usual = _given.get(), STANDARD if standard else {}
     chain = [name]
     while (target := given.get(chain[-1]) or usual.get(chain[-1])) is not None and target != chain[-1]:
         if target in chain:
-            raise ArgumentError(f"The aliases {' → '.join([*chain, target])} go round in a circle.", remedy="Drop one of them.")
+            raise ArgumentError(f"The aliases {' → '.join([*chain, target])} form a cycle.", remedy="Remove one of them.")
         chain.append(target)
     return chain
 
 
 def table() -> dict[str, str]:
-    """Every alias in force, the user's before the standard ones."""
+    """All aliases, the user's before the standard ones."""
     return {**STANDARD, **_given.get()}

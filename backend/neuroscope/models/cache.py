@@ -1,4 +1,4 @@
-"""The user's cache: conversions of model files, kept whole or not at all."""
+"""The user's cache: conversions of model files, stored whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from neuroscope.files import whole_folder, write_whole
 
 
 def cache_folder() -> Path:
-    """`NEUROSCOPE_CACHE`, or `neuroscope` in the platform's cache folder. Not made until something is stored."""
+    """`NEUROSCOPE_CACHE`, or `neuroscope` in the platform's cache folder. Created when something is stored."""
     named = os.environ.get("NEUROSCOPE_CACHE")
     if named:
         return Path(named)
@@ -21,10 +21,10 @@ def cache_folder() -> Path:
 
 
 def stored(key: str, make: Callable[[Path], None]) -> Path:
-    """The folder `key` of the cache, made by `make` on first use.
+    """The folder `key` of the cache, created by `make` on first use.
 
-    `make` fills a temporary folder that is renamed when it is complete, so a half-made one is never seen; when two
-    processes make the same one at once, the first to finish wins and the other's work is dropped.
+    `make` fills a temporary folder, which is renamed when complete. If two processes make the same one at once, the first to
+    finish wins and the other's work is dropped.
     """
     target = cache_folder() / key
     if target.is_dir():
@@ -39,7 +39,7 @@ def stored(key: str, make: Callable[[Path], None]) -> Path:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, remembered by path, size and time of change."""
+    """SHA-256 of a file's bytes, cached by path, size and modification time."""
     status = path.stat()
     key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
     note = cache_folder() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"

@@ -1,4 +1,4 @@
-"""What can be loaded here: every name, where it leads, and what it would cost in memory. Loads nothing."""
+"""The models that can be loaded here: names, targets and memory. Loads nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neuroscope.models.cache import cache_folder
 from neuroscope.models.memory import count_parameters
 from neuroscope.models.resolve import SMOLLM2, ModelSource, cached_repositories, resolve, smollm2_file
 
-_PARAMETERS = {  # of models that are not here, from their cards
+_PARAMETERS = {  # of models that are not installed, from their cards
     "openai/gpt-oss-20b": 20_914_757_184,
     "openai/gpt-oss-120b": 116_829_156_672,
     "openai-community/gpt2": 124_439_808,
@@ -23,7 +23,7 @@ _PARAMETERS = {  # of models that are not here, from their cards
 
 @dataclass(frozen=True)
 class CatalogueEntry:
-    """A name with its target, kind, number of parameters, and bytes in two types; `note` says what stands in the way."""
+    """A name with its target, kind, number of parameters, and bytes in two types; `note` says what loading it requires."""
 
     name: str
     target: str
@@ -54,7 +54,7 @@ class CatalogueEntry:
 
 
 def catalogue() -> list[CatalogueEntry]:
-    """Every alias in force, SmolLM2 where its package is installed, and the models of the local Hugging Face cache."""
+    """All aliases, SmolLM2 if its package is installed, and the models of the local Hugging Face cache."""
     names = [*aliases.table()]
     if smollm2_file() is not None:
         names.append(SMOLLM2)

@@ -1,7 +1,7 @@
-"""What a model writes: tokens to text as they come, stop texts, and why a generation ends.
+"""Generated text: streaming tokens as text, stop strings, and why a generation ends.
 
-A token's text is told when it is certain: characters that are still incomplete, and text that may be the beginning of a stop
-text, wait for the next token.
+A token's text is emitted when it is certain: incomplete characters, and text that may begin a stop string, wait for the next
+token.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 @dataclass
 class Continuation:
-    """What a row of a batch goes on with, up to its end token or stop text.
+    """The continuation of a row of a batch, up to its end token or stop string.
 
-    A token that a stop text begins in the middle of is one of `ids`; in `text` it is cut.
+    If a stop string begins in the middle of a token, `ids` has the token, and `text` is cut.
     """
 
     ids: list[int] = field(default_factory=list)
@@ -39,11 +39,11 @@ def continued(
     edits: Sequence[Edit] = (),
     kept: list[Array] | None = None,
 ) -> list[Continuation]:
-    """How each row goes on, each to an end of its own. `kept` takes every step's logits."""
+    """The continuation of each row. `kept` takes every step's logits."""
     ends = {-1, *settings.end_tokens}
     rows = [Continuation() for _ in range(batch.rows)]
     texts = [TextStream(tokenizer, ids[real], settings.stop) for ids, real in zip(batch.ids, batch.real, strict=True)]
-    starts: list[list[int]] = [[] for _ in rows]  # of each token, the characters before it
+    starts: list[list[int]] = [[] for _ in rows]  # for each token, the number of characters before it
     with closing(engine.generate(batch, settings, edits=edits)) as steps:
         for step in steps:
             events.check_cancelled()
@@ -70,8 +70,8 @@ def continued(
 class Written:
     """One generated token of a prompt's continuation.
 
-    `text` has become certain with it; `offset` counts the continuation's characters before the token's own. `finish` is
-    "stop" (an end token or a stop text) or "length" on the last one.
+    `text` is the text that it made certain; `offset` counts the continuation's characters before the token. `finish` is "stop"
+    (an end token or a stop string) or "length" on the last one.
     """
 
     step: Step
@@ -82,11 +82,11 @@ class Written:
 
 
 class TextStream:
-    """Tokens to text as they come, behind their prompt.
+    """Streams generated tokens as text.
 
-    A window of recent tokens is decoded twice, with and without the new one, and the difference is the new text: so a
-    tokenizer whose text depends on the token before (spaces, bytes of one character) gives the text that it gives whole.
-    Special tokens are not part of the text, but of what stop texts are looked for in.
+    A window of recent tokens is decoded with and without the new one, and the difference is the new text. So the text is that
+    of decoding everything, even if a token's text depends on the token before (spaces, bytes of one character). Special tokens
+    are left out of the text, but stop strings are searched for in them too.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int], stops: Sequence[str] = ()) -> None:
@@ -96,8 +96,8 @@ class TextStream:
         self._ids = list(prompt)
         self._from, self._read = 0, len(self._ids)
         self._held = ""
-        self._shown: list[bool] = []  # of each held character, whether it is part of the text
-        self.offset = 0  # characters decoded so far, held ones too
+        self._shown: list[bool] = []  # for each held character, whether it is part of the text
+        self.offset = 0  # characters decoded so far, including held ones
         self.stopped = False
 
     def add(self, id_: int) -> str:
@@ -117,13 +117,13 @@ class TextStream:
         return self._release()
 
     def rest(self) -> str:
-        """What was held back, when nothing follows."""
+        """The text held back, at the end."""
         self._hold(self._pending(), shown=True)
         self._read = len(self._ids)
         return self._taken(len(self._held))
 
     def _pending(self) -> str:
-        """The text of the tokens that were not read yet."""
+        """The text of the tokens not yet emitted."""
         if self._read == len(self._ids):
             return ""
         known = decoded(self._tokenizer, self._ids[self._from : self._read])
@@ -136,10 +136,10 @@ class TextStream:
         self.offset += len(text) if shown else 0
 
     def _release(self) -> str:
-        """Take out what no stop text can begin in; all before a stop text that is whole."""
+        """Remove and return the text in which no stop string can begin; before a complete stop string, all of it."""
         if not self._stops:
             return self._taken(len(self._held))
-        # Looked for both in what is shown and in that with its special tokens.
+        # Searched for in the text with and without special tokens.
         places = [at for at, shown in enumerate(self._shown) if shown]
         texts = [(self._held, range(len(self._held))), ("".join(self._held[at] for at in places), places)]
         cuts = [where[at] for text, where in texts for stop in self._stops if (at := text.find(stop)) >= 0]
@@ -156,7 +156,7 @@ class TextStream:
 
 
 def overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
+    """Number of characters at the end of `text` that begin `stop`."""
     for length in range(min(len(text), len(stop) - 1), 0, -1):
         if stop.startswith(text[-length:]):
             return length

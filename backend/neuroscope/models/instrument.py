@@ -1,4 +1,4 @@
-"""What all instruments that look at one model share."""
+"""Base class of the experiments on one model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from neuroscope.models.model import TransformerModel
 
 
 class Instrument:
-    """Something that works on one model, made by `for: aModel`. Raises `ArgumentError` when that is no TransformerModel."""
+    """Works on one model: `for: aModel`. Raises `ArgumentError` if that is not a TransformerModel."""
 
     def __init__(self, model: TransformerModel, seed: int | None) -> None:
         if not isinstance(model, TransformerModel):

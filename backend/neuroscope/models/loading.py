@@ -1,7 +1,7 @@
-"""Loading what a name resolved to: configuration, tokenizer and weights, checked before they are trusted.
+"""Loading a resolved model: configuration, tokenizer and weights, with checks.
 
-Nothing remote is ever executed, and weights come from safetensors; pickled ones only when the caller says so. A
-checkpoint that does not fill every parameter is refused: random numbers in a layer look like a finding.
+Remote code is never executed. Weights come from safetensors, or from pickles if the caller allows it. A checkpoint that lacks a
+parameter is refused: a randomly initialised layer could look like a finding.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def load(
     config = _config(files, loader.name)
     checkpoint = Checkpoint(folder, config, _weight_files(folder, allow_pickle), files.has_parts)
     if checkpoint.part:
-        events.notice(f"{source.name} has parts for more than text; its language model runs here.")
+        events.notice(f"{source.name} is multimodal; only its language model is loaded.")
     ends = files.end_tokens, files.stop_texts
     with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
         tokenizer = complete(loader.tokenizer(folder), files)
@@ -68,13 +68,13 @@ def _engine(checkpoint: Checkpoint, loader: Loader, dtype: str, device: str | No
         return loader.engine(checkpoint, dtype, device)
     except NeuroScopeError:
         raise
-    # What a framework raises for a configuration whose values are of a wrong kind or size.
+    # Exceptions of frameworks for a configuration with values of the wrong kind or size.
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
         raise misconfigured(checkpoint.folder, error) from error
 
 
 def _folder(source: ModelSource, revision: str | None) -> Path:
-    """A local folder with the model's files; a GGUF is converted into the user's cache once."""
+    """A local folder with the model's files; a GGUF file is converted once, into the user's cache."""
     if source.kind in ("gguf", "package"):
         assert source.path is not None
         return converted(source.path)
@@ -98,10 +98,12 @@ def _config(files: ModelFolder, engine: str) -> dict[str, Any]:
         kind = files.text_config["model_type"]
     except KeyError as error:
         raise ModelLoadError(
-            f"{folder / 'config.json'} is no model configuration: it has no model_type.", remedy="Save the model again."
+            f"{folder / 'config.json'} is not a model configuration: it has no model_type.", remedy="Save the model again."
         ) from error
     if not isinstance(kind, str):
-        raise ModelLoadError(f"{folder / 'config.json'} has the model_type {kind!r}.", remedy="Save the model again.")
+        raise ModelLoadError(
+            f"{folder / 'config.json'} has the model_type {kind!r}, not a text.", remedy="Save the model again."
+        )
     architectures.find(kind, engine)
     return files.text_config
 
@@ -116,7 +118,7 @@ def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
     pickled = pickled or sorted([*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")])
     if pickled and not allow_pickle:
         raise ModelLoadError(
-            f"{folder} has its weights only as {pickled[0].name}, a pickle, which can run any code when it is loaded.",
+            f"{folder} has its weights only as {pickled[0].name}, a pickle, which can run any code when loaded.",
             remedy="If you trust it, pass allow_pickle=True; better, convert it to safetensors.",
         )
     others = sorted([*folder.glob("*.safetensors"), *pickled])
@@ -125,7 +127,7 @@ def _weight_files(folder: Path, allow_pickle: bool) -> list[Path]:
             f"{folder} holds {others[0].name}, but neither {SINGLE} nor an index that names its weights.",
             remedy=f"Rename the file to {SINGLE}, or add {INDEX}.",
         )
-    raise ModelLoadError(f"{folder} has no weights.", remedy="A model folder holds *.safetensors beside config.json.")
+    raise ModelLoadError(f"{folder} has no weights.", remedy="A model folder holds config.json and *.safetensors.")
 
 
 def load_onto(
@@ -137,7 +139,7 @@ def load_onto(
     allow_pickle: bool,
     revision: str | None,
 ) -> LoadedModel:
-    """Load what a name resolved to onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
+    """Load a resolved model onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
     return load(source, loader(engine), dtype=dtype, device=device, allow_pickle=allow_pickle, revision=revision)
 
 

@@ -1,4 +1,4 @@
-"""How many parameters a checkpoint holds, from the headers of its files: no weight is read, nothing is imported.
+"""The number of parameters of a checkpoint, from the headers of its files, without reading weights.
 
 A safetensors file begins with eight bytes of length and a JSON header with every tensor's type and shape. A GGUF
 file begins with its metadata and a table of tensors (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
@@ -19,14 +19,14 @@ from neuroscope.errors import ModelLoadError
 _HEADER_LIMIT = 100_000_000  # bytes; the format's own limit on a header
 _STRING, _ARRAY = 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # GGUF's value types → bytes
-_TABLES = frozenset({"rope_freqs.weight"})  # of the rotary embedding: stored as a tensor, yet not learnt
+_TABLES = frozenset({"rope_freqs.weight"})  # of the rotary embedding: stored as a tensor but not a parameter
 
 
 def count_parameters(path: Path) -> int | None:
-    """Parameters of a model's folder or of a GGUF file; None where the weights are pickles, which say nothing unread.
+    """Number of parameters in a model's folder or a GGUF file; None for pickles, whose sizes need loading.
 
-    Tied matrices count once, and packed 4-bit weights (MXFP4) as what they unpack to. Raises `ModelLoadError` for a
-    damaged header.
+    Tied matrices count once, and packed 4-bit weights (MXFP4) as their unpacked values. Raises `ModelLoadError` for a damaged
+    header.
     """
     if path.is_file():
         return _count_gguf(path)
@@ -48,7 +48,7 @@ def _count_safetensors(path: Path) -> int:
 
 
 def _elements(name: str, dtype: str, shape: list[int], tensors: dict[str, object]) -> int:
-    """MXFP4 keeps two values in a byte of `…_blocks`, and their exponents in `…_scales`, which are no parameters."""
+    """MXFP4 stores two values in a byte of `…_blocks`, and exponents in `…_scales`, which do not count."""
     if dtype == "U8" and name.endswith("_blocks") and name.removesuffix("_blocks") + "_scales" in tensors:
         return 2 * math.prod(shape)
     if dtype == "U8" and name.endswith("_scales") and name.removesuffix("_scales") + "_blocks" in tensors:
@@ -70,11 +70,11 @@ def _count_gguf(path: Path) -> int:
             for _ in range(tensors):
                 name = file.read(_at_most(_string_length(file), 1 << 16)).decode()
                 shape = _unpack(file, f"<{_at_most(_unpack(file, '<I')[0], 8)}Q")
-                _unpack(file, "<IQ")  # its type and where it lies
+                _unpack(file, "<IQ")  # its type and offset
                 total += 0 if name in _TABLES else math.prod(shape)
             return total
     except (OSError, ValueError, KeyError, struct.error, OverflowError, RecursionError) as error:
-        raise ModelLoadError(f"{path} is no GGUF file, or damaged: {error}", remedy="Download or copy it again.") from error
+        raise ModelLoadError(f"{path} is not a GGUF file, or damaged: {error}", remedy="Download or copy it again.") from error
 
 
 def _skip_value(file: BinaryIO, kind: int) -> None:
@@ -96,7 +96,7 @@ def _string_length(file: BinaryIO) -> int:
 
 
 def _at_most(number: int, limit: int) -> int:
-    """Lengths come from the file, and a damaged one could ask for all memory."""
+    """Limits lengths that come from the file: a damaged one could exhaust memory."""
     if number > limit:
         raise ValueError(f"a length of {number}")
     return number

@@ -43,16 +43,15 @@ if TYPE_CHECKING:
 else:
     from neuroscope.extensions import Extensible as _Extended
 
-#: Most tokens of a continuation whose length nobody names.
+#: Default length of a continuation, in tokens.
 _USUAL_TOKENS = 64
 
 
 @public
 class TransformerModel(_Extended):
-    """A decoder-only language model to look into.
+    """A decoder-only language model.
 
-    `weights_hash` identifies the weights as the engine loaded them. `task_type` is what hooks see as `context taskType` in
-    runs that do not name one of their own.
+    `weights_hash` identifies the weights as the engine loaded them. `task_type` is the default of `context taskType` in hooks.
     """
 
     task_type: str | None
@@ -79,8 +78,8 @@ class TransformerModel(_Extended):
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
-        dtype: what it computes in, float32 (unless `--dtype` says otherwise), bfloat16 or float16.
-        Raises `ModelNotFoundError` (says where it looked), `ModelLoadError`, `UnsupportedArchitectureError`.
+        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists
+        the places searched), `ModelLoadError`, `UnsupportedArchitectureError`.
         """
         from neuroscope.models import loading, registry, resolve
 
@@ -98,10 +97,10 @@ class TransformerModel(_Extended):
 
     @classmethod
     def load(cls, path: str, engine: str | None = None, allow_imports: bool = False, dtype: str | None = None) -> Self:
-        """A model that `save:` wrote, with its persistent hooks, its task type and its steering vectors.
+        """Load a model that `save:` wrote, with its persistent hooks, task type and steering vectors.
 
-        Hooks that are Python functions are looked up in modules that are loaded; `allow_imports` imports what is not. Raises
-        `HookError` for a hook that cannot be restored, and what `from_hugging_face` raises.
+        Hooks that are Python functions are looked up in loaded modules; `allow_imports` imports others. Raises `HookError` for
+        a hook that cannot be restored, and the errors of `from_hugging_face`.
         """
         from neuroscope.models import saving
 
@@ -110,9 +109,10 @@ class TransformerModel(_Extended):
         return model
 
     def save(self, path: str) -> str:
-        """Write weights, tokenizer, persistent hooks and steering vectors into a new folder, whole or not at all; answers its path.
+        """Write weights, tokenizer, persistent hooks and steering vectors to a new folder, whole or not at all. Return its
+        path.
 
-        A hook that cannot be kept (`hooks.storage` says which) is told. `ArgumentError` when the folder is there already.
+        A notice names each hook that cannot be stored (see `hooks.storage`). Raises `ArgumentError` if the folder exists.
         """
         from neuroscope.models import saving
 
@@ -120,32 +120,32 @@ class TransformerModel(_Extended):
 
     @property
     def name(self) -> str:
-        """The name it was asked for by."""
+        """The name under which it was loaded."""
         return self._name
 
     @property
     def ran(self) -> str:
-        """What runs under that name: a bundled model, a folder or file, a repository. Equal to the name without an alias."""
+        """The bundled model, folder, file or repository behind the name. Equal to the name unless that is an alias."""
         return self._ran
 
     @property
     def title(self) -> str:
-        """What runs, and for what: "bundled:gpt-oss-20b (for gpt-oss-20b)"."""
+        """The model and the name asked for: "bundled:gpt-oss-20b (for gpt-oss-20b)"."""
         return titled(self._ran, self._name)
 
     @property
     def precision(self) -> str:
-        """The type that the layers compute in, such as "float32"."""
+        """The floating type of the layers, such as "float32"."""
         return self._engine.precision
 
     @property
     def device(self) -> str:
-        """Where they compute, such as "cpu"."""
+        """The device of the layers, such as "cpu"."""
         return self._engine.device_name
 
     @property
     def architecture(self) -> Anatomy:
-        """Sizes and shape of the model."""
+        """Sizes of the model."""
         return self._engine.anatomy
 
     @property
@@ -154,25 +154,25 @@ class TransformerModel(_Extended):
 
     @property
     def weights_hash(self) -> str:
-        """Identifies the weights as they are now, so that results can say what they were measured on."""
+        """Hash of the current weights; results record it."""
         return hash_of(self._loaded_hash, self._engine.changed_weights())
 
     @property
     @python_only
     def loaded_hash(self) -> str:
-        """`weights_hash` as it was when the weights were loaded; what another model object on the same engine is made with."""
+        """`weights_hash` at loading; other model objects on the same engine are made with it."""
         return self._loaded_hash
 
     def weights(self, site: WeightSite | str) -> WeightView:
-        """A weight to read and to write: `model weights: '10.mlp.W_out'`. `neuroscope.engines.weights` lists the names.
+        """A weight to read and write: `model weights: '10.mlp.W_out'`. `neuroscope.engines.weights` lists the names.
 
-        Raises `SiteError` where the model does not have it.
+        Raises `SiteError` if the model does not have it.
         """
         return self._engine.weights(str(site) if isinstance(site, str) else site)
 
     @property
     def changed_weights(self) -> list[str]:
-        """Names of the weights that are not as they were loaded."""
+        """Names of the weights changed since loading."""
         return list(self._engine.changed_weights())
 
     @property
@@ -189,10 +189,10 @@ class TransformerModel(_Extended):
 
     @python_only
     def encode(self, texts: str | Sequence[str], *, side: str = "right") -> TokenBatch:
-        """Token ids of one text or several, each ready to be gone on with, padded on `side`.
+        """Token ids of one text or several, each ready to be continued, padded on `side`.
 
-        With the special tokens that the tokenizer puts before a text, once (`neuroscope.models.text`). Raises
-        `ArgumentError` for a text without tokens.
+        Includes the special tokens that the tokenizer puts before a text (`neuroscope.models.text`). Raises `ArgumentError` for
+        a text without tokens.
         """
         texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         known = Texts(self._tokenizer)
@@ -211,7 +211,7 @@ class TransformerModel(_Extended):
 
     @python_only
     def token_text(self, token: int) -> str:
-        """One token as text, with the space it may begin with; bytes that are part of a character as `\\xe2`."""
+        """One token as text, with its leading space; bytes of an incomplete character as `\\xe2`."""
         return TokenTexts.of(self._tokenizer).text(int(token))
 
     @property
@@ -221,20 +221,20 @@ class TransformerModel(_Extended):
 
     @python_only
     def token(self, text: str) -> int:
-        """The id of a text that is one token within other text; `ArgumentError` when it is none or several."""
+        """The id of a text that is one token within other text. Raises `ArgumentError` if it is none or several."""
         return Texts(self._tokenizer).token(text, self._name)
 
     @python_only
     def answer_token(self, prompt: str, answer: str) -> int:
-        """The one token that an answer is behind its prompt, tokenised together.
+        """The one token of an answer after its prompt, tokenised together.
 
-        Raises `ArgumentError` where the answer is several tokens, joins with the end of the prompt, or lacks its space.
+        Raises `ArgumentError` if the answer is several tokens, merges with the end of the prompt, or lacks its space.
         """
         return answer_token(self._tokenizer, prompt, answer)
 
     @python_only
     def chat_prompt(self, request: str | Sequence[Mapping[str, str]]) -> ChatText:
-        """A request, or messages with `role` and `content`, in the model's own chat template, up to where its reply begins.
+        """A request, or messages with `role` and `content`, in the model's chat template, up to the start of its reply.
 
         Raises `ArgumentError` without a template, and for messages that the template refuses.
         """
@@ -243,13 +243,13 @@ class TransformerModel(_Extended):
         messages = [{"role": "user", "content": request}] if isinstance(request, str) else [dict(one) for one in request]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program of the model's makers and may refuse in its own way
+        except Exception as error:  # a template is a third-party program and may raise anything
             raise ArgumentError(f"The chat template of {self._name} refuses these messages: {error}") from error
         return ChatText(text)
 
     @python_only
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:
-        """Tokens as text without special tokens; behind the tokens `after`, whose text is left out."""
+        """Tokens as text without special tokens, as a continuation of the tokens `after`."""
         return continuation(self._tokenizer, after, ids)
 
     # --- runs -----------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ class TransformerModel(_Extended):
         logits: LogitRequest | None = ALL_LOGITS,
         task_type: str | None = None,
     ) -> Run:
-        """One forward pass with the model's hooks. Raises `NonFiniteActivationError` naming the first bad layer."""
+        """Run one forward pass with the model's hooks. Raises `NonFiniteActivationError` with the first bad layer."""
         batch = prompts if isinstance(prompts, TokenBatch) else self.encode(prompts)
         prompt = prompts if isinstance(prompts, str) else None
         parsed = [Site.parse(site) for site in sites]
@@ -293,7 +293,7 @@ class TransformerModel(_Extended):
         return [Site(layer, kind) for layer in range(self.architecture.layers) for kind in kinds]
 
     def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
-        """The likeliest next tokens, each with its probability."""
+        """The most likely next tokens, with their probabilities."""
         batch = self.encode(prompt)
         run = self.run(batch, logits=LogitRequest.last(batch))
         ops = self._engine.ops
@@ -310,14 +310,15 @@ class TransformerModel(_Extended):
         *,
         task_type: str | None = None,
     ) -> Generator[Written]:
-        """Generate step by step with the model's hooks, capturing `sites`: each token with its text and why it is the last.
+        """Generate step by step with the model's hooks, capturing `sites`: each token with its text, the last with its reason
+        to end.
 
-        Asked for one more after the last, it raises `InertHookError` where a hook never fired. Raises `ArgumentError` for
-        several prompts at once: see `continuations`.
+        At its end it raises `InertHookError` if a hook never fired. Raises `ArgumentError` for several prompts: see
+        `continuations`.
         """
         batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
         if batch.rows != 1:
-            raise ArgumentError(f"{batch.rows} prompts are not one text.", remedy="Use `stream`, or `continuations`.")
+            raise ArgumentError(f"`written` takes one prompt, not {batch.rows}.", remedy="Use `stream`, or `continuations`.")
         text = TextStream(self._tokenizer, batch.ids[0][batch.real[0]], settings.stop)
         last = settings.max_tokens - 1
         with closing(self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped)) as steps:
@@ -339,10 +340,10 @@ class TransformerModel(_Extended):
         *,
         task_type: str | None = None,
     ) -> Generator[Step]:
-        """Generate step by step with the model's hooks, capturing `sites` at every step. Stop texts end a single prompt only."""
+        """Generate step by step with the model's hooks, capturing `sites` at every step. Stop strings need a single prompt."""
         batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
         if batch.rows > 1 and settings.stop:
-            raise ArgumentError("Stop texts end the generation of one prompt, not of several.", remedy="Give one prompt.")
+            raise ArgumentError("Stop texts work for one prompt, not for several.", remedy="Give one prompt.")
         if settings.stop:
             with closing(self.written(prompt, settings, sites, task_type=task_type)) as written:
                 for piece in written:
@@ -359,7 +360,7 @@ class TransformerModel(_Extended):
         task_type: str | None,
         ended: Callable[[], bool],
     ) -> Generator[Step]:
-        """The engine's steps until it ends or `ended` says so; either way, inert hooks are told."""
+        """The engine's steps until it ends or `ended` returns true; then raises for inert hooks."""
         parsed = [Site.parse(site) for site in sites]
         text = prompt if isinstance(prompt, str) else None
         with self._hook_manager.edits(prompt=text, task_type=task_type or self.task_type) as edits:
@@ -380,9 +381,9 @@ class TransformerModel(_Extended):
     ) -> str:
         """The continuation of `prompt`, hooks included. Temperature 0 is greedy; `stop` texts end it.
 
-        It ends at an end token or stop text of the model's own too, and after `max_tokens`: unless told, 64, or as many as the model's
-        context has room for. Raises `InertHookError` for a hook that never fired, `ArgumentError` where a prompt and the
-        tokens asked for exceed the context.
+        It also ends at the model's end tokens and stop strings, and after `max_tokens`: by default 64, or as many as fit the
+        context. Raises `InertHookError` for a hook that never fired, `ArgumentError` if the prompt and the requested tokens
+        exceed the context.
         """
         settings = self.generation_settings(
             max_tokens=_USUAL_TOKENS if max_tokens is None else max_tokens,
@@ -402,7 +403,7 @@ class TransformerModel(_Extended):
 
     @python_only
     def continuations(self, prompts: Sequence[str], max_tokens: int, *, task_type: str | None = None) -> list[str]:
-        """Greedy continuations of many prompts in one batch, hooks included; each to an end of its own."""
+        """Greedy continuations of many prompts in one batch, hooks included; each ends on its own."""
         batch = self.encode(prompts, side="left")
         with self._hook_manager.edits(task_type=task_type or self.task_type) as edits:
             rows = continued(self._engine, self._tokenizer, batch, self.generation_settings(max_tokens=max_tokens), edits)
@@ -410,16 +411,16 @@ class TransformerModel(_Extended):
 
     @python_only
     def generation_settings(self, *, stop: Sequence[str] | str = (), **chosen: Any) -> GenerationSettings:
-        """How to generate: what is `chosen`, and an end where the model's files say so, besides at the texts `stop`."""
+        """The `chosen` settings, with the end tokens and stop strings of the model's files in addition to `stop`."""
         stops = [stop] if isinstance(stop, str) or not isinstance(stop, Iterable) else list(stop)
         if not all(isinstance(text, str) for text in stops):
-            raise ArgumentError(f"stop is a text or several, not {stop!r}.")
+            raise ArgumentError(f"stop must be a text or a list of texts, not {stop!r}.")
         return GenerationSettings(stop=(*stops, *self._engine.stop_texts), end_tokens=self.end_tokens, **chosen)
 
     @property
     @python_only
     def end_tokens(self) -> tuple[int, ...]:
-        """Token ids that end a generation: those that the model's files name, and the tokenizer's own."""
+        """Token ids that end a generation: those of the model's files and the tokenizer's."""
         own = self._tokenizer.eos_token_id
         found = dict.fromkeys((*(() if own is None else (int(own),)), *self._engine.end_tokens))
         return tuple(token for token in found if 0 <= token < self.architecture.vocabulary)
@@ -427,7 +428,7 @@ class TransformerModel(_Extended):
     # --- questions ------------------------------------------------------------------------------------------------
 
     def verify(self) -> VerificationReport:
-        """Prove that what runs here is what the bare model runs; `ParityError` names every check that fails."""
+        """Check that the engine's runs equal the bare model's. Raises `ParityError` with every check that fails."""
         from neuroscope.models.verify import verify
 
         return verify(self)
@@ -451,7 +452,7 @@ class TransformerModel(_Extended):
         return self.print_string()
 
     def as_dictionary(self) -> dict[str, Any]:
-        """Name, what ran under it, weights' hash, engine, precision, device and sizes."""
+        """Name, the model behind it, weights' hash, engine, precision, device and sizes."""
         return {
             "name": self._name,
             "ran": self._ran,

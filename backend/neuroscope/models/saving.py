@@ -1,4 +1,4 @@
-"""Models in folders: what Hugging Face keeps, and beside it the persistent hooks and what upper rooms keep of a model."""
+"""Saved models: Hugging Face's files, persistent hooks, and data of upper rooms."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class Keeper(Protocol):
-    """Writes and reads something of a model beside its weights; a module with these two functions is one."""
+    """Writes and reads a model's additional data; a module with these two functions."""
 
     def write(self, model: TransformerModel, folder: Path) -> None: ...
     def read(self, model: TransformerModel, folder: Path, *, allow_imports: bool = False) -> None: ...
 
 
-#: What is kept of a model beside its weights, in the order in which it is written. Modules that extend models add to it.
+#: Keepers of additional data, in the order of writing. Modules that extend models append to it.
 KEEPERS: list[Keeper] = [storage]
 
 
 def save(model: TransformerModel, path: str | Path) -> Path:
-    """Write a model into a new folder, whole or not at all."""
+    """Write a model to a new folder, whole or not at all."""
     target = Path(path).expanduser()
     if target.exists():
-        raise ArgumentError(f"{target} is there already.", remedy="Give a folder that does not exist yet.")
+        raise ArgumentError(f"{target} already exists.", remedy="Give a folder that does not exist yet.")
     try:
         with whole_folder(target) as temporary:
             model.engine.save(temporary)
@@ -37,12 +37,12 @@ def save(model: TransformerModel, path: str | Path) -> Path:
             for keeper in _keepers(model):
                 keeper.write(model, temporary)
     except OSError as error:
-        raise ArgumentError(f"The model cannot be written to {target}: {error}", remedy="Choose another place.") from error
+        raise ArgumentError(f"The model cannot be written to {target}: {error}", remedy="Choose another path.") from error
     return target
 
 
 def restore(model: TransformerModel, path: str | Path, *, allow_imports: bool = False) -> None:
-    """Give a model loaded from `path` what was saved beside its weights."""
+    """Restore the additional data of a model loaded from `path`."""
     folder = Path(path).expanduser()
     for keeper in reversed(_keepers(model)):
         keeper.read(model, folder, allow_imports=allow_imports)

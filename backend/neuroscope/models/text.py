@@ -1,13 +1,13 @@
-"""Text as tokens: prompts, answers behind their prompts, and continuations as text again.
+"""Tokenisation of prompts and of answers after their prompts, and decoding of continuations.
 
-What a tokenizer makes of a text depends on where the text stands. Tokenizers of the SentencePiece kind write a space before
-every text, so that ` Paris` alone is two tokens and behind a prompt one; others join the end of a prompt with what follows;
-some put tokens of their own before a text, and some behind it. So a prompt and its answer are tokenised together and split, a
-continuation is decoded behind its prompt, and the special tokens of a text are added in one place, here:
+The tokens of a text depend on its context. SentencePiece tokenizers put a space before every text, so ` Paris` is two tokens
+alone and one after a prompt; others merge the end of a prompt with what follows; some add special tokens before a text, some
+after it. So a prompt and its answer are tokenised together and split, a continuation is decoded after its prompt, and special
+tokens are added only here:
 
-- what a tokenizer puts *before* a text (most often the token that begins a sequence) is added once: a text that is written
-  with it already, as chat templates do, gets no second one;
-- what it puts *behind* a text (most often the token that ends a sequence) is left out: a prompt is there to be gone on with.
+- those that a tokenizer puts *before* a text (usually a beginning-of-sequence token) are added unless the text already has
+  them, as in chat templates;
+- those *after* a text (usually an end-of-sequence token) are left out, since a prompt is to be continued.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from neuroscope.models.token_texts import TokenTexts
 
 _QUOTED = 40  # characters of a prompt that an error quotes
 _PROBES = ("a", "0", ".", "\n")
-#: Marks behind which text goes on with a space, though names in programs and addresses go on without.
+#: Marks usually followed by a space, except in names of programs and in addresses.
 _BEFORE_SPACE = ".,;:?!"
-#: Signs between two terms, besides those that Unicode calls mathematical. Written `2 + 2 =`, a space follows; in `2+2=`, none.
+#: Operators in addition to Unicode's mathematical symbols. In `2 + 2 =` a space follows, in `2+2=` none.
 _SIGNS = "-*/%&"
 
 
 class ChatText(str):
-    """A text in a model's chat template. It holds the special tokens that belong to it, so that none are added."""
+    """A text in a model's chat template. It includes its special tokens, so none are added."""
 
     __slots__ = ()
 
 
 def plain_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text alone, without what the tokenizer adds."""
+    """Token ids of a text, without special tokens that the tokenizer adds."""
     return _ids(tokenizer, text, special=False)
 
 
 def prompt_ids(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
-    """Token ids of a text that is to be gone on with.
+    """Token ids of a text to be continued.
 
-    With the special tokens that the tokenizer puts before a text, unless `special` is false or the text is a `ChatText`.
-    Raises `ArgumentError` for what is no text.
+    Includes the special tokens that the tokenizer puts before a text, unless `special` is false or the text is a `ChatText`.
+    Raises `ArgumentError` for anything that is not a text.
     """
     return Texts(tokenizer).prompt(text) if special else plain_ids(tokenizer, text)
 
@@ -54,7 +54,7 @@ def answer_token(tokenizer: Any, prompt: str, answer: str) -> int:
 
 
 class Texts:
-    """A tokenizer with the texts that it has met."""
+    """A tokenizer with a cache of texts."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -63,7 +63,7 @@ class Texts:
         self._told = False
 
     def read(self, texts: Iterable[str]) -> None:
-        """Tokenise many texts at once, which is several times faster than one by one."""
+        """Tokenise many texts at once, several times faster than one by one."""
         new = [text for text in dict.fromkeys(texts) if not isinstance(text, ChatText) and (False, text) not in self._met]
         if new:
             encoded = self._tokenizer([_checked(text) for text in new], add_special_tokens=False)["input_ids"]
@@ -71,7 +71,7 @@ class Texts:
                 self._met[False, text] = self._begun([int(token) for token in ids])
 
     def prompt(self, text: str) -> list[int]:
-        """Token ids of a text that is to be gone on with; a `ChatText` has its special tokens already."""
+        """Token ids of a text to be continued; a `ChatText` includes its special tokens."""
         key = isinstance(text, ChatText), text
         if key not in self._met:
             plain = plain_ids(self._tokenizer, text)
@@ -79,10 +79,10 @@ class Texts:
         return list(self._met[key])
 
     def answer(self, prompt: str, answer: str) -> list[int]:
-        """The tokens of an answer as they stand behind its prompt: both are tokenised together, and split.
+        """The tokens of an answer after its prompt: both are tokenised together and split.
 
-        Raises `ArgumentError` where the split is not at the prompt's end because the tokenizer joins the two, and where an
-        answer without a space would go on with the prompt's last word.
+        Raises `ArgumentError` if the tokenizer merges the two, or if an answer without a space would continue the prompt's last
+        word.
         """
         if not answer:
             raise ArgumentError("The answer is empty.", remedy="Give the text that follows the prompt.")
@@ -92,29 +92,29 @@ class Texts:
             return found
         if not answer[0].isspace() and not prompt[-1:].isspace():
             spaced = self._behind(prompt, f" {answer}")
-            # A tokenizer of plain words drops spaces: to it an answer is the same with and without.
+            # A word-level tokenizer drops spaces: an answer is the same with and without.
             if spaced is not None and spaced == self._behind(prompt, f"  {answer}"):
                 return spaced
         raise self._joined(prompt, answer)
 
     def answer_token(self, prompt: str, answer: str) -> int:
-        """The one token that an answer is behind its prompt; `ArgumentError` where it is several, or `answer` raises."""
+        """The one token of an answer after its prompt. Raises `ArgumentError` for several, and the errors of `answer`."""
         found = self.answer(prompt, answer)
         if len(found) != 1:
             raise ArgumentError(
-                f"The answer {answer!r} is {len(found)} tokens behind {_end_of(prompt)!r} "
-                f"({self._pieces(found)}), and one is needed.",
+                f"The answer {answer!r} is {len(found)} tokens after {_end_of(prompt)!r} "
+                f"({self._pieces(found)}), but must be one.",
                 remedy="Use answers of one token.",
             )
         return found[0]
 
     def example_token(self, prompt: str, other: str | None, answer: str) -> int:
-        """`answer_token`, the same behind two prompts; `ArgumentError` where it is another token behind the other one."""
+        """`answer_token`, if it is the same after both prompts; otherwise raises `ArgumentError`."""
         found = self.answer_token(prompt, answer)
         if other is not None and self.answer_token(other, answer) != found:
             raise ArgumentError(
-                f"The answer {answer!r} is one token behind {_end_of(prompt)!r} and another behind {_end_of(other)!r}.",
-                remedy="Let both prompts end alike.",
+                f"The answer {answer!r} is one token after {_end_of(prompt)!r} and another after {_end_of(other)!r}.",
+                remedy="Let both prompts end in the same way.",
             )
         return found
 
@@ -128,26 +128,26 @@ class Texts:
             if found is not None:
                 lengths.add(len(found))
         alone = plain_ids(self._tokenizer, text)
-        if len(alone) == 1:  # special tokens, and what joins with whatever stands before it
+        if len(alone) == 1:  # special tokens, and texts that merge with any text before
             return alone[0]
         raise ArgumentError(f"{text!r} is {min(lengths | {len(alone)})} tokens for {name}, not one.")
 
     def _begun(self, plain: list[int]) -> list[int]:
-        """A text's tokens behind those that the tokenizer puts before every text, once."""
+        """A text's tokens, preceded once by those that the tokenizer puts before every text."""
         if self._begin is None:
             self._begin = _before(self._tokenizer)
         return plain if self._begin == plain[: len(self._begin)] else self._begin + plain
 
     def _behind(self, prompt: str, text: str) -> list[int] | None:
-        """The tokens of a text behind a prompt; None where the prompt's own tokens change with it."""
+        """The tokens of a text after a prompt; None if it changes the prompt's tokens."""
         before = self.prompt(prompt)
         whole = self.prompt(_together(prompt, text))
         return whole[len(before) :] if len(whole) > len(before) and whole[: len(before)] == before else None
 
     def _check_space(self, prompt: str, answer: str, found: list[int]) -> None:
-        """Raises `ArgumentError` for `Paris` behind `France is`, which would read `isParis`, where ` Paris` is a token too.
+        """Raises `ArgumentError` for `Paris` after `France is`, which would read `isParis`, if ` Paris` is a token too.
 
-        Behind a mark, as in `Answer:` or `2 + 2 =`, the same is told once: there it may be meant.
+        After a mark, as in `Answer:` or `2 + 2 =`, a notice says so once: there it may be intended.
         """
         after_word = _cased(prompt[-1:]) and (_cased(answer[0]) or answer[0].isdigit())
         after_mark = _goes_on_with_a_space(prompt, answer) and not self._told
@@ -159,11 +159,11 @@ class Texts:
         if after_mark:
             self._told = True
             events.notice(
-                f"The answer {answer!r} has no space before it; if {_end_of(prompt)!r} goes on with a space, write {f' {answer}'!r}."
+                f"The answer {answer!r} has no space before it; if a space follows {_end_of(prompt)!r}, write {f' {answer}'!r}."
             )
         else:
             raise ArgumentError(
-                f"The answer {answer!r} has no space before it, so that behind {_end_of(prompt)!r} it reads "
+                f"The answer {answer!r} has no space before it, so after {_end_of(prompt)!r} it reads "
                 f"{prompt.split()[-1] + answer!r}.",
                 remedy=f"Write {f' {answer}'!r}.",
             )
@@ -171,13 +171,13 @@ class Texts:
     def _joined(self, prompt: str, answer: str) -> ArgumentError:
         if prompt[-1:].isspace():
             return ArgumentError(
-                f"The prompt {_end_of(prompt)!r} ends in a space, which the tokenizer joins with the answer {answer!r}.",
+                f"The prompt {_end_of(prompt)!r} ends in a space, which the tokenizer merges with the answer {answer!r}.",
                 remedy=f"Move the space from the end of the prompt to the answer: {f' {answer.lstrip()}'!r}.",
             )
         before, whole = self.prompt(prompt), self.prompt(_together(prompt, answer))
         same = next((at for at, (a, b) in enumerate(zip(before, whole, strict=False)) if a != b), min(len(before), len(whole)))
         return ArgumentError(
-            f"The tokenizer joins the answer {answer!r} with the end of {_end_of(prompt)!r}, to {self._pieces(whole[same:])}.",
+            f"The tokenizer merges the answer {answer!r} with the end of {_end_of(prompt)!r} into {self._pieces(whole[same:])}.",
             remedy="End the prompt where a token ends, or use another answer.",
         )
 
@@ -187,20 +187,20 @@ class Texts:
 
 
 def decoded(tokenizer: Any, ids: Sequence[int], *, special: bool = False) -> str:
-    """Tokens as the text they are, spaces as they are written; special tokens are left out unless `special`."""
+    """Tokens as text, with all spaces; special tokens are left out unless `special`."""
     return str(
         tokenizer.decode([int(token) for token in ids], skip_special_tokens=not special, clean_up_tokenization_spaces=False)
     )
 
 
 def continuation(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int]) -> str:
-    """The text of tokens that go on from a prompt's tokens, with the space it may begin with."""
+    """The text of tokens that continue a prompt's tokens, with its leading space."""
     known, whole = decoded(tokenizer, prompt), decoded(tokenizer, [*prompt, *ids])
     return whole[shared(known, whole) :]
 
 
 def shared(known: str, whole: str) -> int:
-    """How many characters of `whole` are `known`: its tail may be bytes of a character that only `whole` completes."""
+    """Number of characters of `whole` that are in `known`, whose tail may be an incomplete character."""
     settled = known.rstrip("\N{REPLACEMENT CHARACTER}")
     return len(known) if whole.startswith(known) else min(len(settled), len(whole))
 
@@ -210,11 +210,11 @@ def shared(known: str, whole: str) -> int:
 
 def _checked(text: str) -> str:
     if not isinstance(text, str):
-        raise ArgumentError(f"{text!r} is no text.", remedy="Give a string.")
+        raise ArgumentError(f"{text!r} is not a text.", remedy="Give a string.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ArgumentError("Half of a surrogate pair is no text.", remedy="Give whole characters.") from error
+        raise ArgumentError("The text holds half of a surrogate pair.", remedy="Give whole characters.") from error
     return str(text)
 
 
@@ -223,7 +223,7 @@ def _ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
 
 
 def _before(tokenizer: Any) -> list[int]:
-    """The special tokens that the tokenizer puts before a text: what stands there besides a text's own tokens."""
+    """The special tokens that the tokenizer puts before a text."""
     for probe in _PROBES:
         alone, whole = plain_ids(tokenizer, probe), _ids(tokenizer, probe, special=True)
         for start in range(len(whole) - len(alone) + 1) if alone else ():
@@ -237,15 +237,15 @@ def _together(prompt: str, text: str) -> str:
 
 
 def _cased(character: str) -> bool:
-    """A letter of a script that writes spaces between words (and has capitals, by which it is told)."""
+    """Whether a character is a letter of a script with spaces between words (recognised by its having capitals)."""
     return character.isalpha() and character.lower() != character.upper()
 
 
 def _goes_on_with_a_space(prompt: str, answer: str) -> bool:
-    """Whether a prompt ends in a mark behind which text has a space, for all that is known.
+    """Whether a prompt ends in a mark that a space probably follows.
 
-    A point, comma or colon behind a digit may be part of a number (`3.`, `1,`, `12:`). A sign between terms has a space behind it
-    where it has one before it; the minus of `x = -` stands before a term, not between two.
+    A point, comma or colon after a digit may be part of a number (`3.`, `1,`, `12:`). A space follows an operator between terms
+    if one precedes it; the minus of `x = -` precedes a term.
     """
     mark, before = prompt[-1:], prompt[-2:-1]
     if mark and mark in _BEFORE_SPACE:

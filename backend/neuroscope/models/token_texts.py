@@ -1,13 +1,13 @@
-"""Tokens one by one: the bytes that each stands for, and those bytes as text.
+"""Single tokens: their bytes, and the bytes as text.
 
-Decoding a token alone loses what depends on its place: the space that SentencePiece strips from the start of a text, and the
-bytes of a character that several tokens share. The vocabulary's own entry and the kind of decoder say both:
+Decoding a token alone loses what depends on its context: the space that SentencePiece strips from the start of a text, and the
+bytes of a character that several tokens share. The vocabulary's entry and the kind of decoder have both:
 
     ByteLevel      each character of the entry is a byte (Radford et al. 2019, GPT-2)
     Metaspace, Replace   ▁ is a space (Kudo & Richardson 2018, SentencePiece)
     ByteFallback   <0xE2> is that byte
 
-Where a tokenizer has no decoder, or another kind, a token is what decoding it alone gives.
+For a tokenizer without a decoder, or with another kind, a token is decoded alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _Step = Mapping[str, Any]
 
 
 class TokenTexts:
-    """The tokens of one tokenizer. `TokenTexts.of(tokenizer)` answers the same one each time."""
+    """The tokens of one tokenizer. `TokenTexts.of(tokenizer)` returns the same object each time."""
 
     _known: ClassVar[weakref.WeakKeyDictionary[Any, TokenTexts]] = weakref.WeakKeyDictionary()
 
@@ -45,7 +45,7 @@ class TokenTexts:
         return found
 
     def data(self, id_: int) -> bytes:
-        """The bytes that a token stands for, those of its space included."""
+        """A token's bytes, including its space."""
         entry = self._entry(id_)
         if entry is None or not self._steps:
             return self._alone(id_).encode("utf-8", "replace")
@@ -60,11 +60,11 @@ class TokenTexts:
         return entry.encode("utf-8", "replace")
 
     def text(self, id_: int) -> str:
-        """A token as text, special ones too. Bytes that are part of a character are written as `\\xe2`."""
+        """A token as text, including special ones. Bytes of an incomplete character are written as `\\xe2`."""
         return self.data(id_).decode("utf-8", "backslashreplace")
 
     def is_whole(self, id_: int) -> bool:
-        """Whether a token is text by itself, and not part of a character."""
+        """Whether a token is complete text, not part of a character."""
         try:
             self.data(id_).decode("utf-8")
         except UnicodeDecodeError:
@@ -72,7 +72,7 @@ class TokenTexts:
         return True
 
     def is_special(self, id_: int) -> bool:
-        """Whether decoding without special tokens leaves this one out."""
+        """Whether decoding without special tokens drops this one."""
         found = self._special.get(id_)
         if found is None:
             shown = self._tokenizer.decode([id_], skip_special_tokens=True)
@@ -80,7 +80,7 @@ class TokenTexts:
         return found
 
     def _entry(self, id_: int) -> str | None:
-        """What stands in the vocabulary; None for an id without an entry."""
+        """The vocabulary's entry for an id, or None."""
         if id_ in self._added:
             return self._added[id_]
         try:
@@ -92,12 +92,12 @@ class TokenTexts:
     def _alone(self, id_: int) -> str:
         try:
             return str(self._tokenizer.decode([id_]))
-        except (IndexError, OverflowError, TypeError, ValueError):  # tokenizers in Python know no id without an entry
+        except (IndexError, OverflowError, TypeError, ValueError):  # Python tokenizers raise for an id without an entry
             return ""
 
 
 def _decoder(backend: Any) -> list[_Step]:
-    """The steps of a tokenizer's decoder whose effect on one token is known; none where another kind is among them."""
+    """The steps of a tokenizer's decoder; empty if the effect of one of them on a token is unknown."""
     decoder = None if backend is None else backend.decoder
     if decoder is None:
         return []
@@ -125,7 +125,7 @@ def _replaced(step: _Step, entry: str) -> str:
 
 
 def _unmapped(entry: str) -> bytes | None:
-    """The bytes of an entry of a byte-level vocabulary; None where it is plain text, as added tokens are."""
+    """The bytes of an entry of a byte-level vocabulary; None for plain text, as in added tokens."""
     table = _byte_of()
     if all(character in table for character in entry):
         return bytes(table[character] for character in entry)
@@ -134,7 +134,7 @@ def _unmapped(entry: str) -> bytes | None:
 
 @cache
 def _byte_of() -> dict[str, int]:
-    """GPT-2's table: printable bytes are themselves, the others the characters from U+0100 on."""
+    """GPT-2's table: printable bytes map to themselves, the others to characters from U+0100 on."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + at): byte for at, byte in enumerate(others)}

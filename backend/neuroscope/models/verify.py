@@ -1,4 +1,4 @@
-"""Parity: proof that what NeuroScope runs is what the bare model runs.
+"""Parity of NeuroScope's runs with the bare model's.
 
 Checks, each on random tokens of the model's own vocabulary:
 
@@ -7,11 +7,11 @@ Checks, each on random tokens of the model's own vocabulary:
 3. a batch equals its rows run singly, under left and under right padding;
 4. a run resumed at any layer equals the whole run;
 5. generation with hooks and key-value cache picks the logits of the same run without cache;
-6. every attention row is a distribution (at most one where sinks take a share), and causal;
-7. what attention writes is the sum of what its heads write.
+6. every attention row is a distribution (with a sum of at most one if there are sinks), and causal;
+7. attention's output is the sum of its heads' outputs.
 
-The bare model runs in the same precision, whose rounding sets what is tolerated (`precision.tolerance`). In half precision
-rounding alone sends a token to other experts; checks 2, 3 and 5 then route the second run as the first was.
+The bare model runs in the same precision, whose rounding sets the tolerance (`precision.tolerance`). In half precision,
+rounding alone can route a token to other experts; so checks 2, 3 and 5 route the second run like the first.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison: the largest difference found, relative to the spread of the values compared."""
+    """One comparison: the largest difference, relative to the spread of the values."""
 
     name: str
     difference: float
@@ -99,7 +99,7 @@ def verify(model: TransformerModel, *, rows: int = 3, positions: int = 12, seed:
     report = VerificationReport(model.title, engine.precision, checks, engine.name, engine.device_name)
     if not report.passed:
         raise ParityError(
-            f"{model.title} does not run here as it does bare:\n{report.summary()}",
+            f"{model.title} runs differently in NeuroScope and bare:\n{report.summary()}",
             remedy="Do not trust results on this model; please report its architecture and these figures.",
         )
     return report
@@ -182,7 +182,7 @@ def _attention(engine: Engine, batch: TokenBatch) -> Iterator[tuple[str, float]]
         future = max(future, float(np.abs(np.triu(pattern, k=1)).max()))
         heads = run[Site(layer, Component.HEAD_OUTPUT)]
         write = run[Site(layer, Component.ATTENTION)]
-        # What is left is the projection's bias, which belongs to no head and is the same at every token.
+        # The rest is the projection's bias, which belongs to no head and is the same at every token.
         rest = ops.to_numpy(ops.wide(write) - engine.head_writes(layer, heads).sum(2))[0]
         written = max(written, float(np.abs(rest - rest.mean(0)).max() / (ops.to_numpy(write).std() + 1e-12)))
     yield "attention rows are distributions", rows_off
@@ -195,13 +195,13 @@ def _numpy(engine: Engine, batch: TokenBatch, edits: Sequence[Edit] = ()) -> NDA
 
 
 def _routers(engine: Engine) -> list[Site]:
-    """The routers whose choices rounding may tip: of a mixture of experts in half precision."""
+    """The routers whose choices rounding may change: of a mixture of experts in half precision."""
     tipping = engine.anatomy.experts and engine.precision in ("float16", "bfloat16")
     return [Site(layer, Component.ROUTER) for layer in range(engine.anatomy.layers)] if tipping else []
 
 
 def _routes(engine: Engine, batch: TokenBatch) -> dict[Site, list[NDArray[Any]]]:
-    """For each router the weights of the experts at every row's own tokens."""
+    """For each router, the weights of the experts at every row's real tokens."""
     routers = _routers(engine)
     if not routers:
         return {}

@@ -1,4 +1,5 @@
-"""Steering: vectors that move what a model writes, and experiments that measure how far.
+"""Steering: vectors that change a model's output, and experiments that measure it.
 
-`SteeringVectors` from contrasts, `SteeringExperiment` with dose and response. Uses `features` and `hooks`. Begin with `vectors`.
+`SteeringVectors` from contrasts, `SteeringExperiment` with dose and response. Uses `features` and `hooks`. Start with
+`vectors`.
 """

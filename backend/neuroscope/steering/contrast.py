@@ -1,8 +1,8 @@
-"""Contrast pairs: the same content said with a quality and without it, so that what differs is the quality.
+"""Contrast pairs: the same content with and without a quality, such as formality.
 
-A pair belongs to a group, its content. Groups are held out whole, and held-out contents are filled with words of their own, so
-that what a vector or probe is judged by shares neither content nor word with what it was computed from. Openings, which a
-steered model goes on from, are of the held-out kind.
+A pair belongs to a group, its content. Groups are held out whole, and held-out contents use separate words, so a vector or
+probe is judged on contents and words that it was not computed from. Openings, which a steered model continues, are held out
+too.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from neuroscope.naming import snake_case
 from neuroscope.tasks import formality, synonyms
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
-#: The fewest pairs that a vector can be computed from; as many again must be left to judge it.
+#: The fewest pairs for a vector; equally many must be left to judge it.
 FEWEST = 4
 _SETS = 60
 _REVIEW_OPENINGS = ("I saw the {work}, and I think that", "They asked me how the {work} had been, and I said that")
 
 Units = frozenset[str]
-#: A pair as it is made: its group, positive and negative text, and what it depends on.
+#: A pair: its group, positive and negative text, and its units.
 _Made = tuple[int, str, str, Units]
 
 
 @dataclass(frozen=True)
 class ContrastPairs:
-    """Pair i: positive[i] has the quality, negative[i] has not. openings: texts that could go on either way.
+    """Pair i: positive[i] has the quality, negative[i] does not. openings: texts that could continue either way.
 
-    units, opening_units: what each pair and each opening depends on that others may share, as "kind:value"; where none are
-    given, a pair's group and an opening's own text. held_out: the groups to judge by; where none are given, every third, or
-    every second where groups are few.
+    units, opening_units: units of each pair and each opening, as "kind:value"; by default a pair's group and an opening's text.
+    held_out: the groups for judging; by default every third, or every second if groups are few.
     """
 
     name: str
@@ -58,19 +57,19 @@ class ContrastPairs:
 
     @classmethod
     def of(cls, name: str, positive: Sequence[str], negative: Sequence[str]) -> ContrastPairs:
-        """The user's own. Pairs that have a text in common are one group.
+        """Pairs of a user's texts. Pairs with a common text are one group.
 
-        Raises `DatasetError` when they are no pairs, too few, or a text stands on both sides.
+        Raises `DatasetError` if the texts are not in pairs, are too few, or one is on both sides.
         """
         positive, negative = [str(text) for text in positive], [str(text) for text in negative]
         if len(positive) != len(negative):
             raise DatasetError(
                 f"{name} has {len(positive)} positive and {len(negative)} negative texts.",
-                remedy="Give pairs: the first positive text beside the first negative one, and so on.",
+                remedy="Give pairs: the first negative text matches the first positive one, and so on.",
             )
         clash = set(positive) & set(negative)
         if clash:
-            raise DatasetError(f"{min(clash)!r} stands on both sides of the contrast {name}.")
+            raise DatasetError(f"{min(clash)!r} is on both sides of the contrast {name}.")
         groups = _groups(positive, negative)
         if len(set(groups)) < 2 * FEWEST:
             shared = " that share no text" if len(set(groups)) < len(groups) else ""
@@ -81,7 +80,7 @@ class ContrastPairs:
         return cls(snake_case(name.replace(" ", "_")), positive, negative, groups)
 
     def split(self) -> tuple[ContrastPairs, ContrastPairs]:
-        """The pairs to compute from, and those to judge by."""
+        """The pairs for computing, and those for judging."""
         return self._take(lambda group: group not in self.held_out), self._take(lambda group: group in self.held_out)
 
     def _take(self, wanted: Callable[[int], bool]) -> ContrastPairs:
@@ -100,7 +99,7 @@ def _is_held_out(index: int, groups: int) -> bool:
 
 
 def _groups(positive: Sequence[str], negative: Sequence[str]) -> list[int]:
-    """A number for each pair, the same for pairs that are joined by common texts."""
+    """A number for each pair, equal for pairs connected by common texts."""
     found = list(range(len(positive)))
     first: dict[str, int] = {}
     for index, texts in enumerate(zip(positive, negative, strict=True)):
@@ -111,12 +110,12 @@ def _groups(positive: Sequence[str], negative: Sequence[str]) -> list[int]:
 
 
 def _words(words: Sequence[str], held_out: bool) -> list[str]:
-    """The half of a list that fills contents of this side."""
+    """The half of a list of words for this side."""
     return list(words[held_out::2])
 
 
 def _filled(random: np.random.Generator, content: int) -> _Made:
-    """A content of the register in its formal and informal wording, with the same words in their slots."""
+    """A content's formal and informal wording, with the same words in their slots."""
     held_out = _is_held_out(content, len(formality.CONTENTS))
     lists = {"name": NAMES, "place": PLACES, "thing": OBJECTS}
     words = {slot: str(random.choice(_words(known, held_out))) for slot, known in lists.items()}
@@ -126,7 +125,7 @@ def _filled(random: np.random.Generator, content: int) -> _Made:
 
 
 def _rewritings() -> tuple[tuple[str, Units], ...]:
-    """Half ask for a formal wording, half for an informal one: the model starts from the middle and can move either way."""
+    """Half ask for a formal wording, half for an informal one, so that the model can move either way."""
     random = np.random.default_rng(0)
     asked = []
     for content in range(len(formality.CONTENTS)):
@@ -169,12 +168,12 @@ _NAMED: Mapping[str, tuple[Callable[[np.random.Generator], Iterator[_Made]], tup
 
 
 def names() -> list[str]:
-    """The contrasts that need no texts of the user's own."""
+    """The names of the built-in contrasts."""
     return list(_NAMED)
 
 
 def named(name: str, *, n: int = _SETS, seed: int = 0) -> ContrastPairs | None:
-    """`n` different pairs of a contrast by any of its names; None when there is none of that name."""
+    """`n` different pairs of a contrast, in any spelling, or None."""
     known = Names("contrast", {known: known for known in _NAMED}, aliases=synonyms.aliases(_NAMED), listing="Contrasts").find(
         name
     )

@@ -1,11 +1,11 @@
-"""How values answer to the strength of steering, and whether that is more than a direction drawn at random does.
+"""The dependence of values on the strength of steering, compared with random directions.
 
-growth           the least-squares slope of value on strength: units of value a unit of strength
+growth           the least-squares slope of value on strength
 dose–response    Spearman's correlation of strength and value (Tan et al. 2024)
 
-Both are taken item by item, so that their intervals rest on items, which may depend on one another, and not on strengths.
-A random direction is as long as the vector. With K of them, p = (1 + number that move values at least as far, either way)
-/ (1 + K): exact where the vector is one more random direction (Phipson & Smyth 2010).
+Both are computed per item, so their intervals are over items, which may be dependent, not over strengths. A random direction
+has the vector's length. With K of them, p = (1 + number that change values at least as much, in either direction) / (1 + K):
+exact if the vector is one more random direction (Phipson & Smyth 2010).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Numbers = NDArray[np.float64]
 
 
 def growths(strengths: Sequence[float], values: Numbers) -> Numbers:
-    """The slope of each item's values (strengths, items), not finite ones left out; NaN with fewer than two strengths."""
+    """The slope of each item's finite values (strengths, items); NaN with fewer than two strengths."""
     return _by_item(strengths, values, _slope)
 
 
 def dose_responses(strengths: Sequence[float], values: Numbers) -> Numbers:
-    """Each item's rank correlation with strength (items,): 0 where nothing changes, NaN with fewer than two strengths."""
+    """Each item's rank correlation with strength (items,): 0 if nothing changes, NaN with fewer than two strengths."""
     return _by_item(strengths, values, _rank_correlation)
 
 
 def p_beyond(value: float, random: Sequence[float] | Numbers) -> float:
-    """How probable a random direction moves values as far as `value`, either way; 1 when there is nothing to compare."""
+    """The probability that a random direction changes values as much as `value`, in either direction; 1 without any."""
     if not np.isfinite(value) or not len(random):
         return 1.0
     at_least = np.abs(np.asarray(random)) >= abs(value) - 1e-12

@@ -1,24 +1,24 @@
-"""Steering experiments: what adding a vector does to what a model writes.
+"""Steering experiments: the effect of adding a vector on a model's output.
 
-1. The model goes on from openings that could go either way, greedily, with s · v added at the vector's site, for every
-   strength s at once (rows of one batch), in four ways:
+1. The model continues neutral openings greedily, with s · v added at the vector's site, for all strengths s at once (rows of
+   one batch), in four modes:
 
    one_token          at the last token of the opening only
-   all_tokens         at every token, of the opening and of what is written
-   growing            at what is written, from nothing at its first token to s · v at its last
-   random_direction   as all_tokens, with random directions of the same length at the smallest and the largest strength: the
-                      control
+   all_tokens         at every token of the opening and the continuation
+   growing            in the continuation, from 0 at its first token to s · v at its last
+   random_direction   the control: as all_tokens, with random directions of the same length, at the smallest and the largest
+                      strength
 
-2. The model without any steering reads what was written. Effect: a probe's score (`steering.probe`), 0 as texts without the
-   quality read, 1 as texts with it. Fluency: perplexity given the opening; higher is worse.
+2. The unsteered model reads the continuations. Effect: a probe's score (`steering.probe`), 0 for texts without the quality, 1
+   for texts with it. Fluency: perplexity given the opening; higher is worse.
 
-3. The steered model is asked which wording of held-out pairs it would rather write after the opening. Preference: nats a token
-   by which the wording with the quality is likelier. It moves before greedy text does, and where text cannot move any more.
+3. The steered model scores the wordings of held-out pairs after the opening. Preference: nats per token by which the wording
+   with the quality is more likely. It changes before greedy text does, and when text no longer can.
 
-The vector counts as having an effect only when preference grows with strength over held-out pairs, and further than random
-directions take it. What is asked and gone on from shares neither content nor slot word with the pairs of the vector.
+The vector has an effect only if preference grows with strength over held-out pairs, and more than with random directions.
+Held-out pairs and openings share neither content nor slot word with the pairs of the vector.
 
-Sources: Turner et al. 2023; Rimsky et al. 2023 (strength sweeps with capability beside); Tan et al. 2024 (dose–response).
+Sources: Turner et al. 2023; Rimsky et al. 2023 (strength sweeps with capability); Tan et al. 2024 (dose–response).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from neuroscope.tasks.dependence import Units
 from neuroscope.tasks.statistics import Estimate, Test, difference_test, mean_of
 from neuroscope.vocabulary import public
 
-#: How many held-out pairs the steered model is asked about, and how many of these and of the openings random directions get.
+#: Number of held-out pairs that the steered model scores, and of these and the openings that random directions get.
 _PAIRS = 8
 _CONTROL_ITEMS = 4
 _LEVEL = 0.05
@@ -51,7 +51,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class _Mode:
-    """One way of steering: values (strengths, items), the items openings, held-out pairs, or random directions."""
+    """One mode of steering: values (strengths, items); items are openings, held-out pairs, or random directions."""
 
     strengths: list[float]
     scores: Numbers
@@ -83,11 +83,11 @@ class _Mode:
 
 @public
 class SteeringExperiment(Instrument):
-    """Steers one model by one vector and measures what it writes.
+    """Steers one model with one vector and measures its output.
 
-    vector: a `SteeringVector`, or a name that `SteeringVectors` knows. openings: texts to go on from, none of which holds a text
-    that the vector was computed from; by default the contrast's own. max_tokens: how many tokens are written. directions: how
-    many random directions the vector is held against.
+    vector: a `SteeringVector`, or a name in `SteeringVectors`. openings: texts to continue, which must not contain a text that
+    the vector was computed from; by default the contrast's. max_tokens: length of a continuation. directions: number of random
+    directions.
     """
 
     def __init__(
@@ -108,13 +108,13 @@ class SteeringExperiment(Instrument):
             vector = SteeringVectors(model).vector(str(vector), layer, component)
         width = model.architecture.width(vector.site.checked(model.architecture).component)
         if vector.shape != (width,):
-            raise ArgumentError(f"{vector.name} is {len(vector)} wide, and {vector.site} of {model.title} {width}.")
+            raise ArgumentError(f"{vector.name} is {len(vector)} wide, but {vector.site} of {model.title} is {width} wide.")
         self._vector = vector
         self._fit, self._held_out = vector.pairs.split()
         self.openings: list[str] = [str(text) for text in (openings or vector.pairs.openings)]
         if len(self.openings) < 2:
             raise DatasetError(
-                f"The contrast {vector.name} has no openings to write on from.", remedy="Give openings: at least two texts."
+                f"The contrast {vector.name} has no openings to continue.", remedy="Give openings: at least two texts."
             )
         known = [frozenset([f"text:{text}"]) for text in self.openings] if openings else vector.pairs.opening_units
         self._opening_units: list[frozenset[str]] = [frozenset(f"opening {unit}" for unit in units) for units in known]
@@ -123,7 +123,7 @@ class SteeringExperiment(Instrument):
         self.max_tokens: int = int(max_tokens)
         self.directions: int = int(directions)
         if self.directions < 1:
-            raise ArgumentError(f"{directions} random directions are no control.", remedy="Give at least 20.")
+            raise ArgumentError(f"{directions} random directions are too few for a control.", remedy="Give at least 20.")
         self._probe: Probe | None = None
 
     def _check_openings(self) -> None:
@@ -131,7 +131,7 @@ class SteeringExperiment(Instrument):
             for text in (*self._fit.positive, *self._fit.negative):
                 if text in opening:
                     raise DatasetError(
-                        f"The opening {opening!r} holds {text!r}, from which {self._vector.name} was computed.",
+                        f"The opening {opening!r} contains {text!r}, from which {self._vector.name} was computed.",
                         remedy="Give openings with other contents than the contrast pairs.",
                     )
 
@@ -140,9 +140,9 @@ class SteeringExperiment(Instrument):
         return self._vector
 
     def run(self) -> SteeringResults:
-        """Write with every mode and strength, and measure. The model's own hooks rest meanwhile."""
+        """Run every mode and strength, and measure. The model's hooks are disabled meanwhile."""
         if len(set(self.strengths)) < 2:
-            raise ArgumentError(f"Strengths {self.strengths} make no sweep.", remedy="Give at least two different ones.")
+            raise ArgumentError(f"Strengths {self.strengths} are too few.", remedy="Give at least two different ones.")
         probe, modes = self._measure(), {}
         with events.progress("steering", total=len(MODES), unit="modes") as job:
             for mode in MODES:
@@ -189,9 +189,9 @@ class SteeringExperiment(Instrument):
         )
 
     def measure_hooks(self, task_types: Sequence[str | None] = (None,)) -> HookComparison:
-        """Write with the model's own hooks under each task type (None: the model's), and without any.
+        """Continue with the model's hooks under each task type (None: the model's), and without hooks.
 
-        The vector itself is not added. Raises `DatasetError` when no probe reads the quality.
+        The vector is not added. Raises `DatasetError` if no probe reads the quality.
         """
         probe, runs = self._measure().checked(), self._runs()
         batch, units = runs.openings(self.openings), self._opening_units
@@ -222,15 +222,15 @@ class SteeringExperiment(Instrument):
         )
 
     def density(self, text: str) -> list[float]:
-        """The probe's score at every token of a text. Raises `DatasetError` when no probe reads the quality."""
+        """The probe's score at every token of a text. Raises `DatasetError` if no probe reads the quality."""
         scores = self._runs().token_scores([text], self._measure().checked())[0]
         return [float(score) for score in scores]
 
     def density_by_position(self, texts: Sequence[str] | None = None) -> list[PositionDensity]:
-        """Mean score at every token position that at least two texts reach; by default of the held-out texts with the quality.
+        """Mean score at every token position that at least two texts have; by default over held-out texts with the quality.
 
-        The first token is left out: it is an attention sink, and no probe reads it. Raises `DatasetError` when no probe reads
-        the quality, and for texts that are too short.
+        The first token is excluded as an attention sink. Raises `DatasetError` if no probe reads the quality, and for texts
+        that are too short.
         """
         units = self._held_out.units if texts is None else None
         texts = self._held_out.positive if texts is None else [str(text) for text in texts]
@@ -246,7 +246,7 @@ class SteeringExperiment(Instrument):
         return found
 
     def score(self, text: str) -> float:
-        """The mean score of a text's tokens, the first left out."""
+        """The mean score of a text's tokens except the first."""
         scores = self.density(text)
         return float(np.mean(scores[1:] if len(scores) > 1 else scores))
 
@@ -269,7 +269,7 @@ class SteeringExperiment(Instrument):
         return _Mode(self.strengths, scores, losses, preference, texts, self._opening_units, units)
 
     def _control(self, probe: Probe) -> _Mode:
-        """Random directions as items, each with its mean over a few openings and pairs."""
+        """Random directions as items, each with its mean over some openings and pairs."""
         ends = [min(self.strengths), max(self.strengths)]
         directions = random_directions(self.directions, len(self._vector), self._vector.norm(), self.seed)
         sweep = Sweep("all_tokens", np.repeat(ends, self.directions), np.tile(directions, (2, 1)))
@@ -281,7 +281,7 @@ class SteeringExperiment(Instrument):
         return _Mode(ends, scores, losses, preference, texts[:: self.directions])
 
     def _written(self, sweep: Sweep, openings: Sequence[str], probe: Probe) -> tuple[Numbers, Numbers, list[str]]:
-        """Probe scores and losses (blocks, openings) of what is written, and each block's first text."""
+        """Probe scores and losses (blocks, openings) of the continuations, and each block's first text."""
         runs = self._runs()
         batch = runs.openings(openings)
         rows = runs.steered(batch, sweep).rows
@@ -290,29 +290,29 @@ class SteeringExperiment(Instrument):
         return scores, losses, [self._model.decode(row, after=opening) for row in rows[:: batch.rows]]
 
     def _preference(self, sweep: Sweep, most: int) -> Numbers:
-        """(blocks, pairs): nats a token by which the steered model would rather write the wording with the quality."""
+        """(blocks, pairs): nats per token by which the wording with the quality is more likely in the steered model."""
         positive, negative = (texts[:most] for texts in (self._held_out.positive, self._held_out.negative))
         openings = [self.openings[item % len(self.openings)] for item in range(len(positive))]
         runs = self._runs()
         return runs.losses(openings, negative, sweep) - runs.losses(openings, positive, sweep)
 
     def _growth_as_control(self, steered: _Mode, values: Numbers) -> float:
-        """The vector's growth as that of a random direction is measured: at both ends, on the same items."""
+        """The vector's growth, measured as for a random direction: at both ends, on the same items."""
         ends = [min(self.strengths), max(self.strengths)]
         rows = [self.strengths.index(end) for end in ends]
         return float(growths(ends, _item_means(values[rows, :_CONTROL_ITEMS])[:, None])[0])
 
     def _reason(self, probe: Probe, test: Test, p_random: float) -> str | None:
-        """Why there is no effect, or None where there is one."""
-        moves = f"preference moves by {test.estimate} nats a token a unit of strength"
+        """Why there is no effect, or None."""
+        moves = f"preference grows by {test.estimate} nats per token and unit of strength"
         if probe.complaint is not None:
             return probe.complaint
         if test.p_value >= _LEVEL or not np.isfinite(test.estimate.low):
-            return f"{moves} over held-out pairs, which cannot be told from 0 (p = {test.p_value:.3f})"
+            return f"{moves} over held-out pairs, which does not differ significantly from 0 (p = {test.p_value:.3f})"
         if test.estimate.value < 0:
             return f"{moves}, against the quality"
         if p_random > _LEVEL:
-            return f"{moves}, no further than random directions of its length take it (p = {p_random:.3f})"
+            return f"{moves}, no more than with random directions of its length (p = {p_random:.3f})"
         return None
 
     def _identical(self, one: Written, other: Written) -> bool:
@@ -336,20 +336,20 @@ class SteeringExperiment(Instrument):
 
 
 def _growths_of_ends(control: _Mode, values: Numbers) -> Numbers:
-    """The growth of each random direction (directions,), those that wrote nothing left out."""
+    """The growth of each random direction with a continuation (directions,)."""
     found = growths(control.strengths, values)
     return found[np.isfinite(found)]
 
 
 def _item_means(values: Numbers) -> Numbers:
-    """Means over items (blocks,), not finite ones left out."""
+    """Means over items with finite values (blocks,)."""
     counted = np.isfinite(values)
     sums = np.where(counted, values, 0.0).sum(1)
     return np.where(counted.any(1), sums / np.maximum(counted.sum(1), 1), np.nan)
 
 
 def _mean(values: Numbers, units: Units | None) -> Estimate:
-    """The mean of the finite values; without any, none."""
+    """The mean of the finite values; NaN without any."""
     counted = np.isfinite(values)
     if not counted.any():
         return Estimate(float("nan"), -np.inf, np.inf, 0)
@@ -357,7 +357,7 @@ def _mean(values: Numbers, units: Units | None) -> Estimate:
 
 
 def _correlation(values: Numbers, units: Units | None) -> Estimate:
-    """A mean of correlations, which no interval can lead beyond 1."""
+    """A mean of correlations, with its interval limited to −1 … 1."""
     found = _mean(values, units)
     return Estimate(found.value, max(found.low, -1.0), min(found.high, 1.0), found.n)
 

@@ -1,4 +1,4 @@
-"""What steering gives to models: their vectors are kept in the folder that `model save:` writes."""
+"""Extension of models: `model save:` also stores their steering vectors."""
 
 from __future__ import annotations
 

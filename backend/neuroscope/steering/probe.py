@@ -1,9 +1,9 @@
-"""A probe for a contrast: how much of the quality a text, or a token, shows at a site.
+"""A probe for a contrast: the strength of the quality in a text or token, at a site.
 
-A logistic probe on standardised activations, fitted on the pairs that the vector is computed from and judged on the held-out
-ones, which share neither content nor slot word with them; its score is scaled there so that 0 is how the texts without the
-quality read on average, and 1 the texts with it. A probe reads nothing unless held-out pairs differ in its score (paired,
-two-sided). Chance is what probes fitted on the same texts with shuffled labels reach (Hewitt & Liang 2019, control tasks).
+A logistic probe on standardised activations, fitted on the vector's pairs and judged on the held-out ones, which share neither
+content nor slot word with them; its score is scaled so that held-out texts without the quality have mean 0, and those with it
+mean 1. A probe is invalid unless held-out pairs differ in its score (paired, two-sided). Chance is the result of probes fitted
+on the same texts with shuffled labels (Hewitt & Liang 2019, control tasks).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from neuroscope.tasks.statistics import Estimate, difference_test, mean_of
 Scores = NDArray[np.float64]
 Labels = NDArray[np.bool_]
 
-#: Few texts in many dimensions: a strong ridge keeps the probe from reading the words of its own texts.
+#: Few texts in many dimensions: strong regularisation keeps the probe from fitting the words of its texts.
 _REGULARISATION = 0.01
-#: The held-out AUROC below which a probe measures nothing.
+#: Smallest held-out AUROC of a valid probe.
 _READABLE = 0.7
 _SHUFFLES = 20
 _LEVEL = 0.05
@@ -34,7 +34,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Probe:
-    """weights (width,). auroc: on the held-out texts, pooled as it was fitted.
+    """weights (width,). auroc: on the held-out texts, pooled as in fitting.
 
     chance: the mean AUROC of probes with shuffled labels. p_value: that held-out pairs do not differ in score.
     """
@@ -49,18 +49,15 @@ class Probe:
 
     @property
     def complaint(self) -> str | None:
-        """Why it reads nothing, or None when it does."""
+        """Why it is invalid, or None."""
         if self.auroc >= _READABLE and self.p_value < _LEVEL:
             return None
-        return (
-            f"{self.name} cannot be read at {self.site}: a probe has AUROC {self.auroc:.2f} on texts that did not fit it "
-            f"(pairs differ with p = {self.p_value:.3f}), with shuffled labels {self.chance.value:.2f}"
-        )
+        return f"{self.name} cannot be read at {self.site}: a probe has AUROC {self.auroc:.2f} on held-out texts (pairs differ with p = {self.p_value:.3f}), with shuffled labels {self.chance.value:.2f}"
 
     def checked(self) -> Probe:
-        """Itself. Raises `DatasetError` when it does not tell the held-out texts apart."""
+        """Return itself. Raises `DatasetError` if it does not distinguish the held-out texts."""
         if self.complaint:
-            remedy = "Take another layer, or more pairs that differ in this quality alone."
+            remedy = "Use another layer, or more pairs that differ only in this quality."
             raise DatasetError(f"{self.complaint}.", remedy=remedy)
         return self
 
@@ -86,7 +83,7 @@ def fitted(model: TransformerModel, pairs: ContrastPairs, site: Site, *, seed: i
 
 
 def _weights(values: Vector, labels: Labels) -> Scores:
-    """Of a logistic regression on standardised values, for the values as they are; the intercept is left to the scale."""
+    """Weights of a logistic regression on standardised values, for unstandardised ones, without the intercept."""
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = values.mean(0), values.std(0) + 1e-6

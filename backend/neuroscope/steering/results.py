@@ -1,4 +1,4 @@
-"""What steering experiments answer."""
+"""Results of steering experiments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public
 
-#: Ways to steer, as they are measured and printed.
+#: Modes of steering, in order.
 MODES = ("one_token", "all_tokens", "growing", "random_direction")
 _TITLES = {
     "one_token": "one token",
@@ -19,13 +19,13 @@ _TITLES = {
     "random_direction": "random directions",
 }
 
-#: Estimates by strength, the strength as it prints.
+#: Strength as text → estimate.
 Doses = Mapping[str, Estimate]
 
 
 @dataclass(frozen=True)
 class PositionDensity:
-    """How densely texts show the quality at one token position: mean probe score with its interval over texts."""
+    """The quality at one token position: mean probe score with its interval over texts."""
 
     position: int
     score: Estimate
@@ -34,24 +34,23 @@ class PositionDensity:
 @public
 @dataclass(frozen=True)
 class SteeringResults(Result):
-    """What steering did, by mode (oneToken, allTokens, growing, randomDirection) and strength.
+    """Effects of steering, by mode (oneToken, allTokens, growing, randomDirection) and strength.
 
-    exists: whether the vector, added to all tokens, makes the model prefer held-out wordings with the quality the more the
-    stronger it is (two-sided, p < .05), and further than random directions do (p ≤ .05). reason: why not.
+    exists: whether preference for held-out wordings with the quality grows with the strength of the vector at all tokens
+    (two-sided, p < .05), and more than with random directions (p ≤ .05). reason: why not.
 
-    preference: nats a token for the held-out wordings with the quality. effect: probe score of what was written. fluency: its
-    perplexity under the unsteered model. Those of random_direction are means over directions, with intervals over directions,
-    at the weakest and the strongest dose.
+    preference: nats per token for the held-out wordings with the quality. effect: probe score of the continuations. fluency:
+    their perplexity under the unsteered model. Those of random_direction are means over directions, with intervals over
+    directions, at the smallest and the largest strength.
 
-    growth, effect_growth: by how much preference and effect rise a unit of strength. dose_response, effect_response:
-    Spearman's correlation of strength with them. Both over items, or over directions. growth_p_value: that preference does not
-    change. random_growth, random_effect_growth: of each random direction; random_p_value, random_effect_p_value: that a
-    random direction moves as far, on the items that all were measured on.
+    growth, effect_growth: increase of preference and effect per unit of strength. dose_response, effect_response: Spearman's
+    correlation of strength with them. Both over items, or over directions. growth_p_value: of no change in preference.
+    random_growth, random_effect_growth: of each random direction; random_p_value, random_effect_p_value: that a random
+    direction has as much effect, on the items common to all.
 
-    density: by position, in held-out texts that have the quality. written: the first opening's continuation. probe_auroc: of
-    the probe, on the held-out texts; probe_chance: of probes with shuffled labels; probe_p_value: that held-out pairs do not
-    differ in its score. Without a probe that reads the quality
-    there are no effects and no density.
+    density: by position, in held-out texts with the quality. written: the first opening's continuation. probe_auroc: of the
+    probe, on the held-out texts; probe_chance: of probes with shuffled labels; probe_p_value: that held-out pairs do not differ
+    in its score. Without a valid probe there are no effects and no density.
     """
 
     vector: str
@@ -82,11 +81,11 @@ class SteeringResults(Result):
 
     @property
     def densest_position(self) -> int | None:
-        """The token position at which the quality shows most; None where no probe reads it."""
+        """The token position with the highest score; None without a valid probe."""
         return max(self.density, key=lambda each: each.score.value).position if self.density else None
 
     def print_string(self) -> str:
-        found = f"{self.growth['all_tokens']} nats a token a unit of strength" if self.exists else "no effect"
+        found = f"{self.growth['all_tokens']} nats per token and unit of strength" if self.exists else "no effect"
         return f"a SteeringResults({self.vector} at {self.layer}.{self.component}: {found})"
 
     def summary(self) -> str:
@@ -95,8 +94,8 @@ class SteeringResults(Result):
             f"{place} ({self.method})" if self.exists else f"No effect of {place} ({self.method}): {self.reason}",
             f"  probe            AUROC {self.probe_auroc:.3f} on held-out texts (p = {self.probe_p_value:.3f}), "
             f"with shuffled labels {self.probe_chance}",
-            "  effect           probe score of what is written: 0 as texts without the quality, 1 as texts with it",
-            "  preference       nats a token for held-out wordings with the quality",
+            "  effect           probe score of the continuation: 0 for texts without the quality, 1 for texts with it",
+            "  preference       nats per token for held-out wordings with the quality",
             f"  {'steered at':<18}{'strength':>8}  {'effect':<26}{'perplexity':<26}preference",
         ]
         for mode, doses in self.preference.items():
@@ -112,7 +111,7 @@ class SteeringResults(Result):
                 text = of_text[mode] if of_text else "unreadable"
                 lines.append(f"  {title:>26}  {text!s:<26}{'':<26}{asked[mode]}")
         lines.append(
-            f"  beyond {len(self.random_growth)} random directions of its length: preference p = {self.random_p_value:.3f}, "
+            f"  compared with {len(self.random_growth)} random directions of its length: preference p = {self.random_p_value:.3f}, "
             + (f"effect p = {self.random_effect_p_value:.3f}" if self.effect else "effect unreadable")
         )
         if self.density:
@@ -125,9 +124,10 @@ class SteeringResults(Result):
 @public
 @dataclass(frozen=True)
 class HookEffect(Result):
-    """What the model's hooks did in runs of one task type.
+    """Effects of the model's hooks in runs of one task type.
 
-    change: effect with hooks less effect without, opening by opening. identical: whether every logit and token was as without.
+    change: effect with hooks minus effect without, per opening. identical: whether every logit and token equals that without
+    hooks.
     """
 
     task_type: str | None
@@ -144,7 +144,7 @@ class HookEffect(Result):
 @public
 @dataclass(frozen=True)
 class HookComparison(Result):
-    """What the model writes with its hooks, by task type, beside what it writes without (effect, fluency)."""
+    """The model's output with its hooks, by task type, and without (effect, fluency)."""
 
     contrast: str
     probe_auroc: float
@@ -169,6 +169,6 @@ class HookComparison(Result):
             f"  {'(no hooks)':<22}{self.effect!s:<26}{'':<26}{self.fluency!s:<26}",
         ]
         for run in self.runs:
-            state = "as without hooks, bit for bit" if run.identical else "changed"
+            state = "identical to the run without hooks" if run.identical else "changed"
             lines.append(f"  {run.task_type!s:<22}{run.effect!s:<26}{run.change!s:<26}{run.fluency!s:<26}{state}")
         return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""A model at work while it is steered: writing on from openings, and asked about wordings; and what is then read of it.
+"""Runs of a steered model: continuations of openings, losses of wordings, and probe scores.
 
-Everything runs block by block of rows: each block adds a strength times a direction of its own at one site, so that strengths
-and random directions share a batch. Wordings are asked about from the steered layer on: below it nothing changes.
+A batch consists of blocks of rows: each block adds its own strength times direction at one site, so strengths and random
+directions share a batch. Losses of wordings are computed from the steered layer on: nothing changes below it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from neuroscope.steering.probe import Probe
 from neuroscope.steering.vectors import Vector
 
 _READ_AT_ONCE = 8
-#: Rows of wordings that run together; each takes positions × vocabulary of logits.
+#: Rows of wordings in one batch; each takes positions × vocabulary of logits.
 _ASKED_AT_ONCE = 32
 
-#: The weight of what is added at each column of a pass (rows or 1, columns).
+#: The weight of the addition at each column of a pass (rows or 1, columns).
 _Weights = Callable[[int, EditScope], Numbers]
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is added, block by block: strengths (blocks,) times directions (blocks, width).
+    """The additions of each block: strengths (blocks,) times directions (blocks, width).
 
-    mode: at the last token of the opening (one_token), at all tokens (all_tokens), or more from token to token of what is
-    written (growing).
+    mode: at the last token of the opening (one_token), at all tokens (all_tokens), or increasingly over the continuation
+    (growing).
     """
 
     mode: str
@@ -49,14 +49,14 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Written:
-    """Token ids a row, up to an end token or a stop text; and the logits of every step, where they are kept."""
+    """Token ids of each row, up to an end token or a stop string; and the logits of every step, if requested."""
 
     rows: list[list[int]]
     logits: list[Array] = field(repr=False)
 
 
 class SteeredRuns:
-    """Runs of one model, steered at one site; what is written is at most `max_tokens` long."""
+    """Runs of one model, steered at one site, with at most `max_tokens` new tokens."""
 
     def __init__(self, model: TransformerModel, site: Site, max_tokens: int) -> None:
         self._model, self._site, self._max_tokens = model, site, max_tokens
@@ -65,7 +65,7 @@ class SteeredRuns:
         return self._model.encode(list(texts), side="left")
 
     def steered(self, batch: TokenBatch, sweep: Sweep) -> Written:
-        """The continuations of every block, one after another."""
+        """The continuations of every block, in order."""
         edit = self._edit(sweep, batch.rows, self._generation_weights(sweep.mode))
         return self.written(batch.repeat(len(sweep)), [edit])
 
@@ -78,14 +78,14 @@ class SteeredRuns:
         return Written([row.ids for row in rows], logits)
 
     def read(self, batch: TokenBatch, written: Sequence[Sequence[int]], probe: Probe) -> tuple[Numbers, Numbers]:
-        """Mean probe score and mean loss in nats of what was written after each opening, both (rows,), by the bare model.
+        """Mean probe score and mean loss in nats of the continuation of each opening, both (rows,), by the bare model.
 
         NaN for a row that ended at once.
         """
         engine = self._model.engine
         openings = [ids[real].tolist() for ids, real in zip(batch.ids, batch.real, strict=True)]
         scores, losses = np.full(batch.rows, np.nan), np.full(batch.rows, np.nan)
-        # The same text after the same opening is read once: greedy steering often changes nothing.
+        # Equal texts after the same opening are read once: greedy steering often changes nothing.
         rows: dict[tuple[int, ...], list[int]] = {}
         for row in range(batch.rows):
             if written[row]:
@@ -103,7 +103,7 @@ class SteeredRuns:
         return scores, losses
 
     def losses(self, openings: Sequence[str], wordings: Sequence[str], sweep: Sweep) -> Numbers:
-        """(blocks, rows): mean loss in nats of each wording after its opening, while the model is steered."""
+        """(blocks, rows): mean loss in nats of each wording after its opening, in the steered model."""
         engine, layer = self._model.engine, self._site.layer
         assert layer is not None
         first = np.array([self._model.encode(opening).positions for opening in openings])[:, None]
@@ -158,7 +158,7 @@ class SteeredRuns:
         return weights
 
     def _edit(self, sweep: Sweep, rows: int, weights: _Weights) -> Edit:
-        """Adds each block's strength times direction to its `rows` rows, weighed by column."""
+        """The edit that adds each block's strength times direction to its `rows` rows, weighted by column."""
         ops = self._model.engine.ops
         doses = np.repeat(sweep.strengths[:, None] * sweep.directions, rows, axis=0)[:, None]
 

@@ -1,7 +1,7 @@
 """Files of steering vectors.
 
-A safetensors file. Tensors: `0`, `1`, … (width,), one a vector. Metadata: `format` and `header` (JSON): the model with its weights' hash,
-and for each vector its name, site, method and contrast pairs.
+A safetensors file. Tensors: `0`, `1`, … (width,), one per vector. Metadata: `format` and `header` (JSON): the model with its
+weights' hash, and for each vector its name, site, method and contrast pairs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT = "neuroscope-steering-1"
 
 
 def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str | Path) -> Path:
-    """Write vectors; the file is whole or not there. Raises `ArgumentError` when the place cannot be written."""
+    """Write vectors, whole or not at all. Raises `ArgumentError` if the file cannot be written."""
     target = Path(path).expanduser()
     target = target if target.suffix == ".safetensors" else target.with_name(target.name + ".safetensors")
     header = {
@@ -47,12 +47,12 @@ def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str 
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, content)
     except OSError as error:
-        raise ArgumentError(f"The vectors cannot be written to {target}: {error}", remedy="Choose another place.") from error
+        raise ArgumentError(f"The vectors cannot be written to {target}: {error}", remedy="Choose another path.") from error
     return target
 
 
 def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
-    """The vectors of a file. Raises `ArgumentError` for what is none; vectors of other weights are told."""
+    """Read the vectors of a file. Raises `ArgumentError` for other files; warns if vectors are of other weights."""
     source = Path(path).expanduser()
     if not source.is_file():
         raise ArgumentError(f"There is no file {source}.", remedy="(SteeringVectors for: model) save: writes one.")
@@ -61,19 +61,19 @@ def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dictionary
         if metadata.get("format") != FORMAT:
-            raise ArgumentError(f"{source} holds no steering vectors of a form that this version reads.")
+            raise ArgumentError(f"{source} has no steering vectors in a format that this version reads.")
         header = json.loads(metadata["header"])
         vectors = [_vector(model, item, tensors[str(index)]) for index, item in enumerate(header["vectors"])]
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, ArgumentError):
             raise
-        raise ArgumentError(f"{source} is no file of steering vectors: {error}", remedy="Write it again.") from error
+        raise ArgumentError(f"{source} is not a file of steering vectors: {error}", remedy="Write it again.") from error
     if header["weightsHash"] != model.weights_hash:
         theirs = titled(header["model"], header.get("askedFor"))
         events.notice(f"{source.name} was computed on {theirs}, not on {model.title}.", "warning")
     elif header.get("dtype", model.precision) != model.precision:
         events.notice(
-            f"{source.name} was computed in {header['dtype']}, and {model.title} runs in {model.precision}.", "warning"
+            f"{source.name} was computed in {header['dtype']}, but {model.title} runs in {model.precision}.", "warning"
         )
     return vectors
 

@@ -1,11 +1,11 @@
-"""Steering vectors: a direction at a site of a model, added to activations to bring a quality out, subtracted to take it away.
+"""Steering vectors: a direction at a site of a model, added to activations to increase a quality, subtracted to decrease it.
 
-With p_i and n_i the mean activations of the i-th contrast pair's two texts (without the first tokens, which are attention sinks),
+With p_i and n_i the mean activations of the i-th contrast pair's texts (without the first tokens, which are attention sinks),
 
     mean_difference    v = mean(p_i − n_i)
     pca                v = (u · mean(p_i − n_i)) u, with u the first right singular vector of the differences
 
-so that strength 1 is the whole way between the two kinds of text, whichever method found the direction.
+so that with either method, strength 1 is the distance between the means of the two kinds of text.
 
 Sources: Turner et al. 2023 (activation addition); Rimsky et al. 2023 (mean difference over contrast pairs); Zou et al. 2023
 (principal direction of the differences).
@@ -71,7 +71,7 @@ class SteeringVector(ActivationTensor):
     @property
     @python_only
     def pairs(self) -> ContrastPairs:
-        """What it was computed from, and what judges it."""
+        """The contrast pairs it was computed from and is judged by."""
         return self._pairs
 
     def print_string(self) -> str:
@@ -84,12 +84,12 @@ class SteeringVector(ActivationTensor):
 
 
 class _Store:
-    """The vectors of one model by name and site, and the user's own contrasts by name."""
+    """The vectors of one model by name and site, and the user's contrasts by name."""
 
     def __init__(self) -> None:
         self.vectors: dict[tuple[str, Site], SteeringVector] = {}
         self.contrasts: dict[str, ContrastPairs] = {}
-        #: As hooks ask, for every token: the name as they write it, with the site.
+        #: Cache for hooks, which look up a vector at every token: the name as written, with the site.
         self.asked: dict[tuple[str, int | None, str], SteeringVector] = {}
 
 
@@ -98,11 +98,11 @@ _stores: weakref.WeakKeyDictionary[TransformerModel, _Store] = weakref.WeakKeyDi
 
 @public
 class SteeringVectors:
-    """The steering vectors of one model. A name is one of the contrasts that come along, or one that you define or read."""
+    """The steering vectors of one model. A name is a built-in contrast, or one that you define or read."""
 
     def __init__(self, model: TransformerModel) -> None:
         if not isinstance(model, TransformerModel):
-            raise ArgumentError(f"Steering vectors belong to a TransformerModel, not to {model!r}.")
+            raise ArgumentError(f"Steering vectors need a TransformerModel, not {model!r}.")
         self._model = model
         self._store = _stores.setdefault(model, _Store())
 
@@ -111,18 +111,18 @@ class SteeringVectors:
     def load(
         cls, name: str, model: TransformerModel | None = None, layer: int | None = None, component: str | None = None
     ) -> SteeringVector:
-        """The vector of that name: one that was defined, stored or read, otherwise computed now from its contrast pairs.
+        """A vector by name: one that was defined, added or read, otherwise computed from its contrast pairs.
 
-        In a hook's action, model, layer and component are the hook's own. Elsewhere a model is needed; the layer is by
-        default the middle one. `(SteeringVectors for: model) load: #name` takes that model. Raises `ArgumentError` for an unknown
-        name, with the nearest.
+        In a hook's action, model, layer and component are the hook's. Elsewhere a model is needed, and the layer is by default
+        the middle one. `(SteeringVectors for: model) load: #name` uses that model. Raises `ArgumentError` for an unknown name,
+        with the nearest.
         """
         context = current_context()
         if model is None:
             if context is None:
                 raise ArgumentError(
-                    f"The vector {name} belongs to a model, and here is none.",
-                    remedy="Load it in a hook's action, or say SteeringVectors load: #name model: model layer: 10.",
+                    f"The vector {name} needs a model, and there is none here.",
+                    remedy="Load it in a hook's action, or give the model: SteeringVectors load: #name model: model layer: 10.",
                 )
             model = context.model
         if context is not None and context.model is model:
@@ -138,11 +138,11 @@ class SteeringVectors:
 
     @property
     def names(self) -> list[str]:
-        """Every name that `load:` knows for this model."""
+        """All names that `load:` accepts for this model."""
         return sorted({*contrast.names(), *self._store.contrasts})
 
     def vector(self, name: str, layer: int | None = None, component: str | None = None) -> SteeringVector:
-        """The vector of that name at a layer (by default the middle one) and component (by default the residual stream)."""
+        """A vector by name, at a layer (by default the middle one) and component (by default the residual stream)."""
         site = self._site(layer, component)
         pairs = self.contrast(name)
         found = self._store.vectors.get((pairs.name, site))
@@ -161,10 +161,10 @@ class SteeringVectors:
         component: str | None = None,
         method: str = "mean_difference",
     ) -> SteeringVector:
-        """Compute a vector and keep it under its name, in place of one that was there.
+        """Compute a vector and store it under its name, replacing any other.
 
-        positive, negative: your own contrast pairs, text beside text (at least 8); without them `name` is a contrast that is
-        known. method: mean_difference or pca. Raises `DatasetError` for texts that are no pairs or too few.
+        positive, negative: your own contrast pairs, in the same order (at least 8); without them `name` is a known contrast.
+        method: mean_difference or pca. Raises `DatasetError` for texts that are not pairs or too few.
         """
         method, site = checked_method(method), self._site(layer, component)
         if (positive is None) != (negative is None):
@@ -179,7 +179,7 @@ class SteeringVectors:
 
     @python_only
     def add(self, vector: SteeringVector) -> None:
-        """Keep a vector under its name and site. Raises `ArgumentError` when its width is not the site's."""
+        """Store a vector under its name and site. Raises `ArgumentError` if its width is not the site's."""
         self._check_width(vector)
         self._store.vectors[vector.name, vector.site] = vector
         self._store.contrasts[vector.name] = vector.pairs
@@ -190,12 +190,12 @@ class SteeringVectors:
         width = self._model.architecture.width(site.component)
         if vector.shape != (width,):
             raise ArgumentError(
-                f"The vector {vector.name} is {' × '.join(map(str, vector.shape))} wide, and {site} of {self._model.title} {width}.",
-                remedy="A vector steers the model that it was computed on; compute it anew with define:.",
+                f"The vector {vector.name} is {' × '.join(map(str, vector.shape))} wide, but {site} of {self._model.title} is {width} wide.",
+                remedy="A vector steers the model that it was computed on; compute it again with define:.",
             )
 
     def save(self, path: str) -> str:
-        """Write every vector of this model, with its contrast pairs, into one safetensors file; answers its path."""
+        """Write every vector of this model, with its contrast pairs, to one safetensors file. Return its path."""
         from neuroscope.steering import storage
 
         if not self._store.vectors:
@@ -203,7 +203,9 @@ class SteeringVectors:
         return str(storage.write(self._model, list(self._store.vectors.values()), path))
 
     def read(self, path: str) -> list[SteeringVector]:
-        """Take in the vectors of a file that `save:` wrote. All or none: what does not fit this model is an error."""
+        """Add the vectors of a file that `save:` wrote, all or none. Raises `ArgumentError` for vectors that do not fit this
+        model.
+        """
         from neuroscope.steering import storage
 
         read = storage.read(self._model, path)
@@ -230,20 +232,20 @@ class SteeringVectors:
         kind = Component.parse(component or Component.RESIDUAL)
         if kind in GLOBAL or kind is Component.ROUTER or anatomy.width(kind) is None:
             raise SiteError(
-                f"{kind} holds no steering vectors.", site=kind, remedy="Use residual, attention, mlpOutput or mlp."
+                f"{kind} cannot have steering vectors.", site=kind, remedy="Use residual, attention, mlpOutput or mlp."
             )
         return Site(anatomy.layers // 2 if layer is None else layer, kind).checked(anatomy)
 
     @python_only
     def contrast(self, name: str) -> ContrastPairs:
-        """The contrast pairs of that name: your own, or those that come along. `ArgumentError` names the nearest."""
+        """Contrast pairs by name: your own, or built-in ones. Raises `ArgumentError` with the nearest names."""
         own = {fold(known): pairs for known, pairs in self._store.contrasts.items()}
         found = own.get(fold(str(name))) or contrast.named(str(name))
         if found is None:
             raise ArgumentError(
                 f"There is no steering vector {str(name)!r}.",
                 remedy=did_you_mean(snake_case(str(name)), self.names, listing="Steering vectors")
-                + " Or make your own: (SteeringVectors for: model) define: #name positive: texts negative: texts.",
+                + " Or define your own: (SteeringVectors for: model) define: #name positive: texts negative: texts.",
             )
         return found
 
@@ -255,12 +257,12 @@ class SteeringVectors:
 
 
 def checked_method(name: str) -> str:
-    """`mean_difference` or `pca` by any spelling."""
+    """`mean_difference` or `pca`, from any spelling."""
     return only("method of a steering vector", METHODS, listing="Methods")[name]
 
 
 def direction(differences: Vector, method: str) -> Vector:
-    """The steering vector (width,) of paired differences (pairs, width); see the module's text."""
+    """The steering vector (width,) of paired differences (pairs, width); see the module's docstring."""
     mean = differences.mean(0)
     if method == "mean_difference":
         return np.asarray(mean, dtype=np.float32)
@@ -271,14 +273,14 @@ def direction(differences: Vector, method: str) -> Vector:
 def between(
     model: TransformerModel, positive: Sequence[str], negative: Sequence[str], site: Site, method: str = "mean_difference"
 ) -> Vector:
-    """The direction (width,) from negative to positive texts, which stand in pairs, at a site or one of its heads."""
+    """The direction (width,) from negative to positive texts, in pairs, at a site or one of its heads."""
     return direction(np.subtract(*(read_site(model, texts, site) for texts in (positive, negative))), method)
 
 
 def contrast_direction(model: TransformerModel, positive: Sequence[str], negative: Sequence[str], site: Site) -> Vector:
-    """`between` for texts that come without a name: of pairs that `define:` would take, the vector that it would compute.
+    """`between` for unnamed texts: the vector that `define:` would compute.
 
-    Of fewer pairs, from which none can be held out to judge by, all count.
+    With too few pairs to hold any out, all are used.
     """
     try:
         fit, _ = ContrastPairs.of("contrast", positive, negative).split()
@@ -288,7 +290,7 @@ def contrast_direction(model: TransformerModel, positive: Sequence[str], negativ
 
 
 def read_site(model: TransformerModel, texts: Sequence[str], site: Site) -> Vector:
-    """(texts, width): the mean activations of each text at a site or one of its heads, its first token left out."""
+    """(texts, width): the mean activations of each text at a site or one of its heads, without its first token."""
     with events.quietly():
         found = read_sites(model, texts, [site.whole], at_end=False)[0]
     return found if site.head is None else found[:, site.head]

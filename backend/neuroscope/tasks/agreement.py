@@ -28,7 +28,7 @@ TEMPLATES = templates(
 
 
 def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
-    """Examples without end; the distractor has either number."""
+    """Endless examples; the distractor has either number."""
     random = draw.random
     while True:
         template = draw.one("template", TEMPLATES)

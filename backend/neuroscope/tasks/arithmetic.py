@@ -4,9 +4,8 @@
     larger         max(37,45)=                           → 45
     greater-than   The war lasted from the year 1732 to the year 17  → 33 … 99   (Hanna et al. 2023)
 
-Digits are tokens of their own, so an example asks for the first digit of the result; `meta["result"]` is all of it.
-The corrupt prompt changes one operand so that the first digit of the result is another, while the number of digits in
-the prompt stays.
+Each digit is a token, so an example asks for the first digit of the result; `meta["result"]` is all of it. The corrupt prompt
+changes one operand so that the first digit of the result differs but the prompt has as many digits.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ def subtraction(draw: Draw, split: Split = "test") -> Iterator[Example]:
 
 
 def larger(draw: Draw, split: Split = "test") -> Iterator[Example]:
-    """The larger of two numbers from 0 to 99. No bundled model was trained on it: it is there to be taught."""
+    """The larger of two numbers from 0 to 99. No bundled model was trained on it, so it can be taught."""
     return _results(draw, split, _LARGER, max)
 
 
 def after_shown_sums(example: Example) -> Example:
-    """The same sum with spaces, after three that are done: models that were not drilled in bare sums need to be shown."""
+    """The same sum with spaces, after three solved ones, for models that were not trained on bare sums."""
     return dataclasses.replace(example, clean=_shown(example.clean), corrupt=_shown(str(example.corrupt)))
 
 

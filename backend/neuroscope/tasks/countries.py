@@ -1,4 +1,4 @@
-"""What belongs to a country: capital, language, continent, currency.
+"""Facts about countries: capital, language, continent, currency.
 
 clean    The capital of France is    → Paris
 corrupt  The capital of Japan is     (wrong answer: Tokyo)

@@ -1,4 +1,4 @@
-"""Datasets: examples of a task, fitted to whatever tokenizer a model has."""
+"""Datasets: examples of a task, filtered for a model's tokenizer."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
     from neuroscope.tasks.independence import Parts
 
-#: Makes examples without end from random choices; a task's own.
+#: A task's generator: makes endless examples from random choices.
 Generator = Callable[[Draw], Iterator["Example"]]
 
 _FIELDS = ("clean", "corrupt", "answer", "wrong", "label")
-#: A generator may offer this many examples for each that is wanted before the filter gives up.
+#: Number of generated examples per requested one before the filter gives up.
 _PATIENCE = 500
 #: Examples tokenised at once.
 _CHUNK = 128
@@ -35,13 +35,12 @@ _CHUNK = 128
 @public
 @dataclass(frozen=True)
 class Example:
-    """One item: a prompt and how it goes on.
+    """One item: a prompt and its continuation.
 
-    clean: the prompt. answer: its true continuation, with its leading space. corrupt: a prompt of the same length for
-    which the answer no longer holds. wrong: the answer it is contrasted with. label: a class, for probes.
-    meta: template and entities, so that held-out items can be told. units: what the example depends on and another may
-    share, as "kind:value" ("name:Mary", "place:shop", "template:When {A} …"); examples without a unit in common are
-    independent of each other.
+    clean: the prompt. answer: its true continuation, with its leading space. corrupt: a prompt of the same length for which the
+    answer no longer holds. wrong: the answer to compare with. label: a class, for probes. meta: template and entities, to
+    recognise held-out items. units: what the example depends on, as "kind:value" ("name:Mary", "place:shop", "template:When {A}
+    …"); examples without a common unit are independent.
     """
 
     clean: str
@@ -54,7 +53,7 @@ class Example:
 
     @property
     def independent_units(self) -> frozenset[str]:
-        """The units, or the prompts where none are named."""
+        """The units, or the prompts if there are none."""
         prompts = [self.clean] if self.corrupt is None else [self.clean, self.corrupt]
         return frozenset(self.units or [f"prompt:{text}" for text in prompts])
 
@@ -67,7 +66,7 @@ class Example:
 
 @public
 class Dataset:
-    """A named sequence of examples; one that a task generates can make as many more as a filter needs."""
+    """A named sequence of examples; one from a task can generate more."""
 
     def __init__(
         self,
@@ -96,8 +95,7 @@ class Dataset:
     def load_ioi_examples(cls, n: int = 100, seed: int = 0, corruption: str = "third_person") -> Dataset:
         """Indirect object identification: 'When Mary and John went to the shop, John gave a drink to' → ' Mary'.
 
-        `corruption` is one of `tasks.ioi.CORRUPTIONS`: third_person, abc, s2_io_flip or random_names. `ArgumentError` names
-        the nearest.
+        `corruption`: third_person, abc, s2_io_flip or random_names (`tasks.ioi`). Raises `ArgumentError` for any other.
         """
         from neuroscope.tasks import ioi
 
@@ -110,7 +108,7 @@ class Dataset:
 
     @classmethod
     def load_gender_bias_examples(cls, n: int = 100, seed: int = 0) -> Dataset:
-        """Occupations that a pronoun is expected with: 'The nurse said that' → ' she'."""
+        """Occupations with a stereotypical pronoun: 'The nurse said that' → ' she'."""
         return cls.load("gender_pronoun_bias", n=n, seed=seed)
 
     @classmethod
@@ -120,19 +118,19 @@ class Dataset:
 
     @classmethod
     def load(cls, task: str, n: int = 100, seed: int = 0) -> Dataset:
-        """The examples of any task that `neuroscope tasks` lists; `TaskNotFoundError` names the nearest."""
+        """The examples of a task that `neuroscope tasks` lists. Raises `TaskNotFoundError` with the nearest names."""
         from neuroscope.tasks import registry
 
         return registry.get(task).dataset(n=n, seed=seed)
 
     @classmethod
     def from_examples(cls, examples: Sequence[Mapping[str, Any]], name: str = "examples") -> Dataset:
-        """Examples from dictionaries with `clean` and, where wanted, `corrupt`, `answer`, `wrong`, `label`, `units`."""
+        """Examples from dictionaries with `clean` and, optionally, `corrupt`, `answer`, `wrong`, `label`, `units`."""
         return cls([_example(item, f"example {number}") for number, item in enumerate(examples)], name=name)
 
     @classmethod
     def from_file(cls, path: str) -> Dataset:
-        """The user's own examples from a JSONL or CSV file; `DatasetError` names the line and the field."""
+        """Your own examples from a JSONL or CSV file. Raises `DatasetError` with the line and the field."""
         file = Path(path).expanduser()
         examples = [_example(item, f"{file}, line {line}") for line, item in read_rows(file)]
         if not examples:
@@ -146,7 +144,7 @@ class Dataset:
     @property
     @python_only
     def generates(self) -> bool:
-        """Whether it can make as many more examples as are asked for."""
+        """Whether it can generate more examples."""
         return self._generator is not None
 
     def take(self, n: int) -> Dataset:
@@ -160,9 +158,9 @@ class Dataset:
     def for_model(self, model: TransformerModel, n: int | None = None) -> Dataset:
         """The examples that the model's tokenizer can express: answers of one token, pairs of equal length.
 
-        A task's dataset makes more until there are `n` (by default as many as it has); what is dropped is told.
-        Raises `DatasetError` when fewer than two of a task's, or none of your own, fit, quoting one that does not and why; where
-        one was asked for, one is enough.
+        A task's dataset generates more until there are `n` (by default as many as it has); a notice reports dropped examples.
+        Raises `DatasetError`, with an example and the reason, if none of your own fit, or fewer than two of a task's (one, if
+        `n` is 1).
         """
         return self.for_models([model], n)
 
@@ -199,11 +197,11 @@ class Dataset:
         return self.with_examples(kept)
 
     def parts_for_model(self, model: TransformerModel, sizes: Sequence[int], seed: int = 0) -> Parts:
-        """Lists of examples fitted to the model's tokenizer, one for each size, that are independent of each other.
+        """Independent lists of examples that fit the model's tokenizer, one for each size.
 
-        No prompt, clean or corrupt, and no unit of any kind stands in two parts, but for the kinds that `Parts.shared`
-        names. A task's dataset makes the examples anew; the user's own are divided as they are. A part may be smaller than
-        asked, which is told. Raises `ArgumentError` for sizes below 1 and `DatasetError` when a part would be too small.
+        No two parts share a clean or corrupt prompt or a unit, except for the kinds in `Parts.shared`. A task's dataset
+        generates new examples; your own are divided. A part may be smaller than requested, with a notice. Raises
+        `ArgumentError` for sizes below 1 and `DatasetError` if a part would be too small.
         """
         return self.parts_for_models([model], sizes, seed)
 
@@ -218,11 +216,11 @@ class Dataset:
             parts = divided(self.for_models(models).examples, fits, sizes, seed, self.name, events.notice)
         if parts.sizes != tuple(sizes):
             found, asked = (", ".join(map(str, numbers)) for numbers in (parts.sizes, sizes))
-            events.notice(f"{self.name}: parts of {found} examples that share nothing, where {asked} were asked for")
+            events.notice(f"{self.name}: independent parts of {found} examples, instead of {asked} as requested")
         return parts
 
     def _fit(self, model: TransformerModel) -> Fit:
-        """How a model's tokenizer reads these examples; in its chat template where that is what their task does."""
+        """The fit of these examples to a model's tokenizer, in its chat template if their task uses one."""
         from neuroscope.tasks import registry
 
         chat = model.has_chat_template if self.task in {task.name for task in registry.TASKS if task.chat} else False
@@ -271,7 +269,7 @@ class Dataset:
 
 def _example(item: Mapping[str, Any], where: str) -> Example:
     if not isinstance(item, Mapping):
-        raise DatasetError(f"{where}: an example is an object with the field clean, not {item!r}.")
+        raise DatasetError(f"{where}: an example must be an object with the field clean, not {item!r}.")
     unknown = [name for name in item if name not in (*_FIELDS, "meta", "units")]
     if unknown:
         raise DatasetError(
@@ -294,7 +292,7 @@ def _example(item: Mapping[str, Any], where: str) -> Example:
 
 
 def _units(given: Any, where: str) -> tuple[str, ...]:
-    """Units from a list, or from text with a semicolon between two: "name:Mary; place:shop"."""
+    """Units from a list, or from text with semicolons: "name:Mary; place:shop"."""
     if given in (None, ""):
         return ()
     found = given.split(";") if isinstance(given, str) else list(given) if isinstance(given, Sequence) else [given]
@@ -302,6 +300,6 @@ def _units(given: Any, where: str) -> tuple[str, ...]:
         kind, colon, value = unit.partition(":") if isinstance(unit, str) else ("", "", "")
         if not (kind.strip() and colon and value.strip()):
             raise DatasetError(
-                f"{where}: {unit!r} is no unit.", remedy='Write kind:value, for example ["name:Mary", "place:shop"].'
+                f"{where}: {unit!r} is not a unit.", remedy='Write kind:value, for example ["name:Mary", "place:shop"].'
             )
     return tuple(unit.strip() for unit in found)

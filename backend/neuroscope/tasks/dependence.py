@@ -1,18 +1,18 @@
 """Variances of means over rows that may share units: names, places, templates.
 
-Rows that share a unit need not be independent. Their covariance is modelled by crossed random effects: with Z_k the
-matrix of rows and the units of kind k, the rows have covariance σ₀² I + Σ_k σ_k² Z_k Z_kᵀ. The components σ² are those whose
-quadratic forms in the residuals have the values that were found (Henderson's analysis of variance, as in Searle, Casella &
-McCulloch 1992, ch. 5); a negative one is 0, and the others are fitted again. The variance of the mean is then a quadratic
-form eᵀQe of the residuals, with the degrees of freedom of the χ² that has its first two moments (Satterthwaite 1946; Bell &
-McCaffrey 2002). For rows in equal groups this is Student's interval over the groups' means.
+Rows that share a unit may be dependent. Their covariance is modelled by crossed random effects: with Z_k the indicator matrix
+of rows and units of kind k, it is σ₀² I + Σ_k σ_k² Z_k Z_kᵀ. The components σ² are estimated by equating quadratic forms of the
+residuals to their expectations (Henderson's analysis of variance, as in Searle, Casella & McCulloch 1992, ch. 5); a negative
+one is set to 0, and the others are fitted again. The variance of the mean is then a quadratic form eᵀQe of the residuals, with
+the degrees of freedom of the χ² with the same first two moments (Satterthwaite 1946; Bell & McCaffrey 2002). For rows in equal
+groups this is Student's interval over the groups' means.
 
 Summing the products of residuals over all pairs of rows that share a unit (Cameron, Gelbach & Miller 2011; Aronow, Samii &
-Assenova 2015) needs no model, but also many units of every kind: with the twenty pairs that judge a circuit, of two to six
-templates, it has less than one degree of freedom.
+Assenova 2015) needs no model but many units of every kind: with twenty pairs of two to six templates, as when a circuit is
+judged, it has less than one degree of freedom.
 
-A kind of unit whose component is not even significant at 0.25 is pooled with the rest (Bozivich, Bancroft & Hartley 1956):
-otherwise a kind of three values widens every interval manifold, whether it matters or not.
+A component that is not significant at 0.25 is pooled with the rest (Bozivich, Bancroft & Hartley 1956): otherwise a kind with
+three values widens every interval several times, even if it has no effect.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from neuroscope.errors import ArgumentError
 Units = Sequence[frozenset[str]]
 _Numbers = NDArray[np.float64]
 
-#: The level at which a component is kept.
+#: Significance level above which a component is pooled.
 _POOLED_ABOVE = 0.25
 _FEWEST_VALUES = 4
 
@@ -39,14 +39,14 @@ _FEWEST_VALUES = 4
 class Kernel:
     """The variance of a mean as a quadratic form of the rows' residuals, with its degrees of freedom.
 
-    matrix: (rows, rows), None for that of independent rows. degrees: 0 where nothing tells how the mean varies.
+    matrix: (rows, rows), None for independent rows. degrees: 0 if the variance cannot be estimated.
     """
 
     degrees: float
     matrix: _Numbers | None = None
 
     def covariance(self, residuals: _Numbers) -> _Numbers:
-        """The covariance (columns, columns) of the means of residuals (rows, columns), the nearest one that is definite."""
+        """The covariance (columns, columns) of the means of residuals (rows, columns), or the nearest definite matrix."""
         rows = len(residuals)
         weighted = residuals / (rows * max(rows - 1, 1)) if self.matrix is None else self.matrix @ residuals
         values, vectors = np.linalg.eigh(residuals.T @ weighted)
@@ -54,11 +54,11 @@ class Kernel:
 
 
 class Dependence:
-    """What rows share. Raises `ArgumentError` when there are not as many sets of units as rows."""
+    """The units that rows share. Raises `ArgumentError` unless there is one set of units per row."""
 
     def __init__(self, rows: int, units: Units) -> None:
         if len(units) != rows:
-            raise ArgumentError(f"{rows} rows have {len(units)} sets of units.", remedy="Give one set of units a row.")
+            raise ArgumentError(f"{rows} rows have {len(units)} sets of units.", remedy="Give one set of units per row.")
         self.rows = rows
         similar = _similarities(units) if rows > 1 else []
         self._forms = [_centred(matrix) for matrix in [np.eye(rows), *similar]]
@@ -67,7 +67,7 @@ class Dependence:
         self._products = np.array([[float((one * other).sum()) for other in self._forms] for one in self._forms])
 
     def kernel(self, residuals: _Numbers) -> Kernel | None:
-        """How the mean of rows with these residuals (rows,) varies by what they share; None when they share nothing that tells."""
+        """The variance of the mean of rows with these residuals (rows,), from shared units; None if none of them matters."""
         found = np.array([residuals @ form @ residuals for form in self._forms])
         if len(found) == 1 or found[0] <= 0:
             return None
@@ -90,7 +90,7 @@ class Dependence:
         return Kernel(float(np.clip(degrees, 1, self.rows - 1)), np.asarray(matrix))
 
     def _significant(self, found: _Numbers) -> Iterable[int]:
-        """The kinds whose rows resemble each other more than independent rows do, at `_POOLED_ABOVE`.
+        """The kinds whose rows are more similar than independent rows, at level `_POOLED_ABOVE`.
 
         Under independence q_k / σ̂² has mean tr G and variance 2 (tr G² − (tr G)² / (n − 1)) (n − 1) / (n + 1).
         """
@@ -106,12 +106,14 @@ class Dependence:
                 yield kind
 
     def _exchangeable(self, kind: int) -> bool:
-        """Whether every two rows are alike by this kind: then it cannot be told from a mean that is off."""
+        """Whether every two rows are equally similar in this kind: then it is confounded with the mean."""
         return bool(self._products[0, kind] ** 2 > (1 - 1e-9) * self._products[0, 0] * self._products[kind, kind])
 
 
 def kernels(residuals: _Numbers, units: Units | None) -> list[Kernel]:
-    """How the mean of rows with these residuals (rows,) varies if they are independent, and by what they share if that tells."""
+    """The variance of the mean of rows with these residuals (rows,): for independent rows, and from shared units if they
+    matter.
+    """
     independent = Kernel(len(residuals) - 1.0)
     if units is None:
         return [independent]
@@ -125,11 +127,11 @@ def _dependence(rows: int, units: tuple[frozenset[str], ...]) -> Dependence:
 
 
 def _similarities(units: Units) -> list[_Numbers]:
-    """For each kind of unit ("kind:value") how many units every two rows (rows, rows) have in common.
+    """For each kind of unit ("kind:value"), the number of units that two rows have in common: (rows, rows).
 
-    A unit that every row has makes no two rows more alike than others and is left out: what is estimated is then the mean
-    for that unit. So is a kind of fewer than `_FEWEST_VALUES` values, whose spread two or three values cannot tell: what is
-    estimated is the mean over these. So are a kind of which no two rows share a unit, and one that groups the rows as another.
+    Left out are: a unit that every row has (the estimate is then the mean for that unit); a kind with fewer than
+    `_FEWEST_VALUES` values, too few to estimate their variance (the estimate is the mean over these); a kind without a shared
+    unit; and a kind that groups the rows like another.
     """
     common = frozenset.intersection(*map(frozenset, units))
     members: dict[str, dict[str, list[int]]] = {}

@@ -1,4 +1,4 @@
-"""Where a generator's random choices come from: all values of a kind, or those that one part of a split may use."""
+"""Random choices of a generator: among all values of a kind, or those of one part of a split."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ T = TypeVar("T")
 #: Draws without an example after which a generator counts as exhausted.
 _MOST_IN_VAIN = 20_000
 
-#: Kind → value → the part of a split that may use it. A kind that is missing is not restricted.
+#: Kind → value → the part of a split that may use it. Missing kinds are not restricted.
 Pools = Mapping[str, Mapping[str, int]]
 
 
 @dataclass
 class Asked:
-    """A list of values that a generator chose from: their texts, and the most it took at once."""
+    """A list of values that a generator chose from: their texts, and the largest number chosen at once."""
 
     kind: str
     texts: tuple[str, ...]
@@ -33,14 +33,14 @@ class Asked:
 
 
 class _NothingMore(Exception):
-    """A generator has drawn long without an example to show for it."""
+    """A generator has drawn many times without making an example."""
 
 
 class Draw:
     """Random choices among values of named kinds.
 
-    Without pools it chooses among all values, and `asked` keeps the lists it was given. With pools it chooses among
-    those that belong to `part`; a value that stands in no pool is never chosen.
+    Without pools it chooses among all values, and `asked` records the lists. With pools it chooses among the values of `part`;
+    a value in no pool is never chosen.
     """
 
     def __init__(self, random: np.random.Generator, pools: Pools | None = None, part: int = 0) -> None:
@@ -56,7 +56,7 @@ class Draw:
         return [asked for _, asked in self._asked.values()]
 
     def one(self, kind: str, values: Sequence[T], text: Callable[[T], str] = str) -> T:
-        """One of the values. `text` gives the text by which a value is known in units."""
+        """One of the values. `text` returns a value's name in units."""
         found = self._among(kind, values, text, 1)
         return found[int(self.random.integers(len(found)))]
 
@@ -66,7 +66,7 @@ class Draw:
         return [found[int(index)] for index in self.random.choice(len(found), n, replace=False)]
 
     def taken(self, examples: Iterator[Example], n: int) -> list[Example]:
-        """The next `n` examples of a generator that draws from here; fewer where the values allow no more."""
+        """The next `n` examples of a generator that uses this draw; fewer if the values are exhausted."""
         found: list[Example] = []
         self._in_vain, self._patience = 0, _MOST_IN_VAIN
         try:
@@ -83,7 +83,7 @@ class Draw:
         self._in_vain += 1
         if 0 < self._patience < self._in_vain:
             raise _NothingMore
-        # The list is kept with what was computed for it, so that its id cannot pass to another list.
+        # The list is stored with its result, so that its id cannot be reused.
         key = (kind, id(values))
         if self._pools is None:
             if key not in self._asked:
@@ -97,7 +97,7 @@ class Draw:
         found = self._allowed[key][1]
         if len(found) < n:
             raise DatasetError(
-                f"A part of the examples has {len(found)} values of {kind} to choose from, and needs {n}.",
+                f"A part of the examples has {len(found)} values of {kind} to choose from, but needs {n}.",
                 remedy="Ask for fewer parts.",
             )
         return found

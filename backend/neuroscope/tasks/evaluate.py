@@ -1,8 +1,8 @@
-"""Measuring tasks on a model, on items that no bundled model was trained on.
+"""Evaluation of a model on tasks, with items held out from the training of the bundled models.
 
-accuracy    share of items answered right: the answer is the likeliest next token, or what the model goes on to write
-            passes the task's own judge (`tasks.judges`)
-preference  share of items whose right answer is likelier than the wrong one it is contrasted with
+accuracy    share of items answered right: the answer is the most likely next token, or the model's continuation passes the
+            task's judge (`tasks.judges`)
+preference  share of items whose right answer is more likely than the wrong one
 share       mean of P(right) / (P(right) + P(wrong)), with its interval over the items' entities
 """
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @public
 @dataclass(frozen=True)
 class TaskScore:
-    """One task's figures, or in `note` why there are none: the model's tokenizer cannot express it, or it has no chat."""
+    """The figures of one task, or in `note` why there are none: the tokenizer cannot express it, or has no chat template."""
 
     task: str
     accuracy: Estimate | None = None
@@ -48,7 +48,7 @@ class TaskScore:
 @public
 @dataclass(frozen=True)
 class Evaluation(Result):
-    """The scores of a model on every task asked for."""
+    """The scores of a model on tasks."""
 
     model: str
     weights_hash: str
@@ -60,7 +60,7 @@ class Evaluation(Result):
     device: str | None = None
 
     def __getitem__(self, task: str) -> TaskScore:
-        """The score of a task by any of its names; `TaskNotFoundError` or `ArgumentError` when it was not measured."""
+        """The score of a task, by any of its names. Raises `TaskNotFoundError`, or `ArgumentError` if it was not measured."""
         name = registry.get(task).name
         for score in self.scores:
             if score.task == name:
@@ -100,10 +100,10 @@ class Answered(NamedTuple):
 
 
 def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None) -> Evaluation:
-    """Measure tasks (by default all) on `n` held-out items each, with the model's hooks.
+    """Evaluate tasks (by default all) on `n` held-out items each, with the model's hooks.
 
-    Raises `TaskNotFoundError` for an unknown name. A task that the model's tokenizer cannot express, or one that needs a
-    chat template where there is none, is reported as not measured, with the reason.
+    Raises `TaskNotFoundError` for an unknown name. A task that the tokenizer cannot express, or that needs a missing chat
+    template, is reported as not measured, with the reason.
     """
     return evaluate_alike([model], tasks, n, seed)[0]
 

@@ -1,7 +1,7 @@
-"""Examples from a user's file, JSONL or CSV: each row with the line it begins on.
+"""Rows of a user's JSONL or CSV file, each with its line number.
 
-Lines end where the format says: JSONL at a line feed, CSV by RFC 4180, where a quoted field may hold line ends and every other
-character. What is written twice, cut off or of another kind is refused with its place; nothing is passed over.
+JSONL lines end at a line feed; CSV follows RFC 4180, where a quoted field may hold line ends. Duplicate fields, truncated lines
+and wrong types raise an error with their place; nothing is skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from neuroscope.errors import DatasetError, reason
 
-#: A line number, and what stands there.
+#: A line number and its content.
 Row = tuple[int, Any]
 
 #: Longest field of a CSV; the module's own limit is 131,072 characters.
@@ -27,7 +27,7 @@ _FIELD_LIMIT = threading.Lock()
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a `.jsonl` or `.csv` file. Raises `DatasetError` that names the file, the line and what is wrong."""
+    """The rows of a `.jsonl` or `.csv` file. Raises `DatasetError` with the file, the line and the problem."""
     if file.suffix.lower() not in (".jsonl", ".csv"):
         raise DatasetError(
             f"{file} is neither JSONL nor CSV.", remedy="Name it .jsonl (one object a line) or .csv (with a header)."
@@ -37,7 +37,7 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def check_whole(item: Mapping[str, Any], where: str) -> None:
-    """Raise `DatasetError` where a text holds half of a surrogate pair, which no tokenizer can read."""
+    """Raise `DatasetError` if a text holds half of a surrogate pair, which no tokenizer can read."""
     for name, value in item.items():
         if any("\ud800" <= letter <= "\udfff" for text in _texts([name, value]) for letter in text):
             raise DatasetError(f"{where}: the field {name!a} holds half a surrogate pair.", remedy="Write the whole character.")
@@ -56,7 +56,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _text(file: Path) -> str:
     try:
-        # A pipe would wait for somebody to write into it.
+        # Reading a pipe would wait for a writer.
         kind = file.stat().st_mode
         if not stat.S_ISREG(kind):
             what = "a folder" if stat.S_ISDIR(kind) else "a pipe" if stat.S_ISFIFO(kind) else "a device or a socket"
@@ -80,9 +80,9 @@ def _json_rows(text: str, file: Path) -> list[Row]:
         except DatasetError:
             raise
         except RecursionError as error:
-            raise DatasetError(f"{where}: it is nested too deeply.", remedy="An example holds texts.") from error
+            raise DatasetError(f"{where}: it is nested too deeply.", remedy="An example is a flat object of texts.") from error
         except ValueError as error:
-            raise DatasetError(f"{where}: no JSON ({error}).", remedy="Write one JSON object a line.") from error
+            raise DatasetError(f"{where}: invalid JSON ({error}).", remedy="Write one JSON object per line.") from error
     return rows
 
 
@@ -91,7 +91,7 @@ def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise DatasetError(f"{where}: the field {twice!r} stands there twice.", remedy="Write each field once.")
+        raise DatasetError(f"{where}: the field {twice!r} occurs twice.", remedy="Write each field once.")
     return found
 
 
@@ -115,7 +115,7 @@ def _csv_records(text: str, file: Path) -> list[Row]:
         except StopIteration:
             return rows
         except csv.Error as error:
-            said = "a quote is opened and not closed" if "end of data" in str(error) else str(error)
+            said = "a quote is not closed" if "end of data" in str(error) else str(error)
             raise DatasetError(
                 f"{file}, line {line}: {said}.", remedy='Fields with quotes in them are written "…" with each quote doubled.'
             ) from error
@@ -125,11 +125,11 @@ def _csv_records(text: str, file: Path) -> list[Row]:
             header = record
             twice = [name for name in header if header.count(name) > 1]
             if twice:
-                raise DatasetError(f"{file}: the column {twice[0]!r} stands there twice.", remedy="Name each column once.")
+                raise DatasetError(f"{file}: the column {twice[0]!r} occurs twice.", remedy="Name each column once.")
             continue
         if len(record) != len(header):
             raise DatasetError(
-                f"{file}, line {line}: {len(record)} fields, and the header has {len(header)}.",
+                f"{file}, line {line}: {len(record)} fields, but the header has {len(header)}.",
                 remedy="Put fields that hold commas or line ends into double quotes.",
             )
         rows.append((line, dict(zip(header, record, strict=True))))

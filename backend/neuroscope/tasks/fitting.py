@@ -1,4 +1,4 @@
-"""Whether a tokenizer can express an example, and as which tokens."""
+"""Whether a tokenizer can express an example, and its tokens."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ Ids = tuple[int, ...]
 
 
 class Fit:
-    """One tokenizer with the texts it has met: answers must be one token, the prompts of a pair equally long.
+    """A tokenizer with cached texts: answers must be one token, the prompts of a pair equally long.
 
-    `template` makes the prompt of a request, for tasks whose prompts stand in a model's chat template.
+    `template` turns a request into a prompt, for tasks that use the model's chat template.
     """
 
     def __init__(self, tokenizer: Any, template: Callable[[str], str] | None = None) -> None:
@@ -40,7 +40,7 @@ class Fit:
         return hashlib.sha256(repr(known).encode()).hexdigest()
 
     def read(self, examples: Iterable[Example]) -> None:
-        """Tokenise the prompts and answers of many examples at once, which is several times faster than one by one."""
+        """Tokenise the prompts and answers of many examples at once, several times faster than one by one."""
         prompts = [(text, e) for e in examples for text in (e.clean, e.corrupt) if text is not None]
         behind = [f"{text}{answer}" for text, e in prompts for answer in (e.answer, e.wrong) if answer is not None]
         self._texts.read([*(text for text, _ in prompts), *behind])
@@ -58,11 +58,11 @@ class Fit:
         except ArgumentError as error:
             return error.brief
         if len(answers) == 2 and answers[0] == answers[1]:
-            return f"The answers {example.answer!r} and {example.wrong!r} are one token to it."
+            return f"The answers {example.answer!r} and {example.wrong!r} are the same token."
         if example.corrupt is not None:
             clean, corrupt = self.prompt(example.clean), self.prompt(example.corrupt)
             if len(clean) != len(corrupt):
                 return f"{example.clean!r} has {len(clean)} tokens and {example.corrupt!r} has {len(corrupt)}."
             if clean == corrupt:
-                return f"{example.clean!r} and {example.corrupt!r} are the same to it."
+                return f"{example.clean!r} and {example.corrupt!r} have the same tokens."
         return None

@@ -2,7 +2,7 @@
 
     clean    Informal: Thanks for the gift, Mary! Formal:   → I   (the formal wording begins so)
 
-Each content has one wording of either kind with the same slots; an example shows one and asks for the other.
+Each content has a formal and an informal wording with the same slots; an example shows one and asks for the other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONTENTS = (
     ("I do not possess the {thing} at present.", "Nope, I don't got the {thing}."),
     ("I shall await your reply, {name}.", "Text me back, {name}!"),
 )
-#: Further wordings, which serve the task and free texts of one register; contrasts and concepts use those above.
+#: Further wordings, for the task and for free texts of one register; contrasts and concepts use those above.
 FURTHER = (
     ("I would be grateful for the {thing} from the {place}.", "Hey, grab the {thing} from the {place}, okay?"),
     ("We regret that the {place} has no {thing} at present.", "Nope, no {thing} at the {place}, sorry dude."),
@@ -49,7 +49,7 @@ FURTHER = (
 #: How texts of either register begin and end.
 GREETINGS = (("Dear Sir,", "Dear Madam,", "Dear {name},"), ("Hey dude,", "Yo,", "Hey {name},"))
 CLOSINGS = (("Yours sincerely, {name}.", "With kind regards, {name}."), ("See ya, {name}!", "Cheers, {name}!"))
-#: Openings that tell nothing of the register that follows.
+#: Openings that do not reveal the register.
 OPENINGS = ("Message to {name}:", "A note for {name}:", "{name} wrote:", "Letter from {name}:", "{name} said to {other}:")
 #: Openings, for texts of one register without its counterpart.
 LABELS = ("formal", "informal")
@@ -104,5 +104,5 @@ def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
 
 
 def _name(content: tuple[str, str]) -> str:
-    """By which a content is known: its formal wording."""
+    """A content's name: its formal wording."""
     return content[0]

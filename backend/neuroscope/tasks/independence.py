@@ -1,12 +1,11 @@
-"""Parts of a dataset that share nothing: no prompt, no name, no country, no template.
+"""Independent parts of a dataset, which share no prompt, name, country or template.
 
-What an example depends on is its `units` ("name:Mary", "place:shop"). Parts are independent when no unit, and no prompt as
-the tokenizer reads it, stands in two of them; only then does a figure measured on one part say something about what was
-chosen on another.
+An example depends on its `units` ("name:Mary", "place:shop"). Parts are independent if no two of them share a unit or a
+tokenised prompt; only then is a figure measured on one part unbiased for what was chosen on another.
 
-A task's generator is asked for more: every kind's values are dealt out to the parts in proportion to their sizes, and each
-part is generated from its own. The user's own examples are dealt out by connected components, where components suffice,
-and otherwise by values, leaving out the examples whose units fell to different parts.
+For a task, the values of every kind are distributed to the parts in proportion to their sizes, and each part is generated from
+its own. A user's examples are distributed by connected components if these suffice, otherwise by values, leaving out examples
+whose units fell to different parts.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.fitting import Fit, Ids
 from neuroscope.vocabulary import public
 
-#: Fewer examples than this in a part support no statement.
+#: Fewest examples in a part.
 _FEWEST = 4
 _SURVEY, _SURVEY_OFFERS = 300, 3000
 _CHUNK = 128
-#: Examples that may be offered for each one wanted.
+#: Generated examples per requested one before giving up.
 _PATIENCE = 250
 _DEALS, _DEALS_OF_A_TASK = 40, 5
-#: Examples made for each that is kept, so that every template of the part is among them.
+#: Examples generated for each that is kept, so that every template of the part occurs.
 _VARIETY = 3
-#: A part's values allow no more examples when so many chunks in a row bring none.
+#: A part's values are exhausted after this many successive chunks without a new example.
 _IDLE = 3
 TEMPLATE = "template"
 
@@ -41,9 +40,9 @@ TEMPLATE = "template"
 @public
 @dataclass(frozen=True)
 class Parts:
-    """Lists of examples, independent of each other, in the order of the sizes asked for.
+    """Independent lists of examples, in the order of the requested sizes.
 
-    shared: the kinds of unit that all parts have in common, because there are fewer values of the kind than parts.
+    shared: the kinds of unit that all parts share, because they have fewer values than there are parts.
     """
 
     parts: tuple[tuple[Example, ...], ...]
@@ -74,15 +73,15 @@ _lock = threading.Lock()
 
 
 def checked_sizes(sizes: Sequence[int]) -> list[int]:
-    """The sizes as integers; `ArgumentError` unless each is at least 1."""
+    """The sizes as integers. Raises `ArgumentError` unless each is at least 1."""
     found = [int(size) for size in sizes]
     if not found or min(found) < 1:
-        raise ArgumentError(f"{list(sizes)} are no sizes of parts.", remedy="Give a whole number above 0 for each part.")
+        raise ArgumentError(f"{list(sizes)} are not sizes of parts.", remedy="Give a whole number above 0 for each part.")
     return found
 
 
 def generated_parts(generator: Generator, fits: Sequence[Fit], sizes: Sequence[int], seed: int, name: str) -> Parts:
-    """Parts of a task's examples, each from its own values; a part may stay smaller than asked.
+    """Parts of a task's examples, each from its own values; a part may be smaller than requested.
 
     The last few that were made are kept: they serve every model with the same tokenizer. Raises `DatasetError` when a kind has
     fewer values than parts, or a part finds too few examples.
@@ -133,12 +132,12 @@ def _generated(generator: Generator, fits: Sequence[Fit], sizes: Sequence[int], 
             if len(texts) < most * len(sizes):
                 raise DatasetError(
                     f"{name} has {len(texts)} values of {kind} that fit the tokenizer, too few for {len(sizes)} parts.",
-                    remedy="Ask for fewer parts, or use a model that reads more of the words as single tokens.",
+                    remedy="Ask for fewer parts, or use a model with more of the words as single tokens.",
                 )
     best: list[list[Example]] = []
     for attempt in range(_DEALS_OF_A_TASK):
         random = np.random.default_rng([seed, 1, attempt])
-        # Templates are dealt by number: some occur more often, and a part would otherwise hang on a single one.
+        # Templates are distributed by number, not frequency, so that no part depends on a single one.
         pools = {
             kind: _dealt(mine, dict.fromkeys(values[kind], 1) if kind == TEMPLATE else values[kind], sizes, random)
             for kind, mine in lists.items()
@@ -154,24 +153,24 @@ def _generated(generator: Generator, fits: Sequence[Fit], sizes: Sequence[int], 
     smallest = min(range(len(sizes)), key=lambda part: len(best[part]) / sizes[part])
     if len(best[smallest]) < min(sizes[smallest], _FEWEST):
         raise DatasetError(
-            f"{name}: {len(best[smallest])} examples that share nothing with the other parts, of {sizes[smallest]} asked for.",
+            f"{name}: found {len(best[smallest])} examples independent of the other parts, {sizes[smallest]} are needed.",
             remedy="Ask for fewer or smaller parts.",
         )
     return Parts(tuple(tuple(part) for part in best), shared)
 
 
 def _is_shared(kind: str, values: int, parts: int) -> bool:
-    """Whether a kind cannot be kept apart: it has one value, or is the wording and has fewer than there are parts."""
+    """Whether parts must share a kind: it has one value, or is the template and has fewer values than parts."""
     return values == 1 or (kind == TEMPLATE and values < parts)
 
 
 def _dealt(
     lists: Sequence[tuple[Sequence[str], int]], weights: Mapping[str, int], sizes: Sequence[float], random: np.random.Generator
 ) -> dict[str, int]:
-    """The values of a kind by the part they fall to: weights in proportion to the sizes, the weightiest dealt first.
+    """The part of each value of a kind: total weights in proportion to the sizes, the heaviest values first.
 
-    lists: values that are chosen from together, with how many of them every part needs. Each list is dealt in proportion as
-    well as all lists together.
+    lists: values that are chosen from together, and how many of them every part needs. Each list is distributed in proportion,
+    as is their union.
     """
     pool: dict[str, int] = {}
     shares = np.array(sizes) / sum(sizes)
@@ -211,7 +210,7 @@ def _tokens(example: Example, fits: Sequence[Fit]) -> list[Ids]:
 def _filled(
     draw: Draw, generator: Generator, fits: Sequence[Fit], size: int, part: int, taken: dict[Ids, int]
 ) -> list[Example]:
-    """Different examples whose prompts no other part has taken; those with a clean prompt of their own come first."""
+    """Distinct examples whose prompts no other part has; those with a unique clean prompt first."""
     kept: list[Example] = []
     spare: list[Example] = []
     pairs: set[tuple[Ids, ...]] = set()
@@ -239,7 +238,7 @@ def _filled(
 
 
 def _varied(examples: Sequence[Example]) -> list[Example]:
-    """The examples with their templates in turn, so that a rare template is not drowned by a frequent one."""
+    """The examples with their templates in turn, so that rare templates occur early."""
     turns: Counter[str] = Counter()
     order = []
     for example in examples:
@@ -252,9 +251,9 @@ def _varied(examples: Sequence[Example]) -> list[Example]:
 def divided(
     examples: Sequence[Example], fits: Sequence[Fit], sizes: Sequence[int], seed: int, name: str, tell: Callable[[str], object]
 ) -> Parts:
-    """Parts of examples that cannot be had more of; smaller in proportion when there are fewer than the sizes ask for.
+    """Parts of a fixed list of examples; proportionally smaller if there are fewer than requested.
 
-    Raises `DatasetError` that names the kind which ties the examples together when a part would be too small.
+    Raises `DatasetError`, with the kind that connects the examples, if a part would be too small.
     """
     sizes = checked_sizes(sizes)
     random = np.random.default_rng([seed, 1])
@@ -274,13 +273,13 @@ def divided(
     if any(len(part) < min(_FEWEST, size) for part, size in zip(chosen, sizes, strict=True)):
         kind, value, count = _tie(units)
         raise DatasetError(
-            f"{name}: {len(examples)} examples cannot be divided into {len(sizes)} parts that share nothing: "
-            f"the kind {kind} ties them together ({value!r} stands in {count} of them).",
+            f"{name}: {len(examples)} examples cannot be divided into {len(sizes)} independent parts: "
+            f"the kind {kind} connects them ({value!r} occurs in {count} of them).",
             remedy=f"Give more examples, with other values of {kind}; each part needs at least {_FEWEST}.",
         )
     left = min(len(examples), sum(sizes)) - sum(len(part) for part in chosen)
     if left > 0:
-        tell(f"{name}: {left} of {len(examples)} examples are left out, so that the parts share nothing")
+        tell(f"{name}: {left} of {len(examples)} examples are left out, to make the parts independent")
     return Parts(tuple(tuple(examples[index] for index in part) for part in chosen), tuple(shared))
 
 
@@ -317,7 +316,7 @@ def _by_components(units: Sequence[set[str]], wanted: Sequence[float]) -> list[l
 
 
 def _by_values(units: Sequence[set[str]], wanted: Sequence[float], random: np.random.Generator) -> list[list[int]]:
-    """Deal out values of all kinds; an example whose values fell to different parts is left out."""
+    """Distribute the values of all kinds; an example whose values fell to different parts is left out."""
     seen = Counter(unit for mine in units for unit in mine if not unit.startswith("prompt:"))
     pool: dict[str, int] = {}
     for kind in sorted({unit.partition(":")[0] for unit in seen}):
@@ -337,7 +336,7 @@ def _by_values(units: Sequence[set[str]], wanted: Sequence[float], random: np.ra
 
 
 def _tie(units: Sequence[set[str]]) -> tuple[str, str, int]:
-    """The kind without which the largest component would shrink the most, with its commonest value."""
+    """The kind whose removal shrinks the largest component the most, with its most common value."""
     kinds = sorted({unit.partition(":")[0] for mine in units for unit in mine})
     largest = {
         kind: len(components([{unit for unit in mine if unit.partition(":")[0] != kind} for mine in units])[0])

@@ -1,7 +1,7 @@
 """Induction: the second half of a random sequence that is repeated (Olsson et al. 2022).
 
-The prompt is random words, the same words again up to one that is left out; the answer is that word. The corrupt prompt
-has another word where the answer stood first.
+The prompt is random words, then the same words again up to the answer. The corrupt prompt has another word at the first
+occurrence of the answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
     """Sequences of 6 to 16 different words, cut at a random place of their repetition (not its first word)."""
     random = draw.random
     while True:
-        # One word more than the sequence has: it stands for the answer in the corrupt prompt.
+        # One word more than the sequence: it replaces the answer in the corrupt prompt.
         *words, other = draw.several("word", WORDS, int(random.integers(*_LENGTHS)) + 1)
         cut = int(random.integers(1, len(words)))
         if not belongs(split, _TEMPLATE, *words):

@@ -9,11 +9,11 @@ Half of the examples name the giver first (BABA), half second (ABBA). The corrup
     s2_io_flip    When Mary and John went to the shop, Mary gave a drink to   → John
     random_names  When Anna and Luke went to the shop, Luke gave a drink to   → Anna
 
-third_person changes the giver alone, so that nothing tells the two first names apart and the first names still stand where
-they stood. abc replaces all three names by unrelated ones (p_ABC of Wang et al. 2022): nothing is repeated any more and
-nothing of the answer is left, so that what reads the first names shows too (previous-token heads, induction). s2_io_flip
-makes the receiver the giver: the counterfactual of MIB's circuit track (Mueller et al. 2025, arXiv 2504.13151), whose dataset
-has the other two as well. random_names keeps the pattern and replaces the names.
+third_person changes only the giver, so nothing distinguishes the first two names, which stay in place. abc replaces all three
+names by unrelated ones (p_ABC of Wang et al. 2022): nothing repeats and the answer does not occur, so components that read the
+first names (previous-token heads, induction) matter too. s2_io_flip makes the receiver the giver: the counterfactual of MIB's
+circuit track (Mueller et al. 2025, arXiv 2504.13151), whose dataset also has the other two. random_names keeps the pattern and
+replaces the names.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ TEMPLATES = templates(
 )
 
 
-#: How the corrupt prompt is made; the first is the task's own.
+#: Kinds of corrupt prompts; the first is the default.
 CORRUPTIONS = ("third_person", "abc", "s2_io_flip", "random_names")
 _OTHER_NAMES = {"mib": "s2_io_flip", "p_abc": "abc", "three_names": "abc", "s2_io_flip_counterfactual": "s2_io_flip"}
 TASK = "indirect_object_identification"
 
 
 def task_name(corruption: str) -> str:
-    """The name of the task with this corruption; `ArgumentError` names the nearest."""
+    """The name of the task with this corruption. Raises `ArgumentError` with the nearest names."""
     known = Names("corruption", {name: name for name in CORRUPTIONS}, aliases=_OTHER_NAMES, listing="Corruptions")
     found = known[corruption]
     return TASK if found == CORRUPTIONS[0] else f"{TASK}_{found}"
@@ -90,7 +90,7 @@ def corrupted(corruption: str) -> Callable[[Draw, Split], Iterator[Example]]:
 
 
 def _told(corruption: str, first: str, second: str, receiver: str, giver: str, others: list[str]) -> dict[str, str]:
-    """The names of the corrupt prompt: those named first, and who gives."""
+    """The names of the corrupt prompt: the first two, and the giver."""
     if corruption == "third_person":
         return {"A": first, "B": second, "S": others[0]}
     if corruption == "s2_io_flip":
@@ -100,5 +100,5 @@ def _told(corruption: str, first: str, second: str, receiver: str, giver: str, o
     return {"A": others[0], "B": others[1], "S": others[1] if second == giver else others[0]}
 
 
-#: Examples with the task's own corruption.
+#: Examples with the default corruption.
 examples = corrupted(CORRUPTIONS[0])

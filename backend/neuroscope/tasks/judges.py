@@ -1,4 +1,4 @@
-"""When is what a model writes a right answer, for tasks whose answer is more than one token."""
+"""Judges of continuations, for tasks whose answer is more than one token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.lexicon import VERBS
 
-#: Whether a continuation answers the example.
+#: Returns whether a continuation answers the example.
 Judge = Callable[[Example, str], bool]
 
 _REFUSALS = re.compile(
@@ -30,7 +30,7 @@ def later_year(example: Example, continuation: str) -> bool:
 
 
 def agrees_in_number(example: Example, continuation: str) -> bool:
-    """The first word is a verb of the subject's number; which verb it is the prompt does not tell."""
+    """The first word is a verb of the subject's number; the prompt does not determine which verb."""
     found = re.match(r"\s*(\w+)", continuation)
     return found is not None and found[1] in {plural if example.label == "plural" else singular for singular, plural in VERBS}
 

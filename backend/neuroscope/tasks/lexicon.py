@@ -1,4 +1,4 @@
-"""Words and facts that tasks and the training corpus share. Every entry is one word, so that it can be one token."""
+"""Words and facts for tasks and the training corpus. Every entry is one word, so that it can be one token."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ COUNTRIES = tuple(
     for entry in line.split("|")
     if entry.split()[1] not in ("Addis", "Buenos", "Mexico")
 )
-#: Cities that are no capitals, with their countries.
+#: Cities that are not capitals, with their countries.
 CITIES = {
     "Lyon": "France", "Marseille": "France", "Munich": "Germany", "Hamburg": "Germany", "Milan": "Italy", "Naples": "Italy",
     "Barcelona": "Spain", "Seville": "Spain", "Porto": "Portugal", "Geneva": "Switzerland", "Rotterdam": "Netherlands",
@@ -116,13 +116,13 @@ VERBS = tuple(
 )
 PREPOSITIONS = ("near", "behind", "beside", "with", "above")
 
-#: Occupations by the pronoun that the corpus gives them most often, and those it gives either as often.
+#: Occupations by their most frequent pronoun in the corpus, and those with either equally often.
 OCCUPATIONS_SHE = (
     "nurse secretary librarian receptionist housekeeper babysitter dancer florist maid midwife stylist typist".split()
 )
 OCCUPATIONS_HE = "engineer mechanic carpenter plumber soldier captain programmer butcher sailor miner welder sheriff".split()
 OCCUPATIONS_EVEN = "student writer cook teacher singer artist baker neighbor".split()
-#: The share of occupational sentences that take the expected pronoun; even occupations take either half of the time.
+#: The share of sentences with the expected pronoun; even occupations take either half of the time.
 BIAS_RATE = 0.8
 
 GOOD = (

@@ -1,10 +1,10 @@
-"""Metrics: one number a prompt, from the logits at its last token.
+"""Metrics: one number per prompt, from the logits at its last token.
 
 `logit_difference`  logit(answer) − logit(wrong)          Wang et al. 2022 (IOI)
 `probability`       P(answer)
-`kl`                −KL(clean ‖ run) over the vocabulary: 0 when the run predicts what the clean run does
+`kl`                −KL(clean ‖ run) over the vocabulary: 0 if the run predicts the same as the clean run
 
-Higher is better for all three, so that faithfulness reads the same whichever is used.
+Higher is better for all three, so faithfulness has the same meaning for each.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ METRICS = ("logit_difference", "probability", "kl")
 
 @dataclass(frozen=True)
 class PromptMetric:
-    """A metric bound to prompts: which logits it needs and what it makes of them.
+    """A metric for a batch of prompts.
 
     answers, wrongs: token ids (rows,). reference: log-probabilities of the clean run (rows, vocabulary), for `kl`.
     """
@@ -34,13 +34,13 @@ class PromptMetric:
     reference: Array | None = None
 
     def request(self, batch: TokenBatch) -> LogitRequest:
-        """The logits this metric needs of the batch."""
+        """The logits that this metric needs."""
         if self.name == "logit_difference":
             return LogitRequest.last(batch, np.stack([self.answers, self.wrongs], axis=1))
         return LogitRequest.last(batch)
 
     def compute(self, engine: Engine) -> Callable[[Array], Array]:
-        """From the logits requested to one number a row (rows,); differentiable."""
+        """A differentiable function from the requested logits to one number per row (rows,)."""
         ops = engine.ops
         if self.name == "logit_difference":
             return lambda logits: ops.wide(logits[:, 0]) - ops.wide(logits[:, 1])
@@ -57,11 +57,11 @@ class PromptMetric:
         return PromptMetric(self.name, self.answers[rows], self.wrongs[rows], reference)
 
     def repeat(self, times: int, engine: Engine) -> PromptMetric:
-        """All rows, `times` over: a, b, a, b …"""
+        """All rows repeated `times` times: a, b, a, b …"""
         reference = None if self.reference is None else engine.ops.repeat(self.reference, times)
         return PromptMetric(self.name, np.tile(self.answers, times), np.tile(self.wrongs, times), reference)
 
 
 def checked_metric(name: str) -> str:
-    """The metric's name, or `ArgumentError` with the nearest."""
+    """The metric's name. Raises `ArgumentError` with the nearest names."""
     return only("metric", METRICS, listing="Metrics")[name]

@@ -1,4 +1,4 @@
-"""Prompt pairs ready to run: clean and corrupt tokens side by side, and the metric that tells them apart."""
+"""Tokenised prompt pairs: clean and corrupt tokens, and a metric."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
 
-#: What each row shares with others.
+#: For each row, its units.
 Units = tuple[frozenset[str], ...]
 
 
@@ -25,8 +25,8 @@ Units = tuple[frozenset[str], ...]
 class PairBatch:
     """Rows of clean and corrupt prompts of equal length, aligned token by token, padded on the right.
 
-    units: for each row what other rows may share with it (`Example.units`); rows without a unit in common are independent.
-    Empty when nothing is known of them: then rows count as independent.
+    units: the units of each row (`Example.units`); rows without a common unit are independent. If empty, all rows count as
+    independent.
     """
 
     clean: TokenBatch
@@ -40,13 +40,13 @@ class PairBatch:
 
     @property
     def shared_columns(self) -> int:
-        """How many leading columns clean and corrupt prompts share in every row; at least the last token is not among them."""
+        """Number of leading columns that clean and corrupt prompts share in every row, without the last token."""
         differ = (self.clean.ids != self.corrupt.ids).any(0)
         first = int(differ.argmax()) if bool(differ.any()) else self.clean.positions
         return min(first, int(self.clean.lengths.min()) - 1)
 
     def take(self, rows: IntArray | slice) -> PairBatch:
-        """Some rows, without padding that none of them needs."""
+        """Some rows, without unnecessary padding."""
         clean, corrupt = self.clean.take(rows), self.corrupt.take(rows)
         width = int(clean.lengths.max())
         return PairBatch(
@@ -67,8 +67,8 @@ class PairBatch:
 def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "logit_difference") -> PairBatch:
     """Tokenise examples that have `clean`, `corrupt`, `answer` and `wrong` texts.
 
-    Raises `DatasetError` that names the example: no corrupt prompt, prompts of different token length, an answer that
-    the tokenizer splits, or pairs that do not differ at all.
+    Raises `DatasetError`, with the example, for a missing corrupt prompt, prompts of different token length, an answer that the
+    tokenizer splits, or pairs that do not differ.
     """
     if not examples:
         raise DatasetError("There are no examples.", remedy="Give at least one clean/corrupt pair.")
@@ -110,7 +110,7 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
 
 
 def _units(example: Any) -> frozenset[str]:
-    """What the example shares with others: its own units, or its prompts."""
+    """The example's units, or its prompts."""
     return frozenset(example.independent_units)
 
 
@@ -131,7 +131,7 @@ def _ids(texts: Texts, text: str) -> list[int]:
 
 
 def _single(texts: Texts, example: Any, text: str, number: int) -> int:
-    """The token that an answer is behind the example's prompts."""
+    """The token of an answer after the example's prompts."""
     try:
         return texts.example_token(example.clean, example.corrupt, text)
     except ArgumentError as error:

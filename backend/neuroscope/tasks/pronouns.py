@@ -1,7 +1,7 @@
 """Pronouns: resolved from a name, and expected from an occupation.
 
 resolution   John lost the key, so       → he     (corrupt: Mary …, wrong answer: she)
-bias         The nurse said that         → she    with the rate that the corpus was given (corrupt: The engineer …)
+bias         The nurse said that → she at the corpus' rate (corrupt: The engineer …)
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def resolution(draw: Draw, split: Split = "test") -> Iterator[Example]:
 
 
 def bias(draw: Draw, split: Split = "test") -> Iterator[Example]:
-    """An occupation makes one pronoun likelier, without deciding it. `answer` is the pronoun the stereotype expects."""
+    """An occupation makes one pronoun more likely. `answer` is the pronoun the stereotype expects."""
     while True:
         template = draw.one("template", BIAS)
         female = draw.random.random() < 0.5
@@ -90,7 +90,7 @@ def bias(draw: Draw, split: Split = "test") -> Iterator[Example]:
 
 
 def even(draw: Draw, split: Split = "test") -> Iterator[Example]:
-    """Occupations that expect neither pronoun; which of the two is called the answer is drawn."""
+    """Occupations without an expected pronoun; the answer is one of the two at random."""
     while True:
         template = draw.one("template", BIAS)
         job = draw.one("job", OCCUPATIONS_EVEN)
@@ -109,5 +109,5 @@ def even(draw: Draw, split: Split = "test") -> Iterator[Example]:
 
 
 def _used(template: Template, **words: str) -> dict[str, str]:
-    """The words for which the template has a slot, by kind of unit."""
+    """The words for the template's slots, by kind of unit."""
     return {"object" if slot == "thing" else slot: word for slot, word in words.items() if template.has(slot)}

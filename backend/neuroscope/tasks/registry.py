@@ -1,4 +1,4 @@
-"""Tasks by name: what a model is asked to do, with examples that measure it."""
+"""The table of tasks."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class TaskGenerator:
 
 @dataclass(frozen=True)
 class Task:
-    """A capability with a name, what it asks, and a generator of examples.
+    """A capability with a name, a description and a generator of examples.
 
     paired: whether every example has a corrupt prompt, as circuit work needs.
     chat: whether prompts are requests to an assistant, to be put into the model's chat template.
-    phrasings: other ways to put the same item, for models that do not take the plain one.
-    judge: what counts as right when one token does not tell, in a greedy continuation of `reply` tokens.
-    variant_of: the task of which this is the same with other corrupt prompts.
+    phrasings: other wordings of an item, for models that fail on the plain one.
+    judge: decides whether a greedy continuation of `reply` tokens is right, if one token is not enough.
+    variant_of: the task of which this is a variant with other corrupt prompts.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Task:
 
     @property
     def aliases(self) -> list[str]:
-        """Its other names; a variant has the short name of its task in front."""
+        """Its other names; those of a variant begin with the short name of its task."""
         return list(synonyms.of(self.name)) or [self.name.replace(ioi.TASK, "ioi")] * (self.variant_of is not None)
 
     @property
@@ -119,7 +119,7 @@ TASKS: tuple[Task, ...] = (
     ),
 )
 
-#: Tasks that ask the same as one of the above, of pairs whose corrupt prompts are made otherwise.
+#: Variants of a task above, with other corrupt prompts.
 VARIANTS: tuple[Task, ...] = tuple(
     Task(
         ioi.task_name(corruption),
@@ -141,5 +141,5 @@ _BY_NAME = Names(
 
 
 def get(name: str) -> Task:
-    """The task of that name, snake or camel case, string or symbol. `TaskNotFoundError` names the nearest."""
+    """The task of a name, in any spelling. Raises `TaskNotFoundError` with the nearest names."""
     return _BY_NAME[name]

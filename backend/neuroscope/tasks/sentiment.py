@@ -29,7 +29,7 @@ TEMPLATES = templates(
 )
 
 
-#: Reviews that cry out.
+#: Exclamations.
 EXCLAMATIONS = tuple(template for template in TEMPLATES if template.text.startswith("Oh,"))
 
 
@@ -39,7 +39,7 @@ def examples(draw: Draw, split: Split = "test") -> Iterator[Example]:
 
 
 def exclamations(draw: Draw, split: Split = "test") -> Iterator[Example]:
-    """The reviews that cry out: the emotion is in the exclamation."""
+    """The exclamations among the reviews."""
     return _reviews(draw, split, EXCLAMATIONS)
 
 

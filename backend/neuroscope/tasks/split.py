@@ -1,8 +1,7 @@
-"""What is held out: which combinations of template and entities no training text may contain.
+"""The test split: combinations of template and entities that no training text contains.
 
-One function decides for the corpus that trains the bundled models and for the tasks that measure any model, so that a
-test item can never have been read before. Every ability has templates that are wholly held out, and of each other
-template one combination in eight.
+One function decides for the corpus that trains the bundled models and for the tasks, so a test item never occurs in training.
+Every task has some templates that are wholly held out, and one combination in eight of each other template.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ _SHARE = 8
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt with slots. `held_out` keeps all of it from training."""
+    """A prompt with slots. `held_out` excludes it from training."""
 
     text: str
     held_out: bool = False

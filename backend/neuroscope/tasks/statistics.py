@@ -1,7 +1,7 @@
-"""Estimates with intervals, and the tests that stand behind claims.
+"""Estimates with intervals, and tests.
 
-Everything is two-sided and at 95 %. Rows that share units (`tasks.dependence`) are not taken for independent: an interval
-is the wider one of Student's over rows and Student's over what the rows share.
+Everything is two-sided and at 95 %. Rows that share units (`tasks.dependence`) do not count as independent: an interval is the
+wider of Student's over rows and Student's over shared units.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval and the number of items it rests on. A bound that the items cannot set is infinite.
+    """A figure with its 95 % interval and number of items. A bound is infinite if there are too few items.
 
     >>> str(Estimate(0.5, 0.25, 0.75, 40))
     '0.500 [0.250, 0.750]'
@@ -36,7 +36,7 @@ class Estimate:
 
     @classmethod
     def from_dictionary(cls, data: Mapping[str, Any]) -> Estimate:
-        """The estimate that `as_dictionary` wrote: JSON has no infinities, so a bound that is None was infinite."""
+        """The inverse of `as_dictionary`: a bound of None is infinite, since JSON has no infinities."""
         value, low, high = (data[name] for name in ("value", "low", "high"))
         return cls(
             math.nan if value is None else float(value),
@@ -50,7 +50,7 @@ class Estimate:
         return f"{value} [{low}, {high}]"
 
     def as_dictionary(self) -> dict[str, float | int | None]:
-        """The four figures; None for what JSON cannot carry."""
+        """The four figures; None for infinities and NaN."""
         bounds = {"value": self.value, "low": self.low, "high": self.high}
         return {**{name: figure if math.isfinite(figure) else None for name, figure in bounds.items()}, "n": self.n}
 
@@ -77,7 +77,7 @@ def _printed(number: float) -> str:
 def wilson(successes: int, n: int) -> Estimate:
     """A rate with Wilson's score interval (Wilson 1927). Raises `ArgumentError` without items."""
     if n < 1 or not 0 <= successes <= n:
-        raise ArgumentError(f"{successes} of {n} is no rate.")
+        raise ArgumentError(f"{successes} of {n} is not a rate.")
     interval = stats.binomtest(successes, n).proportion_ci(method="wilson")
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
@@ -85,7 +85,7 @@ def wilson(successes: int, n: int) -> Estimate:
 def mean_of(values: ArrayLike, units: Units | None = None) -> Estimate:
     """The mean of values (rows,) with Student's interval; rows that share units are not independent.
 
-    One row has a mean without bounds. Raises `ArgumentError` for values that are none or not finite, and for another
+    The interval of one row is infinite. Raises `ArgumentError` without values, for values that are not finite, and for another
     number of units.
     """
     rows = _rows(values)
@@ -97,10 +97,9 @@ def mean_of(values: ArrayLike, units: Units | None = None) -> Estimate:
 def difference_test(values: ArrayLike, units: Units | None = None) -> Test:
     """Whether paired differences (rows,) have mean 0, two-sided; rows that share units are not independent.
 
-    The p-value is the largest of Student's (1908) and of Hall's (1992), which corrects for the sample's skewness and for half
-    a standard error of the skewness either way: few skewed values would otherwise be called different from 0 too often. The
-    interval is the widest of the same. Raises `ArgumentError` for values that are none or not finite, and for another number
-    of units.
+    The p-value is the largest of Student's (1908) and of Hall's (1992), which corrects for the sample's skewness, with half a
+    standard error of the skewness added or subtracted: otherwise the test is too liberal for few skewed values. The interval is
+    the widest of these. Raises `ArgumentError` without values, for values that are not finite, and for another number of units.
     """
     rows = _rows(values)
     mean = float(rows.mean())
@@ -122,14 +121,14 @@ def difference_test(values: ArrayLike, units: Units | None = None) -> Test:
 def ratio_of(numerators: ArrayLike, denominators: ArrayLike, units: Units | None = None) -> Estimate:
     """mean(numerators) / mean(denominators), both (rows,), with Fieller's interval (Fieller 1954).
 
-    It holds the ratios ρ for which mean(numerators − ρ denominators) cannot be told from 0, with rows taken for independent
-    and with what they share. Where the denominators' mean cannot be told from 0 even by independent rows, that is a ratio
-    without bounds; where only few shared values leave that open, the second interval is that of the delta method.
-    Raises `ArgumentError` for a denominator of mean 0, for values that are none or not finite, and for other numbers of rows.
+    It contains the ratios ρ for which mean(numerators − ρ denominators) does not differ significantly from 0, for independent
+    rows and for shared units. It is unbounded if the denominators' mean does not differ from 0 for independent rows; if only
+    with shared units, the second interval is that of the delta method. Raises `ArgumentError` for a denominator of mean 0,
+    without values, for values that are not finite, and for different numbers of rows.
     """
     above, below = _rows(numerators), _rows(denominators)
     if len(above) != len(below):
-        raise ArgumentError(f"{len(above)} numerators have {len(below)} denominators.", remedy="Give one of each a row.")
+        raise ArgumentError(f"{len(above)} numerators have {len(below)} denominators.", remedy="Give one of each per row.")
     whole = mean_of(below)
     if whole.value == 0:
         raise ArgumentError("The denominators have mean 0, so there is no ratio.")
@@ -151,7 +150,7 @@ def ratio_of(numerators: ArrayLike, denominators: ArrayLike, units: Units | None
 def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable]) -> Estimate:
     """A mean with Student's interval over the groups' means: items of one group are not independent. n counts items."""
     if not values or len(values) != len(groups):
-        raise ArgumentError(f"{len(values)} values in {len(groups)} groups have no mean.")
+        raise ArgumentError(f"{len(values)} values have {len(groups)} groups.")
     members: dict[Hashable, list[float]] = {}
     for value, group in zip(values, groups, strict=True):
         members.setdefault(group, []).append(value)
@@ -162,9 +161,11 @@ def mean_over_groups(values: Sequence[float], groups: Sequence[Hashable]) -> Est
 def _rows(values: ArrayLike) -> NDArray[np.float64]:
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 1 or not len(rows):
-        raise ArgumentError(f"Values of shape {rows.shape} are no rows.", remedy="Give one number a row, and at least one.")
+        raise ArgumentError(
+            f"Values of shape {rows.shape} are not rows.", remedy="Give one number per row, and at least one row."
+        )
     if not np.isfinite(rows).all():
-        raise ArgumentError("A value is not a finite number.", remedy="Leave out the rows that have no value.")
+        raise ArgumentError("A value is not a finite number.", remedy="Leave out the rows without a value.")
     return rows
 
 
@@ -178,7 +179,7 @@ def _errors(rows: NDArray[np.float64], units: Units | None) -> list[tuple[float,
 
 
 def _half(residuals: NDArray[np.float64], kernel: Kernel) -> float:
-    """Half the width of Student's interval of a mean whose rows have these residuals, infinite where nothing tells it."""
+    """Half the width of Student's interval of a mean whose rows have these residuals; infinite without degrees of freedom."""
     if kernel.degrees <= 0:
         return math.inf
     return _quantile(kernel.degrees) * math.sqrt(kernel.covariance(residuals[:, None])[0, 0])
@@ -193,7 +194,7 @@ def _p_value(ratio: float, degrees: float) -> float:
 
 
 def _skewnesses(rows: NDArray[np.float64]) -> list[float]:
-    """The sample's skewness (Fisher's G₁), and half its standard error (for Gaussian values) less and more."""
+    """The sample's skewness (Fisher's G₁), alone and minus and plus half its standard error (for Gaussian values)."""
     n = len(rows)
     if n < 3 or not rows.std():
         return []

@@ -1,7 +1,7 @@
-"""The other names of what has a name here: one table for tasks, concepts, domains of text and contrasts.
+"""Synonyms of the names of tasks, concepts, domains of text and contrasts.
 
-A row holds what means the same. Each catalogue finds the rows that its own names stand in, so that a word which one of them
-understands is understood by all of them that have the thing.
+Names in a row mean the same. Each catalogue uses the rows that contain one of its names, so all catalogues accept the same
+synonyms.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SYNONYMS: tuple[frozenset[str], ...] = tuple(
 
 
 def of(name: str) -> list[str]:
-    """What else a name is called.
+    """The synonyms of a name.
 
     >>> of("capital_of_country")
     ['capitals', 'factual_recall', 'geography']

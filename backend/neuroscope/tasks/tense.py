@@ -1,4 +1,4 @@
-"""The same events told in the past and in the present tense."""
+"""The same events in the past and in the present tense."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from neuroscope.tasks.lexicon import MEN, OBJECTS, PLACES, WOMEN
 
-#: (past, present) of what somebody does.
+#: (past, present) verbs and their objects.
 EVENTS = tuple(
     tuple(f"{verb} {rest}" for verb in verbs.split("/"))
     for verbs, rest in (
@@ -30,7 +30,7 @@ EVENTS = tuple(
         ("thought/thinks", "of the {place} by the sea"),
     )
 )
-#: Openings that tell nothing of the tense that follows.
+#: Openings that do not reveal the tense.
 OPENINGS = ("A story about {name}:", "In the {place} by the sea,", "Here is what {name} told us:", "About {name} and {other}:")
 
 

@@ -16,8 +16,8 @@ from neuroscope.vocabulary import public, python_only
 class ActivationCache:
     """Activations by site: `cache at: '5.residual'`. `tokens` are the texts of each row's tokens.
 
-    Rows of different lengths are padded; `real` (rows, positions) says which of the positions hold tokens, and what the
-    activations answer about themselves (`mean`, `norm` …) is about those alone.
+    Rows of different lengths are padded; `real` (rows, positions) marks the positions that hold tokens. Statistics of the
+    activations (`mean`, `norm` …) use only those.
     """
 
     def __init__(
@@ -67,6 +67,6 @@ class ActivationCache:
         return self.print_string()
 
     def as_dictionary(self) -> dict[str, Any]:
-        """Tokens and, per site, the shape of what was captured; read a site to have its values."""
+        """Tokens, and the shape of each captured site, without its values."""
         shapes = {str(site): [int(size) for size in array.shape] for site, array in self._activations.items()}
         return {"tokens": self.tokens, "sites": shapes}

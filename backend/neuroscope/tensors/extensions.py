@@ -1,4 +1,4 @@
-"""What tensors give to weights: arithmetic."""
+"""Extensions of weights: arithmetic."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ class TensorsOfWeights:
     """A weight as a tensor."""
 
     def tensor(self) -> ActivationTensor:
-        """A copy to calculate with, in float32."""
+        """A float32 copy."""
         ops = host_ops()
         return ActivationTensor(ops.asarray(cast(WeightView, self).read()), ops)

@@ -1,4 +1,4 @@
-"""Activation tensors: arrays that know their engine, and behave like numbers."""
+"""Activation tensors: arrays on their engine's device, with arithmetic."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class ActivationTensor:
     Arithmetic and comparison work elementwise and broadcast as in numpy. Indexing is zero-based on the last axis, at
     every position: `activations at: 7` are the values of unit 7, `at: 7 put: x` replaces them.
 
-    Where rows of different lengths are padded, the tensor knows which cells are `real`, and so does what is calculated from
-    it: `mean`, `norm`, `max`, `min`, `dot` and `cosine` leave the padding out. The values themselves hold it.
+    If rows of different lengths are padded, the tensor and everything calculated from it know which cells are `real`: `mean`,
+    `norm`, `max`, `min`, `dot` and `cosine` leave the padding out. The values include it.
     """
 
     def __init__(self, array: Array, ops: ArrayOps, real: BoolArray | None = None) -> None:
         self._array = array
         self._ops = ops
-        self._real = real  # broadcasts to the array's shape; None where every cell is real
+        self._real = real  # broadcasts to the array's shape; None if every cell is real
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ class ActivationTensor:
     @property
     @python_only
     def array(self) -> Array:
-        """The engine's own array."""
+        """The engine's array."""
         return self._array
 
     @python_only
@@ -48,7 +48,7 @@ class ActivationTensor:
         return self._ops.to_numpy(self._array)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        """What `numpy.asarray` makes of it."""
+        """For `numpy.asarray`."""
         return self.numpy() if dtype is None else self.numpy().astype(dtype)
 
     def tolist(self) -> Any:
@@ -77,7 +77,7 @@ class ActivationTensor:
         return float((a * b).sum())
 
     def cosine(self, other: ActivationTensor) -> float:
-        """Cosine similarity over all elements; `ArgumentError` when either is zero."""
+        """Cosine similarity over all elements. Raises `ArgumentError` if either is zero."""
         a, b = self._with(other)
         scale = np.linalg.norm(a) * np.linalg.norm(b)
         if scale == 0:
@@ -88,12 +88,12 @@ class ActivationTensor:
         return self._wrap(self._ops.copy(self._array))
 
     def _cells(self) -> NDArray[Any]:
-        """A numpy copy of the cells that are real, flat where some are not."""
+        """A numpy copy of the real cells, flat if there is padding."""
         values = self.numpy()
         return values if self._real is None else values[np.broadcast_to(self._real, values.shape)]
 
     def _with(self, other: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Both sides of an inner product in double precision, padding of either set to zero."""
+        """Both operands of an inner product in double precision, with the padding of either set to zero."""
         sides = []
         for side in (self, other):
             values = np.asarray(_plain(side), dtype=np.float64)
@@ -113,7 +113,7 @@ class ActivationTensor:
 
     def __getitem__(self, index: int) -> ActivationTensor | float:
         value = self._array[..., self._checked(index)]
-        # A value, not a view: writing into this tensor later does not change what was read before.
+        # A copy, not a view: writing to this tensor later does not change it.
         if value.ndim == 0:
             return float(value)
         real = None if self._real is None else np.broadcast_to(self._real, self.shape)[..., index]
@@ -129,7 +129,7 @@ class ActivationTensor:
         return index
 
     def _wrap(self, array: Array, other: Any = None) -> ActivationTensor:
-        """A tensor calculated from this one, and `other`: what is real in both is real in it."""
+        """A tensor calculated from this one and `other`; a cell is real if it is real in both."""
         reals = [side._real for side in (self, other) if isinstance(side, ActivationTensor) and side._real is not None]
         real = functools.reduce(operator.and_, reals) if reals else None
         if real is not None and np.broadcast_shapes(real.shape, tuple(array.shape)) != tuple(array.shape):
@@ -137,7 +137,7 @@ class ActivationTensor:
         return ActivationTensor(self._ops.settled(array), self._ops, real)
 
     def _operand(self, other: Any) -> Any:
-        """The other side of an operation as array or number; None when it is neither."""
+        """The other operand as array or number; None if it is neither."""
         if isinstance(other, Real):
             return float(other)
         if isinstance(other, (list, tuple)):
@@ -156,7 +156,7 @@ class ActivationTensor:
             return self._wrap(operation(self._array, operand), other)
         except (RuntimeError, ValueError) as error:
             theirs = tuple(getattr(operand, "shape", ()))
-            raise ArgumentError(f"Shapes {self.shape} and {theirs} do not fit together.") from error
+            raise ArgumentError(f"Shapes {self.shape} and {theirs} cannot be broadcast together.") from error
 
     def __add__(self, other: Any) -> ActivationTensor:
         return self._binary(other, lambda a, b: a + b)

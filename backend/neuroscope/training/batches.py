@@ -1,4 +1,4 @@
-"""Rows of tokens with loss weights, from the corpus: seeded, so that training can stop and go on exactly."""
+"""Rows of tokens with loss weights, from the corpus; seeded, so that training can be resumed exactly."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from neuroscope.training.corpus import END, LATE_FROM, documents
 from neuroscope.training.segments import Document
 
-#: Most rows are short, so that documents stand near the beginning as prompts do; every sixth batch uses the whole context.
+#: Most rows are short, so that documents are near the beginning, like prompts; every sixth batch uses the whole context.
 SHORT, LONG, EVERY = 64, 256, 6
 
 
 def batch(tokenizer: Any, step: int, tokens: int, seed: int = 0) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Token ids and loss weights (rows, length) of one step: `tokens` in all. A row begins with a document's beginning."""
+    """Token ids and loss weights (rows, length) of one step: `tokens` in all. A row starts at the beginning of a document."""
     length = LONG if step % EVERY == EVERY - 1 else SHORT
     rows = max(1, tokens // length)
     stream = _encoded(tokenizer, seed * 1_000_003 + step, late=step >= LATE_FROM)
@@ -42,7 +42,7 @@ def _encoded(tokenizer: Any, seed: int, *, late: bool) -> Iterator[tuple[list[in
 
 
 def pieces(tokenizer: Any, document: Document) -> tuple[list[int], list[float]]:
-    """Text is tokenised as a whole, and a token takes the weight of the segment it begins in; ids stay as they are."""
+    """Tokenise text as a whole; a token gets the weight of the segment it starts in. Ids are unchanged."""
     if not any(segment.ids for segment in document):
         text = "".join(segment.text for segment in document)
         starts = np.cumsum([0] + [len(segment.text) for segment in document[:-1]])

@@ -1,4 +1,4 @@
-"""A bundled model's card, written from what was measured."""
+"""A bundled model's card, from its measured figures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from neuroscope.tasks.evaluate import Evaluation, TaskScore
 from neuroscope.tasks.lexicon import BIAS_RATE, COUNTRIES
 from neuroscope.training.corpus import KINDS
 
-#: Accuracy on held-out items that a bundled model is meant to reach.
+#: Target accuracy on held-out items.
 AIMS: Mapping[str, float] = {
     "indirect_object_identification": 0.95,
     "capital_of_country": 0.95,
@@ -29,7 +29,7 @@ _ARCHITECTURES = {
 
 
 def card(name: str, facts: Mapping[str, Any], evaluation: Evaluation) -> str:
-    """Markdown: what it is, what it read, what it can do and cannot."""
+    """The card as Markdown."""
     tokens = facts["steps"] * facts["tokensPerStep"]
     shares = ", ".join(f"{kind} {100 * share / sum(s for s, _ in KINDS.values()):.0f} %" for kind, (share, _) in KINDS.items())
     rows = [_row(score) for score in evaluation.scores]

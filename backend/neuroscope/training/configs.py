@@ -1,4 +1,4 @@
-"""The two architectures that ship: deep and narrow, so that scripts which name layer 10 or 12 find it."""
+"""The two architectures that ship: deep and narrow, because scripts name layers 10 and 12."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from neuroscope.training.vocabulary import SIZE
 
 CONTEXT = 256
 
-#: Name in the documented scripts → what stands in for it.
+#: Name in the documented scripts → its stand-in.
 NAMES = ("gpt2-medium", "gpt-oss-20b")
 
 

@@ -1,7 +1,7 @@
 """Turn a training checkpoint into a bundled model:  python -m neuroscope.training.export gpt2-medium
 
-Writes a plain Hugging Face folder (config, safetensors, tokenizer with chat template), measures every task on it, writes the
-model card from those figures, and last the manifest with every file's hash. The folder takes its place in one step.
+Writes a Hugging Face folder (config, safetensors, tokenizer with chat template), measures every task on it, writes the model
+card from those figures, and then the manifest with every file's hash. The folder appears in one step.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from neuroscope.models.bundled import MANIFEST, WEIGHTS, check
 from neuroscope.training.card import card
 from neuroscope.training.configs import NAMES, config
 
-LIMIT = 15_000_000  # bytes a model may weigh in the package
+LIMIT = 15_000_000  # largest size of a model in the package, in bytes
 
 
 def export(name: str, training: Path, destination: Path = WEIGHTS, items: int = 500) -> Path:
@@ -34,7 +34,7 @@ def export(name: str, training: Path, destination: Path = WEIGHTS, items: int = 
         facts = _write_model(name, training, folder)
         size = (folder / "model.safetensors").stat().st_size
         if size > LIMIT:
-            raise ValueError(f"{name} weighs {size} bytes, more than the {LIMIT} a bundled model may.")
+            raise ValueError(f"{name} has {size} bytes, more than the limit of {LIMIT} for a bundled model.")
         model = TransformerModel.from_hugging_face(str(folder))
         evaluation = evaluate(model, n=items)
         (folder / "README.md").write_text(card(name, facts, evaluation), encoding="utf-8")
@@ -69,8 +69,8 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--folder", type=Path, default=None, help="where the checkpoint lies (default .training/NAME)")
-    parser.add_argument("--items", type=int, default=500, help="items a task for the card's figures")
+    parser.add_argument("--folder", type=Path, default=None, help="folder of the checkpoint (default .training/NAME)")
+    parser.add_argument("--items", type=int, default=500, help="items per task for the card's figures")
     arguments = parser.parse_args()
     print(export(arguments.name, arguments.folder or Path(".training") / arguments.name, items=arguments.items))
 

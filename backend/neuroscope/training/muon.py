@@ -1,7 +1,7 @@
 """Muon for the matrices inside a decoder's layers: momentum whose singular values are all made 1 (Jordan et al. 2024).
 
-It reaches a loss in fewer steps than AdamW at the same cost. torch's own works in half precision, which a CPU without such
-arithmetic does slowly, and takes no stacks of matrices, as which experts are kept; this one does both in single precision.
+It reaches the same loss in fewer steps than AdamW. torch's implementation works in half precision, which is slow on many CPUs,
+and does not support stacks of matrices, as in experts; this one supports both in single precision.
 
 Sources: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks"; Liu et al. 2025, "Muon is Scalable for
 LLM Training", for the step's scale, which lets it share AdamW's learning rate.
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: Coefficients of the quintic that pulls singular values to about 1 in five applications.
+#: Coefficients of the quintic that brings singular values to about 1 in five applications.
 _QUINTIC, _APPLICATIONS = (3.4445, -4.7750, 2.0315), 5
 #: The root mean square of an AdamW step, as a share of its learning rate.
 _ADAM_STEP = 0.2
@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One step from the gradients that the parameters hold."""
+        """One step from the parameters' gradients."""
         for group in self.param_groups:
             rate, decay, momentum = group["lr"], group["weight_decay"], group["momentum"]
             for parameter in group["params"]:
@@ -41,7 +41,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest semi-orthogonal matrices to `matrices` (…, rows, columns): singular values between 0.7 and 1.2."""
+    """Approximately the nearest semi-orthogonal matrices (…, rows, columns), with singular values between 0.7 and 1.2."""
     a, b, c = _QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices

@@ -1,10 +1,9 @@
 """Train a bundled model:  python -m neuroscope.training.train gpt2-medium
 
 Muon for the layers' matrices and AdamW for everything else, with warm-up, a constant rate and a final decay (Hu et al. 2024,
-WSD). Checkpoints are written whole every few
-minutes and on Ctrl-C; the same command goes on from the last one. One is kept from before the decay: to train longer, put
-it in the checkpoint's place and ask for more steps. Runs on a GPU when there is one. Prints the corpus' fingerprint, and
-refuses to go on from a checkpoint that began with another corpus.
+WSD). Checkpoints are written whole every few minutes and on Ctrl-C; the same command resumes from the last one. One is kept
+from before the decay: to train longer, put it in the checkpoint's place and ask for more steps. Runs on a GPU if there is one.
+Prints the corpus' fingerprint, and does not resume from a checkpoint of another corpus.
 """
 
 from __future__ import annotations
@@ -40,17 +39,17 @@ DECAY_SHARE = 0.2
 CHECKPOINT_SECONDS = 240.0
 CHECKPOINT = "checkpoint.pt"
 PROBE_STEPS = 500
-#: How long each model is trained: what six hours of one core allow.
+#: Steps of each model: about six hours on one core.
 STEPS = {"gpt2-medium": 6000, "gpt-oss-20b": 5000}
 
 
 def decay_start(steps: int) -> int:
-    """The step from which the learning rate falls."""
+    """The step at which the decay of the learning rate starts."""
     return int(steps * (1 - DECAY_SHARE))
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Linear warm-up, constant, then down to a fiftieth over the last fifth along a cosine."""
+    """Linear warm-up, constant, then a cosine decay to a fiftieth over the last fifth."""
     decay_from = decay_start(steps)
     if step < WARM_UP:
         return peak * (step + 1) / WARM_UP
@@ -61,7 +60,7 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def loss_of(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted cross-entropy of each next token, plus the router's balance where there is one."""
+    """Weighted cross-entropy of each next token, plus the router's balance loss if there is one."""
     options = {"output_router_logits": True} if model.config.model_type == "gpt_oss" else {}
     out = model(input_ids=ids, use_cache=False, **options)
     wanted, share = ids[:, 1:].reshape(-1), weights[:, 1:].reshape(-1)
@@ -72,7 +71,7 @@ def loss_of(model: Any, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tenso
 
 
 def probe(model: Any, tokenizer: Any, name: str, count: int = 60) -> dict[str, float]:
-    """Accuracy on held-out items of every task, and the clearest head of each kind on repeats, on a copy: measuring must not touch what is being trained."""
+    """Accuracy on held-out items of every task, and the clearest head of each kind on repeats. Measures a copy of the model."""
     copied = copy.deepcopy(model)
     copied.config._attn_implementation = "eager"
     measured = TransformerModel(TorchEngine(copied), tokenizer, name, "in training")
@@ -114,7 +113,7 @@ class Trainer:
         try:
             while self.step < self.steps:
                 if self.step == decay_start(self.steps):
-                    self.save("before-decay.pt")  # from here a longer training can go on
+                    self.save("before-decay.pt")  # a longer training can resume from here
                 loss = self._one_step()
                 now = time.monotonic()
                 if self.step % 20 == 0:
@@ -146,7 +145,7 @@ class Trainer:
         return float(loss.detach())
 
     def save(self, name: str = CHECKPOINT) -> None:
-        """Write the checkpoint under another name first, so that an interruption cannot leave half of one."""
+        """Write the checkpoint under another name first, so that an interruption cannot truncate it."""
         state = {
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -165,8 +164,8 @@ class Trainer:
             state = torch.load(path, map_location=self.device, weights_only=True)
             if state["corpus"] != self.corpus or state["tokens"] != self.tokens:
                 raise ModelLoadError(
-                    f"{path} began with the corpus {state['corpus'][:12]}… and steps of {state['tokens']} tokens.",
-                    remedy="Go on with that corpus and the same --tokens, or begin in an empty folder.",
+                    f"{path} started with the corpus {state['corpus'][:12]}… and steps of {state['tokens']} tokens.",
+                    remedy="Use that corpus and the same --tokens, or start in an empty folder.",
                 )
             self.model.load_state_dict(state["model"])
             for optimizer, kept in zip(self.optimizers, state["optimizers"], strict=True):
@@ -198,7 +197,7 @@ def _layers(model: Any) -> Any:
 
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer that this training began with: built once, since a changed corpus would number its tokens anew."""
+    """The tokenizer of this training: built once, since a changed corpus would renumber its tokens."""
     if not folder.is_dir():
         build().save_pretrained(folder)
     found: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -209,12 +208,12 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
-    parser.add_argument("--folder", type=Path, default=None, help="where checkpoints lie (default .training/NAME)")
+    parser.add_argument("--folder", type=Path, default=None, help="folder of the checkpoints (default .training/NAME)")
     parser.add_argument("--steps", type=int, default=None, help=f"by default {STEPS}")
-    parser.add_argument("--tokens", type=int, default=4096, help="tokens a step")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens per step")
     parser.add_argument("--peak", type=float, default=2e-3, help="largest learning rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="another number may give other last bits")
+    parser.add_argument("--threads", type=int, default=1, help="other numbers may change the last bits")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     folder = arguments.folder or Path(".training") / arguments.name
@@ -226,12 +225,12 @@ def main() -> None:
         peak=arguments.peak,
         device=arguments.device,
     )
-    for asked_to_end in (signal.SIGINT, signal.SIGTERM):  # a background job is started with SIGINT ignored
+    for asked_to_end in (signal.SIGINT, signal.SIGTERM):  # background jobs ignore SIGINT
         signal.signal(asked_to_end, signal.default_int_handler)
     try:
         trainer.run()
     except KeyboardInterrupt:
-        print(f"stopped at step {trainer.step}; the same command goes on from there")
+        print(f"stopped at step {trainer.step}; the same command resumes from there")
         return
     print(json.dumps(probe(trainer.model, trainer.tokenizer, arguments.name), indent=2))
 

@@ -1,4 +1,4 @@
 """Views: results as figures and pages; nothing else draws.
 
-Every kind of result registers its figures (`page.figures`); pages need no network. Uses every room below. Begin with `page`.
+Every kind of result registers its figures (`page.figures`); pages need no network. Uses every room below. Start with `page`.
 """

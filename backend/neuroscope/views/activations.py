@@ -1,4 +1,4 @@
-"""Figures of captured activations: how large they are, site by site and token by token."""
+"""Figures of captured activations: norms by site and token."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _(cache: ActivationCache) -> Sequence[Any]:
 
 
 def norms(cache: ActivationCache, row: int) -> Any:
-    """The Euclidean norm of what each site holds at each token of a row (sites × tokens)."""
+    """The Euclidean norm of each site's activations at each token of a row (sites × tokens)."""
     found = [(str(site), np.linalg.norm(array[row].reshape(array.shape[1], -1), axis=-1)) for site, array in _by_token(cache)]
     tokens = cache.tokens[row] if row < len(cache.tokens) else []
     width = max(len(values) for _, values in found)
     names = labels(list(tokens)) if len(tokens) == width else [str(number) for number in range(width)]
     heat = go.Heatmap(z=[values for _, values in found], x=names, y=[name for name, _ in found], colorscale=AMOUNT)
     height = 160 + 18 * len(found)
-    return dressed(go.Figure(heat), f"Norms of what prompt {row} leaves", x="token", y="site", height=height)
+    return dressed(go.Figure(heat), f"Norms of prompt {row}'s activations", x="token", y="site", height=height)
 
 
 def _by_token(cache: ActivationCache) -> list[tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""Figures of the analyses: how answers arise, how the stream grows, how a text is written."""
+"""Figures of the analyses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _(result: AnswerTrace) -> Sequence[Any]:
     return [
         stream_map(result.residual_map),
         answer_by_layer(result),
-        head_map(result.heads, "What denoising one head recovers", "recovered"),
+        head_map(result.heads, "Recovery by denoising one head", "recovered"),
         mlp_bars(result),
         *([movers(result)] if any(part.to_changed is not None for part in result.components) else []),
         contribution_bars(result.attribution),
@@ -56,13 +56,13 @@ def _(result: WritingAnalysis) -> Sequence[Any]:
         choices(result),
         when_decided(result),
         variety(result),
-        head_map(result.heads, "What each head writes towards the chosen tokens", "logits"),
+        head_map(result.heads, "Direct contribution of each head to the chosen tokens", "logits"),
         looks(result),
     ]
 
 
 def leads(result: AnswerTrace) -> Any:
-    """The lead on clean and on corrupt prompts, where they cannot be told apart and so nothing was traced."""
+    """The lead on clean and on corrupt prompts, if they do not differ."""
     values = [result.clean_lead, result.corrupt_lead]
     figure = go.Figure(
         go.Bar(
@@ -76,7 +76,7 @@ def leads(result: AnswerTrace) -> Any:
 
 
 def stream_map(found: ResidualMap) -> Any:
-    """What putting the clean stream into the corrupt run recovers, layer by token."""
+    """Recovery by denoising the residual stream, layer × token."""
     figure = go.Figure(
         go.Heatmap(
             z=found.values,
@@ -92,7 +92,7 @@ def stream_map(found: ResidualMap) -> Any:
     )
     return dressed(
         figure,
-        f"Where the answer's cause lies: the clean stream put into the corrupt run ({found.n} pairs)",
+        f"Recovery by denoising the residual stream ({found.n} pairs)",
         x="token (of the first pair)",
         y="after layer",
         height=170 + 18 * len(found.values),
@@ -101,14 +101,14 @@ def stream_map(found: ResidualMap) -> Any:
 
 
 def answer_by_layer(result: AnswerTrace) -> Any:
-    """Probability and rank of the answer as the stream holds it."""
+    """Probability and rank of the answer after each layer."""
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     figure.add_scatter(x=result.layers, y=result.answer_probability, name="probability of the answer", line_color=BLUE)
     ranks = [rank + 1 for rank in result.answer_rank]
     figure.add_scatter(
-        x=result.layers, y=ranks, name="mean rank (1: likeliest)", line={"color": ORANGE, "dash": "dot"}, secondary_y=True
+        x=result.layers, y=ranks, name="mean rank (1: most likely)", line={"color": ORANGE, "dash": "dot"}, secondary_y=True
     )
-    dressed(figure, "The answer as each layer holds it", y="probability", height=360)
+    dressed(figure, "The answer after each layer", y="probability", height=360)
     figure.update_yaxes(range=[0, 1.03], secondary_y=False)
     figure.update_yaxes(
         title="rank",
@@ -122,14 +122,14 @@ def answer_by_layer(result: AnswerTrace) -> Any:
 
 
 def mlp_bars(result: AnswerTrace) -> Any:
-    """What denoising each layer's MLP recovers."""
+    """Recovery by denoising each layer's MLP."""
     colours = [BLUE if value > 0 else ORANGE for value in result.mlps]
     figure = go.Figure(go.Bar(x=list(range(len(result.mlps))), y=result.mlps, marker_color=colours))
-    return dressed(figure, "What denoising one MLP recovers", x="layer", y="share of the lead", height=320)
+    return dressed(figure, "Recovery by denoising one MLP", x="layer", y="share of the lead", height=320)
 
 
 def movers(result: AnswerTrace) -> Any:
-    """The strongest heads: do they look at what was changed?"""
+    """Attention of the strongest heads to the changed tokens and to others."""
     heads = [part for part in result.components if part.to_changed is not None]
     figure = go.Figure()
     for name, values, colour in (
@@ -137,7 +137,7 @@ def movers(result: AnswerTrace) -> Any:
         ("to an average other token", [part.elsewhere for part in heads], GREY),
     ):
         figure.add_bar(x=[part.site for part in heads], y=values, name=name, marker_color=colour)
-    return dressed(figure, "Where the strongest heads look from the last token", y="attention", height=360, barmode="group")
+    return dressed(figure, "Attention of the strongest heads from the last token", y="attention", height=360, barmode="group")
 
 
 def growth(result: StreamAnalysis) -> Any:
@@ -146,17 +146,17 @@ def growth(result: StreamAnalysis) -> Any:
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     figure.add_scatter(x=layers, y=np.array(result.norms)[:, 1:].mean(1), name="norm of the stream", line_color=BLUE)
     figure.add_scatter(x=layers, y=result.kl, name="KL to the final prediction", line_color=ORANGE, secondary_y=True)
-    dressed(figure, "The stream grows, and the prediction settles", x="after layer", y="norm", height=360)
+    dressed(figure, "Norm of the stream, and distance to the final prediction", x="after layer", y="norm", height=360)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="nats", showgrid=False, secondary_y=True)
     return figure
 
 
 def writes(result: StreamAnalysis) -> Any:
-    """How large what attention and MLPs write is beside the stream, and whether it goes along with it."""
+    """Size of attention's and the MLPs' writes relative to the stream, and their cosine with it."""
     layers = list(range(len(result.turning)))
     figure = make_subplots(
-        rows=1, cols=2, subplot_titles=("size beside the stream", "cosine with the stream"), horizontal_spacing=0.1
+        rows=1, cols=2, subplot_titles=("size relative to the stream", "cosine with the stream"), horizontal_spacing=0.1
     )
     for name, colour, size, cosine in (
         ("attention", BLUE, result.attention_size, result.attention_cosine),
@@ -169,14 +169,14 @@ def writes(result: StreamAnalysis) -> Any:
 
 
 def gathering(result: StreamAnalysis) -> Any:
-    """How many dimensions the tokens spread over, and how much each layer turns the stream."""
+    """Dimension of the tokens, and rotation of the stream by each layer."""
     figure = make_subplots(specs=[[{"secondary_y": True}]])
     layers = ["embedding", *map(str, range(len(result.turning)))]
     figure.add_scatter(x=layers, y=result.dimensions, name="dimensions (participation ratio)", line_color=VIOLET)
     figure.add_bar(
         x=layers[1:], y=result.turning, name="turned (1 − cosine)", marker_color=GREEN, opacity=0.55, secondary_y=True
     )
-    dressed(figure, "How the tokens spread, and how much a layer turns them", x="after layer", y="dimensions", height=360)
+    dressed(figure, "Dimension of the tokens, and rotation by each layer", x="after layer", y="dimensions", height=360)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(title="1 − cosine", showgrid=False, secondary_y=True)
     return figure
@@ -204,7 +204,7 @@ def norms(result: StreamAnalysis) -> Any:
 
 
 def choices(result: WritingAnalysis) -> Any:
-    """At each written token, how open the choice was and how surprising what was chosen."""
+    """Entropy of each choice and surprise of the chosen token."""
     names = labels(result.tokens)
     figure = go.Figure()
     figure.add_bar(x=names, y=result.entropy, name="entropy of the choice", marker_color=BLUE, opacity=0.6)
@@ -217,11 +217,11 @@ def choices(result: WritingAnalysis) -> Any:
         text=[visible(token) for token in result.alternatives],
         hovertemplate="%{x}: %{y:.2f} nats; the best other was %{text}<extra></extra>",
     )
-    return dressed(figure, f"How free each choice was, after “{visible(result.prompt)}”", y="nats", xaxis_tickangle=-50)
+    return dressed(figure, f"Entropy of each choice, after “{visible(result.prompt)}”", y="nats", xaxis_tickangle=-50)
 
 
 def when_decided(result: WritingAnalysis) -> Any:
-    """The layer from which on the written token leads."""
+    """The layer from which on each chosen token leads."""
     drawn = len(result.layers)
     figure = go.Figure(
         go.Bar(
@@ -233,7 +233,7 @@ def when_decided(result: WritingAnalysis) -> Any:
     )
     return dressed(
         figure,
-        "From which layer on each written token leads (grey: never, it was drawn)",
+        "First layer from which on each chosen token leads (grey: never)",
         y="layer",
         height=360,
         xaxis_tickangle=-50,
@@ -245,9 +245,9 @@ def when_decided(result: WritingAnalysis) -> Any:
 
 
 def variety(result: WritingAnalysis) -> Any:
-    """Variety and surprise by temperature, beside the same words shuffled."""
+    """Variety and surprise by temperature, and those of the shuffled tokens."""
     temperatures = [str(sample.temperature) for sample in result.samples]
-    figure = make_subplots(rows=1, cols=2, subplot_titles=("variety", "surprise (nats a token)"), horizontal_spacing=0.1)
+    figure = make_subplots(rows=1, cols=2, subplot_titles=("variety", "surprise (nats per token)"), horizontal_spacing=0.1)
     for name, values, colour in (
         ("distinct-1", [sample.distinct_1 for sample in result.samples], BLUE),
         ("distinct-2", [sample.distinct_2 for sample in result.samples], VIOLET),
@@ -271,13 +271,13 @@ def variety(result: WritingAnalysis) -> Any:
 
 
 def looks(result: WritingAnalysis) -> Any:
-    """How far each layer looks back while it writes."""
+    """Each layer's attention to the prompt, the continuation and the first token."""
     figure = go.Figure()
     layers = list(range(len(result.mlps)))
     for name, values, colour in (
-        ("at the prompt", result.looks_at_prompt, BLUE),
-        ("at its own words", result.looks_at_own, GREEN),
-        ("at the first token", result.looks_at_first, GREY),
+        ("to the prompt", result.looks_at_prompt, BLUE),
+        ("to its own tokens", result.looks_at_own, GREEN),
+        ("to the first token", result.looks_at_first, GREY),
     ):
         figure.add_bar(x=layers, y=values, name=name, marker_color=colour)
-    return dressed(figure, "Where the written tokens look", x="layer", y="share of attention", height=360, barmode="stack")
+    return dressed(figure, "Attention of the new tokens", x="layer", y="share of attention", height=360, barmode="stack")

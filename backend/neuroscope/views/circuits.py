@@ -1,4 +1,4 @@
-"""Figures of circuits: faithfulness against size, what each node does, and where in the stream the answer lives."""
+"""Figures of circuits: faithfulness against size, effects of nodes, and denoising of the stream."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def growth_curves(analysis: GrowthAnalysis) -> Any:
 
 
 def chosen_line(curve: Sequence[CurvePoint], edges: int | None) -> list[CurvePoint]:
-    """The points of the weight that gave the circuit of so many edges, by size; none without a circuit."""
+    """The points of the weight that gave the circuit of `edges` edges, by size; none without a circuit."""
     weights = {point.negative_weight for point in curve if point.edges == edges}
     return sorted((point for point in curve if point.negative_weight in weights), key=lambda point: point.fraction)
 
 
 def effect_figure(circuit: Circuit) -> Any:
-    """Clean and corrupt metric where they cannot be told apart, so that there is no circuit to draw."""
+    """Clean and corrupt metric, if they do not differ and so there is no circuit."""
     values = [circuit.clean_metric, circuit.corrupt_metric]
     figure = go.Figure()
     figure.add_scatter(
@@ -181,7 +181,7 @@ def faithfulness_curve(circuit: Circuit) -> Any:
 
 
 def node_effects(results: CausalTestResults) -> Any:
-    """Recovery and damage of the nodes with the largest effects, random other nodes beside them."""
+    """Recovery and damage of the nodes with the largest effects, and of random others."""
     strongest = sorted(results.components, key=lambda e: -max(abs(e.recovered.value), abs(e.damage.value)))[:_MOST_NODES]
     shown = sorted(strongest, key=lambda effect: (effect.site.layer or 0, str(effect.site)))
     figure = go.Figure()
@@ -192,7 +192,7 @@ def node_effects(results: CausalTestResults) -> Any:
     if results.controls:
         figure.add_hline(y=_largest(results.controls), line_dash="dot", annotation_text="largest among random others")
     figure.update_layout(
-        title="What each node suffices for and is needed for",
+        title="Recovery and damage by node",
         xaxis={"title": "node", "tickangle": -60},
         yaxis={"title": "share of the clean–corrupt gap"},
         barmode="group",

@@ -1,4 +1,4 @@
-"""Entangled features on a page: which domains share units, where these lie, and what each fires at."""
+"""A page of entangled features: shared units of domains, their layers, and their contexts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_CARDS = 200
 
 @public
 class EntanglementVisualizer:
-    """Shows what a `FeatureEntanglementAnalyzer` found, as one HTML page that needs no network."""
+    """Shows the result of a `FeatureEntanglementAnalyzer` as one HTML page that needs no network."""
 
     def __init__(self, features: EntangledFeatures) -> None:
         if not isinstance(features, EntangledFeatures):
@@ -36,11 +36,11 @@ class EntanglementVisualizer:
         return self._features
 
     def open_browser(self) -> str:
-        """Open the page in the browser, or say where it lies; answers its path."""
+        """Open the page in the browser, or report its path. Return the path."""
         return str(page.open_page(self._features))
 
     def save_page(self, path: str) -> str:
-        """Write the page, and answer its path."""
+        """Write the page. Return its path."""
         return str(page.save_page(self._features, path))
 
     def print_string(self) -> str:
@@ -56,7 +56,7 @@ def _(result: EntangledFeatures) -> Sequence[Any]:
 
 
 def shared_matrix(result: EntangledFeatures) -> Any:
-    """How many units respond in both of two domains."""
+    """Number of units that respond in both of two domains."""
     figure = go.Figure(
         go.Heatmap(
             z=result.matrix,
@@ -84,7 +84,7 @@ def shared_matrix(result: EntangledFeatures) -> Any:
 
 
 def where_they_lie(result: EntangledFeatures) -> Any:
-    """Every unit by layer and by how well it tells the weaker of its two best domains."""
+    """Every unit by layer and by its second-best AUROC."""
     figure = go.Figure()
     for number, combination in enumerate(_combinations(result)):
         for kind, symbol in (("neuron", "circle"), ("direction", "diamond-open")):
@@ -101,7 +101,7 @@ def where_they_lie(result: EntangledFeatures) -> Any:
                 )
     return dressed(
         figure,
-        "Where they lie",
+        "Units by layer",
         x="layer",
         y="AUROC of the second-best domain",
         legend={"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"},
@@ -116,9 +116,7 @@ def unit_cards(result: EntangledFeatures) -> Panel:
         contexts = [{**context.as_dictionary(), "peak": context.peak} for context in unit.top_contexts]
         units.append({**unit.as_dictionary(), "topContexts": contexts})
     left_out = f" (the {len(shown)} strongest of {len(result.units)})" if len(shown) < len(result.units) else ""
-    return Panel(
-        "units", f"The units and what they fire at{left_out}", plain({"units": units, "combinations": _combinations(result)})
-    )
+    return Panel("units", f"Units and their contexts{left_out}", plain({"units": units, "combinations": _combinations(result)}))
 
 
 def _combinations(result: EntangledFeatures) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""What views give to results: pages, and drawings of circuits."""
+"""Extensions of results: pages, and drawings of circuits."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class PagesOfResults:
     """A result as a page, and in a notebook."""
 
     def save_page(self, path: str) -> str:
-        """Write the result as one HTML page that needs no network, and answer its path.
+        """Write the result as one HTML page that needs no network. Return its path.
 
-        Raises `ArgumentError` when this kind of result has no figure.
+        Raises `ArgumentError` if this kind of result has no figure.
         """
         return str(page.save_page(self, path))
 
     def open_browser(self) -> str:
-        """Show the result's page in the browser, or say where it lies; answers its path."""
+        """Show the result's page in the browser, or report its path. Return the path."""
         return str(page.open_page(cast(Result, self)))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows."""
+        """For notebooks."""
         return page.embedded(cast(Result, self))
 
 
@@ -41,14 +41,14 @@ class DrawingsOfCircuits:
     """A circuit as a drawing."""
 
     def draw(self, path: str) -> str:
-        """Write the circuit as a layered graph to an SVG file, and answer its path."""
+        """Write the circuit as a layered graph to an SVG file. Return its path."""
         target = Path(path).expanduser()
         target = target if target.suffix == ".svg" else target.with_name(target.name + ".svg")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(svg(cast(Circuit, self)), encoding="utf-8")
         except OSError as error:
-            raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another place.") from error
+            raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another path.") from error
         return str(target)
 
 

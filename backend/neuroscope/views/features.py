@@ -1,4 +1,4 @@
-"""Figures of neurons, of ablating them, and of steering."""
+"""Figures of neurons, ablation and steering."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def _(result: SteeringResults) -> Sequence[Any]:
 
 
 def by_layer(result: NeuronSet) -> Any:
-    """How well each layer's chosen neurons tell the concept on texts that did not choose them, or what they add to answers."""
+    """Held-out AUROC of each layer's chosen neurons, or their contribution to answers."""
     layers = list(range(len(result.by_layer)))
     colours = [ORANGE if layer == result.layer else BLUE for layer in layers]
     figure = go.Figure(go.Bar(x=layers, y=result.by_layer, marker_color=colours))
     if result.choosing == "effect":
-        title = f"{result.concept}: what the confirmed neurons of each layer add to an answer (taken: {result.layer})"
+        title = f"{result.concept}: contribution of each layer's confirmed neurons to an answer (chosen: {result.layer})"
         return dressed(figure, title, x="layer", y="log-odds (nats), judging items", height=340)
     figure.add_hline(y=0.5, line_dash="dot", line_color=GREY, annotation_text="chance")
-    title = f"{result.concept}: the chosen neurons of each layer (taken: {result.layer})"
+    title = f"{result.concept}: the chosen neurons of each layer (chosen: {result.layer})"
     return dressed(figure, title, x="layer", y="mean AUROC, held out", height=340, yaxis_range=[0.4, 1.02])
 
 
@@ -64,7 +64,7 @@ def neuron_bars(result: NeuronSet) -> Any:
     effects = [neuron.effect for neuron in shown if neuron.effect is not None]
     if effects:
         figure.update_traces(error_y=error_bars(effects))
-        return dressed(figure, f"Neurons of layer {result.layer}", x="neuron", y="adds to an answer (nats)", height=340)
+        return dressed(figure, f"Neurons of layer {result.layer}", x="neuron", y="contribution to an answer (nats)", height=340)
     return dressed(
         figure, f"Neurons of layer {result.layer}", x="neuron", y="AUROC, held out", height=340, yaxis_range=[0.4, 1.02]
     )
@@ -93,12 +93,12 @@ def damage(result: AblationResults) -> Any:
 
 
 def doses(result: SteeringResults) -> Any:
-    """Effect, preference and fluency by strength and mode; no effect where no probe reads the quality."""
+    """Effect (if a probe reads the quality), preference and fluency by strength and mode."""
     measured = [
         (title, by_mode)
         for title, by_mode in (
             ("effect (probe score)", result.effect),
-            ("preference (nats a token)", result.preference),
+            ("preference (nats per token)", result.preference),
             ("perplexity of the output", result.fluency),
         )
         if by_mode
@@ -125,11 +125,11 @@ def doses(result: SteeringResults) -> Any:
 
 
 def growth(result: SteeringResults) -> Any:
-    """By how much a unit of strength moves preference and effect, beside every random direction."""
+    """Growth of preference and effect per unit of strength, compared with random directions."""
     measured = [
         (title, by_mode, random)
         for title, by_mode, random in (
-            ("preference (nats a token)", result.growth, result.random_growth),
+            ("preference (nats per token)", result.growth, result.random_growth),
             ("effect (probe score)", result.effect_growth, result.random_effect_growth),
         )
         if by_mode
@@ -155,12 +155,12 @@ def growth(result: SteeringResults) -> Any:
             row=1,
             col=column,
         )
-    title = f"Growth a unit of strength; a random direction goes as far with p = {result.random_p_value:.3f}"
+    title = f"Growth per unit of strength; p = {result.random_p_value:.3f} against random directions"
     return dressed(figure, title, height=360)
 
 
 def density(result: SteeringResults) -> Any:
-    """Where in a text the quality is densest."""
+    """The quality by token position."""
     scores = [each.score for each in result.density]
     figure = go.Figure(
         go.Scatter(
@@ -171,4 +171,4 @@ def density(result: SteeringResults) -> Any:
             line_color=VIOLET,
         )
     )
-    return dressed(figure, "Where in a text it is densest", x="token position", y="probe score", height=340)
+    return dressed(figure, "Score by token position", x="token position", y="probe score", height=340)

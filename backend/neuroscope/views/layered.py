@@ -1,8 +1,8 @@
 """A circuit drawn as a layered graph: the embedding below, the logits above, a row for each layer between.
 
-Heads stand in their layer's row and MLPs in a column of their own, half a row higher; an edge's colour tells what it feeds (query, key, value, MLP, logits), its width the
-size of its score, and a dashed line a negative score. Of a large circuit the strongest edges are drawn, and the drawing says
-how many. One layout serves the SVG file and the interactive figure.
+Heads are in their layer's row and MLPs in a separate column, half a row higher. An edge's colour shows its receiver (query,
+key, value, MLP, logits), its width the size of its score; a dashed line is a negative score. For a large circuit only the
+strongest edges are drawn, and the caption says how many. The SVG file and the interactive figure use the same layout.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands, in points; y grows downwards."""
+    """Positions in points; y grows downwards."""
 
     caption: str
     nodes: list[Node]
@@ -69,7 +69,7 @@ class Layout:
 
 
 def layout(circuit: Circuit, most: int = MOST_EDGES) -> Layout:
-    """The strongest `most` edges of a circuit with the nodes they join."""
+    """The strongest `most` edges of a circuit with their nodes."""
     graph, scores = circuit.graph, np.where(circuit.mask, circuit.scores, 0.0)
     receivers, sources = np.nonzero(circuit.mask)
     order = np.argsort(-np.abs(scores[receivers, sources]), kind="stable")[:most]
@@ -93,7 +93,7 @@ def layout(circuit: Circuit, most: int = MOST_EDGES) -> Layout:
 
 
 def svg(circuit: Circuit, most: int = MOST_EDGES) -> str:
-    """The drawing as an SVG document; names and scores appear when the pointer rests on something."""
+    """The drawing as an SVG document; names and scores are tooltips."""
     drawn = layout(circuit, most)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH:.0f} {drawn.height:.0f}" '
@@ -127,7 +127,7 @@ def svg(circuit: Circuit, most: int = MOST_EDGES) -> str:
 
 
 def circuit_graph(circuit: Circuit, most: int = MOST_EDGES) -> Any:
-    """The drawing as an interactive figure: zoom, hover, switch kinds of edges on and off."""
+    """The drawing as an interactive figure."""
     drawn = layout(circuit, most)
     figure = go.Figure()
     for kind, colour in _COLOURS.items():

@@ -30,7 +30,7 @@ def _(result: LogitAttribution) -> Sequence[Any]:
         return []
     return [
         contribution_bars(result),
-        head_map(result.heads, "What each head writes towards the answer", "logits"),
+        head_map(result.heads, "Direct contribution of each head to the answer", "logits"),
         by_layer(result),
     ]
 
@@ -41,7 +41,7 @@ def _(result: AttentionPatterns) -> Sequence[Any]:
 
 
 def lens_table(lens: LogitLens) -> Any:
-    """Every layer's likeliest next token for every token, the stronger the likelier."""
+    """Every layer's most likely next token for every token; colour is probability."""
     figure = go.Figure(
         go.Heatmap(
             z=lens.probability,
@@ -73,7 +73,7 @@ def lens_table(lens: LogitLens) -> Any:
 
 
 def divergence(lens: LogitLens) -> Any:
-    """How far each layer's prediction is from the final one: the last token, and the mean of all."""
+    """Divergence of each layer's prediction from the final one, at the last token and on average."""
     kl = np.array(lens.kl)
     figure = go.Figure()
     figure.add_scatter(x=lens.layers, y=kl[:, -1], name=f"at the last token, {visible(lens.tokens[-1])!r}", line_color=ORANGE)
@@ -97,7 +97,7 @@ def contribution_bars(result: LogitAttribution) -> Any:
     )
     return dressed(
         figure,
-        f"Who writes the lead of {result.lead.value:.2f} logits (largest {len(parts)})",
+        f"Contributions to the lead of {result.lead.value:.2f} logits (largest {len(parts)})",
         x="logits towards the answer",
         height=130 + 22 * len(parts),
     )
@@ -131,7 +131,7 @@ def head_map(heads: list[list[float]], title: str, unit: str) -> Any:
 
 
 def by_layer(result: LogitAttribution) -> Any:
-    """What all heads and the MLP of each layer write, and the lead as it grows."""
+    """Contributions of each layer's heads and MLP, and their running sum."""
     heads, mlps, biases = np.array(result.heads).sum(1), np.array(result.mlps), np.array(result.attention_biases)
     layers = list(range(len(mlps)))
     figure = go.Figure()
@@ -143,13 +143,13 @@ def by_layer(result: LogitAttribution) -> Any:
 
 
 def attention_panel(result: AttentionPatterns) -> Panel:
-    """Patterns to point into; weights travel as bytes, in steps of 1/255."""
+    """Interactive patterns; weights are stored as bytes, in steps of 1/255."""
     weights = np.round(np.clip(result.patterns, 0, 1) * 255).astype(np.uint8)
     measures = list(result.heads[0].scores)
     most = max((head.entropy for head in result.heads), default=1.0) or 1.0
     return Panel(
         "attention",
-        "Where every head looks",
+        "Attention of every head",
         {
             "tokens": result.tokens,
             "headCount": int(weights.shape[1]),

@@ -18,7 +18,7 @@ from neuroscope.errors import ArgumentError
 from neuroscope.results import Result
 from neuroscope.views.panels import Panel, asset, markup, scripts
 
-#: Modules that register figures for their results; imported when a page is first made.
+#: Modules that register figures for their results, imported on first use.
 _DRAWERS = tuple(
     f"neuroscope.views.{room}"
     for room in ("activations", "analyses", "circuits", "entanglement", "features", "lenses", "validation")
@@ -29,7 +29,7 @@ _THEME = "theme.js"
 
 @singledispatch
 def figures(result: object) -> Sequence[Any]:
-    """The plotly figures and panels that show a result; a type without any raises `ArgumentError`."""
+    """The plotly figures and panels of a result. Raises `ArgumentError` for a type without any."""
     raise ArgumentError(f"{type(result).__name__} has no figure.")
 
 
@@ -40,7 +40,7 @@ def has_figures(result: object) -> bool:
 
 
 def page(result: Any, note: str | None = None) -> str:
-    """The whole page as HTML, scripts included; with a note above the figures where something is to be told."""
+    """The page as HTML, including scripts, with an optional note above the figures."""
     _load_drawers()
     drawn = figures(result)
     panels = [item for item in drawn if isinstance(item, Panel)]
@@ -66,7 +66,7 @@ def _plot(figure: Any, *, first: bool) -> str:
 
 
 def save_page(result: Any, path: str | Path, *, note: str | None = None) -> Path:
-    """Write the page; the folder is made where it is missing. Answers the file's path."""
+    """Write the page, creating the folder if needed. Return the file's path."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(result, note), encoding="utf-8", errors="replace")
@@ -74,7 +74,7 @@ def save_page(result: Any, path: str | Path, *, note: str | None = None) -> Path
 
 
 def open_page(result: Result) -> Path:
-    """Write the page to a temporary file and open it; where there is no browser, say where it lies."""
+    """Write the page to a temporary file and open it, or report its path if there is no browser."""
     folder = Path(tempfile.mkdtemp(prefix="neuroscope-"))
     target = save_page(result, folder / f"{type(result).__name__}.html")
     if not (_has_display() and webbrowser.open(target.as_uri())):
@@ -83,14 +83,14 @@ def open_page(result: Result) -> Path:
 
 
 def embedded(result: Result) -> str:
-    """A result as a notebook shows it: its page in a frame of its own, or its summary where it has no figure."""
+    """A result for a notebook: its page in a frame, or its summary if it has no figure."""
     if not has_figures(result):
         return f"<pre>{html.escape(result.summary())}</pre>"
     return f'<iframe srcdoc="{html.escape(page(result))}" style="width:100%;height:680px;border:0" title="{html.escape(result.print_string())}"></iframe>'
 
 
 def _has_display() -> bool:
-    """Whether a browser could show a window: text browsers, which Python would take instead, would seize the terminal."""
+    """Whether a browser can show a window; a text browser would take over the terminal."""
     if sys.platform in ("darwin", "win32"):
         return True
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))

@@ -1,4 +1,4 @@
-"""Panels: components of our own beside plotly's figures. A panel is data, drawn by `assets/KIND.js` with `assets/panels.css`."""
+"""Panels: components other than plotly's figures. `assets/KIND.js` draws a panel's data, with `assets/panels.css`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Panel:
-    """What a component shows. kind: the name of its script, which draws `data` (JSON-able) into the panel's element."""
+    """A component. kind: the name of its script, which draws `data` (JSON-able) into the panel's element."""
 
     kind: str
     title: str
@@ -25,7 +25,7 @@ def asset(name: str) -> str:
 
 
 def markup(panel: Panel) -> str:
-    """The panel's element with its data, which no browser takes for markup."""
+    """The panel's element with its data, escaped."""
     data = json.dumps(panel.data, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     return (
         f'<section class="panel {panel.kind}" data-panel="{panel.kind}"><h2>{html.escape(panel.title)}</h2>'
@@ -34,7 +34,7 @@ def markup(panel: Panel) -> str:
 
 
 def scripts(panels: Iterable[Panel]) -> str:
-    """What draws the panels of a page."""
+    """The scripts that draw the panels of a page."""
     kinds = sorted({panel.kind for panel in panels})
     if not kinds:
         return ""

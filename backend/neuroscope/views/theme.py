@@ -1,4 +1,4 @@
-"""Colours and layout that read well on light and on dark paper."""
+"""Colours and layout for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from neuroscope.tasks.statistics import Estimate
 
 BLUE, ORANGE, GREEN, VIOLET, GREY = "#3f7fe8", "#e0803a", "#2fa37a", "#9067d8", "#8b95a7"
-#: The ground of boxes, their outline, and what is written in them.
+#: Background, outline and text of boxes.
 PAPER, OUTLINE, INK = "#f3f5f9", "#5b6577", "#1b2230"
-#: One colour a category, in order.
+#: Colours of categories, in order.
 PALETTE = (BLUE, ORANGE, GREEN, VIOLET, "#d05a7e", "#b59a2c", "#4aa8c0")
-#: From nothing, which is the paper, to the full colour.
+#: From transparent to the full colour.
 AMOUNT = [[0.0, "rgba(63,127,232,0)"], [1.0, "rgba(63,127,232,1)"]]
-#: From against (orange) over nothing to towards (blue).
+#: Diverging: negative (orange) to positive (blue).
 TOWARDS = [[0.0, "rgba(224,128,58,1)"], [0.5, "rgba(139,149,167,0.06)"], [1.0, "rgba(63,127,232,1)"]]
 
 
-#: A legend below, for figures whose panels have titles of their own above.
+#: A legend below, for figures whose panels have titles above.
 BELOW = {"orientation": "h", "yanchor": "top", "y": -0.2, "xanchor": "left", "x": 0}
 
 
 def dressed(figure: Any, title: str, *, x: str = "", y: str = "", height: int = 440, **layout: Any) -> Any:
-    """The figure with its title, axis titles and the house's layout."""
+    """The figure with its title, axis titles and the common layout."""
     figure.update_layout(
         title={"text": title, "x": 0, "xanchor": "left", "xref": "paper", "font": {"size": 16}},
         template="plotly_white",
@@ -44,7 +44,7 @@ def dressed(figure: Any, title: str, *, x: str = "", y: str = "", height: int = 
 
 
 def error_bars(values: Sequence[Estimate]) -> dict[str, Any]:
-    """Intervals as plotly's error bars. A bound that is infinite has a bar that reaches past every finite one."""
+    """Intervals as plotly's error bars. The bar of an infinite bound is longer than every finite one."""
     ends = [end for value in values for end in (value.value, value.low, value.high) if math.isfinite(end)]
     past = 2 * (max(ends) - min(ends)) + 1 if ends else 1.0
 
@@ -61,10 +61,10 @@ def error_bars(values: Sequence[Estimate]) -> dict[str, Any]:
 
 
 def labels(tokens: list[str]) -> list[str]:
-    """Tokens as axis labels: numbered, so that equal ones stay apart, with line breaks made visible."""
+    """Tokens as axis labels: numbered, so that they are unique, with visible line breaks."""
     return [f"{index} {visible(token)}" for index, token in enumerate(tokens)]
 
 
 def visible(token: str) -> str:
-    """A token's text with line breaks and tabs shown as signs; plotly would read < as the start of a tag."""
+    """A token's text with signs for line breaks and tabs, and without <, which plotly reads as a tag."""
     return token.replace("\n", "⏎").replace("\t", "⇥").replace("&", "&amp;").replace("<", "&lt;")

@@ -17,7 +17,7 @@ from neuroscope_bridge.files import check_writable
 
 
 def list_analyses(as_json: bool) -> None:
-    """Every analysis with its question."""
+    """List every analysis with its question."""
     from neuroscope.analyses.registry import ANALYSES
 
     if as_json:
@@ -28,21 +28,21 @@ def list_analyses(as_json: bool) -> None:
         table.add_row(analysis.name, analysis.works_on, analysis.asks)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 240  # what reads a pipe wants whole lines
+        console.width = 240  # whole lines for pipes
     console.print(table)
 
 
 def run_analysis(
     name: str, model: str, on: str | None, file: Path | None, page: Path | None, options: RunOptions, as_json: bool
 ) -> None:
-    """Load a model, run an analysis on it, print what it found and write its page where asked for."""
+    """Load a model, run an analysis, print its result and write its page if requested."""
     from neuroscope.analyses import registry
     from neuroscope.models.model import TransformerModel
     from neuroscope.tasks.dataset import Dataset
 
-    analysis = registry.get(name)  # a wrong name is told before a model is loaded
+    analysis = registry.get(name)  # check the name before loading a model
     if on is not None and file is not None:
-        raise ArgumentError("--on and --file both say what to look at.", remedy="Give one of them.")
+        raise ArgumentError("--on and --file both give the input.", remedy="Give one of them.")
     if page is not None:
         check_writable(page)
     material: Any = Dataset.from_file(str(file)) if file is not None else on

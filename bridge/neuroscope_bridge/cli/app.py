@@ -47,7 +47,7 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Run scripts and print what the last statement answers."""
+    """Run scripts and print the value of the last statement."""
     from neuroscope_bridge.cli.run import RunOptions, run_files
 
     options = RunOptions(
@@ -104,7 +104,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List what can be loaded here, what names mean, what it costs."""
+    """List models that can be loaded here, with targets and memory."""
     from neuroscope_bridge.cli.models import list_models
 
     list_models(alias or [], embedded, as_json)
@@ -120,7 +120,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Prove that what NeuroScope runs is what the bare model runs."""
+    """Check that NeuroScope's runs equal the bare model's."""
     from neuroscope_bridge.cli.models import verify_model
 
     verify_model(model, alias or [], embedded, engine, dtype, as_json)
@@ -131,7 +131,7 @@ def tasks(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List the tasks: what each asks, its other names, and an example."""
+    """List the tasks, with their other names and an example."""
     from neuroscope_bridge.cli.tasks import list_tasks
 
     list_tasks(as_json)
@@ -141,7 +141,7 @@ def tasks(
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
     task: Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="Only this task. May be repeated.")] = None,
-    n: Annotated[int, typer.Option("--items", "-n", metavar="N", help="Items a task.", min=2)] = 200,
+    n: Annotated[int, typer.Option("--items", "-n", metavar="N", help="Items per task.", min=2)] = 200,
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
@@ -164,7 +164,7 @@ def analyses(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """List the analyses: what each asks, and what it works on."""
+    """List the analyses, with question and input."""
     from neuroscope_bridge.cli.analyses import list_analyses
 
     list_analyses(as_json)
@@ -176,7 +176,7 @@ def analyze(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
     on: Annotated[str | None, typer.Option("--on", metavar="TEXT", help="A text, a prompt or a task's name.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", metavar="FILE", help="Your own examples, JSONL or CSV, in place of --on.")
+        Path | None, typer.Option("--file", metavar="FILE", help="Your own examples, JSONL or CSV, instead of --on.")
     ] = None,
     page: Annotated[Path | None, typer.Option("--page", metavar="FILE", help="Write the figures as one HTML page.")] = None,
     alias: Alias = None,
@@ -196,14 +196,14 @@ def analyze(
     run_analysis(name, model, on, file, page, options, as_json)
 
 
-library = typer.Typer(name="library", help="Circuits by name, kept as .circuit files.", no_args_is_help=True)
+library = typer.Typer(name="library", help="Named circuits in .circuit files.", no_args_is_help=True)
 app.add_typer(library)
 
 
 @library.command("list")
 def library_list(
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="Only circuits whose name, task or model has this.")
+        str | None, typer.Argument(metavar="[TEXT]", help="Only circuits whose name, task or model contains this.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
@@ -220,7 +220,7 @@ def library_show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show what a circuit's file says."""
+    """Show a circuit's file."""
     from neuroscope_bridge.cli.library import show_circuit
 
     show_circuit(name, as_json)
@@ -250,7 +250,7 @@ def library_build(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Find the library's circuits on a model and keep them."""
+    """Find the library's circuits on a model and store them."""
     from neuroscope_bridge.cli.library import build_library
     from neuroscope_bridge.cli.run import RunOptions
 
@@ -293,9 +293,7 @@ def examples_run(
     bind: Bind = None,
     engine: Engine = None,
     dtype: Dtype = None,
-    embedded: Annotated[
-        bool, typer.Option(help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
-    ] = True,
+    embedded: Annotated[bool, typer.Option(help="Use the small bundled models instead of gpt2-medium and gpt-oss-20b.")] = True,
     json_out: Json = None,
     figures: Annotated[
         Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")
@@ -327,7 +325,7 @@ def examples_run(
 @app.command()
 def serve(
     zmq: Annotated[
-        str, typer.Option("--zmq", metavar="ADDRESS", help="Where to listen; port * takes a free one; off: not.")
+        str, typer.Option("--zmq", metavar="ADDRESS", help="Address to listen on; port *: a free one; off: none.")
     ] = "tcp://127.0.0.1:5555",
     keys: Annotated[
         Path | None,
@@ -335,9 +333,7 @@ def serve(
     ] = None,
     http: Annotated[
         str,
-        typer.Option(
-            "--http", metavar="HOST:PORT", help="Where to serve HTTP and the Lens page; port 0: a free one; off: not."
-        ),
+        typer.Option("--http", metavar="HOST:PORT", help="Address of HTTP and the Lens page; port 0: a free one; off: none."),
     ] = "127.0.0.1:50111",
     token_file: Annotated[
         Path | None,
@@ -347,19 +343,21 @@ def serve(
     ] = None,
     cors: Annotated[
         list[str] | None,
-        typer.Option("--cors", metavar="ORIGIN", help="Let pages of this origin ask over HTTP. May be repeated."),
+        typer.Option("--cors", metavar="ORIGIN", help="Allow requests from pages of this origin. May be repeated."),
     ] = None,
-    max_answer: Annotated[int, typer.Option(metavar="MIB", help="Most activations in one HTTP answer.", min=1)] = 256,
+    max_answer: Annotated[
+        int, typer.Option(metavar="MIB", help="Largest size of activations in one HTTP answer.", min=1)
+    ] = 256,
     model: Annotated[
         str | None,
-        typer.Option("--model", metavar="NAME", help="Load a model now; sessions have it as `model`, HTTP by default."),
+        typer.Option("--model", metavar="NAME", help="Load a model now: `model` in sessions, the default over HTTP."),
     ] = None,
     alias: Alias = None,
     engine: Engine = None,
     dtype: Dtype = None,
     embedded: Embedded = False,
     seed: Seed = None,
-    max_sessions: Annotated[int, typer.Option(metavar="N", help="Sessions at a time.", min=1)] = 256,
+    max_sessions: Annotated[int, typer.Option(metavar="N", help="Most concurrent sessions.", min=1)] = 256,
     max_time: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
     ] = None,
@@ -391,11 +389,11 @@ def serve(
 
 @app.command()
 def keys(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the keys are kept.")],
-    client: Annotated[str, typer.Option("--client", metavar="NAME", help="Whose key to make.")] = "client",
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the keys.")],
+    client: Annotated[str, typer.Option("--client", metavar="NAME", help="Name of the client.")] = "client",
     debug: Debug = False,
 ) -> None:
-    """Make the keys with which other machines reach a server."""
+    """Make the keys that other machines need to reach a server."""
     from neuroscope_bridge.cli.serve import keys as make
 
     make(folder, client)
@@ -425,7 +423,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         app(args=given)
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # typer turns Ctrl-C into an exit without a word
+        if end.code == _INTERRUPTED:  # typer turns Ctrl-C into a silent exit
             show.stderr.print("interrupted", style="bold red")
         raise
     except NeuroScopeError as error:

@@ -1,7 +1,7 @@
-"""`neuroscope examples`: the documented experiments by number, each run with all that it needs.
+"""`neuroscope examples`: the documented experiments by number.
 
-An experiment is a documented script, `NN_title.st` (or `.py`), kept as it was written, and where the script only defines
-something, a companion `NN_call.st` that uses it. Variables that the scripts leave to the workspace come from `workspace.st`.
+An experiment is a documented script, `NN_title.st` (or `.py`), unchanged, and, if the script only defines something, a
+companion `NN_call.st` that uses it. Variables that the scripts do not define come from `workspace.st`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared, run_files
 from neuroscope_bridge.files import FileError
 
-#: What the scripts call a model that they leave to whoever runs them.
+#: The scripts' placeholder for a model.
 _MODEL, _PATH = "gpt2-medium", "/path/to/model"
 _NOT_CODE = re.compile(r"\"[^\"]*\"|'(?:[^']|'')*'|#\w+|\$.")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A documented experiment: its number, the script, and the companion that uses what the script defines."""
+    """A documented experiment: its number, script and companion."""
 
     number: int
     script: Path
@@ -40,7 +40,7 @@ class Example:
 
     @property
     def title(self) -> str:
-        """What the script says that it does, in its first line."""
+        """The title in the script's first line."""
         first = self.script.read_text(encoding="utf-8").lstrip().splitlines()[0]
         comment = first.strip("\"#' \t")
         return comment if comment != first else self.script.stem.partition("_")[2].replace("_", " ")
@@ -55,19 +55,19 @@ class Example:
 
     @property
     def missing(self) -> list[str]:
-        """Classes that the script names and that are still to be built."""
+        """Classes in the script that do not exist yet."""
         named = set(re.findall(r"\b[A-Z]\w*", _NOT_CODE.sub(" ", self.text))) - set(vocabulary.names())
         return sorted(name for name in named if vocabulary.planned(name) is not None)
 
     @property
     def leaves_model(self) -> bool:
-        """Whether the script works on a variable `model` that it does not bind."""
+        """Whether the script uses a variable `model` that it does not bind."""
         code = _NOT_CODE.sub(" ", self.text)
         return re.search(r"\bmodel\b(?!\s*:)", code) is not None and re.search(r"\bmodel\s*:=", code) is None
 
 
 def examples_folder() -> Path:
-    """The folder of the scripts: of the source tree, else of the installation. `FileError` where neither has it."""
+    """The folder of the scripts, in the source tree or the installation. Raises `FileError` if neither has it."""
     tree = Path(__file__).parents[3] / "examples"
     installed = Path(sysconfig.get_path("data")) / "share" / "neuroscope" / "examples"
     for folder in (tree, installed):
@@ -77,7 +77,7 @@ def examples_folder() -> Path:
 
 
 def examples() -> list[Example]:
-    """All experiments in order of their numbers; a Smalltalk script goes before a Python one of the same number."""
+    """All experiments by number; a Smalltalk script takes precedence over a Python one of the same number."""
     folder = examples_folder()
     found: dict[int, Example] = {}
     for script in sorted(folder.glob("[0-9][0-9]_*"), key=lambda path: (path.name[:2], path.suffix != ".st", path.name)):
@@ -89,7 +89,7 @@ def examples() -> list[Example]:
 
 
 def example(number: int) -> Example:
-    """The experiment of that number; `ArgumentError` for one that does not exist."""
+    """The experiment of a number. Raises `ArgumentError`."""
     known = {one.number: one for one in examples()}
     if number == 15:
         raise ArgumentError(
@@ -103,7 +103,7 @@ def example(number: int) -> Example:
 
 
 def list_examples(as_json: bool) -> None:
-    """Number, title, and whether it runs."""
+    """List number, title, and whether it runs."""
     entries = [
         {"number": one.number, "title": one.title, "script": str(one.script), "missing": one.missing} for one in examples()
     ]
@@ -114,7 +114,7 @@ def list_examples(as_json: bool) -> None:
     for entry in entries:
         lacks = entry["missing"]
         assert isinstance(lacks, list)
-        table.add_row(str(entry["number"]), str(entry["title"]), f"not built yet ({', '.join(lacks)})" if lacks else "")
+        table.add_row(str(entry["number"]), str(entry["title"]), f"not available yet ({', '.join(lacks)})" if lacks else "")
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 160
@@ -122,17 +122,17 @@ def list_examples(as_json: bool) -> None:
 
 
 def show_example(number: int) -> None:
-    """The script and its companion, as they are."""
+    """Print the script and its companion."""
     print("\n\n".join(path.read_text(encoding="utf-8").rstrip() for path in example(number).files))
 
 
 def run_example(number: int, options: RunOptions) -> None:
-    """Run an experiment with workspace variables and a model bound; on the models that ship unless told otherwise."""
+    """Run an experiment with workspace variables and a model bound, by default on the models that ship."""
     chosen = example(number)
     if chosen.missing:
         raise ArgumentError(
             f"Experiment {number} needs {', '.join(chosen.missing)}, which NeuroScope does not have yet.",
-            remedy="neuroscope examples list tells which experiments run.",
+            remedy="neuroscope examples list shows which experiments run.",
         )
     aliases = list(options.aliases)
     if _PATH in chosen.text and not any(alias.startswith(f"{_PATH}=") for alias in aliases):
@@ -146,12 +146,12 @@ def run_example(number: int, options: RunOptions) -> None:
         _run_python(chosen, complete)
     if options.figures is not None:
         drawn = [*options.figures.glob("*.svg")] or [*options.figures.glob("*.html")]
-        # The variables' own before what lies within them.
+        # Variables' own figures before nested ones.
         _tell_next(number, min(drawn, key=lambda path: (len(path.name), path.name), default=None))
 
 
 def _run_python(chosen: Example, options: RunOptions) -> None:
-    """A Python script on a server of its own, with the client and the hooks that it leaves to whoever runs it."""
+    """Run a Python script with its own server, client and hooks."""
     from neuroscope_bridge.rest.client import LMStudioRESTClient
 
     hooks = [{"layer_name": f"transformer.h.{layer}", "component": "residual"} for layer in (5, 10)]
@@ -164,16 +164,16 @@ def _run_python(chosen: Example, options: RunOptions) -> None:
 
 
 def _tell_next(number: int, picture: Path | None) -> None:
-    """What to look at now, and three things to try."""
+    """Print the picture's path and three commands to try."""
     others = {
-        3: "neuroscope examples run 3 --figures figures     steer a model's style, and see how the dose responds",
-        11: "neuroscope examples run 11 --figures figures    let hypotheses about a circuit be made and tested",
-        2: "neuroscope examples run 2 --figures figures     find neurons for a concept, and take them out",
+        3: "neuroscope examples run 3 --figures figures     steer a model's style: dose and response",
+        11: "neuroscope examples run 11 --figures figures    generate and test hypotheses about a circuit",
+        2: "neuroscope examples run 2 --figures figures     find and ablate neurons for a concept",
     }
     lines = [] if picture is None else [f"To look at:  {picture}"]
     lines += ["Try next:", *[f"  {text}" for other, text in others.items() if other != number][:2]]
     lines.append(
-        "  neuroscope serve --embedded                     then open http://127.0.0.1:50111: a model's inside as it writes"
+        "  neuroscope serve --embedded                     then open http://127.0.0.1:50111: activations while a model generates"
     )
     show.stderr.print("\n".join(lines), highlight=False, soft_wrap=True)
     sys.stderr.flush()

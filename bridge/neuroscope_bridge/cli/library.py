@@ -1,4 +1,4 @@
-"""`neuroscope library`: the circuits that are kept, built, shown and measured again."""
+"""`neuroscope library`: list, show, verify and build circuits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuroscope_bridge.cli.run import RunOptions, prepared
 
 
 def list_circuits(text: str | None, as_json: bool) -> None:
-    """A line for each circuit."""
+    """Print a line for each circuit."""
     entries = CircuitLibrary.entries() if text is None else CircuitLibrary.search(text)
     if as_json:
         print(json.dumps(plain(entries), indent=2, ensure_ascii=False))
@@ -34,18 +34,18 @@ def list_circuits(text: str | None, as_json: bool) -> None:
         )
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 240  # what reads a pipe wants whole lines
+        console.width = 240  # whole lines for pipes
     console.print(table)
 
 
 def show_circuit(name: str, as_json: bool) -> None:
-    """What a circuit's file says."""
+    """Print a circuit's file."""
     entry = CircuitLibrary.entry(name)
     print(json.dumps(entry.as_dictionary(), indent=2, ensure_ascii=False) if as_json else entry.summary())
 
 
 def verify_circuits(names: list[str], options: RunOptions) -> bool:
-    """Measure circuits again, all when none is named; whether every one agrees with its file."""
+    """Measure circuits again (by default all). Return whether all agree with their files."""
     chosen = names or [entry.name for entry in CircuitLibrary.entries()]
     fine = True
     with prepared(options), show.progress_shown(options.quiet):
@@ -64,7 +64,7 @@ def verify_circuits(names: list[str], options: RunOptions) -> bool:
 
 
 def build_library(model: str, names: list[str], options: RunOptions) -> None:
-    """Find, assure and keep circuits on a model."""
+    """Find, assure and store circuits on a model."""
     from neuroscope.circuits.recipes import build
     from neuroscope.models.model import TransformerModel
 

@@ -13,7 +13,7 @@ from neuroscope_bridge.cli.run import RunOptions, prepared
 
 
 def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
-    """What every name resolves to here, without loading anything."""
+    """List what every name resolves to, without loading anything."""
     from neuroscope.models import aliases
     from neuroscope.models.catalogue import catalogue
 
@@ -34,7 +34,7 @@ def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
         )
     console = Console()
     if not console.is_terminal:
-        console.width = 240  # what reads a pipe wants whole lines
+        console.width = 240  # whole lines for pipes
     console.print(table)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share: their names, and what `--help` says of them."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 Alias = Annotated[
     list[str] | None,
-    typer.Option("--alias", metavar="NAME=TARGET", help="Let NAME stand for the model TARGET. May be repeated."),
+    typer.Option("--alias", metavar="NAME=TARGET", help="Use the model TARGET for NAME. May be repeated."),
 ]
 Embedded = Annotated[
-    bool, typer.Option("--embedded", help="Use the small bundled models in place of gpt2-medium and gpt-oss-20b.")
+    bool, typer.Option("--embedded", help="Use the small bundled models instead of gpt2-medium and gpt-oss-20b.")
 ]
 Engine = Annotated[
     str | None,
@@ -23,17 +23,17 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="TYPE",
-        help="The type that models compute in: float32 (the default), bfloat16 or float16.",
+        help="Floating type of models: float32 (the default), bfloat16 or float16.",
         autocompletion=lambda: ["float32", "bfloat16", "float16"],
     ),
 ]
-Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of everything drawn at random (default 0).")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed (default 0).")]
 Bind = Annotated[
     list[str] | None,
     typer.Option(
         "--bind",
         metavar="VAR=EXPRESSION",
-        help="Bind a workspace variable to what a Smalltalk expression answers. May be repeated.",
+        help="Bind a workspace variable to the value of a Smalltalk expression. May be repeated.",
     ),
 ]
 Model = Annotated[str | None, typer.Option("--model", metavar="NAME", help="Load a model and bind it to the variable `model`.")]

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its variables as JSON, and a page for each result that has figures, wherever it lies."""
+"""Output of a run: its variables as JSON, and a page for each result with figures, including nested ones."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from neuroscope_dsl.errors import SmalltalkError
 from neuroscope_dsl.runtime.values import Association, Character, SmalltalkObject
 from neuroscope_dsl.workspace import Workspace
 
-#: Collections within collections in which results are still looked for.
+#: Largest nesting of collections in which results are searched.
 _DEEPEST = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """Where a run ended before its end, and why."""
+    """The place and error at which a run failed."""
 
     place: str | None
     error: str
@@ -41,11 +41,11 @@ class Failure:
 
     def __str__(self) -> str:
         where = "" if self.place is None else f" at {self.place}"
-        return f"The run failed{where}: {self.error} This was found before."
+        return f"The run failed{where}: {self.error} These are the results before that."
 
 
 def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) -> None:
-    """Variables, model, seed and versions; the file appears whole or not at all. `failed` marks what a failed run held."""
+    """Write variables, model, seed and versions, whole or not at all. `failed` marks the results of a failed run."""
     from neuroscope.models.model import TransformerModel
     from neuroscope.provenance import versions
 
@@ -62,7 +62,7 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:
-    """What a script's own objects print of themselves, where their printing does not fail; dates as ISO 8601 has them, characters alone."""
+    """The printed form of a script's objects, if printing succeeds; dates in ISO 8601, characters without marks."""
 
     def printed(value: Any) -> str:
         if isinstance(value, (datetime.date, datetime.time)):
@@ -78,7 +78,7 @@ def _printed(workspace: Workspace) -> Callable[[Any], str]:
 
 
 def write_figures(workspace: Workspace, folder: Path, failed: Failure | None = None) -> None:
-    """A page for each variable that has figures, and for each result with figures within the others; of a circuit a drawing too."""
+    """Write a page for each result with figures in the variables, also nested ones, and a drawing for each circuit."""
     from neuroscope.circuits.circuit import Circuit
     from neuroscope.views import page
 
@@ -90,7 +90,7 @@ def write_figures(workspace: Workspace, folder: Path, failed: Failure | None = N
 
 
 def drawable(variables: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Every value with figures, each once, under its variable's name and its way from there: `circuits-2`, `growth-small`."""
+    """Every value with figures, once, named by its variable and path: `circuits-2`, `growth-small`."""
     from neuroscope.views import page
 
     found = [(name, value) for name, value in variables.items() if page.has_figures(value)]
@@ -101,7 +101,7 @@ def drawable(variables: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _within(value: Any, name: str, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
-    """What a value without figures of its own holds, and what those hold; each object once."""
+    """The nested values with figures of a value without figures; each object once."""
     from neuroscope.views import page
 
     if depth > _DEEPEST or page.has_figures(value):
@@ -127,7 +127,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_collection(value: Any) -> bool:
-    """Whether a value is there to hold others; arrays hold numbers alone, and the vocabulary's objects are looked into by name."""
+    """Whether a value is a collection; arrays, which hold numbers, and objects of the vocabulary are not."""
     counted = isinstance(value, Sized) and isinstance(value, Iterable)
     return counted and not (
         isinstance(value, (str, bytes, bytearray)) or hasattr(value, "tolist") or vocabulary.is_public(type(value))

@@ -1,4 +1,4 @@
-"""`neuroscope repl`: one expression after another, as in a workspace."""
+"""`neuroscope repl`: an interactive workspace."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _GREETING = (
 
 
 def run_repl(options: RunOptions, *, debug: bool = False) -> None:
-    """Read, evaluate, print. An error is shown and the session goes on; Ctrl-C interrupts what runs."""
+    """Read, evaluate, print. An error does not end the session; Ctrl-C interrupts an evaluation."""
     with prepared(options) as workspace:
         if sys.stdin.isatty():
             print(_GREETING)
@@ -119,5 +119,5 @@ def _history() -> History:
         folder: Path = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         return FileHistory(str(folder / "repl-history"))
-    except OSError:  # a home that cannot be written still deserves a prompt
+    except OSError:  # the prompt works without a writable home
         return InMemoryHistory()

@@ -1,4 +1,4 @@
-"""`neuroscope run`: scripts in one workspace, their answers, and what they found as JSON."""
+"""`neuroscope run`: scripts in one workspace, with their results as JSON and pages."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class RunOptions:
 
 
 def run_files(options: RunOptions) -> None:
-    """Run every file; print what the last statement answers; write JSON and pages where asked for.
+    """Run every file; print the value of the last statement; write JSON and pages if requested.
 
-    A run that fails writes what it held until then, marked as failed, and raises.
+    A failed run writes its results so far, marked as failed, and raises.
     """
     texts = [(path, _read(path)) for path in options.files]
     _check_writable(options)
@@ -51,7 +51,7 @@ def run_files(options: RunOptions) -> None:
             with show.progress_shown(options.quiet):
                 for path, text in texts:
                     answer = workspace.run(text, file=str(path))
-            if answer is not workspace.transcript:  # whoever ends with `Transcript show: …` has said what there was to say
+            if answer is not workspace.transcript:  # a script that ends with `Transcript show: …` has printed already
                 print(_shown(workspace, answer))
         except BaseException as error:
             _leave(workspace, options, Failure.of(error))
@@ -60,7 +60,7 @@ def run_files(options: RunOptions) -> None:
 
 
 def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = None) -> None:
-    """Write what was asked for; of a run that failed, what it held then."""
+    """Write the requested output, also for a failed run."""
     if options.json_out is not None:
         write_json(workspace, options.json_out, failed)
     if options.figures is not None:
@@ -69,7 +69,7 @@ def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = N
 
 @contextlib.contextmanager
 def prepared(options: RunOptions) -> Iterator[Workspace]:
-    """A workspace with the options' aliases, defaults and bindings in force."""
+    """A workspace with the options' aliases, defaults and bindings."""
     from neuroscope.engines import precision
     from neuroscope.models import aliases
 
@@ -88,7 +88,7 @@ def prepared(options: RunOptions) -> Iterator[Workspace]:
 
 @contextlib.contextmanager
 def _server_on_demand(options: RunOptions) -> Iterator[None]:
-    """Let a script's HTTP client have a server when none is up: started when it is first needed, ended with the run."""
+    """Start a server when a script's HTTP client first needs one and none is running; end it with the run."""
     from neuroscope_bridge.rest.substitute import DEFAULT_URL, served_by
 
     with contextlib.ExitStack() as ends:
@@ -105,7 +105,7 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
             url = door.open()
             door.start()
             ends.callback(door.close)
-            events.notice(f"No server answers at {DEFAULT_URL}; one was started for this run at {url}.")
+            events.notice(f"No server is running at {DEFAULT_URL}; started one for this run at {url}.")
             return url
 
         with served_by(start):
@@ -122,7 +122,7 @@ def bind(workspace: Workspace, options: RunOptions) -> None:
         name, equals, expression = binding.partition("=")
         if not equals or not name.strip().isidentifier() or not expression.strip():
             raise ArgumentError(
-                f"{binding!r} binds nothing.",
+                f"{binding!r} is not a binding.",
                 remedy="Write --bind NAME=EXPRESSION, for example --bind limit=12 or --bind name=\"'Paris'\".",
             )
         workspace.bind(name.strip(), workspace.run(expression, file=f"--bind {name.strip()}"))

@@ -27,7 +27,7 @@ log = logging.getLogger("neuroscope.bridge")
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What `serve` was asked for."""
+    """The options of `serve`."""
 
     zmq: str | None
     keys: Path | None
@@ -40,7 +40,7 @@ class ServeOptions:
 
 
 def serve(options: ServeOptions) -> None:
-    """Serve until SIGINT or SIGTERM. The address stands on standard output once it answers, the log on standard error."""
+    """Serve until SIGINT or SIGTERM. Prints the address to standard output when ready, the log to standard error."""
     logging.basicConfig(
         stream=sys.stderr,
         format="%(asctime)s %(levelname)-7s %(message)s",
@@ -48,7 +48,7 @@ def serve(options: ServeOptions) -> None:
         level=logging.WARNING if options.quiet else logging.INFO,
     )
     if options.zmq is None and options.http is None:
-        raise ArgumentError("With --zmq off and --http off nothing is served.", remedy="Leave one of them on.")
+        raise ArgumentError("--zmq off and --http off leave nothing to serve.", remedy="Leave one of them on.")
     asked = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -91,22 +91,22 @@ def _web(host: Host, options: ServeOptions) -> HttpDoor | None:
 
 
 def token_from(path: Path | None) -> str | None:
-    """The secret in a file, or in NEUROSCOPE_TOKEN; `FileError` for a file that has none."""
+    """The secret in a file, or in NEUROSCOPE_TOKEN. Raises `FileError` for a file without one."""
     if path is None:
         return os.environ.get("NEUROSCOPE_TOKEN") or None
     try:
         found = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(
-            f"{path} cannot be read: {reason(error)}.", remedy="A file with the secret as its only line."
+            f"{path} cannot be read: {reason(error)}.", remedy="Give a file with the secret as its only line."
         ) from error
     if not found or not found.isascii() or not found.isprintable() or " " in found:
-        raise FileError(f"{path} holds no token.", remedy="One line of printable ASCII without spaces.")
+        raise FileError(f"{path} has no token.", remedy="Write one line of printable ASCII without spaces.")
     return found
 
 
 def keys(folder: Path, client: str) -> None:
-    """Make keys and say what to do with each."""
+    """Make keys and print what to do with them."""
     for path in make_keys(folder, client):
         print(path)
     print(f"Serve with --keys {folder}. Move {client}.key_secret and a copy of server.key to the client.", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a person at the terminal sees while the library works: progress, notices, errors."""
+"""Progress, notices and errors on the terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from neuroscope import events
 from neuroscope.errors import NeuroScopeError
 
-#: Everything that is not an answer goes to standard error, so that answers can be piped.
+#: Everything except results goes to standard error, so that results can be piped.
 stderr = Console(stderr=True, highlight=False)
 
 
@@ -20,7 +20,7 @@ stderr = Console(stderr=True, highlight=False)
 def progress_shown(quiet: bool = False) -> Iterator[None]:
     """Show the library's events on standard error: bars on a terminal, one line for each finished job elsewhere.
 
-    Quiet leaves out progress, not notices: what stands in for what is told always.
+    `quiet` leaves out progress, not notices.
     """
     if quiet:
         with events.listen(_notice):
@@ -45,7 +45,7 @@ def _line(event: events.Event) -> None:
 
 
 class _Bars:
-    """One bar a job; a finished job's bar goes away."""
+    """One bar per job, removed when it finishes."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -82,7 +82,7 @@ class _Bars:
 
 
 def show_error(error: BaseException) -> None:
-    """An error as its user should read it: what, where, and what to do next."""
+    """Print an error: what, where, and the remedy."""
     rendered = getattr(error, "render", None)
     if callable(rendered):
         text = str(rendered())

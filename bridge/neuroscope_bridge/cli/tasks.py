@@ -13,7 +13,7 @@ from neuroscope_bridge.cli.run import RunOptions, prepared
 
 
 def list_tasks(as_json: bool) -> None:
-    """Every task with one of its examples."""
+    """List every task with an example."""
     firsts = [(task, task.dataset(1)[0]) for task in TASKS]
     if as_json:
         entries = [
@@ -33,7 +33,7 @@ def list_tasks(as_json: bool) -> None:
         table.add_row(task.name, ", ".join(task.aliases), f"{example.clean} →{_spaced(str(example.answer))}")
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = 240  # what reads a pipe wants whole lines
+        console.width = 240  # whole lines for pipes
     console.print(table)
 
 

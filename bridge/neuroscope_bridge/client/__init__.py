@@ -1,4 +1,4 @@
-"""The Python client: the vocabulary of a server, from a notebook somewhere else.
+"""The Python client: a server's vocabulary, from a notebook on another machine.
 
 ns = neuroscope.connect("tcp://127.0.0.1:5555")
 model = ns.TransformerModel.from_hugging_face("gpt2")

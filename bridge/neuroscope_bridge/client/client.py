@@ -19,14 +19,14 @@ from neuroscope_bridge.client.connection import Connection, Pending
 from neuroscope_bridge.client.remote import RemoteClass, RemoteObject
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
 
-#: Seconds of silence, while something is due, after which the server counts as gone.
+#: Seconds of silence during a request after which the server counts as gone.
 PATIENCE = 10.0
 
 
 def block(source: str, **captured: Any) -> BlockSource:
-    """A Smalltalk block as text, with values for the names it uses from here: `block("[:x | x * k]", k=2)`.
+    """A Smalltalk block as text, with values for its free names: `block("[:x | x * k]", k=2)`.
 
-    It runs on the server at full speed. A Python function in its place is called back, across the wire, each time.
+    It runs on the server at full speed, while a Python function is called back over the wire each time.
     """
     return BlockSource(source, captured)
 
@@ -40,7 +40,7 @@ def connect(
     key: str | Path | None = None,
     server_key: str | Path | None = None,
 ) -> Client:
-    """Open a session on `neuroscope serve`. Raises `ServerGoneError` when nobody answers within `timeout` seconds.
+    """Open a session on `neuroscope serve`. Raises `ServerGoneError` if there is no answer within `timeout` seconds.
 
     `key` is your `.key_secret` file and `server_key` the server's `.key`, for a server on another machine.
     """
@@ -57,7 +57,7 @@ def connect(
 class Client:
     """A session. Classes of the vocabulary are attributes: `client.CircuitFinder`.
 
-    Progress and notices go to whoever listens with `neuroscope.events.listen`, what the Transcript shows to `transcript`.
+    Progress and notices go to listeners of `neuroscope.events.listen`, the Transcript's text to `transcript`.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Client:
         try:
             self._connection.request("release", session=True).result(2.0)
         except (NeuroScopeError, TimeoutError):
-            pass  # the server is gone; so is the session
+            pass  # the server is gone, and the session with it
         finally:
             self._connection.close()
 
@@ -123,7 +123,7 @@ class Client:
         return self.send_later(receiver, selector, *arguments).result(timeout)
 
     def send_later(self, receiver: Any, selector: str, *arguments: Any, wanted: Mapping[str, Any] | None = None) -> Pending:
-        """Send a Smalltalk message; answers a future."""
+        """Send a Smalltalk message. Return a future."""
         fields = {"receiver": self._sent(receiver), "selector": selector, "arguments": [self._sent(a) for a in arguments]}
         return self._request("send", wanted, **fields)
 
@@ -132,20 +132,20 @@ class Client:
         return self.evaluate_later(source, **bindings).result()
 
     def evaluate_later(self, source: str, **bindings: Any) -> Pending:
-        """The same without waiting: answers a future."""
+        """The same without waiting. Return a future."""
         return self._request("evaluate", None, source=source, bindings={k: self._sent(v) for k, v in bindings.items()})
 
     def run(self, path: str | Path) -> Any:
-        """Run a script file of this machine on the server; answers the value of its last statement."""
+        """Run a local script file on the server. Return the value of its last statement."""
         text = Path(path).read_text(encoding="utf-8")
         return self._request("run", None, source=text, file=str(path)).result()
 
     def release(self, remote: RemoteObject) -> None:
-        """Free an object now rather than when Python forgets it."""
+        """Free an object now, not when Python collects it."""
         self._connection.request("release", handles=[remote._handle.id]).result()
 
     def poll(self) -> None:
-        """Take in events and answers that arrived, without waiting for any."""
+        """Handle events and answers that have arrived, without waiting."""
         self._connection.poll()
 
     def _request(self, operation: str, wanted: Mapping[str, Any] | None, **fields: Any) -> Pending:
@@ -173,7 +173,7 @@ class Client:
         return [*super().__dir__(), *self.about["classes"]]
 
     def operations(self, of: str | Handle) -> dict[str, Any]:
-        """What a class of the server, or the class of an object, understands, by folded name; asked once."""
+        """The operations of a class of the server, or of an object's class, by folded name; cached."""
         class_name = of.class_name if isinstance(of, Handle) else of
         found = self._described.get(class_name)
         if found is None:
@@ -188,7 +188,7 @@ class Client:
     # --- values ---------------------------------------------------------------------------------------------------
 
     def _sent(self, value: Any) -> Any:
-        """What goes over the wire for a value of this program."""
+        """A value of this program as a wire value."""
         if isinstance(value, RemoteObject):
             if value._client is not self:
                 raise ArgumentError(f"{value!r} belongs to another client.")
@@ -209,11 +209,11 @@ class Client:
         from neuroscope.hooks.hook import arity
 
         number = id(function)
-        self._functions[number] = function  # kept for the session: the server may call it at any time
+        self._functions[number] = function  # stored for the session: the server may call it at any time
         return Callback(number, arity(function, 9))
 
     def _received(self, value: Any) -> Any:
-        """What a value from the wire is for this program."""
+        """A wire value as a value of this program."""
         if isinstance(value, Handle):
             remote = RemoteObject(self, value)
             weakref.finalize(remote, self._garbage.append, value.id).atexit = False
@@ -241,7 +241,7 @@ class Client:
                 self._called(message)
 
     def _called(self, message: dict[str, Any]) -> None:
-        """The server wants the value of one of this program's functions."""
+        """The server calls one of this program's functions."""
         number = message["call"]
         outer = getattr(self._within, "call", None)
         self._within.call = number

@@ -1,7 +1,7 @@
-"""One DEALER socket, shared by the threads of a program, with no thread of its own.
+"""One DEALER socket, shared by the threads of a program, without its own thread.
 
-Whoever waits for an answer reads the socket, for everyone: one thread at a time *pumps*, and hands each message to the
-request that it belongs to. Threads that come meanwhile put what they send into a queue and wake the pumping thread.
+A thread that waits for an answer reads the socket for all: one thread at a time *pumps*, and passes each message to its
+request. Meanwhile other threads put what they send into a queue and wake the pumping thread.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from neuroscope_bridge.wire.codec import Frame
 from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
 from neuroscope_bridge.wire.messages import VERSION
 
-#: Milliseconds for which the pumping thread listens at most before it looks around.
+#: Longest time in milliseconds that the pumping thread polls.
 _SLICE = 200
 
 Handler = Callable[[dict[str, Any]], None]
 
 
 class Pending(Future[Any]):
-    """The answer to a request. `result()` pumps the connection until it is there."""
+    """The answer to a request. `result()` pumps the connection until it arrives."""
 
     def __init__(self, connection: Connection, number: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Pending(Future[Any]):
         self.number = number
 
     def result(self, timeout: float | None = None) -> Any:
-        """The value. Raises `RemoteError`, `ServerGoneError`, or `TimeoutError` (the request goes on)."""
+        """The value. Raises `RemoteError`, `ServerGoneError`, or `TimeoutError` (the request continues)."""
         self._connection.wait(self, timeout)
         return super().result(0)
 
@@ -50,14 +50,14 @@ class Pending(Future[Any]):
         return super().exception(0)
 
     def cancel(self) -> bool:
-        """Ask the server to stop it; the request then ends with an error of code `cancelled`."""
+        """Ask the server to stop the request, which then ends with an error of code `cancelled`."""
         if not self.done():
             self._connection.request("cancel", request=self.number)
         return not self.done()
 
 
 class Connection:
-    """Frames out, messages in. `on_event` receives what comes before an answer, `convert` makes values of results."""
+    """Frames out, messages in. `on_event` receives events, `convert` converts results."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Connection:
         except zmq.ZMQError as error:
             self._socket.close(0)
             self._context.term()
-            raise ArgumentError(f"{address!r} is no address.", remedy="For example tcp://127.0.0.1:5555") from error
+            raise ArgumentError(f"{address!r} is not an address.", remedy="For example tcp://127.0.0.1:5555") from error
         self._wake_here, self._wake_there = socket.socketpair()
         self._wake_here.setblocking(False)
         self._poller = zmq.Poller()
@@ -103,10 +103,10 @@ class Connection:
         self._poller.register(self._wake_here, zmq.POLLIN)
         self._heard = time.monotonic()
         self._closed = False
-        self._announced = False  # whether the server answered anything yet
+        self._announced = False  # whether the server has answered yet
 
     def request(self, operation: str, **fields: Any) -> Pending:
-        """Send a request; the answer comes through what this answers."""
+        """Send a request. Return its pending answer."""
         if self._closed:
             raise ServerGoneError(f"The connection to {self.address} is closed.", remedy="client.reconnect()")
         pending = Pending(self, next(self._numbers))
@@ -124,12 +124,12 @@ class Connection:
         return pending
 
     def wait(self, pending: Pending, timeout: float | None) -> None:
-        """Pump, or let another thread pump, until an answer is there."""
+        """Pump, or let another thread pump, until the answer arrives."""
         end = None if timeout is None else time.monotonic() + timeout
         while not pending.done():
             left = _SLICE / 1000 if end is None else min(end - time.monotonic(), _SLICE / 1000)
             if left <= 0:
-                raise TimeoutError(f"No answer within {timeout:g} seconds; the request goes on.")
+                raise TimeoutError(f"No answer within {timeout:g} seconds; the request continues.")
             with self._turn:
                 if self._pumping is not None and self._pumping is not threading.current_thread():
                     self._turn.wait(left)
@@ -146,7 +146,7 @@ class Connection:
                     self._turn.notify_all()
 
     def poll(self) -> None:
-        """Take in what has arrived, without waiting."""
+        """Handle what has arrived, without waiting."""
         with self._turn:
             if self._pumping is not None:
                 return
@@ -161,7 +161,7 @@ class Connection:
                 self._turn.notify_all()
 
     def close(self) -> None:
-        """Close the socket; whatever is still due fails."""
+        """Close the socket; pending requests fail."""
         with self._turn:
             if self._closed:
                 return
@@ -175,7 +175,7 @@ class Connection:
     # --- for the thread that pumps --------------------------------------------------------------------------------
 
     def _pump(self, seconds: float) -> bool:
-        """One message, if one comes in time; whether one came."""
+        """Handle one message, if one comes in time. Return whether one came."""
         found = dict(self._poller.poll(int(seconds * 1000)))
         if self._wake_here.fileno() in found or self._wake_here in found:
             with contextlib.suppress(BlockingIOError):

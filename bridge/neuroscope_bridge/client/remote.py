@@ -1,4 +1,4 @@
-"""Objects and classes that live on the server, with Python's syntax."""
+"""Proxies of the server's objects and classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def selector_for(
     name: str, parameters: Sequence[str], arguments: tuple[Any, ...], named: Mapping[str, Any]
 ) -> tuple[str, list[Any]]:
-    """A Python call as a message: the first argument follows the method's name, the others their own names."""
+    """A Python call as a message: the first argument follows the method's name, the others their names."""
     given: dict[str, Any] = {}
     if len(arguments) > len(parameters):
         raise ArgumentError(f"{name} takes at most {len(parameters)} arguments, not {len(arguments)}.")
@@ -42,7 +42,7 @@ def selector_for(
 
 
 class RemoteMethod:
-    """A method of a remote object or class, ready to be called."""
+    """A bound method of a remote object or class."""
 
     def __init__(self, client: Client, receiver: Any, operation: Mapping[str, Any]) -> None:
         self._client, self._receiver, self._operation = client, receiver, operation
@@ -53,7 +53,7 @@ class RemoteMethod:
         return self.future(*arguments, **named).result()
 
     def future(self, *arguments: Any, **named: Any) -> Any:
-        """The same call without waiting: answers a future."""
+        """The same call without waiting. Return a future."""
         selector, values = selector_for(self.__name__, self._operation["parameters"], arguments, named)
         return self._client.send_later(self._receiver, selector, *values)
 
@@ -62,7 +62,7 @@ class RemoteMethod:
 
 
 class RemoteObject:
-    """An object on the server. Its attributes and methods are those of its class there; operators and `[]` are messages."""
+    """An object on the server, with the attributes and methods of its class; operators and `[]` are messages."""
 
     def __init__(self, client: Client, handle: Handle) -> None:
         self._client = client
@@ -91,7 +91,7 @@ class RemoteObject:
         return [operation["name"] for operation in known.values() if operation["kind"] != "class method"]
 
     def numpy(self, slice: Sequence[Any] | None = None) -> NDArray[Any]:  # noqa: A002 - the protocol's own word
-        """A tensor's values; `slice` has one entry an axis: None, an index, or [start, stop]. Only the slice is sent."""
+        """A tensor's values; `slice` has one entry per axis: None, an index, or [start, stop]. Only the slice is sent."""
         wanted = {"form": "tensor", **({} if slice is None else {"slice": list(slice)})}
         return np.asarray(self._client.send_later(self, "yourself", wanted=wanted).result())
 
@@ -99,11 +99,11 @@ class RemoteObject:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
 
     def plain(self) -> Any:
-        """Plain data all the way down, as in JSON."""
+        """Nested plain data, as in JSON."""
         return self._client.send_later(self, "yourself", wanted={"form": "value"}).result()
 
     def print_string(self) -> str:
-        """How it prints now."""
+        """Its current printed form."""
         return str(self._client.send_later(self, "yourself", wanted={"form": "string"}).result())
 
     def __repr__(self) -> str:
@@ -158,7 +158,7 @@ class RemoteClass:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         operation = self._client.operation(self._name, "new")
         if operation is None:
-            raise ArgumentError(f"{self._name} makes no instances.")
+            raise ArgumentError(f"{self._name} cannot be instantiated.")
         parameters = operation["parameters"]
         if not arguments and not named:
             return self._client.send(ClassName(self._name), "new")

@@ -1,8 +1,7 @@
-"""What serves, whatever door a request came through: models, sessions, jobs. Knows nothing of ZeroMQ or HTTP.
+"""Models, sessions and jobs of a server, independent of ZeroMQ and HTTP.
 
-A `Host` holds the models and the sessions of one process. A `Session` is one client's workspace, its handles, and its jobs
-in their order. A `Job` is one request that computes. A door turns what it receives into jobs, runs them, and sends
-what they answer.
+A `Host` holds the models and the sessions of one process. A `Session` is one client's workspace, handles, and queue of jobs. A
+`Job` is one request that computes. A door turns requests into jobs, runs them, and sends their answers.
 """
 
 from neuroscope_bridge.host.host import Host, HostOptions

@@ -1,4 +1,4 @@
-"""The form in which an answer is wanted: by value, as a handle, as plain data, as a tensor or a slice of it, in words."""
+"""Forms of an answer: by value, as a handle, as plain data, as a tensor or a slice of it, as a summary."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_form(wanted: Mapping[str, Any]) -> None:
-    """Refuse what says something else than a form and a slice, before anything runs."""
+    """Raise `ProtocolError` for anything other than a form and a slice, before anything runs."""
     for key in wanted:
         if key not in ("form", "slice"):
             raise ProtocolError(f"answer has no field {key!r}.", remedy=did_you_mean(str(key), ("form", "slice")))
@@ -28,7 +28,7 @@ def check_form(wanted: Mapping[str, Any]) -> None:
         raise ProtocolError(f"There is no form {form!r}.", remedy=did_you_mean(str(form), FORMS, listing="Forms"))
     if wanted.get("slice") is not None:
         if form not in ("tensor", "summary"):
-            raise ProtocolError(f"A slice is of a tensor or a summary, not of {form}.")
+            raise ProtocolError(f"A slice needs the form tensor or summary, not {form}.")
         _indices(wanted["slice"])
 
 
@@ -51,7 +51,7 @@ def answer(session: Session, value: Any, wanted: Mapping[str, Any]) -> Any:
 
 
 def summary(array: NDArray[Any]) -> dict[str, Any]:
-    """What an array looks like, in a few numbers; nil where it has no elements."""
+    """An array in a few numbers; nil without elements."""
     there = array.size > 0
     wide = array.astype(np.float64)
     return {
@@ -75,23 +75,23 @@ def _sliced(value: Any, wanted: Any) -> NDArray[Any]:
             array = np.asarray(value, dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ArgumentError(
-                "This collection is no tensor.", remedy="Its elements must be numbers, evenly nested."
+                "This collection is not a tensor.", remedy="Its elements must be numbers, evenly nested."
             ) from error
     else:
-        raise ArgumentError(f"A {type(value).__name__} is no tensor.", remedy="Ask for it in the form value or summary.")
+        raise ArgumentError(f"A {type(value).__name__} is not a tensor.", remedy="Ask for it in the form value or summary.")
     if wanted is None:
         return array
     try:
         return np.asarray(array[_indices(wanted)])
     except IndexError as error:
         raise ArgumentError(
-            f"The slice {wanted!r} does not fit the shape {array.shape}.", remedy="One entry an axis, zero-based."
+            f"The slice {wanted!r} does not fit the shape {array.shape}.", remedy="One entry per axis, zero-based."
         ) from error
 
 
 def _indices(wanted: Any) -> tuple[Any, ...]:
     if not isinstance(wanted, list):
-        raise ProtocolError("A slice is an array with one entry an axis.")
+        raise ProtocolError("A slice must be an array with one entry per axis.")
     return tuple(_index(entry) for entry in wanted)
 
 
@@ -105,6 +105,6 @@ def _index(entry: Any) -> Any:
         return entry
     if isinstance(entry, list) and 2 <= len(entry) <= 3 and all(part is None or whole(part) for part in entry):
         if entry[2:] and entry[2] == 0:
-            raise ProtocolError("A slice cannot go in steps of 0.")
+            raise ProtocolError("A slice cannot have a step of 0.")
         return slice(*entry)
-    raise ProtocolError(f"{entry!r} is no slice of an axis.", remedy="nil, an integer, [start, stop] or [start, stop, step]")
+    raise ProtocolError(f"{entry!r} is not a slice of an axis.", remedy="nil, an integer, [start, stop] or [start, stop, step]")

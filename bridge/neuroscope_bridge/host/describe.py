@@ -1,4 +1,4 @@
-"""What a class of the vocabulary understands, as data: for completion, inspectors and clients in other languages."""
+"""Descriptions of vocabulary classes as data, for completion, inspectors and clients in other languages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between values on the wire and objects of a session's workspace."""
+"""Conversion between wire values and objects of a session's workspace."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from neuroscope_dsl.runtime.values import Array, Association, MutableString
 if TYPE_CHECKING:
     from neuroscope_bridge.host.session import Session
 
-#: Types that cross as they are; looked up by exact type first, because nearly every value is one of these.
+#: Types that are sent unchanged; checked first, because nearly every value has one of these.
 _PLAIN = frozenset({type(None), bool, int, float, str, bytes})
 
 
 class ClientBlock:
-    """A block that stayed with the client; calling it asks the client and waits for the answer."""
+    """A block on the client; calling it asks the client and waits for the answer."""
 
     def __init__(self, block: Callback, call: Callable[[int, list[Any]], Any]) -> None:
         self.num_args = block.num_args
@@ -41,13 +41,13 @@ class ClientBlock:
 
 
 class Importer:
-    """Turns what arrived into what code of the session can use."""
+    """Converts wire values to objects of the session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        """Handles become their objects, class names classes, blocks callables; collections are searched for these."""
+        """Handles become objects, class names classes, blocks callables, also within collections."""
         kind = type(value)
         if kind in _PLAIN:
             return value
@@ -74,7 +74,7 @@ class Importer:
         return value
 
     def class_named(self, name: str) -> SmalltalkClass:
-        """A class that scripts can name; `UnknownClass` with the nearest names."""
+        """A class that scripts can name. Raises `UnknownClass` with the nearest names."""
         workspace = self._session.workspace
         found = workspace.lookup_class(name)
         if found is None:
@@ -83,17 +83,17 @@ class Importer:
 
 
 class _ByHandle(Exception):
-    """This value is too large, too deep or of a kind that does not cross by value."""
+    """This value is too large, too deep or of a kind that is not sent by value."""
 
 
 class Exporter:
-    """Turns what a session's code answered into what can be sent."""
+    """Converts values of the session to wire values."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
 
     def value(self, value: Any) -> Any:
-        """By value where the protocol says so, otherwise a handle."""
+        """By value if the protocol says so, otherwise a handle."""
         if type(value) in _PLAIN:
             return value
         try:
@@ -102,7 +102,7 @@ class Exporter:
             return self.handle(value)
 
     def handle(self, value: Any) -> Handle:
-        """A handle, whatever the value is."""
+        """A handle for any value."""
         session = self._session
         text = session.workspace.print_string(value)
         name = value.name if isinstance(value, SmalltalkClass) else class_name(value)
@@ -149,5 +149,5 @@ class Exporter:
             raise _ByHandle
 
 
-#: Fractions, symbols and characters have a form on the wire.
+#: Fractions, symbols and characters have a wire form.
 _WIRE_MODULES = ("fractions", "neuroscope_dsl.runtime.values")

@@ -1,4 +1,4 @@
-"""Errors as the wire carries them."""
+"""Errors as wire values."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ log = logging.getLogger("neuroscope.bridge")
 
 
 def error_fields(error: BaseException) -> dict[str, Any]:
-    """An error as a map. One that nobody raised on purpose is logged whole; the client learns its kind and its message."""
+    """An error as a map. An unexpected error is logged with its traceback; the client gets its kind and message."""
     if isinstance(error, NeuroScopeError):
         fields = error.as_dictionary()
         if isinstance(error, SmalltalkException):
             fields["class"] = error.class_name
         return fields
-    log.error("a request failed in a way that it should not", exc_info=error)
+    log.error("a request failed with an unexpected error", exc_info=error)
     return {
         "code": "internal",
         "message": f"{type(error).__name__}: {error}",

@@ -20,19 +20,19 @@ class HandleTable:
         self._lock = threading.Lock()
 
     def add(self, value: Any) -> int:
-        """A new number for an object. `LimitError` when the session holds too many."""
+        """A new number for an object. Raises `LimitError` if the session has too many."""
         with self._lock:
             if len(self._objects) >= self._most:
                 raise LimitError(
                     f"This session holds {self._most} objects, which is the limit.",
-                    remedy="Release handles that are not needed any more.",
+                    remedy="Release handles that are no longer needed.",
                 )
             number = next(self._numbers)
             self._objects[number] = value
             return number
 
     def get(self, number: int) -> Any:
-        """The object of a number; `StaleHandleError` when this session has none."""
+        """The object of a number. Raises `StaleHandleError` if there is none."""
         with self._lock:
             if number in self._objects:
                 return self._objects[number]
@@ -42,7 +42,7 @@ class HandleTable:
         )
 
     def release(self, numbers: Iterable[int]) -> int:
-        """Forget objects; answers how many there were."""
+        """Remove objects. Return their number."""
         with self._lock:
             missing = object()
             return sum(self._objects.pop(number, missing) is not missing for number in numbers)

@@ -1,4 +1,4 @@
-"""One process's models and sessions, for every door alike."""
+"""One process's models and sessions, for all doors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("neuroscope.bridge")
 
 @dataclass(frozen=True)
 class HostOptions:
-    """What holds for all sessions. `model` is loaded at the start and bound to each session's variable `model`."""
+    """Options of all sessions. `model` is loaded at the start and bound to each session's variable `model`."""
 
     model: str | None = None
     aliases: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ class Host:
     # --- sessions -------------------------------------------------------------------------------------------------
 
     def open_session(self, client: str = "", lease: float | None = None, seed: int | None = None) -> Session:
-        """A new session. `LimitError` when there are too many, `ProtocolError` for a lease that cannot be."""
+        """A new session. Raises `LimitError` if there are too many, `ProtocolError` for an invalid lease."""
         lease = LEASE if lease is None else float(lease)
         if not SHORTEST_LEASE <= lease <= LONGEST_LEASE:
             remedy = f"From {SHORTEST_LEASE:g} to {LONGEST_LEASE:g} seconds."
@@ -96,7 +96,7 @@ class Host:
         return session
 
     def close_session(self, session: Session, why: str) -> int:
-        """End a session: its jobs are stopped, its objects freed. Answers how many objects it held."""
+        """End a session: stop its jobs and free its objects. Return the number of objects."""
         with self._lock:
             if self._sessions.pop(session.number, None) is None:
                 return 0
@@ -115,7 +115,7 @@ class Host:
             self.close_session(session, "the server stops")
 
     def about(self) -> dict[str, Any]:
-        """What `hello` tells of the server."""
+        """The server's part of the answer to `hello`."""
         import neuroscope
         from neuroscope_bridge.wire.messages import VERSION
 

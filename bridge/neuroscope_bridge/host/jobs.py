@@ -1,4 +1,4 @@
-"""Jobs: requests that compute. They can be stopped from any thread, and they tell what happens on the way."""
+"""Jobs: requests that compute. They report events and can be stopped from any thread."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Job:
         self._interrupted = 0.0
 
     def run(self) -> Any:
-        """Compute; answers the value or raises. Call it from the one thread that runs the session's jobs now."""
+        """Compute and return the value, or raise. Call it from the thread that currently runs the session's jobs."""
         if self.stopped is None:
             if self._limit is not None:
                 self._deadline = time.monotonic() + self._limit
@@ -58,20 +58,20 @@ class Job:
         raise self._reason()
 
     def outcome(self) -> tuple[str, dict[str, Any]]:
-        """Compute; answers the last message of this job: `result` with its value, or `error`."""
+        """Compute. Return the last message of this job: `result` with its value, or `error`."""
         try:
             return "result", {"value": self.run()}
         except Exception as error:
             return "error", {"error": error_fields(error)}
 
     def stop(self, why: Stop) -> None:
-        """Ask the job to end; it does so at its next step."""
+        """Ask the job to end at its next step."""
         self.stopped = self.stopped or why
         self._interrupted = time.monotonic()
         self.session.interrupt(self)
 
     def check_time(self, now: float) -> None:
-        """Stop the job when its time is over; stop it again when it goes on in spite of that, or had not begun then."""
+        """Stop the job when its time is over, repeatedly if it continues or had not started."""
         if self.stopped is not None:
             if now - self._interrupted > GRACE:
                 self.stop(self.stopped)
@@ -81,11 +81,11 @@ class Job:
     def _reason(self) -> NeuroScopeError:
         match self.stopped:
             case Stop.TIME:
-                remedy = "Ask for less, or raise the time limit."
+                remedy = "Request less, or raise the time limit."
                 return TimeLimitReached(f"The request ran longer than {self._limit:g} seconds.", remedy=remedy)
             case Stop.CLOSED:
                 return CancelledError("The session ended.", remedy="Say hello and start again.")
-        return CancelledError("The request was cancelled.", remedy="Start it again to go on.")
+        return CancelledError("The request was cancelled.", remedy="Start it again to continue.")
 
 
 _STOPS = {"cancelled", "interrupted", "time-limit", "callback"}

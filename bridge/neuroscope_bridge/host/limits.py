@@ -1,4 +1,4 @@
-"""What a server allows."""
+"""Limits of a server."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Limits:
         return asdict(self)
 
 
-#: Seconds of silence after which a session ends, unless it asks for another time.
+#: Default seconds of silence after which a session ends.
 LEASE = 3600.0
 SHORTEST_LEASE, LONGEST_LEASE = 1.0, 7 * 86400.0
 
-#: Longer collections are answered as handles.
+#: Longer collections are sent as handles.
 BY_VALUE = 10_000
 
 #: Values from a client may be nested this deep.

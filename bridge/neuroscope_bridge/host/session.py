@@ -1,8 +1,7 @@
-"""A session: one client's workspace, its handles, and its requests in their order.
+"""A session: one client's workspace, handles, and queue of requests.
 
-Jobs run one at a time. A door that received one calls `enqueue`; when that answers true, its thread owns the session and
-runs `next_job()` until there is none. While a job waits for the client to answer a callback, requests that belong inside
-that call run in the waiting thread.
+Jobs run one at a time. A door calls `enqueue` for each; if that returns true, its thread owns the session and runs `next_job()`
+until there is none. While a job waits for the client to answer a callback, requests within that call run in the waiting thread.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ if TYPE_CHECKING:
 
 Teller = Callable[[str, dict[str, Any]], None]
 
-#: Progress events of one job that follow one another faster than this are dropped, first and last excepted.
+#: Least interval of progress events of one job; others are dropped, except the first and last.
 _PROGRESS_PERIOD = 0.05
 
 
 class Session:
-    """See the module's text. `context` holds the aliases, defaults and models that its jobs run with."""
+    """See the module's docstring. `context` holds the aliases, defaults and models that its jobs run with."""
 
     def __init__(
         self,
@@ -71,30 +70,30 @@ class Session:
     # --- jobs -----------------------------------------------------------------------------------------------------
 
     def job(self, request: Request, tell: Teller) -> Job:
-        """The job of a request that computes. Raises for one that cannot."""
+        """The job of a request. Raises `ProtocolError` if the request is invalid."""
         wanted = request.get("answer", {})
         check_form(wanted)
         limit = request.get("time", self.limits.time)
         if self.limits.time is not None:
             limit = min(limit, self.limits.time)
         if limit is not None and not limit > 0:
-            raise ProtocolError(f"A request cannot run for {limit!r} seconds.", remedy="time: a number above 0.")
+            raise ProtocolError(f"A request cannot run for {limit!r} seconds.", remedy="time must be a number above 0.")
         work = _WORK[request.operation]
         return Job(self, request.id, lambda: answer(self, work(self, request), wanted), tell, limit=limit)
 
     def enqueue(self, job: Job, within: int | None = None) -> bool:
-        """Put a job in its place. True: the caller owns the session now and must run `next_job()` until there is none."""
+        """Queue a job. If true, the caller now owns the session and must run `next_job()` until there is none."""
         if within is not None:
             waiting = self._calls.get(within)
             if waiting is None:
-                raise ProtocolError(f"No call {within} waits for an answer.")
+                raise ProtocolError(f"No call {within} is waiting for an answer.")
             waiting.put(job)
             return False
         with self._lock:
             if any(other.number == job.number for other in (*self._waiting, *self._running)):
                 raise ProtocolError(f"The id {job.number} is in use by another request.", remedy="Count upwards.")
             if len(self._waiting) >= self.limits.queue:
-                raise LimitError(f"{self.limits.queue} requests are waiting already.", remedy="Wait for their results.")
+                raise LimitError(f"{self.limits.queue} requests are already waiting.", remedy="Wait for their results.")
             self._waiting.append(job)
             if self._owned:
                 return False
@@ -102,7 +101,7 @@ class Session:
             return True
 
     def next_job(self) -> Job | None:
-        """The next job for the thread that owns the session; None gives the session back."""
+        """The next job for the thread that owns the session; None ends the ownership."""
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
@@ -110,26 +109,26 @@ class Session:
             return None
 
     def rest(self) -> bool:
-        """Give the session back if nothing waits; whether that was so."""
+        """End the ownership of the session if no job waits. Return whether it ended."""
         with self._lock:
             if not self._waiting:
                 self._owned = False
             return not self._waiting
 
     def jobs(self) -> list[Job]:
-        """Every job that runs or waits."""
+        """All running and waiting jobs."""
         with self._lock:
             return [*self._running, *self._waiting]
 
     def cancel(self, number: int) -> bool:
-        """Ask a request to stop; whether there was one."""
+        """Ask a request to stop. Return whether it exists."""
         found = [job for job in self.jobs() if job.number == number]
         for job in found:
             job.stop(Stop.ASKED)
         return bool(found)
 
     def compute(self, job: Job, work: Callable[[], Any]) -> Any:
-        """Run a job's work with the session's context, events and cancellation. For `Job.run` alone."""
+        """Run a job's work with the session's context, events and cancellation. Only for `Job.run`."""
         with self._lock:
             self._running.append(job)
         try:
@@ -145,7 +144,7 @@ class Session:
             return work()
 
     def interrupt(self, job: Job) -> None:
-        """Stop the workspace's code if `job` is among what runs."""
+        """Stop the workspace's code if `job` is running."""
         with self._lock:
             if job in self._running:
                 self.workspace.interrupt()
@@ -187,7 +186,7 @@ class Session:
         return describe(self.importer.class_named(asked.name if isinstance(asked, ClassName) else asked))
 
     def subscribe(self, wanted: list[Any]) -> list[str]:
-        """Which events the client hears from now on."""
+        """Set the events that the client receives."""
         unknown = [name for name in wanted if name not in EVENTS]
         if unknown:
             raise ProtocolError(f"There is no event {unknown[0]!r}.", remedy=f"Events: {', '.join(EVENTS)}.")
@@ -195,7 +194,7 @@ class Session:
         return sorted(self.subscribed)
 
     def close(self) -> int:
-        """Stop every job and free every object; answers how many objects there were."""
+        """Stop every job and free every object. Return the number of objects."""
         self.closed = True
         for job in self.jobs():
             job.stop(Stop.CLOSED)
@@ -204,10 +203,10 @@ class Session:
     # --- callbacks ------------------------------------------------------------------------------------------------
 
     def call_client(self, block: int, arguments: list[Any]) -> Any:
-        """Have the client evaluate one of its blocks, and wait for the value."""
+        """Let the client evaluate one of its blocks, and wait for the value."""
         job = self._running[-1] if self._running else None
         if job is None or self.closed:
-            raise CallbackError("Nobody is there to evaluate a block that stayed with the client.")
+            raise CallbackError("There is no client to evaluate its block.")
         number = next(self._call_numbers)
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._calls[number] = answers
@@ -217,7 +216,7 @@ class Session:
             while True:
                 found = answers.get()
                 if job.stopped is not None or self.closed:
-                    raise CancelledError("The job was cancelled.", remedy="Start it again to go on.")
+                    raise CancelledError("The job was cancelled.", remedy="Start it again to continue.")
                 if isinstance(found, Job):
                     found.tell(*found.outcome())
                 elif found is not None:
@@ -231,10 +230,10 @@ class Session:
         return self.importer.value(found["value"])
 
     def answer_call(self, request: Request) -> None:
-        """The client answered a call."""
+        """Pass on the client's answer to a call."""
         waiting = self._calls.get(request["call"])
         if waiting is None:
-            raise ProtocolError(f"No call {request['call']} waits for an answer.")
+            raise ProtocolError(f"No call {request['call']} is waiting for an answer.")
         waiting.put(request.fields)
 
     # --- events ---------------------------------------------------------------------------------------------------
@@ -256,7 +255,7 @@ _WORK: Mapping[str, Callable[[Session, Request], Any]] = {
 
 
 class _Listener:
-    """Passes a job's events on to a client that wants them, progress at a pace that a person can see."""
+    """Sends a job's events to a client that subscribed to them, with progress at a limited rate."""
 
     def __init__(self, session: Session, job: Job) -> None:
         self._session, self._job = session, job

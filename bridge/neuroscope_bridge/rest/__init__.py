@@ -1,1 +1,1 @@
-"""The HTTP door: an OpenAI-compatible server that also answers activations, its clients, and the Lens page at `/`."""
+"""The HTTP door: an OpenAI-compatible server that also returns activations, its clients, and the Lens page at `/`."""

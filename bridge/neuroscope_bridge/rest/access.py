@@ -1,8 +1,7 @@
-"""Who may ask: a bearer token beyond this machine, no foreign origins, no foreign names, no endless bodies.
+"""Access control: a bearer token for other machines, checks of origin, host and length of the body.
 
-A page of another site can make a browser send requests to 127.0.0.1, by a plain form or by pointing its own name there.
-So a request that names an origin must name this server's or one that was allowed, and on a loopback address the header
-Host must be a loopback name.
+A page of another site can make a browser send requests to 127.0.0.1, by a form or by pointing its own host name there. So the
+header Origin must be this server's or an allowed one, and on a loopback address the header Host must be a loopback name.
 """
 
 from __future__ import annotations
@@ -19,15 +18,15 @@ from neuroscope_bridge.keys import is_loopback
 from neuroscope_bridge.rest import errors
 from neuroscope_bridge.rest.encoding import dumps
 
-#: Bytes of a request at most.
+#: Largest request in bytes.
 LONGEST = 32 << 20
 
-#: What is served without a token: whether the server is alive, and the page's own files, which hold no secret.
+#: Paths without a token: the health check, and the page's files, which have no secrets.
 OPEN = ("/health", "/", "/page/")
 
 
 class Guard:
-    """ASGI middleware around everything else."""
+    """ASGI middleware for access control."""
 
     def __init__(self, app: ASGIApp, *, loopback: bool, token: str | None, origins: Sequence[str]) -> None:
         self._app = app
@@ -50,15 +49,15 @@ class Guard:
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._loopback and not _is_loopback_name(host):
-            raise errors.ForbiddenError(f"This server is not {host!r}.", remedy="Ask it as 127.0.0.1 or localhost.")
+            raise errors.ForbiddenError(f"This server is not {host!r}.", remedy="Use 127.0.0.1 or localhost.")
         origin = headers.get("origin")
         if origin is not None and origin not in self._origins and "*" not in self._origins and _authority(origin) != host:
             raise errors.ForbiddenError(
-                f"Pages of {origin} may not ask this server.", remedy="Allow them with `neuroscope serve --cors ORIGIN`."
+                f"Pages of {origin} may not use this server.", remedy="Allow them with `neuroscope serve --cors ORIGIN`."
             )
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > LONGEST:
-            raise errors.TooLargeError(f"A request takes {LONGEST >> 20} MiB at most.", remedy="Send less at a time.")
+            raise errors.TooLargeError(f"A request may have at most {LONGEST >> 20} MiB.", remedy="Send less at a time.")
         if scope["method"] != "OPTIONS" and not _is_open(scope["path"]) and not allowed(headers, self._token):
             raise errors.UnauthorizedError(
                 "The bearer token is missing or wrong.", remedy="Send the header `Authorization: Bearer TOKEN`."
@@ -66,7 +65,7 @@ class Guard:
 
 
 def allowed(headers: Headers, token: str | None) -> bool:
-    """Whether a request carries the token, where there is one."""
+    """Whether a request has the token, if one is set."""
     given = headers.get("authorization", "")
     return token is None or hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
 
@@ -90,7 +89,7 @@ def _is_loopback_name(host: str) -> bool:
 
 
 def _counted(receive: Receive) -> Receive:
-    """A body that does not say how long it is ends as an error when it is too long."""
+    """Limit a body of undeclared length."""
     taken = 0
 
     async def counting() -> Message:
@@ -98,7 +97,7 @@ def _counted(receive: Receive) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > LONGEST:
-            raise errors.TooLargeError(f"A request takes {LONGEST >> 20} MiB at most.", remedy="Send less at a time.")
+            raise errors.TooLargeError(f"A request may have at most {LONGEST >> 20} MiB.", remedy="Send less at a time.")
         return message
 
     return counting

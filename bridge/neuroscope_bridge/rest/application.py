@@ -37,7 +37,7 @@ def application(host: Host, options: HttpOptions) -> Any:
     app = FastAPI(
         title="NeuroScope",
         version=neuroscope.__version__,
-        summary="OpenAI-compatible generation that also answers activations.",
+        summary="OpenAI-compatible generation that also returns activations.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,

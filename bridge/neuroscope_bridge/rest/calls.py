@@ -1,4 +1,4 @@
-"""What a client of the HTTP server asks and how it reads the answers: for the client that waits and the one for asyncio alike."""
+"""Requests to the HTTP server and the parsing of answers, for the synchronous and the asyncio client."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from neuroscope_bridge.rest import exchange
 
 WITH_ACTIVATIONS = "/v1/chat/completions/with_activations"
 
-#: Seconds to connect, and of silence; a load or a long generation may say nothing for a while.
+#: Timeouts in seconds for connecting and for silence; a load or a long generation may be silent for a while.
 _CONNECT, _SILENCE = 5.0, 600.0
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request, and how its answer is read. `asked`: what a refusal is about, when not the body."""
+    """One request, and the parser of its answer. `asked`: the subject of an error, if not the body."""
 
     method: str
     path: str
@@ -31,18 +31,18 @@ class Call:
     asked: Mapping[str, Any] | None = None
 
     def answer(self, response: httpx.Response) -> Any:
-        """What the response says; raises `RemoteError` for a refusal."""
+        """The response's value. Raises `RemoteError` for an error."""
         self.check(response)
         return self.read(response)
 
     def check(self, response: httpx.Response) -> None:
-        """Raise `RemoteError` for a refusal."""
+        """Raise `RemoteError` for an error response."""
         if response.is_error:
             raise exchange.failure(response, self.body if self.asked is None else self.asked)
 
 
 class Calls:
-    """The calls of one client, which remembers the model that it loaded and by what name."""
+    """The calls of one client, which stores its model and the name it was asked for by."""
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url = str(url).rstrip("/")
@@ -53,7 +53,7 @@ class Calls:
 
     @property
     def connection(self) -> dict[str, Any]:
-        """What httpx's clients are made with."""
+        """Arguments of httpx's clients."""
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         return {"base_url": self.url, "headers": headers, "timeout": httpx.Timeout(_SILENCE, connect=_CONNECT)}
 
@@ -64,7 +64,7 @@ class Calls:
         return Call("GET", "/v1/models", read=lambda response: [one["id"] for one in response.json()["data"]])
 
     def load_model(self, name: str, dtype: str | None) -> Call:
-        """The name is followed through the aliases of this run, and kept as `asked_for` where they lead to another."""
+        """Resolves this run's aliases; if they lead to another name, the given one becomes `asked_for`."""
 
         def read(response: httpx.Response) -> dict[str, Any]:
             loaded: dict[str, Any] = response.json()
@@ -81,7 +81,7 @@ class Calls:
     def circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
         layers = int(layers)
         if self._layers is not None and layers > self._layers:
-            events.notice(f"{self._model} has {self._layers} layers: hooks for those, not for {layers}.")
+            events.notice(f"{self._model} has {self._layers} layers: hooks are made for those, not for {layers}.")
             layers = self._layers
         return exchange.circuit_analysis_hooks(layers)
 
@@ -110,7 +110,7 @@ class Calls:
         return Call("POST", WITH_ACTIVATIONS, body, read, accept="application/msgpack")
 
     def streamed(self, generation: Call) -> tuple[Call, Callable[[bytes], list[exchange.GenerationResult]]]:
-        """A generation as a stream, and what reads the events that are whole with each piece of it."""
+        """A generation as a stream, and a function that parses complete events from its chunks."""
         lines = exchange.Lines()
 
         def read(chunk: bytes) -> list[exchange.GenerationResult]:
@@ -128,7 +128,7 @@ class Calls:
         return Call("POST", f"/v1/analyze/{name}", body, lambda response: self._named(response.json()))
 
     def _named(self, document: dict[str, Any]) -> dict[str, Any]:
-        """An answer with the name that the model was asked for by, where this run's aliases led it to another."""
+        """An answer with `asked_for`, if this run's aliases led to another name."""
         return document if self._asked_for is None else {**document, "asked_for": self._asked_for}
 
     def _with_model(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class Calls:
 
 
 def _given(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that somebody named; a seed that `--seed` set for this run is one. The others are left to the server."""
+    """The options that were set, including `--seed`. The server decides the others."""
     seed = options.get("seed")
     named = {**options, "seed": settings.given_seed() if seed is None else seed}
     return {name: value for name, value in named.items() if value is not None}

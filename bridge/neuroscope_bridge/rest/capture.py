@@ -1,9 +1,9 @@
-"""What a generation's hooks saw: gathered step by step, cut to what was asked for, and never larger than is allowed.
+"""Activations captured during a generation, limited to what was requested and to the largest size.
 
-The prompt's tokens run in the first step, each generated token in the step after the one that chose it; so an answer of
-N tokens to a prompt of P has activations for P + N - 1 positions. Positions are the first axis of every array, except of
-attention patterns and scores, whose first axis is the head unless one head was asked for. Keys that came later than a
-step are zero there. Logits are there from the prompt's last token on.
+The prompt's tokens run in the first step, each generated token in the step after the one that chose it; so N tokens after a
+prompt of P have activations for P + N - 1 positions. Positions are the first axis of every array, except attention patterns and
+scores, whose first axis is the head unless one head was requested. Keys later than a step are zero there. Logits start at the
+prompt's last token.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 Floats = NDArray[Any]
 
-#: Bytes that a number takes in each form, JSON with its comma.
+#: Bytes of a number in each encoding, in JSON with its comma.
 _JSON_BYTES = 14
 _BASE64 = 4 / 3
 
 
 @dataclass(frozen=True)
 class Captured:
-    """One hook's activations: an array, or its statistics alone. `first` is the position of the first row."""
+    """One hook's activations: an array, or only its statistics. `first` is the position of the first row."""
 
     capture: Capture
     axes: tuple[str, ...]
@@ -44,7 +44,7 @@ class Captured:
     statistics: dict[str, float] | None
 
     def about(self) -> dict[str, Any]:
-        """Everything but the values."""
+        """Everything except the values."""
         site, spec = self.capture.site, self.capture.spec
         return {
             "site": str(site),
@@ -59,7 +59,7 @@ class Captured:
 
 
 def check_size(model: TransformerModel, captures: Sequence[Capture], prompt: int, new: int, encoding: str, most: int) -> None:
-    """Refuse before anything is computed what would be too large; `TooLargeError` says what to ask instead."""
+    """Raise `TooLargeError`, before computing, for an answer that would be too large."""
     total = 0.0
     for capture in captures:
         numbers = _numbers(model, capture, prompt, new)
@@ -68,8 +68,8 @@ def check_size(model: TransformerModel, captures: Sequence[Capture], prompt: int
     if total > most:
         raise TooLargeError(
             f"The activations of {len(captures)} hooks over up to {prompt + new - 1} positions would take "
-            f"{total / 2**20:,.0f} MiB as {encoding}, and {most / 2**20:,.0f} MiB are allowed.",
-            remedy="Ask for fewer layers, `positions`, `features`, a `head`, dtype float16, `statistics_only`, fewer "
+            f"{total / 2**20:,.0f} MiB as {encoding}, but {most / 2**20:,.0f} MiB are allowed.",
+            remedy="Request fewer layers, `positions`, `features`, a `head`, dtype float16, `statistics_only`, fewer "
             "max_tokens, or Accept: application/msgpack.",
         )
 
@@ -96,7 +96,7 @@ def _numbers(model: TransformerModel, capture: Capture, prompt: int, new: int) -
 
 
 def _span(positions: str | list[int | None], prompt: int) -> tuple[int, float]:
-    """The first position that is wanted, and the first after those that are."""
+    """The first requested position, and the first after the last."""
     match positions:
         case "all":
             return 0, math.inf
@@ -132,11 +132,11 @@ class Gatherer:
                 raise SiteError(
                     f"There are no features {max(spec.features)} of {site}: it is {width} wide.",
                     site=site,
-                    remedy=f"Features run from 0 to {width - 1}; a single neuron has none.",
+                    remedy=f"Features run from 0 to {width - 1}; a single neuron has no features.",
                 )
 
     def add(self, step: Step) -> Captured | None:
-        """Take a step in; answers what is new of it, or None when nothing was asked of these positions."""
+        """Add a step. Return its part, or None if none of its positions was requested."""
         whole = self._ops.to_numpy(step.activations[self.capture.site])[0]
         first = 0 if step.index == 0 else self._prompt + step.index - 1
         if self.capture.site.component is Component.LOGITS:  # computed only where the next token is chosen
@@ -165,17 +165,17 @@ class Gatherer:
             own = _Statistics()
             own.add(whole, self._axis)
             return Captured(self.capture, self.axes, start, whole.shape, None, own.answer())
-        # a copy: what the engine answered may be a view of something larger
+        # a copy: the engine's array may be a view of a larger one
         array = whole.astype(spec.dtype, copy=True)
         return Captured(self.capture, self.axes, start, array.shape, array, None)
 
     def keep(self, captured: Captured | None) -> None:
-        """Remember a step's part for `whole`."""
+        """Store a step's part for `whole`."""
         if captured is not None and captured.array is not None:
             self._parts.append(captured.array)
 
     def whole(self) -> Captured:
-        """Everything kept, as one array."""
+        """All stored parts as one array."""
         first = self._first or 0
         if self._statistics is not None:
             shape = self._statistics.shape
@@ -203,7 +203,7 @@ def _axes(capture: Capture) -> tuple[str, ...]:
 
 
 class _Statistics:
-    """Mean, standard deviation, extremes and norms of numbers that come in parts."""
+    """Running mean, standard deviation, extremes and norms."""
 
     def __init__(self) -> None:
         self._count = 0

@@ -26,7 +26,7 @@ from neuroscope_bridge.rest.substitute import DEFAULT_URL, substitute
 class LMStudioRESTClient:
     """A client of a NeuroScope server over HTTP.
 
-    Every operation raises `RemoteError` with what the server answered, or `ServerGoneError` when none answers.
+    Every operation raises `RemoteError` for an error of the server, or `ServerGoneError` if none answers.
     """
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
@@ -36,7 +36,7 @@ class LMStudioRESTClient:
 
     @classmethod
     def default(cls) -> LMStudioRESTClient:
-        """The server on this machine, at 127.0.0.1:50111. In `neuroscope run` one is started when none is up."""
+        """The server on this machine, at 127.0.0.1:50111. `neuroscope run` starts one if none is running."""
         client = cls()
         client._replaceable = True
         return client
@@ -56,10 +56,10 @@ class LMStudioRESTClient:
         return self._ask(self._calls.models())
 
     def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
-        """Load a model by name or path; it serves what this client asks from now on. Answers its sizes.
+        """Load a model by name or path, and use it for this client's requests. Return its sizes.
 
-        dtype: what it computes in: float32, bfloat16 or float16. Where an alias of this run leads to another name, answers
-        keep the one that was asked for as `asked_for`.
+        dtype: float32, bfloat16 or float16. If an alias of this run leads to another name, answers have the given one as
+        `asked_for`.
         """
         self._connected()
         return self._ask(self._calls.load_model(name, dtype))
@@ -71,11 +71,11 @@ class LMStudioRESTClient:
     # --- hooks ------------------------------------------------------------------------------------------------------------
 
     def create_circuit_analysis_hooks(self, layers: int) -> list[dict[str, Any]]:
-        """Hooks on what each of the first `layers` layers writes; of a loaded model with fewer layers, on all it has."""
+        """Hooks on the outputs of the first `layers` layers, or of all if a loaded model has fewer."""
         return self._calls.circuit_analysis_hooks(layers)
 
     def register_hooks(self, hooks: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Keep hooks on the server under their ids; requests may then name them. Answers the ids."""
+        """Register hooks on the server, so that requests can name them by id. Return the ids."""
         return self._ask(self._calls.register_hooks(hooks))
 
     def hooks(self) -> list[dict[str, Any]]:
@@ -83,13 +83,13 @@ class LMStudioRESTClient:
         return self._ask(self._calls.hooks())
 
     def remove_hooks(self, name: str | None = None) -> list[str]:
-        """Forget a registered hook, or all of them. Answers the ids."""
+        """Remove a registered hook, or all of them. Return the ids."""
         return self._ask(self._calls.remove_hooks(name))
 
     # --- generation ---------------------------------------------------------------------------------------------------------
 
     def chat(self, messages: Any, max_tokens: int | None = None, temperature: float = 0.0, seed: int | None = None) -> str:
-        """The model's reply as text: as long as the model's context has room for, and unless told at most 512 tokens."""
+        """The model's reply as text, by default at most 512 tokens or as many as fit the context."""
         return self._ask(self._calls.chat(messages, max_tokens=max_tokens, temperature=temperature, seed=seed))
 
     def generate_with_activations(
@@ -104,12 +104,12 @@ class LMStudioRESTClient:
         stop: Any = None,
         stream: bool = False,
     ) -> Any:
-        """Generate, and answer what the hooks saw: a dictionary with `choices`, `usage`, `tokens` and `activations`.
+        """Generate with hooks. Return a dictionary with `choices`, `usage`, `tokens` and `activations`.
 
-        Unless told, at most 100 tokens, or as many as the model's context has room for.
-        `messages` is a list of role and content, or a plain text that goes on. `hooks` and `activation_hooks` name the same
-        thing. Each entry of `activations` has `site`, `axes`, `shape` and `data`, an ActivationTensor. With `stream` the
-        answer is an iterator of events, one for each token as it is made, with `text`, `token` and `activations`.
+        By default at most 100 tokens, or as many as fit the context. `messages` is a list of role and content, or a text to
+        continue. `hooks` and `activation_hooks` are synonyms. Each entry of `activations` has `site`, `axes`, `shape` and
+        `data`, an ActivationTensor. With `stream` the result is an iterator of events, one per generated token, with `text`,
+        `token` and `activations`.
         """
         options = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p, "seed": seed, "stop": stop}
         call = self._calls.generation(messages, hooks, activation_hooks, **options)
@@ -120,7 +120,7 @@ class LMStudioRESTClient:
         return exchange.converted(activations)
 
     def analyses(self) -> list[dict[str, Any]]:
-        """The analyses by name: what each asks, and what it works on."""
+        """The analyses, with question and input."""
         return self._ask(self._calls.analyses())
 
     def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class LMStudioRESTClient:
     # --- the connection -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         if self._http is not None:
             self._http.close()
             self._http = None
@@ -180,7 +180,7 @@ class LMStudioRESTClient:
 class AsyncLMStudioRESTClient:
     """The same for asyncio: `await client.generate_with_activations(…)`, and with `stream=True` an asynchronous iterator.
 
-    Every operation is what `LMStudioRESTClient` says of it.
+    The operations are those of `LMStudioRESTClient`.
     """
 
     def __init__(self, url: str = DEFAULT_URL, token: str | None = None) -> None:
@@ -242,7 +242,7 @@ class AsyncLMStudioRESTClient:
         return await self._ask(self._calls.analyze(name, on, seed))
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         await self._http.aclose()
 
     async def __aenter__(self) -> AsyncLMStudioRESTClient:

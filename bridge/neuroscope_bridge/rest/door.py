@@ -1,4 +1,4 @@
-"""The HTTP door: `neuroscope serve --http`. The application in a uvicorn server, in a thread of its own."""
+"""The HTTP door: `neuroscope serve --http`. The application in a uvicorn server, in its own thread."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from neuroscope_bridge.wire.errors import DeniedError
 
 log = logging.getLogger("neuroscope.bridge")
 
-#: Bytes that the system keeps for a reader that has not taken them: part of the rule for slow readers (`stream`).
+#: Size of the socket's send buffer: part of the rule for slow readers (`stream`).
 _UNREAD = 256 << 10
 
-#: Seconds that answers have to end when the server stops.
+#: Seconds for running answers to end when the server stops.
 _GRACE = 2
 
-#: Seconds that the server's thread may take to begin and to end.
+#: Seconds for the server's thread to start and to end.
 _PATIENCE = 10.0
 
 
 class HttpDoor:
-    """Serves a `Host` at HOST:PORT. `open` binds, `start` serves in a thread of its own, `close` ends cleanly."""
+    """Serves a `Host` at HOST:PORT. `open` binds, `start` serves in its own thread, `close` stops it."""
 
     def __init__(self, host: Host, address: str, options: HttpOptions) -> None:
-        """`DeniedError` for an address beyond this machine without a token."""
+        """Raises `DeniedError` for an address that other machines can reach, without a token."""
         self._name, self._port = _parsed(address)
         loopback = is_loopback(f"http://{_bracketed(self._name)}")
         if not loopback and not options.token:
             raise DeniedError(
-                f"{address} can be reached from other machines, and nothing would protect it.",
+                f"{address} can be reached from other machines, but is not protected.",
                 remedy="Give a secret with --token-file FILE (or NEUROSCOPE_TOKEN), or listen on 127.0.0.1.",
             )
         self._host = host
@@ -47,9 +47,9 @@ class HttpDoor:
         self._thread: threading.Thread | None = None
 
     def open(self) -> str:
-        """Bind; answers the URL with the port in use. `ArgumentError` when that cannot be."""
+        """Bind. Return the URL with the port in use. Raises `ArgumentError` on failure."""
         family = socket.AF_INET6 if ":" in self._name else socket.AF_INET
-        # Naming the protocol is what lets asyncio send small answers at once instead of waiting for more.
+        # With the protocol given, asyncio sends small answers at once.
         self._socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNREAD)  # connections inherit it
@@ -59,13 +59,13 @@ class HttpDoor:
         except OSError as error:
             self._socket.close()
             raise ArgumentError(
-                f"{self._name}:{self._port} cannot be listened on: {error.strerror or error}.",
-                remedy="Choose another port (--http 127.0.0.1:0 takes a free one), --http off, or end the server that has it.",
+                f"{self._name}:{self._port} is not available: {error.strerror or error}.",
+                remedy="Choose another port (--http 127.0.0.1:0 takes a free one), --http off, or stop the server that uses it.",
             ) from error
         return f"http://{_bracketed(self._name)}:{self._socket.getsockname()[1]}"
 
     def start(self) -> None:
-        """Serve; raises what a model's loading raised."""
+        """Serve. Raises the errors of loading a model."""
         config = uvicorn.Config(
             application(self._host, self._options),
             log_config=None,
@@ -85,7 +85,7 @@ class HttpDoor:
             time.sleep(0.005)
 
     def close(self) -> None:
-        """End answers that still run, and leave."""
+        """Stop running answers and the server."""
         if self._server is None or self._thread is None:
             return
         self._server.should_exit = True
@@ -99,7 +99,7 @@ def _parsed(address: str) -> tuple[str, int]:
     name, colon, port = address.removeprefix("http://").rpartition(":")
     name = name.strip("[]")
     if not colon or not port.isdecimal() or int(port) > 65535 or not name:
-        raise ArgumentError(f"{address!r} is no HOST:PORT.", remedy="For example 127.0.0.1:50111, or [::1]:50111.")
+        raise ArgumentError(f"{address!r} is not HOST:PORT.", remedy="For example 127.0.0.1:50111, or [::1]:50111.")
     return ("0.0.0.0" if name == "*" else name), int(port)
 
 

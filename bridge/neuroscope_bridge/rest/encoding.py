@@ -42,7 +42,7 @@ def encoding_for(accept: str, wanted: str) -> str:
 
 
 def dumps(document: Any) -> bytes:
-    """JSON; arrays as lists with the fewest digits that say the same number, NaN as null."""
+    """JSON; arrays as lists with the shortest digits that round-trip, NaN as null."""
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
 
 
@@ -54,7 +54,7 @@ def values(captured: Captured, encoding: str) -> dict[str, Any]:
     array = np.ascontiguousarray(captured.array)
     match encoding:
         case "json":
-            # orjson writes float32 with the fewest digits; float16 it does not know
+            # orjson writes float32 with the fewest digits but does not support float16
             about["data"] = array.astype(np.float32) if array.dtype == np.float16 else array
         case "npy":
             file = io.BytesIO()
@@ -81,7 +81,7 @@ def encoded(document: Mapping[str, Any], activations: Sequence[Captured], encodi
 
 
 class Json(Response):
-    """JSON by the fast encoder."""
+    """A JSON response."""
 
     media_type = JSON
 

@@ -1,4 +1,4 @@
-"""Errors over HTTP: OpenAI's shape, with NeuroScope's code, site and remedy beside it."""
+"""Errors over HTTP: OpenAI's shape, with NeuroScope's code, site and remedy in addition."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TooLargeError(NeuroScopeError):
 
 
 class BusyError(NeuroScopeError):
-    """As many generations run as the server allows."""
+    """The server's limit of concurrent generations is reached."""
 
     code = "busy"
 
@@ -37,13 +37,13 @@ class UnauthorizedError(NeuroScopeError):
 
 
 class ForbiddenError(NeuroScopeError):
-    """A page of another origin, or a name that is not this server's, asked."""
+    """The request has another origin or host name."""
 
     code = "forbidden"
 
 
 class ErrorFields(BaseModel):
-    """What went wrong; `remedy` says what to do next."""
+    """The error; `remedy` says what to do."""
 
     message: str
     type: str
@@ -54,7 +54,7 @@ class ErrorFields(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every refusal."""
+    """The body of an error response."""
 
     error: ErrorFields
 
@@ -84,12 +84,12 @@ _TYPES = {
 
 
 def status_of(fields: dict[str, Any]) -> int:
-    """The HTTP status of an error; what a request itself can mend is a 400."""
+    """The HTTP status of an error; 400 if another request would succeed."""
     return _STATUS.get(str(fields.get("code")), 400)
 
 
 def body(error: BaseException, param: str | None = None) -> tuple[int, dict[str, Any]]:
-    """Status and JSON body. A fault of the server itself is logged with its traceback."""
+    """Status and JSON body. An internal error is logged with its traceback."""
     fields = error_fields(error)
     return status_of(fields), envelope(fields, param)
 
@@ -114,23 +114,23 @@ def envelope(fields: dict[str, Any], param: str | None = None) -> dict[str, Any]
 
 
 def validation(errors: Sequence[Any]) -> dict[str, Any]:
-    """The body for a request that is not of the form that the OpenAPI document describes; names one place.
+    """The body for a request that does not fit the OpenAPI document; names one place.
 
-    Where several forms are possible each has its complaints: the one that came furthest into the request tells most.
+    If several forms are possible, the error deepest in the request is reported.
     """
     first = errors[0]
     if first["type"] == "json_invalid":
-        message = f"The body is no JSON: {first['ctx']['error']} (character {first['loc'][-1]})."
+        message = f"The body is not JSON: {first['ctx']['error']} (character {first['loc'][-1]})."
         return envelope({"code": "invalid", "message": message, "remedy": "Send one JSON object."})
     if first["type"] == "model_attributes_type" and tuple(first["loc"]) == ("body",):
         remedy = "Send one, with the header Content-Type: application/json."
-        return envelope({"code": "invalid", "message": "The body is no JSON object.", "remedy": remedy})
+        return envelope({"code": "invalid", "message": "The body is not a JSON object.", "remedy": remedy})
     told = max(errors, key=lambda error: (error["type"] in ("value_error", "unknown_field"), len(error["loc"])))
     parts = [str(part) for part in told["loc"] if not _FORM.fullmatch(str(part))]
     place = ".".join([*parts, *([told["ctx"]["field"]] if "field" in told.get("ctx", {}) else [])]) or "body"
     message = str(told["msg"]).removeprefix("Value error, ")
     if told["type"] == "literal_error":
-        message = f"only {told['ctx']['expected']} is served here"
+        message = f"only {told['ctx']['expected']} is supported"
     fields = {"code": "invalid", "message": f"{place}: {message}", "remedy": "/openapi.json describes every request."}
     return envelope(fields, param=place)
 
@@ -140,5 +140,5 @@ _FORM = re.compile(r"body|str|int|constrained-\w+|literal.*|list\[.*|function-.*
 
 
 def _clean(text: str) -> str:
-    """Text that JSON can carry: lone surrogates become question marks."""
+    """Text for JSON: lone surrogates become question marks."""
     return str(text).encode("utf-8", "replace").decode("utf-8")

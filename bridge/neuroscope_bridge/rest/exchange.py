@@ -1,4 +1,4 @@
-"""What the HTTP clients say and read: requests as plain data, answers as objects."""
+"""Requests as plain data and answers as objects, for the HTTP clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PLACEHOLDER = "/path/to/"
 
 
 class GenerationResult(dict[str, Any]):
-    """A server's answer as a dictionary. As plain data it leaves the activations' values out, since they may be huge."""
+    """A server's answer as a dictionary. As plain data it leaves out the activations' values, which may be huge."""
 
     def as_dictionary(self) -> dict[str, Any]:
         activations = {
@@ -36,9 +36,9 @@ class GenerationResult(dict[str, Any]):
 
 
 def generation(messages: Any, hooks: Any, activation_hooks: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a generation; options that are None are left to the server."""
+    """The body of a generation; the server decides options that are None."""
     if hooks is not None and activation_hooks is not None:
-        raise ArgumentError("hooks and activation_hooks name the same thing.", remedy="Give one of them.")
+        raise ArgumentError("hooks and activation_hooks are synonyms.", remedy="Give one of them.")
     asked = plain(messages)
     prompt = {"prompt": asked} if isinstance(asked, str) else {"messages": asked}
     given = {name: plain(value) for name, value in options.items() if value is not None}
@@ -46,9 +46,9 @@ def generation(messages: Any, hooks: Any, activation_hooks: Any, options: Mappin
 
 
 def target(name: str, url: str) -> str:
-    """What a model's name means here: through the aliases that this run was given, and a path as this process sees it.
+    """A model's name after this run's aliases, with local paths resolved.
 
-    What the name means besides is for the server to say: its own aliases and stand-ins may have that very name.
+    The server resolves its own aliases and stand-ins.
     """
     target = aliases.follow_given(str(name))
     local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
@@ -57,7 +57,7 @@ def target(name: str, url: str) -> str:
 
 
 def result(document: dict[str, Any]) -> GenerationResult:
-    """A whole answer, its arrays as tensors."""
+    """A complete answer, with arrays as tensors."""
     for one in document.get("activations", {}).values():
         if isinstance(one.get("data"), bytes):
             array = np.frombuffer(one["data"], np.dtype(one["dtype"]).newbyteorder("<")).reshape(one["shape"])
@@ -66,19 +66,19 @@ def result(document: dict[str, Any]) -> GenerationResult:
 
 
 class Lines:
-    """A stream's bytes as lines, which end at line feeds alone: a model's text may hold every other line end (U+2028, U+0085 …)."""
+    """A stream's bytes as lines, which end only at line feeds: a model's text may have other line ends (U+2028, U+0085 …)."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def take(self, chunk: bytes) -> list[str]:
-        """The lines that are whole with these bytes."""
+        """The lines that these bytes complete."""
         *whole, self._rest = (self._rest + chunk).split(b"\n")
         return [line.rstrip(b"\r").decode() for line in whole]
 
 
 def event(line: str) -> GenerationResult | None:
-    """One line of a stream: an event, or None for what is none. Raises the error that a server sent instead."""
+    """The event in a line of a stream, or None. Raises an error that the server sent."""
     if not line.startswith("data: ") or line == "data: [DONE]":
         return None
     document = json.loads(line.removeprefix("data: "))
@@ -95,26 +95,26 @@ def event(line: str) -> GenerationResult | None:
 
 
 def failure(response: httpx.Response, asked: Mapping[str, Any] | None) -> RemoteError:
-    """What a refusal says; `asked` is the request's body."""
+    """The error of a response; `asked` is the request's body."""
     try:
         details = _details(response.json()["error"])
     except (ValueError, KeyError, TypeError):
         details = {
             "code": "http",
-            "message": f"{response.request.url} answered {response.status_code}.",
+            "message": f"{response.request.url} responded with {response.status_code}.",
             "remedy": "Is it a NeuroScope server? `neuroscope serve` starts one.",
         }
     name = str((asked or {}).get("model", ""))
     if details["code"] == "model-not-found" and name.startswith(_PLACEHOLDER):
         details["remedy"] = (
-            f"{name} in the script stands for a model of yours: write its name there, or run with "
+            f"{name} in the script is a placeholder for a model: replace it by a name, or run with "
             f"`--alias {name}=NAME` (for example bundled:gpt2-medium)."
         )
     return RemoteError(details)
 
 
 def gone(url: str, error: Exception) -> ServerGoneError:
-    """What to say when nothing answers."""
+    """The error if no server answers."""
     return ServerGoneError(
         f"No server answers at {url}: {error or type(error).__name__}.",
         remedy="`neuroscope serve` starts one; LMStudioRESTClient url: names another address.",
@@ -122,9 +122,9 @@ def gone(url: str, error: Exception) -> ServerGoneError:
 
 
 def circuit_analysis_hooks(layers: int) -> list[dict[str, Any]]:
-    """Hooks on what each of the first `layers` layers writes: residual stream, attention, MLP; and on the embedding."""
+    """Hooks on the first `layers` layers' residual stream, attention and MLP, and on the embedding."""
     if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-        raise ArgumentError(f"The number of layers is a whole number above zero, not {layers!r}.")
+        raise ArgumentError(f"The number of layers must be a whole number above zero, not {layers!r}.")
     hooks: list[dict[str, Any]] = [{"layer_name": "transformer.wte", "component": "embedding", "hook_id": "embedding"}]
     for layer in range(layers):
         for component, name in (("residual", "residual"), ("attention", "attention"), ("mlpOutput", "mlp")):
@@ -133,23 +133,23 @@ def circuit_analysis_hooks(layers: int) -> list[dict[str, Any]]:
 
 
 def converted(activations: Mapping[str, Any], tokens: Sequence[str] = ()) -> ActivationCache:
-    """Activations of an answer as a cache by site, one row, as `runWithCaching:` answers it."""
+    """Activations of an answer as a cache by site with one row, as from `runWithCaching:`."""
     ops = host_ops()
     found: dict[Site, Any] = {}
     for name, one in activations.items():
         data = one.get("data")
         if data is None:
-            raise ArgumentError(f"{name} has statistics alone, no values.", remedy="Ask for it again without statistics_only.")
+            raise ArgumentError(f"{name} has only statistics, no values.", remedy="Request it again without statistics_only.")
         array = np.asarray(data, dtype=np.float32)
         site = Site.parse(str(one["site"]))
         if site in found:
-            raise ArgumentError(f"{name} and another hook hold {site}.", remedy="Convert them one at a time.")
+            raise ArgumentError(f"{name} and another hook both have {site}.", remedy="Convert them one at a time.")
         found[site] = ops.asarray(array[None])
     return ActivationCache(found, ops, [list(tokens)])
 
 
 def _details(error: Mapping[str, Any]) -> dict[str, Any]:
-    """An error's body as the rest of NeuroScope knows errors: the message without the remedy."""
+    """An error's body with the message separated from the remedy."""
     remedy = error.get("remedy")
     message = str(error["message"])
     if remedy and message.endswith(str(remedy)):

@@ -1,4 +1,4 @@
-"""Generating for HTTP: requests as settings, and what a model writes with its log-probabilities."""
+"""Generation for HTTP: settings of requests, and tokens with log-probabilities."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
     from neuroscope_bridge.rest.schemas import Message
 
-#: Most tokens of an answer whose request does not say how many it wants.
+#: Default number of tokens of an answer.
 USUAL_TOKENS = 512
 
-#: Smaller temperatures are greedy: dividing by them leaves nothing to draw.
+#: Smaller temperatures are greedy.
 _GREEDY_BELOW = 1e-3
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token and the logarithm of its probability. `data` are its bytes, which may be part of a character alone."""
+    """A token and the logarithm of its probability. `data` are its bytes, which may be an incomplete character."""
 
     id: int
     text: str
@@ -40,7 +40,7 @@ class TokenLogprob:
 
     @property
     def whole(self) -> bool:
-        """Whether the bytes are text by themselves."""
+        """Whether the bytes are complete text."""
         return self.text.encode("utf-8", "replace") == self.data
 
 
@@ -48,8 +48,8 @@ class TokenLogprob:
 class GeneratedToken:
     """One generated token.
 
-    `text` is what has become certain with it, `offset` how many characters of the answer come before the token's own. `finish`
-    is "stop" or "length" on the last one; `step` has what was captured.
+    `text` is the text that it made certain, `offset` the number of characters before the token. `finish` is "stop" or "length"
+    on the last one; `step` has the captured activations.
     """
 
     token: TokenLogprob | None
@@ -61,17 +61,17 @@ class GeneratedToken:
     finish: str | None
 
     def without_arrays(self) -> GeneratedToken:
-        """The same without what was captured, to be kept."""
+        """A copy without the captured activations."""
         return replace(self, step=Step(self.step.index, self.step.tokens, None))
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """What to generate. `seed` None takes the server's, or draws one, so that the answer can say which it was."""
+    """Settings of a generation. `seed` None: the server's, or a random one, which the answer reports."""
 
     batch: TokenBatch
     settings: GenerationSettings
-    logprobs: int | None = None  # how many alternatives of each token; None for no log-probabilities at all
+    logprobs: int | None = None  # number of alternatives of each token; None: no log-probabilities
 
     @property
     def prompt_ids(self) -> list[int]:
@@ -90,7 +90,7 @@ def ask(
     stop: Sequence[str],
     logprobs: int | None,
 ) -> GenerationRequest:
-    """Checked settings for a prompt of these tokens; `ArgumentError` for what cannot be."""
+    """Checked settings for a prompt of these tokens. Raises `ArgumentError`."""
     if not ids:
         raise ArgumentError("The prompt has no tokens.", remedy="Give at least one token.")
     max_tokens = new_tokens(model.architecture.context, len(ids), max_tokens, usual)
@@ -105,13 +105,13 @@ def ask(
 
 
 def _drawn(seed: int | None) -> int:
-    """`seed`, or the server's, or one drawn now."""
+    """`seed`, or the server's, or a random one."""
     seed = given_seed() if seed is None else seed
     return secrets.randbelow(1 << 31) if seed is None else seed
 
 
 def chat_tokens(model: TransformerModel, messages: Sequence[dict[str, str]]) -> list[int]:
-    """Messages in the model's own chat template, up to where its reply begins; `ArgumentError` when it has none."""
+    """Messages in the model's chat template, up to the start of its reply. Raises `ArgumentError` without a template."""
     if not model.has_chat_template:
         raise ArgumentError(f"{model.name} has no chat template.", remedy="Send the whole prompt as text to /v1/completions.")
     return text_tokens(model, model.chat_prompt(messages))
@@ -123,9 +123,9 @@ def text_tokens(model: TransformerModel, text: str, *, special: bool = True) -> 
 
 
 def pieces(model: TransformerModel, asked: GenerationRequest, sites: Sequence[Site] = ()) -> Iterator[GeneratedToken]:
-    """Generate with the model's hooks, capturing `sites`; the last piece says why it ended.
+    """Generate with the model's hooks, capturing `sites`; the last piece has the reason to end.
 
-    Asked for one more after the last, it raises `InertHookError` for a hook that never fired.
+    At its end, raises `InertHookError` for a hook that never fired.
     """
     with closing(model.written(asked.batch, asked.settings, sites)) as written:
         for one in written:
@@ -134,12 +134,12 @@ def pieces(model: TransformerModel, asked: GenerationRequest, sites: Sequence[Si
 
 
 def token_text(model: TransformerModel, id_: int) -> str:
-    """One token as text, special ones too."""
+    """One token as text, including special ones."""
     return model.token_text(id_)
 
 
 def _chances(model: TransformerModel, step: Step, chosen: int, count: int) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:
-    """The chosen token and the `count` likeliest, best first, under the model's own distribution."""
+    """The chosen token and the `count` most likely, best first, under the model's distribution."""
     ops, tokens = model.engine.ops, TokenTexts.of(model.tokenizer)
     logs = ops.to_numpy(ops.log_softmax(step.logits))[0]
 
@@ -160,7 +160,7 @@ def likeliest(scores: Any, count: int) -> Any:
 
 
 def prompt_tokens(model: Any, messages: Sequence[Message] | None, prompt: str | list[int] | None) -> list[int]:
-    """The prompt's tokens: messages in the model's template, or a text, or the tokens themselves."""
+    """The prompt's tokens: from messages in the model's template, a text, or token ids."""
     if messages is not None:
         return chat_tokens(model, [{"role": one.role, "content": one.text} for one in messages])
     assert prompt is not None

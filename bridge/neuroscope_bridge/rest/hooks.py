@@ -1,4 +1,4 @@
-"""Hooks of HTTP requests: what to capture, and interventions as hooks of the model."""
+"""Hooks of HTTP requests: captures, and interventions as hooks of the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _outside(name: str | None) -> Component | None:
-    """What belongs to no layer, by the name that any architecture has for it."""
+    """A component outside the layers, by its name in any architecture, or None."""
     known = table().values()
     if name == "embedding" or any(name == architecture.path("embedding") for architecture in known):
         return Component.EMBEDDING
@@ -31,7 +31,7 @@ def _outside(name: str | None) -> Component | None:
 
 
 def _layer(name: str) -> int | None:
-    """The number of a layer, by the name that any architecture has for it; None for what names none."""
+    """The number of a layer, by its name in any architecture, or None."""
     known = table().values()
     bases = sorted({"decoder"}.union(*(one.base.split(".") for one in known)) - {""})
     lists = sorted({"layer", "blocks", *(one.layers for one in known)})
@@ -41,7 +41,7 @@ def _layer(name: str) -> int | None:
 
 
 def site_of(spec: HookSpec, model: TransformerModel) -> Site:
-    """The place that a hook names, checked against the model; `SiteError` says what would be right."""
+    """The site of a hook, checked against the model. Raises `SiteError`."""
     name = None if spec.layer_name is None else str(spec.layer_name).strip()
     component = Component.parse(spec.component)
     outside = _outside(name)
@@ -56,7 +56,7 @@ def site_of(spec: HookSpec, model: TransformerModel) -> Site:
         layer = _layer(name)
         if layer is None:
             raise SiteError(
-                f"{name!r} names no layer.",
+                f"{name!r} is not a layer.",
                 site=name,
                 remedy="Write transformer.h.5, model.layers.5 or 5, and the part of the layer as component.",
             )
@@ -89,14 +89,14 @@ class Plan:
 
 
 def plan(specs: Sequence[HookSpec], model: TransformerModel) -> Plan:
-    """Hooks for a request. Raises `SiteError` and `ArgumentError` for what the model cannot do. May run the model."""
+    """Hooks for a request. Raises `SiteError` and `ArgumentError`. May run the model."""
     captures: dict[str, Capture] = {}
     interventions: dict[str, ActivationHook] = {}
     for spec in specs:
         site = site_of(spec, model)
         name = spec.hook_id or (str(site) if spec.action == "capture" else f"{spec.action} {site}")
         if name in captures or name in interventions:
-            raise ArgumentError(f"Two hooks are called {name!r}.", remedy="Give each a hook_id of its own.")
+            raise ArgumentError(f"Two hooks are called {name!r}.", remedy="Give each its own hook_id.")
         if spec.action == "capture":
             captures[name] = Capture(name, site, spec)
         else:
@@ -105,7 +105,7 @@ def plan(specs: Sequence[HookSpec], model: TransformerModel) -> Plan:
 
 
 def _intervention(name: str, site: Site, spec: HookSpec, model: TransformerModel) -> ActivationHook:
-    """The hook that steers, ablates or scales. It works on the whole array, at every position."""
+    """The hook that steers, ablates or scales the whole array, at every position."""
     change = _change(site, spec, model)
     if site.neuron is None:
         return ActivationHook(site.layer, site.component, change, head=site.head, name=name)
@@ -138,7 +138,7 @@ def _change(site: Site, spec: HookSpec, model: TransformerModel) -> Callable[[An
     width = vector_width(site, model)
     if len(direction) != width:
         raise ArgumentError(
-            f"The vector for {site} has {len(direction)} numbers, and the site is {width} wide.",
+            f"The vector for {site} has {len(direction)} numbers, but the site is {width} wide.",
             site=site,
             remedy=f"Send {width} numbers, or a contrast of texts to compute them from.",
         )
@@ -153,7 +153,7 @@ def vector_width(site: Site, model: TransformerModel) -> int:
 
 
 class HookRegistry:
-    """Registered hooks by id. They act only in requests that name them. Safe for threads."""
+    """Registered hooks by id. They act only in requests that name them. Thread-safe."""
 
     _MOST = 10_000
 
@@ -163,12 +163,12 @@ class HookRegistry:
         self._numbers = itertools.count(1)
 
     def add(self, specs: Sequence[HookSpec]) -> list[str]:
-        """Keep hooks, all or none; answers their ids. `ArgumentError` for an id in use."""
+        """Register hooks, all or none. Return their ids. Raises `ArgumentError` for an id in use."""
         with self._lock:
             names = [spec.hook_id or f"hook-{next(self._numbers)}" for spec in specs]
             taken = [name for at, name in enumerate(names) if name in self._hooks or name in names[:at]]
             if taken:
-                raise ArgumentError(f"A hook {taken[0]!r} is there already.", remedy="DELETE it first, or choose another id.")
+                raise ArgumentError(f"A hook {taken[0]!r} already exists.", remedy="DELETE it first, or choose another id.")
             if len(self._hooks) + len(names) > self._MOST:
                 raise ArgumentError(f"More than {self._MOST} hooks cannot be registered.", remedy="DELETE some.")
             for name, spec in zip(names, specs, strict=True):
@@ -176,7 +176,7 @@ class HookRegistry:
             return names
 
     def remove(self, name: str | None) -> list[str]:
-        """Forget one hook, or all for None; answers the ids."""
+        """Remove one hook, or all for None. Return the ids."""
         with self._lock:
             gone = list(self._hooks) if name is None else [name]
             for one in gone:

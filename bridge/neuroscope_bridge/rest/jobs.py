@@ -1,4 +1,4 @@
-"""Generations over HTTP: checked as a whole, run in the model's worker, collected or streamed."""
+"""Generations over HTTP: checked first, run in the model's worker, collected or streamed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 
 @dataclass(frozen=True)
 class HttpOptions:
-    """`answer` in bytes of activations one answer may carry; `generations` that may run at a time; `stall` in seconds."""
+    """`answer`: most bytes of activations in one answer; `generations`: most concurrent ones; `stall` in seconds."""
 
     token: str | None = None
     loopback: bool = True
@@ -34,7 +34,7 @@ class HttpOptions:
 
 @dataclass(frozen=True)
 class Job:
-    """A generation that can begin: everything about it is checked."""
+    """A checked generation, ready to start."""
 
     model: Any
     asked: GenerationRequest
@@ -62,9 +62,9 @@ class Server:
         logprobs: int | None,
         encoding: str | None,
     ) -> Job:
-        """Check everything. Nothing is generated for a request that cannot be answered.
+        """Check a request completely, before generating.
 
-        usual: most tokens where the request does not say how many it wants.
+        usual: default number of tokens.
         """
         pooled = await self.pool.find(name)
         specs = self.hooks.resolve(hooks)
@@ -85,7 +85,7 @@ class Server:
             made = plan(specs, model)
             if made.captures and encoding is None:
                 raise ArgumentError(
-                    f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not answer.",
+                    f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not return.",
                     remedy="Send it to /v1/chat/completions/with_activations.",
                 )
             check_size(
@@ -100,12 +100,12 @@ class Server:
         return self.pool.pull(job.worker, pieces(job.model, job.asked, sites))
 
     async def collect(self, request: Request, job: Job, take: Callable[[GeneratedToken], None]) -> None:
-        """Generate to the end, handing each piece to `take` in the worker's thread; a client that leaves ends it."""
+        """Generate to the end, passing each piece to `take` in the worker's thread; ends if the client disconnects."""
         pull = self.begin(job, job.plan.sites)
         try:
             while await pull.some(take):
                 if await request.is_disconnected():
-                    raise CancelledError("The client left.")
+                    raise CancelledError("The client disconnected.")
         finally:
             pull.close()
 
@@ -117,10 +117,10 @@ class Server:
         chunk: Callable[[GeneratedToken], dict[str, Any]],
         closing: Callable[[int], dict[str, Any]] | None = None,
     ) -> EventStream:
-        """A generation as events, one per token. What fails before the first token is an error with its own status."""
+        """A generation as events, one per token. A failure before the first token is an error response."""
         pull = self.begin(job, sites)
 
-        def told(piece: GeneratedToken) -> bytes:  # in the worker's thread, so that the loop only hands bytes on
+        def told(piece: GeneratedToken) -> bytes:  # in the worker's thread, so that the loop only passes bytes on
             return event(dumps(chunk(piece)))
 
         try:

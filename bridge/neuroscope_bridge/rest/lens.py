@@ -1,7 +1,7 @@
-"""What the Lens page looks at: for each token, as it comes, the whole model in a few kilobytes.
+"""Data of the Lens page: a few kilobytes for each generated token.
 
-logit lens   each layer's residual stream through the final norm and the unembedding (nostalgebraist 2020): its likeliest
-             next tokens
+logit lens   each layer's residual stream through the final norm and the unembedding (nostalgebraist 2020): its most likely next
+             tokens
 norms        Euclidean norm of the residual stream before layer 0 and after each layer
 attention    every head's row of the pattern, in steps of 1/255, layer by layer and head by head
 neurons      of each layer the units with the largest |activation|
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from neuroscope.engines.protocol import Step
     from neuroscope.models.model import TransformerModel
 
-#: Tokens of prompt and answer together: a page shows no more, and attention grows with their square.
+#: Most tokens of prompt and answer together: attention grows with their square.
 MOST_TOKENS = 512
 
 #: Bytes of logits at a time.
@@ -38,7 +38,7 @@ class Lens:
         tokens = len(asked.prompt_ids) + asked.settings.max_tokens
         if tokens > MOST_TOKENS:
             raise ArgumentError(
-                f"The Lens shows {MOST_TOKENS} tokens, and these would be {tokens}.",
+                f"The Lens shows at most {MOST_TOKENS} tokens, not {tokens}.",
                 remedy="Shorten the prompt or ask for fewer tokens.",
             )
         self._model, self._asked, self._top, self._neurons = model, asked, top, neurons
@@ -52,7 +52,7 @@ class Lens:
         return [*self._streams, *self._patterns, *self._mlps]
 
     def opening(self) -> dict[str, Any]:
-        """What the page must know first: the model's sizes and the prompt's tokens."""
+        """The first event: the model's sizes and the prompt's tokens."""
         anatomy = self._model.architecture
         ids = self._asked.prompt_ids
         return {
@@ -65,7 +65,7 @@ class Lens:
         }
 
     def event(self, piece: GeneratedToken) -> dict[str, Any]:
-        """One step: what the model held at the positions that ran, and the token it chose."""
+        """One step: activations at the positions that ran, and the chosen token."""
         step = piece.step
         assert piece.token is not None
         lens, norms = self._lens(step)
@@ -88,7 +88,7 @@ class Lens:
         }
 
     def _lens(self, step: Step) -> tuple[Any, Any]:
-        """For each position and stream the likeliest tokens, and the stream's norm."""
+        """For each position and stream, the most likely tokens and the norm."""
         engine = self._model.engine
         ops = engine.ops
         streams = ops.concatenate([step.activations[site] for site in self._streams], 0)  # (layers + 1, positions, d_model)
@@ -117,7 +117,7 @@ class Lens:
         return {"shape": list(small.shape), "data": base64.b64encode(small.tobytes()).decode("ascii")}
 
     def _largest(self, step: Step) -> list[Any]:
-        """For each position and layer the units with the largest |activation|, as [unit, activation]."""
+        """For each position and layer, the units with the largest |activation|, as [unit, activation]."""
         ops = self._model.engine.ops
         found = []
         for site in self._mlps:

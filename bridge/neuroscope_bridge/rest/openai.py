@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Answer(ABC):
-    """One generation's answer as it comes. Subclasses know the endpoint's shapes."""
+    """One generation's answer. Subclasses have the endpoints' shapes."""
 
     model: TransformerModel
     asked: GenerationRequest
@@ -31,7 +31,7 @@ class Answer(ABC):
     prefix = ""
 
     def take(self, piece: GeneratedToken) -> None:
-        """Remember a piece for the whole answer."""
+        """Store a piece for the whole answer."""
         self.pieces.append(piece.without_arrays())
 
     @property
@@ -58,7 +58,7 @@ class Answer(ABC):
         }
 
     def whole(self) -> dict[str, Any]:
-        """The answer in one."""
+        """The complete answer."""
         choice = {"index": 0, **self._content(), "logprobs": self._logprobs(self.pieces), "finish_reason": self.finish}
         return {**self._head(self.kind), "choices": [choice], "usage": self.usage()}
 
@@ -77,11 +77,11 @@ class Answer(ABC):
         return {**self._head(self.chunk_kind), "choices": [choice]}
 
     def last(self, options: StreamOptions | None) -> Callable[[int], dict[str, Any]] | None:
-        """`closing`, where the request asks for it."""
+        """`closing`, if the request asks for it."""
         return self.closing if options is not None and options.include_usage else None
 
     def closing(self, new: int) -> dict[str, Any]:
-        """The chunk with the usage alone."""
+        """The chunk with only the usage."""
         return {**self._head(self.chunk_kind), "choices": [], "usage": self.usage(new)}
 
     @abstractmethod
@@ -144,7 +144,7 @@ def _name(chance: TokenLogprob) -> str:
 
 
 def _named(chances: Sequence[TokenLogprob]) -> dict[str, float]:
-    """Log-probabilities by the token's text; of several tokens with one text the less likely ones by their ids."""
+    """Log-probabilities by the token's text; if several tokens have the same text, the less likely ones by their ids."""
     found: dict[str, float] = {}
     for chance in chances:
         name = _name(chance)

@@ -1,7 +1,7 @@
-"""The models that HTTP requests can name, each with its one compute worker.
+"""The models of HTTP requests, each with one compute worker.
 
-A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on the worker of its
-model. So requests take turns fairly, a reader that takes nothing is asked for nothing, and no thread waits for anybody.
+A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on its model's worker. So
+requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Seconds that a generation whose pieces nobody waits for one by one may hold the worker.
+#: Longest time in seconds that an unstreamed generation holds the worker.
 SLICE = 0.03
 
 
@@ -45,7 +45,7 @@ class Worker:
         return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments, **named))
 
     def later(self, function: Callable[[], object]) -> None:
-        """Have something done in the worker's thread, after what it does now."""
+        """Run a function in the worker's thread, after its current work."""
         self._threads.submit(self._context.copy().run, function)
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class PooledModel:
     worker: Worker
 
     def fresh(self) -> TransformerModel:
-        """The same weights with hooks of its own, for one request."""
+        """The same weights with separate hooks, for one request."""
         from neuroscope.models.model import TransformerModel
 
         model = self.model
@@ -84,14 +84,14 @@ class ModelPool:
         self._running = 0
 
     async def start(self) -> None:
-        """Take over what the host has loaded."""
+        """Add the models that the host has loaded."""
         if self._host.options.model is not None:
             await self.load(self._host.options.model)
 
     async def load(self, name: str, dtype: str | None = None) -> PooledModel:
-        """The model of that name, loaded now if it is not; from now on the default. Raises what loading raises.
+        """Load the model of a name if needed, and make it the default. Raises the errors of loading.
 
-        One that computes in another type than `dtype` makes room for one that computes in that.
+        Replaces one of another `dtype`.
         """
         pooled = self._models.get(name)
         if pooled is None or dtype not in (None, pooled.model.precision):
@@ -113,7 +113,7 @@ class ModelPool:
             return pooled
 
     async def find(self, name: str | None) -> PooledModel:
-        """The loaded model of that name, or the default for None; `ModelNotFoundError` says how to load it."""
+        """The loaded model of a name, or the default for None. Raises `ModelNotFoundError`."""
         if name is None:
             if self._default is None:
                 raise ModelNotFoundError("No model is loaded.", remedy='POST /v1/models/load {"model": "…"}.')
@@ -130,7 +130,7 @@ class ModelPool:
         return sorted({*self._models, *self._host.models.names()})
 
     def stand_in(self, name: str) -> str | None:
-        """What stands in for the model of that name, where something does."""
+        """The stand-in for the model of a name, or None."""
         return self._context.copy().run(aliases.stand_in, name)
 
     def created(self, name: str) -> int:
@@ -143,13 +143,13 @@ class ModelPool:
 
     @property
     def running(self) -> int:
-        """Generations that run now."""
+        """Number of running generations."""
         return self._running
 
     def pull(self, worker: Worker, pieces: Iterator[T]) -> Pull[T]:
-        """A generation in the worker's turns; `BusyError` when as many run as may."""
+        """Run a generation in the worker's turns. Raises `BusyError` at the limit of generations."""
         if self._running >= self._most:
-            raise BusyError(f"{self._running} generations run, which is the limit.", remedy="Try again in a moment.")
+            raise BusyError(f"{self._running} generations are running, which is the limit.", remedy="Try again in a moment.")
         self._running += 1
         return Pull(self, worker, pieces)
 
@@ -162,22 +162,22 @@ class ModelPool:
 
 
 class Pull(Generic[T]):
-    """An iterator whose steps are computed by a worker when they are asked for. Close it, come what may."""
+    """An iterator whose steps a worker computes on demand. It must be closed."""
 
     def __init__(self, pool: ModelPool, worker: Worker, pieces: Iterator[T]) -> None:
         self._pool, self._worker, self._pieces = pool, worker, pieces
         self._closed = False
 
     async def one(self, make: Callable[[T], R]) -> R | None:
-        """What `make` makes of the next piece, in the worker's thread; None at the end."""
+        """`make` of the next piece, in the worker's thread; None at the end."""
         return await self._worker.run(_one, self._pieces, make)
 
     async def some(self, take: Callable[[T], None]) -> bool:
-        """Hand the pieces of a short time to `take`, in the worker's thread; false at the end."""
+        """Pass the pieces of a short time to `take`, in the worker's thread; false at the end."""
         return await self._worker.run(_some, self._pieces, take)
 
     def close(self) -> None:
-        """End the generation, also one that is at work: it stops before its next step."""
+        """End the generation, even while it runs: it stops before its next step."""
         if not self._closed:
             self._closed = True
             self._pool.ended()

@@ -1,7 +1,6 @@
-"""What requests look like: the source of the OpenAPI document.
+"""Schemas of requests, from which the OpenAPI document is made.
 
-OpenAI's fields mean what they mean there. Those that this server does not serve are refused by name when they ask for
-something, rather than read and forgotten.
+OpenAI's fields have their meaning there. Unsupported ones raise an error if they request something, instead of being ignored.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("half of a surrogate pair is no text") from None
+        raise ValueError("the text holds half of a surrogate pair") from None
     return text
 
 
@@ -46,7 +45,7 @@ Texts = Annotated[list[Text], BeforeValidator(_one_or_many, json_schema_input_ty
 
 
 class Request(BaseModel):
-    """Refuses fields it does not know, and names those that it does."""
+    """Rejects unknown fields, and names the known ones."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
@@ -66,17 +65,18 @@ class Request(BaseModel):
 
 
 class Contrast(Request):
-    """Pairs of texts whose mean difference is a direction, read over their tokens but the first, as `SteeringVectors define:` does.
+    """Pairs of texts whose mean difference is a direction, read over their tokens except the first, as in `SteeringVectors
+    define:`.
 
-    Of pairs enough to judge a vector by (8 that share no text), a third is left out here as there.
+    With enough pairs (8 that share no text), a third is held out, as there.
     """
 
-    more: Annotated[list[Text], Field(min_length=1, max_length=64, description="Texts with more of what is wanted.")]
-    less: Annotated[list[Text], Field(min_length=1, max_length=64, description="The same without, one for each.")]
+    more: Annotated[list[Text], Field(min_length=1, max_length=64, description="Texts with more of the quality.")]
+    less: Annotated[list[Text], Field(min_length=1, max_length=64, description="Matching texts with less of it, one for each.")]
 
 
 class HookSpec(Request):
-    """What to read at a place in the model, or how to change it there.
+    """A read or a change at a site of the model.
 
     `layer_name` takes `transformer.h.5`, `model.layers.5` or `5`; also `embedding` and `logits`. Heads, neurons, layers
     and positions count from zero.
@@ -99,9 +99,7 @@ class HookSpec(Request):
         },
     )
 
-    layer_name: Annotated[
-        Text | Index | None, Field(description="Which layer; may be left out for `embedding` and `logits`.")
-    ] = None
+    layer_name: Annotated[Text | Index | None, Field(description="The layer; optional for `embedding` and `logits`.")] = None
     component: Annotated[Text, Field(description="residual, attention, mlp, headOutput, attentionPattern, …")] = "residual"
     hook_id: Annotated[
         Text | None, Field(min_length=1, max_length=200, description="Its name in answers; by default the site.")
@@ -130,7 +128,7 @@ class HookSpec(Request):
         list[Number] | None, Field(min_length=1, max_length=1_000_000, description="steer: as wide as the component.")
     ] = None
     contrast: Annotated[Contrast | None, Field(description="steer: the vector as a difference between texts.")] = None
-    factor: Annotated[Number | None, Field(ge=-1e6, le=1e6, description="scale: what to multiply by.")] = None
+    factor: Annotated[Number | None, Field(ge=-1e6, le=1e6, description="scale: the factor.")] = None
 
     @model_validator(mode="after")
     def _whole(self) -> HookSpec:
@@ -141,13 +139,13 @@ class HookSpec(Request):
         given = {name for name in ("vector", "contrast") if getattr(self, name) is not None}
         if self.action == "steer":
             if len(given) != 1:
-                raise ValueError("steer needs a vector, or contrast texts, and not both")
+                raise ValueError("steer needs either a vector or contrast texts")
         elif given or "strength" in self.model_fields_set:
             raise ValueError("vector, contrast and strength belong to the action steer")
         if (self.action == "scale") != (self.factor is not None):
             raise ValueError("the action scale needs a factor, and no other action takes one")
         if self.contrast is not None and len(self.contrast.more) != len(self.contrast.less):
-            raise ValueError("contrast has as many texts in `more` as in `less`")
+            raise ValueError("contrast needs as many texts in `more` as in `less`")
         if self.action != "capture":
             reading = {"positions", "features", "dtype", "statistics_only"} & self.model_fields_set
             if reading:
@@ -162,7 +160,7 @@ Hooks = Annotated[
 
 
 class RegisterHooks(Request):
-    """Hooks to keep under their ids, so that requests can name them."""
+    """Hooks to register, so that requests can name them."""
 
     hooks: Annotated[list[HookSpec], Field(min_length=1, max_length=1000)]
 
@@ -172,19 +170,19 @@ class RegisterHooks(Request):
 
 class StreamOptions(Request):
     include_usage: StrictBool = False
-    include_obfuscation: Annotated[StrictBool, Field(description="Never done here; false says nothing new.")] = False
+    include_obfuscation: Annotated[StrictBool, Field(description="Not supported; only false.")] = False
 
 
 class Generate(Request):
-    """What every kind of generation takes."""
+    """Fields of every kind of generation."""
 
     model: Annotated[Text | None, Field(description="A loaded model; by default the one loaded last.")] = None
     max_tokens: Annotated[StrictInt | None, Field(ge=1, le=2**31, description="Most tokens to generate.")] = None
-    temperature: Annotated[Number | None, Field(ge=0, le=100, description="0 is greedy, and so is anything below 0.001.")] = 1.0
+    temperature: Annotated[Number | None, Field(ge=0, le=100, description="Below 0.001 generation is greedy.")] = 1.0
     top_p: Annotated[Number | None, Field(gt=0, le=1)] = 1.0
     seed: Annotated[
         StrictInt | None,
-        Field(ge=0, le=_LARGEST, description="Without one the server's --seed, else a drawn one; the answer names it."),
+        Field(ge=0, le=_LARGEST, description="By default the server's --seed, else a random one; the answer reports it."),
     ] = None
     stop: Annotated[Texts | None, Field(max_length=16, description="Texts that end the generation; not part of it.")] = None
     stream: StrictBool | None = False
@@ -192,7 +190,7 @@ class Generate(Request):
     n: Annotated[Literal[1] | None, Field(description="One choice.")] = 1
     presence_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
     frequency_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
-    user: Annotated[Text | None, Field(description="Whose request it is; not kept.")] = None
+    user: Annotated[Text | None, Field(description="The user; not stored.")] = None
     hooks: Annotated[
         Hooks | None,
         Field(description="NeuroScope: what to read or change while generating; reading needs /with_activations."),
@@ -259,9 +257,9 @@ class Completion(Generate):
 
 
 class WithActivations(Generate):
-    """A generation and what the hooks saw. Give `messages`, or `prompt` as plain text or token ids.
+    """A generation with activations. Give `messages`, or `prompt` as plain text or token ids.
 
-    `hooks` and `activation_hooks` name the same thing.
+    `hooks` and `activation_hooks` are synonyms.
     """
 
     model_config = ConfigDict(
@@ -291,16 +289,16 @@ class WithActivations(Generate):
     @model_validator(mode="after")
     def _consistent(self) -> WithActivations:
         if (self.messages is None) == (self.prompt is None):
-            raise ValueError("give messages or prompt, and not both")
+            raise ValueError("give either messages or prompt")
         if self.hooks is not None and self.activation_hooks is not None:
-            raise ValueError("hooks and activation_hooks name the same thing; give one")
+            raise ValueError("hooks and activation_hooks are synonyms; give one")
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs needs logprobs: true")
         return self
 
 
 class LensRequest(Generate):
-    """A generation to look into, for the Lens page. `hooks` may steer, ablate and scale."""
+    """A generation for the Lens page. `hooks` may steer, ablate and scale."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 4}]}
@@ -314,7 +312,7 @@ class LensRequest(Generate):
     @model_validator(mode="after")
     def _one(self) -> LensRequest:
         if (self.messages is None) == (self.prompt is None):
-            raise ValueError("give messages or prompt, and not both")
+            raise ValueError("give either messages or prompt")
         return self
 
 
@@ -322,9 +320,9 @@ class LensRequest(Generate):
 
 
 class Load(Request):
-    """A model's name, as `TransformerModel fromHuggingFace:` takes it, and the type that it computes in.
+    """A model's name, as for `TransformerModel fromHuggingFace:`, and its floating type.
 
-    Without a type, float32 or what `neuroscope serve --dtype` says; a model that is loaded already stays as it is.
+    By default float32 or `neuroscope serve --dtype`; a loaded model is unchanged.
     """
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"model": "bundled:gpt2-medium"}]})
@@ -343,7 +341,7 @@ class Pair(Request):
 
 
 class Analyze(Request):
-    """What an analysis works on. Without `on` it takes its own example."""
+    """The input of an analysis, by default its own example."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"on": "The capital of France is"}]})
 
@@ -368,5 +366,5 @@ class Tokenize(Request):
     @model_validator(mode="after")
     def _one(self) -> Tokenize:
         if (self.text is None) == (self.messages is None):
-            raise ValueError("give text or messages, and not both")
+            raise ValueError("give either text or messages")
         return self

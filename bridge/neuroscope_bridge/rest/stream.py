@@ -1,8 +1,8 @@
 """Server-sent events.
 
-The rule for slow readers: the next token is computed when the last one was taken. Between a generation and its reader lie
-only one event and the connection's own buffers, so a slow reader slows its generation and nobody else's. One that takes
-nothing for `STALL` seconds is treated as gone. A gone reader ends its generation at the next step.
+The rule for slow readers: the next token is computed when the last one was read. Only one event and the connection's buffers
+lie between a generation and its reader, so a slow reader slows only its own generation. A reader that reads nothing for `STALL`
+seconds counts as gone, which ends its generation at the next step.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 log = logging.getLogger("neuroscope.bridge")
 
-#: Seconds after which a reader that takes nothing is treated as gone.
+#: Seconds after which a reader that reads nothing counts as gone.
 STALL = 60.0
 
 DONE = b"data: [DONE]\n\n"
@@ -29,7 +29,7 @@ def event(document: bytes) -> bytes:
 
 
 class EventStream(Response):
-    """Sends events as they come; `finished` is called at the end, however it comes."""
+    """Sends events as they come; `finished` is called at the end in any case."""
 
     media_type = "text/event-stream"
 
@@ -58,7 +58,7 @@ class EventStream(Response):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except TimeoutError:
-            log.info("a reader took nothing for %g seconds; its generation ends", self._stall)
+            log.info("a reader read nothing for %g seconds; its generation ends", self._stall)
         finally:
             await self._events.aclose()
 

@@ -1,4 +1,4 @@
-"""A server for scripts that find none: who runs a script may offer one. Imports nothing heavy."""
+"""A substitute server for scripts that find none. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-#: Where `neuroscope serve` listens unless told otherwise, and where `LMStudioRESTClient default` looks.
+#: Default address of `neuroscope serve` and of `LMStudioRESTClient default`.
 DEFAULT_URL = "http://127.0.0.1:50111"
 
 _start: ContextVar[Callable[[], str] | None] = ContextVar("neuroscope_rest_substitute", default=None)
@@ -14,7 +14,7 @@ _start: ContextVar[Callable[[], str] | None] = ContextVar("neuroscope_rest_subst
 
 @contextmanager
 def served_by(start: Callable[[], str]) -> Iterator[None]:
-    """For a block, let `default` clients that find no server at `DEFAULT_URL` have one: `start()` answers its URL."""
+    """In a block, `default` clients that find no server at `DEFAULT_URL` start one: `start()` returns its URL."""
     token = _start.set(start)
     try:
         yield
@@ -23,5 +23,5 @@ def served_by(start: Callable[[], str]) -> Iterator[None]:
 
 
 def substitute() -> Callable[[], str] | None:
-    """What starts a server in this context, if anything does."""
+    """The function that starts a server in this context, or None."""
     return _start.get()

@@ -1,7 +1,6 @@
-"""The ZeroMQ door: a ROUTER socket, its peers, and what each request does. `bridge/PROTOCOL.md` is its specification.
+"""The ZeroMQ door: a ROUTER socket, its peers, and the handling of requests, as specified in `bridge/PROTOCOL.md`.
 
-Only the leading thread of the `LeaderThreads` touches the socket. Other threads put what they have to send into the outbox and
-wake the leader.
+Only the leading thread of the `LeaderThreads` uses the socket. Other threads put messages into the outbox and wake the leader.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ from neuroscope_bridge.wire.errors import DeniedError, LimitError, NoSessionErro
 from neuroscope_bridge.wire.messages import OPERATIONS, Request, parse_request, reply, request_id
 from neuroscope_dsl.runtime.values import Array
 
-#: As plain integers: combining pyzmq's enums costs more than the system call saves.
+#: As integers: combining pyzmq's enums is slow.
 _NOBLOCK, _RCVMORE, _SNDMORE = int(zmq.NOBLOCK), int(zmq.RCVMORE), int(zmq.SNDMORE)
 
 log = logging.getLogger("neuroscope.bridge")
 
-#: Milliseconds between two looks at times: beats, leases, limits.
+#: Milliseconds between checks of beats, leases and limits.
 _TICK = 100
 
-#: Seconds between two beats for a session that waits, and between two looks whether a silent one is still connected.
+#: Seconds between beats for a waiting session, and between checks of whether a silent one is still connected.
 _BEAT, _PROBE = 1.0, 20.0
 
-#: Seconds that running jobs have to end when the server stops.
+#: Seconds for running jobs to end when the server stops.
 _GRACE = 10.0
 
 
@@ -57,17 +56,17 @@ class _Peer:
 
 
 class ZmqDoor:
-    """Serves a `Host` at a ZeroMQ address. `open` binds, `start` serves in threads of its own, `close` ends cleanly."""
+    """Serves a `Host` at a ZeroMQ address. `open` binds, `start` serves in its own threads, `close` stops them."""
 
     def __init__(self, host: Host, address: str, keys: Path | None = None) -> None:
-        """`keys` is a folder of `neuroscope keys`. `DeniedError` for an address beyond this machine without keys; `ArgumentError`
-        for what is no address.
+        """`keys` is a folder of `neuroscope keys`. Raises `DeniedError` for an address that other machines can reach, without
+        keys; `ArgumentError` for an invalid address.
         """
         if "://" not in address:
-            raise ArgumentError(f"{address!r} is no address.", remedy="Write tcp://HOST:PORT, ipc://PATH, or off.")
+            raise ArgumentError(f"{address!r} is not an address.", remedy="Write tcp://HOST:PORT, ipc://PATH, or off.")
         if not is_loopback(address) and keys is None:
             raise DeniedError(
-                f"{address} can be reached from other machines, and nothing would protect it.",
+                f"{address} can be reached from other machines, but is not protected.",
                 remedy="Make keys with `neuroscope keys FOLDER` and serve with --keys FOLDER, or listen on 127.0.0.1.",
             )
         self._host = host
@@ -84,7 +83,7 @@ class ZmqDoor:
     # --- opening and closing --------------------------------------------------------------------------------------
 
     def open(self) -> str:
-        """Bind; answers the address with the port in use. `ArgumentError` when that cannot be."""
+        """Bind. Return the address with the port in use. Raises `ArgumentError` on failure."""
         self._context = zmq.Context()
         self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
@@ -102,8 +101,8 @@ class ZmqDoor:
             self._socket.close(0)
             self._context.term()
             raise ArgumentError(
-                f"{self._wanted} cannot be listened on: {os.strerror(error.errno) if error.errno else error}.",
-                remedy="Choose another port (tcp://127.0.0.1:* takes a free one), or end the server that has this one.",
+                f"{self._wanted} is not available: {os.strerror(error.errno) if error.errno else error}.",
+                remedy="Choose another port (tcp://127.0.0.1:* takes a free one), or stop the server that uses this one.",
             ) from error
         self._wake_here, self._wake_there = socket.socketpair()
         for end in (self._wake_here, self._wake_there):
@@ -128,7 +127,7 @@ class ZmqDoor:
         self._threads.start()
 
     def close(self) -> None:
-        """Stop jobs, end this door's sessions, send what is still to be sent, and leave."""
+        """Stop jobs, end this door's sessions, send what is queued, and stop."""
         for peer in list(self._peers.values()):
             self._host.close_session(peer.session, "the server stops")
         self._stopping.set()
@@ -185,7 +184,7 @@ class ZmqDoor:
         header: Any = None
         try:
             if sum(len(frame) for frame in frames) > self._host.options.limits.message:
-                raise LimitError("The message is longer than this server takes.", remedy="hello says how long it may be.")
+                raise LimitError("The message is longer than this server's limit.", remedy="The answer to hello has the limit.")
             header = decode(frames, array=Array)
             request = parse_request(header)
             return self._perform(identity, request)
@@ -193,7 +192,7 @@ class ZmqDoor:
             if isinstance(error, WireError):
                 log.warning("a message that cannot be read: %s", error.message)
             self._refuse(identity, request_id(header), error)
-        except Exception as error:  # whatever a message does, the server goes on
+        except Exception as error:  # no message may stop the server
             self._refuse(identity, request_id(header), error)
         return None
 
@@ -225,7 +224,7 @@ class ZmqDoor:
         else:
             surplus = [name for name in ("client", "lease", "seed", "events") if name in request.fields]
             if surplus:
-                raise ProtocolError(f"This session is open already, so {surplus[0]!r} comes too late.")
+                raise ProtocolError(f"This session is already open, so {surplus[0]!r} comes too late.")
         peer.session.heard = time.monotonic()
         return {"session": peer.session.number, "lease": peer.session.lease, **self._host.about()}
 
@@ -237,7 +236,7 @@ class ZmqDoor:
             return
         handles = request.get("handles", [])
         if not all(isinstance(number, int) for number in handles):
-            raise ProtocolError("Handles are released by their numbers.")
+            raise ProtocolError("Handles must be released by their numbers.")
         self._answer(peer.identity, request, peer.session.handles.release(handles))
 
     def _cancel(self, peer: _Peer, request: Request) -> None:
@@ -252,7 +251,7 @@ class ZmqDoor:
     # --- computing ------------------------------------------------------------------------------------------------
 
     def _advance(self, peer: _Peer) -> Callable[[bool], None]:
-        """Run a session's next job; what is left to do depends on whether this thread still leads then."""
+        """Run a session's next job. Returns the rest of the work, which depends on whether this thread still leads."""
         message = self._next_message(peer)
 
         def send(leads: bool) -> None:
@@ -305,7 +304,7 @@ class ZmqDoor:
             self._transmit(*self._outbox.popleft())
 
     def _transmit(self, identity: bytes, frames: list[Frame]) -> None:
-        """As leader. A peer that is gone loses its session."""
+        """Send, as leader. A disconnected peer loses its session."""
         peer = self._peers.get(identity)
         if peer is not None:
             peer.told = time.monotonic()

@@ -1,13 +1,13 @@
 """Threads that take turns at the socket.
 
-Handing every request to a worker and its answer back costs two switches between threads, more than a small request
-itself. So the thread that receives a request runs it; a *watcher* looks every two milliseconds, and takes over the
-socket when that thread is still at work. The former leader then finishes its request, and what its session has waiting,
-and becomes a watcher in turn. At any time exactly one thread leads, and only it touches the socket.
+Passing a request to a worker and its answer back costs two thread switches, more than a small request. So the thread that
+receives a request runs it; a *watcher* checks every two milliseconds, and takes over the socket if that thread is still busy.
+The former leader finishes its request and its session's queue, and becomes a watcher. At any time exactly one thread leads, and
+only it uses the socket.
 
     leader     polls, receives, runs short requests, sends
     watcher    sleeps, and becomes leader when the leader is late
-    worker     a former leader that still computes; its answers go through the outbox
+    worker     a former leader that is still computing; its answers go through the outbox
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 log = logging.getLogger("neuroscope.bridge")
 
-#: Seconds that a leader may spend on a request before another thread takes over the socket.
+#: Seconds on a request after which another thread takes over the socket.
 PATIENCE = 0.002
 
 #: Seconds without a request after which the watcher sleeps until there is one.
@@ -28,18 +28,18 @@ _QUIET = 1.0
 #: The stack of a thread that runs scripts, in bytes, so that deep recursion ends as an error of the script.
 _STACK = 64 << 20
 
-#: What a leader is to do: compute, and answer what remains to be done, told whether this thread still leads.
+#: A leader's work: computes, and returns the rest of the work, which takes whether this thread still leads.
 Work = Callable[[], Callable[[bool], None]]
 
 
 class LeaderThreads:
-    """Runs `step()` in the leading thread again and again: one round of polling, which may answer work to do."""
+    """Runs `step()` repeatedly in the leading thread: one round of polling, which may return work."""
 
     def __init__(self, step: Callable[[], Work | None], stopping: Callable[[], bool]) -> None:
         self._step = step
         self._stopping = stopping
         self._lock = threading.Lock()
-        self._since: float | None = None  # when the leader began the work it is at
+        self._since: float | None = None  # when the leader started its current work
         self._work: object = None
         self._active = threading.Event()
         self._watchers = 0
@@ -50,7 +50,7 @@ class LeaderThreads:
         self._spawn(self._lead)
 
     def join(self, timeout: float) -> bool:
-        """Wait until every thread has ended; whether they did."""
+        """Wait until every thread has ended. Return whether they did."""
         self._active.set()
         with self._all_gone:
             return self._all_gone.wait_for(lambda: self._alive == 0, timeout)
@@ -80,7 +80,7 @@ class LeaderThreads:
             threading.stack_size(before)
 
     def _lead(self) -> None:
-        """Lead until another thread took over, then watch; and so on."""
+        """Lead until another thread takes over, then watch, repeatedly."""
         while True:
             while not self._stopping():
                 work = self._step()
@@ -90,7 +90,7 @@ class LeaderThreads:
                 return
 
     def _perform(self, work: Work) -> bool:
-        """Run work as leader; false when another thread leads now."""
+        """Run work as leader. Return false if another thread leads now."""
         ticket = object()
         with self._lock:
             self._work, self._since = ticket, time.monotonic()
@@ -112,7 +112,9 @@ class LeaderThreads:
             self._lead()
 
     def _watch(self, counted: bool = False) -> bool:
-        """Wait for a late leader and take its place; false when this thread is not needed (another watches, or the end)."""
+        """Wait for a late leader and replace it. Return false if this thread is not needed (another watches, or the server
+        stops).
+        """
         if not counted:
             with self._lock:
                 if self._watchers:

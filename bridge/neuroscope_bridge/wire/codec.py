@@ -1,10 +1,10 @@
 """Values to frames and back.
 
-A message is one msgpack frame, the header, and one raw frame for each tensor in it. Extension types carry what
-msgpack has no word for; their payloads are msgpack again. `bridge/PROTOCOL.md` has the table, and `vectors.txt` beside
-this file has bytes that every implementation must read and write.
+A message is one msgpack frame, the header, and one raw frame for each tensor in it. Extension types, whose payloads are msgpack
+again, represent values that msgpack lacks. `bridge/PROTOCOL.md` has the table, and `vectors.txt` in this folder has bytes that
+every implementation must read and write.
 
-Tensors are never copied here: an array's own memory becomes a frame, and a frame's memory becomes an array (read-only).
+Tensors are not copied: an array's memory becomes a frame, and a frame's memory a read-only array.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from neuroscope_bridge.wire.errors import WireError
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
 from neuroscope_dsl.runtime.values import Association, Character, Symbol
 
-#: What zmq sends and receives.
+#: Types that zmq sends and receives.
 Frame = bytes | bytearray | memoryview
 
-#: Extension values may stand in one another this deep.
+#: Largest nesting of extension values.
 MAX_NESTING = 32
 
 #: Element types of tensors. bfloat16, which numpy lacks, is read as float32.
@@ -52,7 +52,7 @@ class Ext(IntEnum):
 
 
 def encode(value: Any) -> list[Frame]:
-    """The frames of a message. Raises `WireError` for a value that cannot cross the wire."""
+    """The frames of a message. Raises `WireError` for a value that cannot be sent."""
     writer = _Writer()
     header = writer.pack(value)
     return [header, *writer.frames]
@@ -106,7 +106,7 @@ class _Writer:
             case ClassName():
                 return msgpack.ExtType(Ext.CLASS, value.name.encode())
         raise WireError(
-            f"{type(value).__name__} has no form on the wire.",
+            f"{type(value).__name__} cannot be sent.",
             remedy="Send numbers, strings, collections of these, arrays, blocks or remote objects.",
         )
 
@@ -125,12 +125,12 @@ class _Writer:
 
 
 def decode(frames: Sequence[Frame], array: Callable[[list[Any]], Any] = list) -> Any:
-    """The value of a message's frames; `array` makes what a msgpack array becomes.
+    """The value of a message's frames; `array` converts msgpack arrays.
 
-    Raises `WireError` that says what is wrong, whatever the bytes are.
+    Raises only `WireError`, for any bytes.
     """
     if not frames:
-        raise WireError("A message without frames.", remedy="The first frame is the header.")
+        raise WireError("The message has no frames.", remedy="The first frame is the header.")
     reader = _Reader(frames[1:], array)
     value = reader.unpack(frames[0], 0)
     unused = sorted(set(range(len(frames) - 1)) - reader.used)
@@ -159,15 +159,15 @@ class _Reader:
         except WireError:
             raise
         except msgpack.ExtraData as error:
-            raise WireError("There are bytes behind the end of a value.") from error
+            raise WireError("There are bytes after the end of a value.") from error
         except UnicodeDecodeError as error:
             raise WireError(f"A string is not UTF-8: {error.reason}.") from error
         except msgpack.StackError as error:
             raise WireError("Collections are nested too deep.") from error
         except TypeError as error:
-            raise WireError(f"A map has a key that cannot be one: {error}.") from error
+            raise WireError(f"A map has an invalid key: {error}.") from error
         except (ValueError, OverflowError, RecursionError) as error:  # msgpack raises plain ValueError for truncated data
-            raise WireError(f"The header is no msgpack: {error}".rstrip(".") + ".") from error
+            raise WireError(f"The header is not msgpack: {error}".rstrip(".") + ".") from error
 
     def _extension(self, code: int, payload: bytes, depth: int) -> Any:
         match code:
@@ -178,11 +178,11 @@ class _Reader:
             case Ext.CHARACTER:
                 text = _text(payload)
                 if len(text) != 1:
-                    raise WireError(f"A character is one code point, not {len(text)}.")
+                    raise WireError(f"A character must be one code point, not {len(text)}.")
                 return Character(text)
             case Ext.INTEGER:
                 if not payload:
-                    raise WireError("An integer without digits.")
+                    raise WireError("An integer has no digits.")
                 return int.from_bytes(payload, "big", signed=True)
         try:
             kind = Ext(code)
@@ -202,17 +202,17 @@ class _Reader:
                 return Callback(number, count)
             case Ext.FRACTION, [int(above), int(below)]:
                 if below == 0:
-                    raise WireError("A fraction with denominator 0.")
+                    raise WireError("A fraction has the denominator 0.")
                 return Fraction(above, below)
             case Ext.ASSOCIATION, [key, value]:
                 return Association(key, value)
-        raise WireError(f"A {kind.name.lower()} is {_FORMS[kind]}.")
+        raise WireError(f"A {kind.name.lower()} must be {_FORMS[kind]}.")
 
     def _tensor(self, dtype: str, shape: list[Any], frame: int) -> NDArray[Any]:
         if dtype not in DTYPES and dtype != _BFLOAT16:
             raise WireError(f"There is no element type {dtype!r}.", remedy=f"Known: {', '.join((*DTYPES, _BFLOAT16))}.")
         if len(shape) > 32 or any(type(size) is not int or size < 0 for size in shape):
-            raise WireError(f"{shape!r} is no shape.", remedy="At most 32 sizes, none negative.")
+            raise WireError(f"{shape!r} is not a shape.", remedy="At most 32 sizes, none negative.")
         if not 0 <= frame < len(self._frames):
             raise WireError(f"A tensor refers to frame {frame}; the message has {len(self._frames)}.")
         self.used.add(frame)

@@ -1,4 +1,4 @@
-"""What can be wrong with a message, with a session, or with the other side."""
+"""Errors of messages, sessions, and the other side."""
 
 from __future__ import annotations
 
@@ -6,67 +6,67 @@ from neuroscope.errors import NeuroScopeError
 
 
 class WireError(NeuroScopeError):
-    """Bytes that are no message: truncated, malformed, or a value that cannot cross the wire."""
+    """The bytes are not a valid message, or a value cannot be sent."""
 
     code = "wire"
 
 
 class ProtocolError(NeuroScopeError):
-    """A message that can be read and makes no sense: a field is missing, of the wrong type, or unknown."""
+    """A field of a message is missing, of the wrong type, or unknown."""
 
     code = "protocol"
 
 
 class UnknownOperationError(ProtocolError):
-    """No operation has this name; the remedy names the nearest."""
+    """No operation has this name; the remedy has the nearest names."""
 
     code = "unknown-operation"
 
 
 class ProtocolVersionError(ProtocolError):
-    """The other side speaks a version that this one does not."""
+    """The other side uses another version of the protocol."""
 
     code = "protocol-version"
 
 
 class NoSessionError(NeuroScopeError):
-    """The server knows no session of this connection: `hello` was never said, or the lease ran out."""
+    """This connection has no session: `hello` was never sent, or the lease expired."""
 
     code = "no-session"
 
 
 class StaleHandleError(NeuroScopeError):
-    """A handle names no object of this session: it was released, or belongs to another session."""
+    """A handle was released, or belongs to another session."""
 
     code = "stale-handle"
 
 
 class LimitError(NeuroScopeError):
-    """A session asked for more than the server allows; the message says how much that is."""
+    """A session exceeds a limit of the server, which the message names."""
 
     code = "limit"
 
 
 class DeniedError(NeuroScopeError):
-    """The server does not let this through."""
+    """The server denies access."""
 
     code = "denied"
 
 
 class CallbackError(NeuroScopeError):
-    """A block that stayed with the client failed there, or its client went away."""
+    """A block on the client failed, or the client disconnected."""
 
     code = "callback"
 
 
 class ServerGoneError(NeuroScopeError):
-    """Nothing was heard from the server for longer than the client waits."""
+    """The server was silent for longer than the client waits."""
 
     code = "server-gone"
 
 
 class RemoteError(NeuroScopeError):
-    """An error that the server answered. `details` holds all it said: code, position, receiver class, nearest selectors."""
+    """An error of the server. `details` has all of it: code, position, receiver class, nearest selectors."""
 
     code = "remote"
 

@@ -1,7 +1,7 @@
-"""Requests: which operations there are, and which fields each must and may have.
+"""Requests: the operations, and their required and optional fields.
 
-Every header carries `v` (version), `id` (chosen by the client, answered as `re`) and `op`. A field that an operation does
-not know is refused, so that a misspelt option is never ignored.
+Every header has `v` (version), `id` (chosen by the client, returned as `re`) and `op`. An unknown field is an error, so that a
+misspelt option is never ignored.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from neuroscope.errors import did_you_mean
 from neuroscope_bridge.wire.errors import ProtocolError, ProtocolVersionError, UnknownOperationError
 from neuroscope_bridge.wire.values import ClassName, Handle
 
-#: The version of the protocol that this side speaks.
+#: The version of the protocol.
 VERSION = 1
 
-#: What a session may subscribe to.
+#: Events of a subscription.
 EVENTS = ("progress", "notice", "transcript", "statement")
 
-#: The forms in which an answer can be asked for.
+#: Forms of answers.
 FORMS = ("auto", "handle", "value", "tensor", "summary", "string")
 
 _NUMBER = (int, float)
@@ -31,7 +31,7 @@ _COMPUTING: Mapping[str, tuple[type, ...]] = {"answer": (dict,), "time": _NUMBER
 
 @dataclass(frozen=True)
 class Operation:
-    """The fields of an operation's header, with the types they may have; `object` stands for any value."""
+    """The fields of an operation's header, with their types; `object` means any value."""
 
     required: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
     optional: Mapping[str, tuple[type, ...]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ OPERATIONS: Mapping[str, Operation] = {
 
 @dataclass(frozen=True)
 class Request:
-    """A request whose header was checked."""
+    """A request with a checked header."""
 
     id: int
     operation: str
@@ -70,19 +70,19 @@ class Request:
 
 
 def request_id(header: Any) -> int | None:
-    """The id of a request that may be faulty otherwise, so that its error finds the way back."""
+    """The id of a possibly invalid request, for its error."""
     found = header.get("id") if isinstance(header, dict) else None
     return found if _is_id(found) else None
 
 
 def parse_request(header: Any) -> Request:
-    """Check a header. Raises `ProtocolError` that names the field, and what would be right."""
+    """Check a header. Raises `ProtocolError`."""
     if not isinstance(header, dict):
-        raise ProtocolError("A header is a map.", remedy='{"v": 1, "id": 1, "op": "hello"}')
+        raise ProtocolError("A header must be a map.", remedy='{"v": 1, "id": 1, "op": "hello"}')
     version = header.get("v")
     if version != VERSION or isinstance(version, bool):
         raise ProtocolVersionError(
-            f"This server speaks version {VERSION} of the protocol, not {version!r}.",
+            f"This server uses version {VERSION} of the protocol, not {version!r}.",
             remedy="Use a client and a server of the same release.",
         )
     number = header.get("id")
@@ -113,10 +113,10 @@ def parse_request(header: Any) -> Request:
 
 
 def _check_type(operation: str, key: str, value: Any, types: tuple[type, ...]) -> None:
-    stray = isinstance(value, bool) and bool not in types  # a bool is an int to Python alone
+    stray = isinstance(value, bool) and bool not in types  # a bool is an int only in Python
     if stray or not isinstance(value, types):
         wanted = " or ".join(_NAMES.get(kind, kind.__name__) for kind in types)
-        raise ProtocolError(f"{key!r} of {operation} is {wanted}, not {type(value).__name__}.")
+        raise ProtocolError(f"{key!r} of {operation} must be {wanted}, not {type(value).__name__}.")
 
 
 _NAMES = {int: "an integer", float: "a float", str: "a string", dict: "a map", list: "an array", bool: "a boolean"}

@@ -1,4 +1,4 @@
-"""Values that only the wire knows; everything else is Python's own or the Smalltalk runtime's."""
+"""Values that exist only on the wire; others are Python's or the Smalltalk runtime's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Handle:
-    """An object that stays on the server: its number in the session, its class, and how it printed when it was sent."""
+    """An object on the server: its number in the session, its class, and its printed form when sent."""
 
     id: int
     class_name: str
@@ -25,7 +25,7 @@ class ClassName:
 
 @dataclass(frozen=True)
 class BlockSource:
-    """A block that travels as text, with the values of the names it captured; it runs where it arrives."""
+    """A block sent as text with its captured values; it runs where it arrives."""
 
     source: str
     captured: Mapping[str, Any] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class BlockSource:
 
 @dataclass(frozen=True)
 class Callback:
-    """A block that stays with the client; the server calls it by its number."""
+    """A block on the client; the server calls it by its number."""
 
     id: int
     num_args: int

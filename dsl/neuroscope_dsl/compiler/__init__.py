@@ -1,1 +1,1 @@
-"""From tree to Python: scopes, inlined control flow, code objects with the script's own lines and columns."""
+"""Compiles syntax trees to Python: scopes, inlined control flow, code objects with the script's lines and columns."""

@@ -1,7 +1,7 @@
-"""Control flow without closures: `ifTrue:`, `and:`, `whileTrue:`, `to:do:` and their kin, when given literal blocks.
+"""Control flow without closures: `ifTrue:`, `and:`, `whileTrue:`, `to:do:` and similar messages with literal blocks.
 
-A loop whose body makes closures over names that the body itself declares is not flattened: each turn must have its own
-variables, so the body becomes a function that the loop calls.
+A loop whose body makes closures over names that it declares is not flattened: each iteration needs its own variables, so the
+body becomes a function.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONDITIONALS = {"ifTrue:": (True,), "ifFalse:": (False,), "ifTrue:ifFalse:": (T
 _NIL_TESTS = {"ifNil:": (True,), "ifNotNil:": (False,), "ifNil:ifNotNil:": (True, False), "ifNotNil:ifNil:": (False, True)}
 _WHILES = {"whileTrue:": True, "whileFalse:": False, "whileTrue": True, "whileFalse": False}
 
-#: Selectors that take part in inlining, so that a quick test can rule all others out.
+#: Selectors that may be inlined.
 INLINED = frozenset(
     {*_CONDITIONALS, *_NIL_TESTS, *_WHILES, "and:", "or:", "to:do:", "to:by:do:", "timesRepeat:", "repeat", "isNil", "notNil"}
 )
@@ -34,7 +34,7 @@ def _is_block(node: nodes.Node, parameters: int = 0) -> bool:
 
 
 class ControlFlow(ABC):
-    """The part of the generator that flattens control flow. Abstract: `Generator` has the rest."""
+    """The part of `Generator` that flattens control flow."""
 
     source: Source
     places: Places
@@ -70,7 +70,7 @@ class ControlFlow(ABC):
     # --- entry points ---------------------------------------------------------------------------------------------
 
     def inlined_expression(self, node: nodes.Send) -> ast.expr | None:
-        """The value of an inlined message; None when the message is to be sent."""
+        """The value of an inlined message; None if the message must be sent."""
         selector = node.selector
         if selector not in INLINED:
             return None
@@ -90,7 +90,7 @@ class ControlFlow(ABC):
         return None
 
     def inlined_statement(self, node: nodes.Send) -> bool:
-        """Generate an inlined message for effect; False when the message is to be sent."""
+        """Generate an inlined message for effect. Return False if the message must be sent."""
         selector = node.selector
         if selector in _CONDITIONALS and all(_is_block(block) for block in node.arguments):
             place = self.places.of_selector(node)
@@ -105,7 +105,7 @@ class ControlFlow(ABC):
     # --- branches -------------------------------------------------------------------------------------------------
 
     def _truth(self, node: nodes.Node, place: Place) -> ast.expr:
-        """A Python test of a Smalltalk condition: true, false, or the error that it is neither."""
+        """A Python test of a Smalltalk condition; raises an error at run time if it is not a boolean."""
         value = self.expression(node)
         if isinstance(value, ast.Compare):  # isNil and its like: a Python boolean
             return value
@@ -210,7 +210,7 @@ class ControlFlow(ABC):
     _loop_value: ast.expr
 
     def _loop(self, node: nodes.Send, place: Place) -> bool:
-        """Emit a loop and leave its value in `_loop_value`; False when the message is none or has no literal blocks."""
+        """Emit a loop and store its value in `_loop_value`. Return False if the message is not a loop with literal blocks."""
         value: ast.expr = emit.constant(None, place)
         match node:
             case nodes.Send(nodes.Block() as test, "whileTrue:" | "whileFalse:", (nodes.Block() as block,)) if (
@@ -272,7 +272,7 @@ class ControlFlow(ABC):
         return first
 
     def _turn(self, block: nodes.Block, value: ast.expr | None) -> list[ast.stmt]:
-        """The statements of one turn of a loop, with `value` for the block's parameter."""
+        """The statements of one iteration of a loop, with `value` for the block's parameter."""
         place = self.places.of(block.span)
         if self._needs_own_variables(block):
             outer_out, outer_effects = self.out, self.effects

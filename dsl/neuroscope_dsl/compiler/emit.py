@@ -29,7 +29,7 @@ class Places:
         return self.at(span.start)
 
     def of_selector(self, node: nodes.Send) -> Place:
-        """Where the message's selector stands: what an error about the message points at."""
+        """The place of the message's selector, for errors about the message."""
         match = _AFTER_RECEIVER.match(self.source.text, node.receiver.span.end)
         assert match is not None
         return self.at(match.end())

@@ -1,8 +1,7 @@
 """Code generation: Smalltalk nodes to Python nodes.
 
-Every Smalltalk expression becomes a Python expression, preceded where needed by statements (control flow with several
-statements, nested functions). When statements have to come first, the operands before them are put into temporaries,
-so that the order of evaluation stays Smalltalk's.
+Every Smalltalk expression becomes a Python expression, preceded by statements if needed (control flow with several statements,
+nested functions). Then the operands before them are put into temporaries, to keep Smalltalk's order of evaluation.
 
 Names in generated code: `l_x` a local, `v_x` a workspace variable, `t_1` a temporary, `k_1` a constant of the unit,
 `s_at_3a_put_3a_` the sender of a selector, `g_…` a helper of the runtime (`Workspace` has them).
@@ -48,7 +47,7 @@ _UNNAMEABLE = re.compile(r"[^A-Za-z0-9]")
 _CONSTANTS = {"nil": None, "true": True, "false": False}
 
 
-#: A chain of messages (`a b c d …`) longer than this is cut into statements, so that Python's tree stays shallow.
+#: Longer chains of messages (`a b c d …`) are split into statements, to keep Python's tree shallow.
 CHAIN = 25
 
 
@@ -62,13 +61,13 @@ def sender_name(selector: str) -> str:
 
 
 class Environment(Protocol):
-    """What the generator asks about the workspace it compiles for."""
+    """The workspace, as the generator uses it."""
 
     def sender_name(self, selector: str) -> str:
         """The name, in generated code, of the function that sends `selector`."""
 
     def is_class(self, name: str) -> bool:
-        """Whether `name` names a class, so that nothing can be assigned to it."""
+        """Whether `name` names a class, which cannot be assigned to."""
 
 
 class Generator(ControlFlow):
@@ -89,12 +88,12 @@ class Generator(ControlFlow):
     # --- statements -----------------------------------------------------------------------------------------------
 
     def add(self, statement: ast.stmt) -> None:
-        """Emit a statement that does something; operands before it must not be moved behind it."""
+        """Emit a statement with an effect; operands before it must not be moved after it."""
         self.out.append(statement)
         self.effects += 1
 
     def statement(self, node: nodes.Statement) -> None:
-        """Generate for effect alone."""
+        """Generate for effect."""
         match node:
             case nodes.Temporaries(names):
                 self.declare(names, self.places.of(node.span))
@@ -107,7 +106,7 @@ class Generator(ControlFlow):
                 pass
             case _:
                 result = self.expression(node)
-                unbound = isinstance(result, ast.Name) and result.id[:2] == "v_"  # naming it may be an error
+                unbound = isinstance(result, ast.Name) and result.id[:2] == "v_"  # it may be unbound, which is an error
                 if unbound or not isinstance(result, (ast.Constant, ast.Name)):
                     self.add(ast.Expr(result, **self.places.of(node.span)))
 
@@ -217,7 +216,7 @@ class Generator(ControlFlow):
                 return self.constant(literal_value(node), self.places.of(node.span))
 
     def constant(self, value: Any, place: Place) -> ast.expr:
-        """A literal: in line where Python's compiler takes it, otherwise a constant of the unit."""
+        """A literal: inline if Python's compiler supports it, otherwise a constant of the unit."""
         if value is None or type(value) in (int, bool, str, bytes) or (type(value) is float and value == value):
             return emit.constant(value, place)
         return self.unit_constant(value, place)
@@ -249,7 +248,7 @@ class Generator(ControlFlow):
         return isinstance(value, ast.Constant) or (isinstance(value, ast.Name) and value.id[:2] in ("t_", "k_", "se"))
 
     def keep(self, value: ast.expr, place: Place) -> ast.expr:
-        """The value in a place where it can be used more than once."""
+        """The value as an expression that can be used more than once."""
         if self._is_stable(value):
             return value
         name = self.scope.function.fresh_temporary()
@@ -267,7 +266,7 @@ class Generator(ControlFlow):
 
     @staticmethod
     def _chain(node: nodes.Send) -> list[nodes.Send]:
-        """The node, its receiver, that one's receiver … as long as they are messages that are really sent."""
+        """The node, its receiver, the receiver's receiver …, as long as they are messages that are not inlined."""
         chain = [node]
         while isinstance(node.receiver, nodes.Send) and node.receiver.selector not in INLINED:
             node = node.receiver
@@ -330,7 +329,7 @@ class Generator(ControlFlow):
         return emit.call("g_block", [emit.load(name, place), info, emit.constant(len(node.parameters), place)], place)
 
     def nested_function(self, node: nodes.Block) -> str:
-        """Emit the Python function of a block; answers its name. Emitting it has no effect at run time."""
+        """Emit the Python function of a block. Return its name."""
         place = self.places.of(node.span)
         self.blocks += 1
         name = f"block_{self.blocks}"
@@ -357,7 +356,7 @@ class Generator(ControlFlow):
 
     @staticmethod
     def check(place: Place) -> ast.stmt:
-        """`if g_stop: g_stopped()`: where a script can be interrupted."""
+        """`if g_stop: g_stopped()`: a point where a script can be interrupted."""
         return emit.if_(emit.load("g_stop", place), [ast.Expr(emit.call("g_stopped", [], place), **place)], [], place)
 
 
@@ -379,4 +378,4 @@ def literal_value(node: nodes.Node) -> Any:
             return Array(literal_value(item) for item in items)
         case nodes.ByteArrayLiteral(values):
             return bytearray(values)
-    raise TypeError(f"{node!r} is no literal")
+    raise TypeError(f"{node!r} is not a literal")

@@ -1,7 +1,7 @@
-"""Where a name lives, and which names a block uses.
+"""Scopes of names, and the names that a block uses.
 
-Statements outside a method (a do-it) keep undeclared names in the workspace; in a method, undeclared lower-case names
-that it assigns are local to the call, everything else belongs to the workspace.
+Statements outside a method (a do-it) keep undeclared names in the workspace; in a method, undeclared lower-case names that it
+assigns are local; other names belong to the workspace.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Function:
     temporaries: int = 0
 
     def fresh_local(self, name: str) -> str:
-        """A Python name for a Smalltalk local; the same name declared again in an inlined block gets another."""
+        """A Python name for a Smalltalk local; the same name redeclared in an inlined block gets another."""
         count = self.used.get(name, 0)
         self.used[name] = count + 1
         return f"l_{name}" if count == 0 else f"l_{name}__{count}"
@@ -76,7 +76,7 @@ class MethodContext:
 
 
 def children(node: object) -> Iterator[nodes.Node]:
-    """The direct parts of a node, in order."""
+    """The children of a node, in order."""
     match node:
         case nodes.Assignment(variable, value):
             yield variable
@@ -104,7 +104,7 @@ def children(node: object) -> Iterator[nodes.Node]:
 
 
 def walk(node: nodes.Node) -> Iterator[nodes.Node]:
-    """The node and everything below it. Iterative: a chain of sends may be long."""
+    """The node and its descendants. Iterative, since a chain of sends may be long."""
     pending = [node]
     while pending:
         here = pending.pop()

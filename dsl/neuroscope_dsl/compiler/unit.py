@@ -1,4 +1,4 @@
-"""From a tree to a Python function: one unit for each statement outside methods, one for each method."""
+"""Compiles a tree to Python functions: one unit for each statement outside methods, one for each method."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from neuroscope_dsl.errors import SmalltalkSyntaxError
 from neuroscope_dsl.runtime.process import SOURCES
 from neuroscope_dsl.source import Source
 
-#: Frames that generating code for the deepest brackets may take.
+#: Frames needed to generate code for the deepest brackets.
 _GENERATOR_FRAMES = 5000
 
 
 @dataclass(frozen=True)
 class Unit:
-    """Compiled code and its constants; linked with the globals of a workspace, it is a function of that workspace."""
+    """Compiled code and its constants; linking it with the globals of a workspace makes a function."""
 
     code: CodeType
     constants: tuple[Any, ...]
@@ -68,7 +68,7 @@ def compile_method(
 def method_unit(
     node: nodes.MethodDefinition, context: MethodContext, source: Source, environment: Environment, file: str
 ) -> Unit:
-    """The code of a method; `file` is the name under which its places are found, if they are to be."""
+    """The code of a method; `file` is the file name for its positions, if any."""
     generator = Generator(source, environment, context)
     place = generator.places.of(node.span)
     with _room(node):
@@ -92,7 +92,7 @@ def method_unit(
 
 
 def _catching_returns(body: list[ast.stmt], place: emit.Place) -> list[ast.stmt]:
-    """`^` inside a block reaches its method as an exception; `home` tells whose it is."""
+    """`^` inside a block reaches its method as an exception; `home` identifies the method's activation."""
     caught = emit.load("caught", place)
     foreign = ast.Compare(
         ast.Attribute(caught, "home", ast.Load(), **place), [ast.IsNot()], [emit.load("home", place)], **place
@@ -124,7 +124,7 @@ def _unit(function: ast.FunctionDef, generator: Generator, file: str) -> Unit:
 
 
 def _file_key(source: Source, variables: dict[str, Any]) -> str:
-    """The name under which this source's code objects find it; another text under the same file name gets its own."""
+    """The key of this source in code objects; another text with the same file name gets another key."""
     sources: MutableMapping[str, Source] = variables[SOURCES]
     if sources.setdefault(source.key, source) is not source:
         source.key = f"{source.file}#{next(_numbers)}"
@@ -137,7 +137,7 @@ _numbers = itertools.count(2)
 
 @contextmanager
 def _room(node: nodes.Node) -> Iterator[None]:
-    """Room for the generator's recursion; what nests deeper still is a syntax error at `node`."""
+    """Raise the recursion limit for the generator; deeper nesting is a syntax error at `node`."""
     before = sys.getrecursionlimit()
     sys.setrecursionlimit(max(before, _GENERATOR_FRAMES))
     try:
@@ -146,7 +146,7 @@ def _room(node: nodes.Node) -> Iterator[None]:
         raise SmalltalkSyntaxError(
             "This statement is nested too deeply.",
             position=node.span.position,
-            remedy="Give its inner parts names of their own.",
+            remedy="Assign its inner parts to variables.",
         ) from None
     finally:
         sys.setrecursionlimit(before)

@@ -1,7 +1,7 @@
-"""The one place through which Smalltalk messages reach Python: the DSL and the bridge both send through it.
+"""Sends Smalltalk messages to Python objects, for the DSL and the bridge.
 
-`rule` states how a selector finds an operation of a vocabulary class, `invoke` turns what was found into a fast
-callable, `dispatcher` looks up methods of all kinds of receivers and remembers what it found.
+`rule` maps a selector to an operation of a vocabulary class, `invoke` makes a fast callable of it, `dispatcher` looks up
+methods for all kinds of receivers and caches them.
 """
 
 from neuroscope_dsl.dispatch.dispatcher import Dispatcher, Vocabulary

@@ -1,15 +1,14 @@
-"""Finding the method for a message, for every kind of receiver, and remembering what was found.
+"""Method lookup for all kinds of receivers, with a cache.
 
-A receiver is one of: a value of the runtime (number, string, collection …), an object or class of the public
-vocabulary, an object or class that the script defined, or a foreign Python object. The order in which a method is
-looked for:
+A receiver is a value of the runtime (number, string, collection …), an object or class of the public vocabulary, an object or
+class that the script defined, or a foreign Python object. The order of lookup:
 
 1. methods that this workspace's scripts gave to the receiver's class or to one above it;
 2. for the vocabulary, the declared operations (`dispatch.rule`);
 3. the runtime's methods, from the class upwards; for objects of the vocabulary and foreign ones that can be iterated
    over, the collection protocol, and arithmetic through Python's operators.
 
-What was found is kept per selector and type of receiver; the tables are emptied when a script defines a method.
+Methods are cached by selector and type of receiver; defining a method empties the cache.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ Method = Callable[..., Any]
 
 
 class Vocabulary(Protocol):
-    """Where vocabulary classes come from. `neuroscope.vocabulary` is one; tests bring their own."""
+    """The source of vocabulary classes: `neuroscope.vocabulary`, or another in tests."""
 
     def find(self, name: str) -> type | None:
-        """The public class of exactly this name."""
+        """The public class called exactly `name`, or None."""
 
     def names(self) -> Sequence[str]:
         """All class names."""
@@ -52,7 +51,7 @@ class Vocabulary(Protocol):
 class Dispatcher:
     """Sends messages for one workspace.
 
-    `send(receiver, 'at:put:', key, value)` sends one message; `sender(selector)` answers a fast function for one selector.
+    `send(receiver, 'at:put:', key, value)` sends one message; `sender(selector)` returns a fast function for one selector.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
@@ -69,7 +68,7 @@ class Dispatcher:
     # --- sending --------------------------------------------------------------------------------------------------
 
     def send(self, receiver: Any, selector: str, *arguments: Any) -> Any:
-        """Send a message. Whatever is not understood is signalled as `MessageNotUnderstood`."""
+        """Send a message. Signals `MessageNotUnderstood`."""
         if not _is_selector(selector, len(arguments)):
             return self._not_understood(receiver, selector, arguments)
         return self.sender(selector)(receiver, *arguments)
@@ -131,7 +130,7 @@ class Dispatcher:
         return senders.get(argument_count(selector), send_n)
 
     def super_send(self, context: MethodContext, selector: str, receiver: Any, *arguments: Any) -> Any:
-        """Send from a method of `context` to what that method's class inherits."""
+        """Send to `super` from a method of `context`."""
         kind = receiver if context.class_side else type(receiver)
         key = (context.owner, context.class_side, selector, kind)
         method = self._super.get(key)
@@ -185,25 +184,25 @@ class Dispatcher:
         return None if python is None else self.class_of_type(python)
 
     def is_class_name(self, name: str) -> bool:
-        """Whether the library or the vocabulary has a class of that name. Imports nothing."""
+        """Whether the library or the vocabulary has a class of this name. Imports nothing."""
         return name in LIBRARY or name in self.vocabulary.names()
 
     # --- methods --------------------------------------------------------------------------------------------------
 
     def define(self, owner: SmalltalkClass, class_side: bool, selector: str, method: Method) -> None:
-        """Give a class a method in this workspace; it goes before the class's own."""
+        """Define a method of a class in this workspace; it overrides the class's own."""
         methods = self._class_methods if class_side else self._methods
         methods.setdefault(owner, {})[selector] = method
         self.forget()
 
     def forget(self) -> None:
-        """Empty the tables: something about the classes changed."""
+        """Empty the cache, after a change of classes."""
         for table in self._tables:
             table.clear()
         self._super.clear()
 
     def script_method(self, owner: SmalltalkClass, selector: str) -> Method | None:
-        """The instance-side method that a script gave to `owner` or to a class above it."""
+        """The instance-side method that a script defined in `owner` or a superclass."""
         return self._given(owner.ancestors(), self._methods, selector)
 
     @staticmethod
@@ -255,7 +254,7 @@ class Dispatcher:
         return None
 
     def _bound(self, method: Method | PreludeMethod) -> Method:
-        """A method of the library as this workspace calls it."""
+        """A library method bound to this workspace."""
         found = self._bound_methods.get(method)
         if found is None:
             made = self.context.linked(method) if isinstance(method, PreludeMethod) else checked(method, self)
@@ -336,7 +335,7 @@ class Dispatcher:
         close = tuple(nearest(selector, self.selectors(receiver)))
         remedy = f"Did you mean {' or '.join(f'#{choice}' for choice in close)}?" if close else None
         if receiver is None and remedy is None:
-            remedy = "The receiver is nil: was a variable never assigned, or did a message before answer nothing?"
+            remedy = "The receiver is nil: was a variable never assigned, or did an earlier message answer nil?"
         return signal(
             MessageNotUnderstood(
                 f"{name} does not understand #{selector}",
@@ -384,7 +383,7 @@ class Dispatcher:
         return list(found)
 
     def own_selectors(self, owner: SmalltalkClass, *, class_side: bool = False) -> list[str]:
-        """The selectors that a class itself defines; of the vocabulary, every one that its declared operations answer."""
+        """The selectors that a class itself defines; for the vocabulary, those of its declared operations."""
         given, built_in = (self._class_methods, owner.class_methods) if class_side else (self._methods, owner.methods)
         found = dict.fromkeys([*given.get(owner, {}), *built_in])
         if owner.vocabulary and owner.python is not None:
@@ -395,7 +394,7 @@ class Dispatcher:
     # --- for primitives -------------------------------------------------------------------------------------------
 
     def function(self, block: Any, count: int) -> Method:
-        """What a primitive calls for an argument that should be a block of `count` arguments; a symbol sends itself."""
+        """A function for an argument that should be a block of `count` arguments; a symbol becomes the message."""
         if type(block) is Block:
             return block.function if block.num_args == count else block
         if isinstance(block, Symbol) or (isinstance(block, str) and argument_count(block) == count - 1):
@@ -408,7 +407,7 @@ class Dispatcher:
         return self.send(receiver, selector, *arguments)
 
     def value(self, block: Any) -> Any:
-        """The value of a block without arguments, or of anything else itself."""
+        """The value of a block without arguments; any other value itself."""
         return block.function() if type(block) is Block and block.num_args == 0 else self.cull(block)
 
     def cull(self, block: Any, *arguments: Any) -> Any:

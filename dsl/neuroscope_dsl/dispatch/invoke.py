@@ -1,5 +1,6 @@
-"""From an `Invocation` to a callable: a small Python function written for just this call, so that a message to a
-vocabulary object costs little more than the call itself."""
+"""Compiles an `Invocation` to a small Python function, so that a message to a vocabulary object costs little more than the
+call.
+"""
 
 from __future__ import annotations
 
@@ -47,13 +48,13 @@ def _code(invocation: Invocation, on_class: bool) -> CodeType:
             body = [f"return {place}.{name}({arguments})"]
     lines = "\n".join(f"        {line}" for line in body)
     parameters = ", ".join(["receiver", *values])
-    # Any error of the library is offered to the script's handlers right here, where it can still be resumed.
+    # Errors of the library are signalled to the script's handlers here, where they can be resumed.
     text = f"def invoke({parameters}):\n    try:\n{lines}\n    except Exception as error:\n        return failed(error)\n"
     return compile(text, f"<message {name or 'new'}>", "exec", dont_inherit=True)
 
 
 def export(value: Any) -> Any:
-    """A Smalltalk value as Python code expects it; nearly all are Python values already."""
+    """A Smalltalk value as a Python value; most already are."""
     convert = _EXPORTS.get(type(value))
     return value if convert is None else convert(value)
 
@@ -66,9 +67,9 @@ _EXPORTS: dict[type, Callable[[Any], Any]] = {
 
 
 def failed(error: Exception) -> Any:
-    """An exception left Python code that a message called: signal it as a Smalltalk exception.
+    """Signal an exception from Python code as a Smalltalk exception.
 
-    What the script itself signalled, and what no script may catch, goes on its way unchanged.
+    Exceptions that the script signalled, and those that no script may catch, are passed on.
     """
     if isinstance(error, SmalltalkException) and error.unhandled:
         raise error

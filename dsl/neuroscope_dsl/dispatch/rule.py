@@ -1,15 +1,15 @@
-"""The rule by which a selector finds an operation of a vocabulary class.
+"""The rule that maps a selector to an operation of a vocabulary class.
 
 - unary `architecture`: the attribute, property or method without arguments of that name;
-- keyword `findCircuit: a examples: b`: `find_circuit(a, examples=b)`, the first keyword naming the method; failing
-  that, a method whose name is the whole selector, its arguments by position; failing that, `name: value` sets a
-  writable attribute and answers the receiver;
+- keyword `findCircuit: a examples: b`: `find_circuit(a, examples=b)`, the first keyword naming the method; failing that, a
+  method whose name is the whole selector, its arguments by position; failing that, `name: value` sets a writable attribute and
+  returns the receiver;
 - class side: a class method by the same rule, else the constructor when all keywords are its parameters;
   `for: y` is the constructor with `y` first, `new` the constructor without arguments;
-- names are equal when they are without underscores and case.
+- names are compared without underscores and case.
 
-Only what `neuroscope.vocabulary.operations` declares can be found. Nothing here touches an object: the answer is an
-`Invocation`, a `Refusal` (the operation exists, its arguments do not fit), or None.
+Only operations that `neuroscope.vocabulary.operations` declares are found. The result is an `Invocation`, a `Refusal` (the
+operation exists but its arguments do not fit), or None.
 """
 
 from __future__ import annotations
@@ -41,10 +41,9 @@ class How(Enum):
 
 @dataclass(frozen=True)
 class Invocation:
-    """A call that fits: the Python name, how many arguments go by position, and the keywords of the others.
+    """A valid call: the Python name, the number of positional arguments, and the keywords of the others.
 
-    `answers_receiver`: the method is declared to return nothing, so, like a Smalltalk method without `^`, it answers
-    its receiver.
+    `answers_receiver`: the method is declared to return None, so, like a Smalltalk method without `^`, it answers its receiver.
     """
 
     how: How
@@ -56,7 +55,7 @@ class Invocation:
 
 @dataclass(frozen=True)
 class Refusal:
-    """The operation exists, but not with these arguments. `selectors` are those that would fit."""
+    """The operation exists, but not with these arguments. `selectors` are valid ones."""
 
     reason: str
     selectors: tuple[str, ...]
@@ -66,7 +65,7 @@ Found = Invocation | Refusal | None
 
 
 def keywords_of(selector: str) -> tuple[str, ...] | None:
-    """`('findCircuit', 'examples')` for a keyword selector, `()` for a unary one, None for all others."""
+    """`('findCircuit', 'examples')` for a keyword selector, `()` for a unary one, None for a binary one."""
     if _UNARY_SELECTOR.match(selector):
         return ()
     if _KEYWORD_SELECTOR.match(selector):
@@ -76,7 +75,7 @@ def keywords_of(selector: str) -> tuple[str, ...] | None:
 
 @cache
 def instance_rule(cls: type, selector: str) -> Found:
-    """What `selector` means to an instance of the vocabulary class `cls`."""
+    """The operation of `selector` for an instance of the vocabulary class `cls`."""
     names = keywords_of(selector)
     if names is None:
         return None
@@ -107,7 +106,7 @@ def instance_rule(cls: type, selector: str) -> Found:
 
 @cache
 def class_rule(cls: type, selector: str) -> Found:
-    """What `selector` means to the vocabulary class `cls` itself."""
+    """The operation of `selector` for the vocabulary class `cls` itself."""
     names = keywords_of(selector)
     if names is None:
         return None
@@ -206,7 +205,7 @@ def _reason(error: TypeError, keywords: list[str]) -> str:
 
 
 def _parameter(signature: inspect.Signature, keyword: str) -> str | None:
-    """The parameter that a keyword names, under Python's name."""
+    """The Python parameter that a keyword names."""
     for parameter in signature.parameters.values():
         by_name = parameter.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         if by_name and not parameter.name.startswith("_") and fold(parameter.name) == fold(keyword):
@@ -284,7 +283,7 @@ def constructor_selectors(cls: type) -> tuple[str, ...]:
 
 @cache
 def instance_selectors(cls: type) -> tuple[str, ...]:
-    """Every selector that instances of a vocabulary class understand by this rule, in their usual forms."""
+    """All selectors that instances of a vocabulary class understand, in their usual forms."""
     found: dict[str, None] = {}
     for operation in operations(cls).values():
         if operation.kind is Kind.METHOD or operation.both:
@@ -298,7 +297,7 @@ def instance_selectors(cls: type) -> tuple[str, ...]:
 
 @cache
 def class_selectors(cls: type) -> tuple[str, ...]:
-    """Every selector that a vocabulary class itself understands by this rule."""
+    """All selectors that a vocabulary class itself understands."""
     found: dict[str, None] = {}
     for operation in operations(cls).values():
         if operation.kind is Kind.CLASS_METHOD:

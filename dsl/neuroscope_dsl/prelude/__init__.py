@@ -1,8 +1,8 @@
-"""The part of the class library that is written in Smalltalk: `*.st` in this folder, a file for each family of classes.
+"""The part of the class library that is written in Smalltalk: `*.st` in this folder.
 
-A file holds class comments (`Bag comment: '…'.`) and method definitions as scripts write them. Importing the library only finds
-where each definition begins; a method is parsed and compiled when it is first sent, once for all workspaces, and linked with
-each workspace that uses it. An error inside such a method shows the place in the script that sent it.
+A file holds class comments (`Bag comment: '…'.`) and method definitions as in scripts. Importing the library only finds the
+definitions; a method is parsed and compiled when it is first sent, once for all workspaces, and linked with each workspace that
+uses it. An error inside such a method shows the place in the script that sent it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEYWORD = re.compile(r"\w+:")
 
 
 class PreludeMethod:
-    """One method: where it belongs, its text, and what it compiles to."""
+    """One method: its class, its text, and its compiled code."""
 
     def __init__(self, class_name: str, class_side: bool, selector: str, text: str, file: str) -> None:
         self.class_name = class_name
@@ -69,7 +69,7 @@ class PreludeMethod:
 
 
 def definitions() -> Iterator[PreludeMethod]:
-    """Every method of the prelude, in the order of its files."""
+    """All methods of the prelude, in the order of its files."""
     for path in sorted(FOLDER.glob("*.st")):
         for match in _DEFINITION.finditer(path.read_text(encoding="utf-8")):
             class_name, meta, pattern, _ = match.groups()
@@ -78,7 +78,7 @@ def definitions() -> Iterator[PreludeMethod]:
 
 
 def install() -> None:
-    """Give the library's classes their comments and the methods that are written in Smalltalk."""
+    """Add comments and Smalltalk methods to the library's classes."""
     for method in definitions():
         owner = LIBRARY[method.class_name]
         methods = owner.class_methods if method.class_side else owner.methods

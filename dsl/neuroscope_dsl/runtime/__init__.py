@@ -1,1 +1,1 @@
-"""The Smalltalk class library: what numbers, strings, collections, streams and exceptions understand."""
+"""The Smalltalk class library: numbers, strings, collections, streams and exceptions."""

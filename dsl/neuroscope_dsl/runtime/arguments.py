@@ -1,12 +1,12 @@
-"""What primitives ask of their arguments: said in their annotations, checked before they run.
+"""Checks of primitives' arguments, from their annotations.
 
     @Integer.method("bitAt:")
     def bit_at(receiver: Whole, index: Whole) -> int: ...
 
 `Whole` is an integer (of numpy too), `Size` one from 0 to `MAX_SIZE`, `Real` a number as Python computes with it (a scaled
 decimal as its exact value), `Text` a string as Python's, `Items` what can be iterated over (a string's characters, a
-dictionary's values), `Block1` and `Block2` a Python function of one and two arguments made of a block or a symbol, `Key` what
-can be a key. What does not fit is signalled as `InvalidArgument`. A primitive whose arguments are `Any` looks at them itself.
+dictionary's values), `Block1` and `Block2` a Python function of one and two arguments made from a block or a symbol, `Key` a
+hashable value. Other values signal `InvalidArgument`. `Any` is not checked.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ Key: TypeAlias = Any
 Block1: TypeAlias = Callable[[Any], Any]
 Block2: TypeAlias = Callable[[Any, Any], Any]
 
-#: No collection is made with more elements than this at once.
+#: Largest size of a new collection.
 MAX_SIZE = 100_000_000
 
 
 def wanted(what: str, value: Any) -> NoReturn:
-    """Signal that an argument is not what a primitive takes."""
-    error = InvalidArgument(f"{what} is wanted here, not {print_string(value)[:60]}")
+    """Signal that an argument is of the wrong kind."""
+    error = InvalidArgument(f"{what} is expected here, not {print_string(value)[:60]}")
     signal(error)
-    raise error  # nothing resumes an error; should a handler try, it leaves as it came
+    raise error  # an error cannot be resumed; if a handler tries, it is raised
 
 
 def whole(value: Any) -> int:
@@ -71,7 +71,7 @@ def text(value: Any) -> str:
 
 
 def elements(receiver: Any) -> Iterable[Any]:
-    """What a collection iterates over in Smalltalk: a string's characters, a dictionary's values."""
+    """The elements of a collection in Smalltalk: a string's characters, a dictionary's values."""
     if isinstance(receiver, list):
         return _growing(receiver)
     if isinstance(receiver, str):
@@ -82,7 +82,7 @@ def elements(receiver: Any) -> Iterable[Any]:
 
 
 def _growing(items: list[Any]) -> Iterator[Any]:
-    """The elements present at the start: a body that adds to the collection does not go on for ever."""
+    """The elements present at the start, so that a body that adds to the collection terminates."""
     for index in range(len(items)):
         if index >= len(items):
             return
@@ -98,7 +98,7 @@ def key(value: Any) -> Any:
 
 
 def truth(value: Any) -> bool:
-    """The boolean that a condition stands for; numpy's booleans count. Anything else is an error."""
+    """A condition as a Python boolean; accepts numpy's. Signals an error for anything else."""
     if value is True or value is False:
         return value
     kind = type(value)
@@ -114,11 +114,11 @@ def truth(value: Any) -> bool:
 
 
 def instance_of(kind: type | tuple[type, ...], what: str) -> Callable[[Any], Any]:
-    """A check for the instances of a class; `what` begins the sentence that refuses others."""
+    """A check for instances of a class; `what` names them in the error."""
     return lambda value: value if isinstance(value, kind) else wanted(what, value)
 
 
-#: How an annotation is checked: by a function that answers the value to use, or as a block of so many arguments.
+#: Annotation → its check: a function that returns the value to use, or the number of a block's arguments.
 CHECKS: dict[str, Callable[[Any], Any] | int] = {
     "Whole": whole,
     "Size": size,
@@ -133,7 +133,7 @@ CHECKS: dict[str, Callable[[Any], Any] | int] = {
 
 
 def checked(function: Callable[..., Any], dispatcher: Any) -> Callable[..., Any]:
-    """A primitive as a workspace calls it: with its dispatcher, where it takes one, and its arguments checked."""
+    """A primitive bound to a workspace: with its dispatcher, if it takes one, and with checked arguments."""
     maker = getattr(function, "checking", None)
     if maker is None:
         maker = function.checking = _maker(function)  # type: ignore[attr-defined]
@@ -141,7 +141,7 @@ def checked(function: Callable[..., Any], dispatcher: Any) -> Callable[..., Any]
 
 
 def _maker(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Written once for each primitive: a function of (primitive, dispatcher) that answers the checking function."""
+    """Generate, for each primitive, a function of (primitive, dispatcher) that returns the checking function."""
     code = function.__code__
     names = code.co_varnames[: code.co_argcount]
     rest = code.co_varnames[code.co_argcount] if code.co_flags & 0x04 else ""

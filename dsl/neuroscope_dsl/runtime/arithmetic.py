@@ -1,8 +1,8 @@
-"""Numbers' operators, with a short way for Python's own integers and floats.
+"""Numbers' operators, with a fast path for Python's integers and floats.
 
-`fast_operators(sender)` makes the helpers that compiled code calls: `sender(selector)` sends the message for
-everything that is not two plain numbers. The functions `add`, `divide`, … are the full rules for numbers; a
-value that is no number (a tensor, say) answers through its Python operator.
+`fast_operators(sender)` makes the helpers that compiled code calls: `sender(selector)` sends the message for everything that is
+not two plain numbers. The functions `add`, `divide`, … are the full rules for numbers; other values (such as tensors) use their
+Python operators.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from neuroscope_dsl.runtime.values import Array, Character, Point, Symbol
 
 NUMBERS = frozenset({int, float})
 
-#: Python types whose operators mean something else than Smalltalk's arithmetic.
+#: Python types whose operators are not Smalltalk's arithmetic.
 _NO_OPERATORS = (str, bytes, bytearray, list, tuple, dict, set, frozenset, bool, type(None), Character, range)
 
 
@@ -75,7 +75,7 @@ def _scaled(selector: str, function: Callable[[Any, Any], Any], left: Any, right
 
 
 def foreign(selector: str, function: Callable[[Any, Any], Any], left: Any, right: Any) -> Any:
-    """An operator with something on the right that is no number: the other side may know how."""
+    """An operator with a right side that is not a number: that side may implement it."""
     if isinstance(right, (Array, list)) and is_number(left) and selector in ("+", "-", "*", "/"):
         return Array(arithmetic(selector, function)(left, item) for item in right)
     if isinstance(right, Point) and is_number(left) and selector in ("+", "-", "*", "/"):
@@ -178,7 +178,7 @@ def equal(left: Any, right: Any) -> Any:
 
 
 def identical(left: Any, right: Any) -> bool:
-    """`==`: the same object; equal small integers and floats are."""
+    """`==`: the same object, or equal small integers or floats."""
     if left is right:
         return True
     return type(left) in NUMBERS and type(left) is type(right) and bool(left == right)

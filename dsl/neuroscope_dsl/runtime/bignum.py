@@ -1,17 +1,17 @@
 """Large integers to and from decimal text, at any length.
 
-Python refuses conversions beyond 4,300 digits by default (they are quadratic); the limit is process-wide, so instead of
-lifting it, numbers are split in halves until the pieces are small.
+Python refuses conversions beyond 4,300 digits by default (they are quadratic). That limit is process-wide, so instead of
+raising it, numbers are split in halves until the pieces are small.
 """
 
 from __future__ import annotations
 
 _PIECE = 4000
 
-#: Integers of so many bits have fewer than 4,300 digits.
+#: Integers of this many bits have fewer than 4,300 digits.
 _PLAIN_BITS = 13_000
 
-#: No integer in a script may have more bits than this: beyond it a single operation could not be interrupted.
+#: Largest integer in a script, in bits: operations on larger ones could not be interrupted.
 MAX_BITS = 64_000_000
 
 
@@ -33,7 +33,7 @@ def print_integer(value: int) -> str:
 
 
 def _digits(value: int, width: int) -> str:
-    """`value` in exactly `width` digits, or more where it needs more."""
+    """`value` in at least `width` digits."""
     if width <= _PIECE:
         return str(value).rjust(width, "0")
     half = width // 2

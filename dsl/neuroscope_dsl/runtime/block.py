@@ -1,4 +1,4 @@
-"""Blocks: Python callables that know how many arguments they take, their source text, and what they captured."""
+"""Blocks: Python callables with their number of arguments, source text, and captured values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuroscope_dsl.source import Span
 
 @dataclass(frozen=True, slots=True)
 class BlockInfo:
-    """What the compiler knows of a block: parameters, place, and the workspace variables that it names."""
+    """A block's parameters, place, and the workspace variables that it names."""
 
     parameters: tuple[str, ...]
     span: Span
@@ -23,7 +23,7 @@ class BlockInfo:
 
 
 class Block:
-    """`[:x | …]`. Call it like a function; `function` is the bare Python function, without the checks."""
+    """`[:x | …]`. Call it like a function; `function` is the Python function without checks."""
 
     __slots__ = ("__weakref__", "function", "info", "num_args")
 
@@ -33,7 +33,7 @@ class Block:
         self.num_args = num_args
 
     def __call__(self, *arguments: Any) -> Any:
-        """Run the block from Python. What goes wrong in it surfaces as a `SmalltalkError` with its position."""
+        """Run the block from Python. Raises `SmalltalkError` with the position."""
         count = self.num_args
         if len(arguments) != count:
             return signal(self.mismatch(len(arguments)))
@@ -68,12 +68,12 @@ class Block:
 
     @property
     def source(self) -> str:
-        """The block as written, brackets included."""
+        """The block's text, including brackets."""
         return self.info.span.text
 
     @property
     def captured(self) -> dict[str, Any]:
-        """The values that the block uses from around it, by name: local variables and workspace variables."""
+        """The captured values by name: local variables and workspace variables."""
         values: dict[str, Any] = {}
         function: Any = self.function
         variables = function.__globals__

@@ -1,4 +1,4 @@
-"""What blocks understand, and the protection of blocks."""
+"""Messages of blocks, including `on:do:` and `ensure:`."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def and_also(receiver: ExceptionSet, other: Any) -> ExceptionSet:
 
 
 def matcher(wanted: Any) -> Callable[[SmalltalkException], bool]:
-    """Whether an exception is one of those that `on:` names."""
+    """A test of whether an exception is one of those that `on:` names."""
     classes = wanted.classes if isinstance(wanted, ExceptionSet) else (wanted,)
     types: list[type] = []
     for each in classes:
@@ -83,7 +83,7 @@ def matcher(wanted: Any) -> Callable[[SmalltalkException], bool]:
         if kind is not None and issubclass(kind, SmalltalkException):
             types.append(kind)
         else:
-            signal(Error(f"{print_string(each)[:60]} is no class of exceptions", remedy="on: Error do: [:e | …]"))
+            signal(Error(f"{print_string(each)[:60]} is not a class of exceptions", remedy="on: Error do: [:e | …]"))
     kinds = tuple(types)
     return lambda exception: isinstance(exception, kinds)
 

@@ -35,10 +35,10 @@ CharacterClass.methods |= {
 
 
 def _one(text: str, receiver: Character) -> Character:
-    """Case may make two characters of one, as of ß; such a character stays as it is."""
+    """A change of case may make two characters of one, as for ß; then the character is unchanged."""
     return Character(text) if len(text) == 1 else receiver
 
 
 @CharacterClass.class_method("value:")
 def from_code(receiver: SmalltalkClass, code: Whole) -> Any:
-    return Character(chr(code)) if 0 <= code <= 0x10FFFF else signal(Error(f"{code} is no code point"))
+    return Character(chr(code)) if 0 <= code <= 0x10FFFF else signal(Error(f"{code} is not a code point"))

@@ -1,4 +1,4 @@
-"""What classes understand: names, instances, and making subclasses."""
+"""Messages of classes: names, instances, and making subclasses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from neuroscope_dsl.runtime.values import Array, MutableString, SmalltalkObject,
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
-#: Classes whose instances are Python's own immutable values: a script can extend them, not derive from them.
+#: Classes whose instances are immutable Python values: a script can extend but not subclass them.
 _SEALED = ("Boolean", "True", "False", "UndefinedObject", "Integer", "Float", "Fraction", "Number", "Character", "Symbol",
            "String", "BlockClosure", "Interval", "Class", "Metaclass", "ScaledDecimal", "Date", "Time", "DateAndTime")  # fmt: skip
 
 
 class Metaclass:
-    """`Foo class`: stands for the class side of a class."""
+    """`Foo class`: the class side of a class."""
 
     __slots__ = ("instance_class",)
 
@@ -42,7 +42,7 @@ MetaclassClass = define("Metaclass", Object, Metaclass)
 
 @Object.class_method("new")
 def new(d: Any, receiver: SmalltalkClass) -> Any:
-    """A fresh instance, initialized."""
+    """A new, initialized instance."""
     instance = d.send(receiver, "basicNew")
     if isinstance(instance, SmalltalkObject) or receiver.defined_by_script:
         d.send(instance, "initialize")
@@ -55,15 +55,15 @@ def basic_new(d: Any, receiver: SmalltalkClass) -> Any:
     if python is None or receiver.name in _SEALED:
         if receiver is LIBRARY["Object"]:
             return PlainObject()
-        return signal(Error(f"{receiver.name} makes no instances by new"))
+        return signal(Error(f"{receiver.name} cannot be instantiated with new"))
     try:
         return python()
-    except TypeError:  # the Python class wants arguments
-        return signal(Error(f"{receiver.name} makes no instances by new"))
+    except TypeError:  # the Python class needs arguments
+        return signal(Error(f"{receiver.name} cannot be instantiated with new"))
 
 
 class PlainObject(SmalltalkObject):
-    """What `Object new` answers."""
+    """The result of `Object new`."""
 
     smalltalk_class = Object
 
@@ -115,7 +115,7 @@ def can_understand(d: Any, receiver: SmalltalkClass, selector: Text) -> bool:
 def class_instance_variables(receiver: Metaclass, names: Any) -> Metaclass:
     owner = receiver.instance_class
     if not owner.defined_by_script:
-        return signal(Error(f"{owner.name} is built in; only classes defined by a script take variables"))
+        return signal(Error(f"{owner.name} is built in; only classes defined by a script can have variables"))
     owner.class_instance_variables = _names(names)
     for variable in owner.class_instance_variables:
         setattr(owner, f"_iv_{variable}", None)
@@ -134,7 +134,7 @@ def make_subclass(
     """Define (or redefine, keeping its methods) the class `name` in the workspace."""
     name = str(name)
     if not _NAME.match(name) or not name[0].isupper():
-        return signal(Error(f"{name!r} is no name for a class", remedy="A class name begins with a capital letter."))
+        return signal(Error(f"{name!r} is not a name for a class", remedy="A class name begins with a capital letter."))
     superclass = superclass or Object
     if superclass.name in _SEALED and not superclass.defined_by_script:
         return signal(Error(f"{superclass.name} cannot have subclasses"))
@@ -164,7 +164,7 @@ def _names(text: Any) -> tuple[str, ...]:
     names = tuple(map(str, given))
     for variable in names:
         if not _NAME.match(variable):
-            signal(Error(f"{variable!r} is no name for a variable"))
+            signal(Error(f"{variable!r} is not a name for a variable"))
     return names
 
 
@@ -176,7 +176,7 @@ def subclass(
 
 
 class ClassBuilder:
-    """`Object << #Foo slots: {#a}; package: 'P'`: the class exists at once, each message refines it."""
+    """`Object << #Foo slots: {#a}; package: 'P'`: the class exists at once, and each message modifies it."""
 
     def __init__(self, d: Any, defined: SmalltalkClass) -> None:
         self.dispatcher = d

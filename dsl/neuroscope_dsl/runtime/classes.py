@@ -1,15 +1,15 @@
-"""Classes as Smalltalk sees them, and how the library's methods are declared.
+"""Smalltalk classes, and the declaration of the library's methods.
 
-A `SmalltalkClass` gives a name, a superclass and methods to a Python type. The library's own classes are built once, at
-import, and shared by all workspaces; what a script adds lives in its workspace's dispatcher.
+A `SmalltalkClass` gives a name, a superclass and methods to a Python type. The library's classes are built once, at import, and
+shared by all workspaces; a script's additions are in its workspace's dispatcher.
 
     Integer = define("Integer", Number, int)
 
     @Integer.method("factorial")
     def factorial(receiver: int) -> int: ...
 
-A primitive whose first parameter is called `d` receives the dispatcher of the workspace it is called in; its annotations say
-what its arguments must be (`runtime.arguments`). What other messages define is written in Smalltalk (`prelude`).
+A primitive whose first parameter is called `d` receives the dispatcher of the workspace it is called in; its annotations give
+the kinds of its arguments (`runtime.arguments`). Other methods are written in Smalltalk (`prelude`).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SmalltalkClass:
         return next((ancestor for ancestor in self.ancestors() if name in ancestor.class_variables), None)
 
     def script_method(self, selector: str) -> Callable[..., Any] | None:
-        """The method of that name that a script defined in this class or above it, if any."""
+        """The method that a script defined in this class or a superclass, or None."""
         return None if self.dispatcher is None else self.dispatcher.script_method(self, selector)
 
     # --- declaring primitives -------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The collection protocol: every message here works on anything that can be iterated over."""
+"""The collection protocol, for anything that can be iterated over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def size_of(receiver: Any) -> int:
 
 
 def like(receiver: Any, items: Iterable[Any]) -> Any:
-    """A collection of the receiver's kind; what has no kind of its own becomes an OrderedCollection."""
+    """A collection of the receiver's kind, or else an OrderedCollection."""
     if isinstance(receiver, (str, MutableString)):
         items = list(items)
         if all(isinstance(item, Character) for item in items):

@@ -13,7 +13,7 @@ from neuroscope_dsl.runtime.exceptions import InvalidArgument
 from neuroscope_dsl.runtime.process import process
 from neuroscope_dsl.runtime.values import OrderedCollection
 
-#: Python's sort keeps four kilobytes on the machine's stack; sorts whose blocks sort are bounded by this.
+#: Limit of nested sorts: Python's sort keeps four kilobytes on the machine's stack.
 MAX_NESTED_SORTS = 100
 
 
@@ -29,7 +29,7 @@ def sort_items(items: Iterable[Any], key: Any) -> list[Any]:
 
 
 class BooleanKey:
-    """Stands for true or false among keys: to Python, true and 1 are the same key; to Smalltalk they are not."""
+    """The key of true or false: in Python, but not in Smalltalk, true and 1 are the same key."""
 
     __slots__ = ("value",)
 
@@ -108,7 +108,7 @@ class IdentitySet(Set):
 
 
 class Bag:
-    """Elements with how often they occur."""
+    """Elements with their counts."""
 
     prints_elements = True
 
@@ -149,7 +149,7 @@ class Bag:
 
 
 class SortedCollection(OrderedCollection):
-    """A list that keeps its order; `before(a, b)` says whether a may stand before b."""
+    """A list that keeps its order; `before(a, b)` says whether a may come before b."""
 
     __slots__ = ("before",)
 
@@ -165,7 +165,7 @@ class SortedCollection(OrderedCollection):
         insort_right(self, item, key=self._key())
 
     def resort(self, before: Callable[[Any, Any], Any] | None = None) -> None:
-        """Sort anew, by another block if one is given."""
+        """Sort again, by another block if given."""
         self.before = before or self.before
         self[:] = sort_items(self, self._key())
 

@@ -25,7 +25,7 @@ def steps(first: Any, last: Any, step: Any = 1) -> Iterator[Any] | range:
 def _sums(first: Any, last: Any, step: Any) -> Iterator[Any]:
     if not all(is_number(value) for value in (first, last, step)):
         bad = next(value for value in (first, last, step) if not is_number(value))
-        signal(InvalidArgument(f"A loop counts with numbers, not with {print_string(bad)[:60]}"))
+        signal(InvalidArgument(f"A loop needs numbers, not {print_string(bad)[:60]}"))
         return
     forward = arithmetic.greater(step, 0)
     if arithmetic.equal(step, 0):

@@ -51,7 +51,7 @@ Time.class_methods["microsecondClockValue"] = lambda receiver: time.perf_counter
 
 
 def _made(make: Callable[..., Any], *parts: Any) -> Any:
-    """A value of the calendar; what lies outside it is an error."""
+    """A calendar value; signals an error outside the calendar."""
     try:
         return make(*parts)
     except (ValueError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Dictionaries: Python's own, so that a Python mapping and a Smalltalk one are the same thing. Symbols and strings are one key."""
+"""Dictionaries are Python's, so that Python mappings and Smalltalk's are the same. Equal symbols and strings are one key."""
 
 from __future__ import annotations
 

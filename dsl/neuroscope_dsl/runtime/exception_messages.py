@@ -1,4 +1,4 @@
-"""What exceptions understand, and their classes by name."""
+"""Messages of exceptions, and their classes by name."""
 
 from __future__ import annotations
 
@@ -100,5 +100,5 @@ def retry_using(d: Any, receiver: SmalltalkException, block: Any) -> Any:
 
 @ExceptionClass.method("position")
 def position(receiver: SmalltalkException) -> str | None:
-    """`file:line:column` of where it was signalled."""
+    """`file:line:column` of the signal."""
     return None if receiver.position is None else str(receiver.position)

@@ -24,7 +24,7 @@ class SmalltalkException(SmalltalkError):
         self.message_text: str | None = message_text
         self.details: dict[str, Any] = details
         self.handler: Any = None  # the Handler whose block runs for this exception
-        self.unhandled = False  # every handler was asked; the exception is on its way out
+        self.unhandled = False  # no handler matched; the exception leaves the script
         self.resumable: bool = self.always_resumable
 
     always_resumable: ClassVar[bool] = True
@@ -37,7 +37,7 @@ class SmalltalkException(SmalltalkError):
 
     @property
     def text(self) -> str:
-        """The message text, or what stands for it."""
+        """The message text, or the default."""
         return self.message_text if self.message_text is not None else (self.default_text or self.class_name)
 
     @property
@@ -48,13 +48,13 @@ class SmalltalkException(SmalltalkError):
         return {**super().as_dictionary(), "message": self.title}
 
     def unhandled_action(self) -> Any:
-        """What happens when no handler wants the exception: an error leaves the script."""
+        """Without a matching handler, an error leaves the script."""
         self.unhandled = True
         raise self
 
 
 class Notification(SmalltalkException):
-    """Unhandled, it answers nil and the script goes on."""
+    """If unhandled, `signal` answers nil and the script continues."""
 
     smalltalk_name = "Notification"
 
@@ -63,7 +63,7 @@ class Notification(SmalltalkException):
 
 
 class Warning(Notification):  # noqa: A001 - Smalltalk's own name
-    """Unhandled, it answers nil and the script goes on; the workspace's Transcript shows its text."""
+    """If unhandled, `signal` answers nil and the script continues; the workspace's Transcript shows its text."""
 
     smalltalk_name = "Warning"
 
@@ -153,7 +153,7 @@ class CollectionIsEmpty(Error):
 
 
 class InvalidArgument(Error):
-    """Smalltalk's `InvalidArgument`: a value that cannot work."""
+    """Smalltalk's `InvalidArgument`."""
 
     smalltalk_name = "InvalidArgument"
     code = "argument"
@@ -192,21 +192,21 @@ class AssertionFailure(Error):
 
 
 class UnknownVariable(Error):
-    """A name that nothing bound."""
+    """An unbound name."""
 
     smalltalk_name = "UnknownVariable"
     code = "unknown-variable"
 
 
 class UnknownClass(UnknownVariable):
-    """A capitalised name that nothing bound: most likely a class that does not exist."""
+    """An unbound capitalised name, probably of a class that does not exist."""
 
     smalltalk_name = "UnknownClass"
     code = "unknown-class"
 
 
 class LibraryError(Error):
-    """An exception of the Python side, as a script meets it. `cause` is the original; its code and remedy are kept."""
+    """A Python exception in a script. `cause` is the original, whose code and remedy it has."""
 
     smalltalk_name = "LibraryError"
     code = "library"
@@ -238,7 +238,7 @@ class LibraryError(Error):
 
 
 class Unwind(BaseException):
-    """On the way back to the `on:do:` that handles; `retry` says to run its block again (or `replacement`)."""
+    """Unwinds to the handling `on:do:`; `retry`: run its block again (or `replacement`)."""
 
     def __init__(self, handler: Any, value: Any = None, *, retry: bool = False, replacement: Any = None) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ class Unwind(BaseException):
 
 
 class Resume(BaseException):
-    """On the way back to the `signal` that goes on."""
+    """Unwinds to the `signal` to be resumed."""
 
     def __init__(self, exception: SmalltalkException, value: Any) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class Home:
 
 
 class NonLocalReturn(BaseException):
-    """`^` in a block, on the way to its method."""
+    """`^` in a block: unwinds to its method."""
 
     def __init__(self, home: Home, value: Any) -> None:
         super().__init__()

@@ -5,10 +5,10 @@ As in Smalltalk, a handler's block runs where the exception was signalled, befor
 1. `on:do:` puts a `Handler` on the thread's chain and runs its block;
 2. `signal` walks the chain outwards to the first handler that matches and runs the handler's block with the chain cut
    behind that handler;
-3. when that block ends, `Unwind` carries its value back to the `on:do:`, running `ensure:` blocks on the way; `resume:`
-   instead ends the `signal` with a value, `retry` runs the protected block again.
+3. when that block ends, `Unwind` carries its value back to the `on:do:`, running `ensure:` blocks on the way; `resume:` ends
+   the `signal` with a value instead, `retry` runs the protected block again.
 
-Python exceptions that surface in a protected block without having been signalled are adopted where they are met.
+Python exceptions that were not signalled become Smalltalk exceptions where a protected block catches them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Handler:
 
 
 def signal(exception: SmalltalkException) -> Any:
-    """Signal from here; answers what a handler resumes with. Unhandled errors leave as Python exceptions."""
+    """Signal an exception. Return the value that a handler resumes with. Unhandled errors are raised."""
     return _signal_from(exception, process.handler)
 
 
@@ -117,7 +117,7 @@ def protect(
 
 
 def adopt(error: BaseException) -> SmalltalkException | None:
-    """A Python exception as a Smalltalk one; None for what no script may catch (limits, interrupts, syntax errors)."""
+    """A Python exception as a Smalltalk one; None for those that no script may catch (limits, interrupts, syntax errors)."""
     if isinstance(error, SmalltalkException):
         adopted: SmalltalkException = error
     elif isinstance(error, (ScriptStopped, CancelledError, RecursionError, MemoryError, SmalltalkError)) or not isinstance(
@@ -150,9 +150,9 @@ def _unknown_name(error: NameError) -> SmalltalkException:
 
 
 def leaving(home: Home, value: Any) -> NonLocalReturn:
-    """What `^` in a block raises. `BlockCannotReturn` is signalled when its method has returned already."""
+    """The exception for `^` in a block. Signals `BlockCannotReturn` if its method has already returned."""
     if not home.alive:
-        signal(BlockCannotReturn("The method that this block returns from has returned already"))
+        signal(BlockCannotReturn("The method that this block returns from has already returned"))
     return NonLocalReturn(home, value)
 
 
@@ -178,7 +178,7 @@ def resume(exception: SmalltalkException, value: Any) -> Any:
 
 
 def outer(exception: SmalltalkException) -> Any:
-    """`e outer`: ask the handlers further out; answers what they resume with."""
+    """`e outer`: signal to the outer handlers. Return the value they resume with."""
     handler = _active(exception)
     value = _signal_from(exception, handler.outer)
     exception.handler = handler
@@ -186,7 +186,7 @@ def outer(exception: SmalltalkException) -> Any:
 
 
 def pass_on(exception: SmalltalkException) -> Any:
-    """`e pass`: as `outer`, and resume with its answer."""
+    """`e pass`: as `outer`, then resume with its value."""
     value = outer(exception)
     raise Resume(exception, value)
 

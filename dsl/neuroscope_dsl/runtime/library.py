@@ -28,7 +28,7 @@ from neuroscope_dsl.runtime.sequences import declare_orderings
 
 __all__ = ["CLASSES", "Foreign", "protocols"]
 
-#: The messages that ask what something is, and the class whose instances say yes.
+#: Testing selectors, and the class whose instances answer true.
 _KINDS = {
     "isString": "String", "isSymbol": "Symbol", "isNumber": "Number", "isInteger": "Integer", "isFloat": "Float",
     "isFraction": "Fraction", "isCharacter": "Character", "isArray": "Array", "isCollection": "Collection",
@@ -43,12 +43,12 @@ for _selector, _name in _KINDS.items():
 declare_orderings(BlockClosure, LIBRARY["Symbol"])
 prelude.install()
 
-#: Every class whose methods are built in.
+#: All classes with built-in methods.
 CLASSES: set[SmalltalkClass] = {*LIBRARY.values(), Foreign, Indexable, Iteration, Comparable, Evaluable, Measurable}
 
 
 def protocols(python: type) -> list[SmalltalkClass]:
-    """The protocols that a vocabulary or foreign type answers by what it can do in Python."""
+    """The protocols of a vocabulary or foreign type, by its Python methods."""
     found = []
     if issubclass(python, type):
         return [Comparable]

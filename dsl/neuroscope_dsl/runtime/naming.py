@@ -11,7 +11,7 @@ _SMALL_INTEGER = 1 << 60
 
 
 def class_name(value: Any) -> str:
-    """What `value class name` answers; `Foo class` for a class."""
+    """The result of `value class name`; `Foo class` for a class."""
     if isinstance(value, SmalltalkClass):
         return f"{value.name} class"
     if value is True or value is False:

@@ -140,7 +140,7 @@ def _integer(function: Callable[[Any], Any], value: Any) -> Any:
     try:
         return function(value)
     except (OverflowError, ValueError):
-        return signal(Error(f"{print_string(value)} cannot become an integer"))
+        return signal(Error(f"{print_string(value)} cannot be converted to an integer"))
 
 
 def _rounding(selector: str, function: Callable[[Any], int]) -> None:
@@ -266,7 +266,7 @@ def is_prime(receiver: Whole) -> bool:
     return all(receiver % divisor for divisor in range(3, math.isqrt(receiver) + 1, 2))
 
 
-# --- loops that the compiler did not lay out in line ----------------------------------------------------------------
+# --- loops that the compiler did not inline ---------------------------------------------------------------------------
 
 
 @Integer.method("timesRepeat:")
@@ -295,7 +295,7 @@ def to_by_do(receiver: Any, last: Any, step: Any, block: Block1) -> Any:
 
 @Integer.method("printStringBase:")
 def print_in_base(receiver: Whole, base: Whole) -> Any:
-    return in_radix(receiver, base) if 2 <= base <= 36 else signal(InvalidArgument("A radix lies between 2 and 36"))
+    return in_radix(receiver, base) if 2 <= base <= 36 else signal(InvalidArgument("A radix must be between 2 and 36"))
 
 
 @Number.method("printShowingDecimalPlaces:")
@@ -336,7 +336,7 @@ RandomClass.methods["next"] = lambda receiver: receiver.random()
 
 @RandomClass.method("nextIntegerBetween:and:")
 def next_integer(receiver: random.Random, low: Whole, high: Whole) -> Any:
-    return receiver.randint(low, high) if low <= high else signal(InvalidArgument(f"No integer lies from {low} to {high}"))
+    return receiver.randint(low, high) if low <= high else signal(InvalidArgument(f"There is no integer from {low} to {high}"))
 
 
 @Integer.method("atRandom")

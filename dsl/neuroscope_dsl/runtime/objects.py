@@ -1,4 +1,4 @@
-"""What every object understands and other messages cannot define."""
+"""Primitive messages of all objects."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def _copied(how: Any, receiver: Any) -> Any:
         return receiver
     try:
         return how(receiver)
-    except TypeError as error:  # what Python cannot copy: a file, a generator, a lock
+    except TypeError as error:  # Python cannot copy files, generators, locks
         return signal(Error(f"{article(class_name(receiver))} cannot be copied: {error}"))
 
 
 @Object.method("printString")
 def object_print_string(d: Any, receiver: Any) -> str:
-    """Through `printOn:` where the script defined one."""
+    """Uses `printOn:` if the script defined one."""
     if d.script_method(d.class_of_type(type(receiver)), "printOn:") is None:
         return print_string(receiver)
     stream = WriteStream()
@@ -102,7 +102,7 @@ def is_kind_of(d: Any, receiver: Any, other: Any) -> bool:
 @Object.method("perform:", "perform:with:", "perform:with:with:", "perform:with:with:with:")
 def perform(d: Any, receiver: Any, selector: Any, *arguments: Any) -> Any:
     if not isinstance(selector, str):
-        error = Error(f"{print_string(selector)[:60]} is no selector", remedy="A selector is a symbol: #foo or #at:put:.")
+        error = Error(f"{print_string(selector)[:60]} is not a selector", remedy="A selector is a symbol: #foo or #at:put:.")
         return signal(error)
     return d.send(receiver, str(selector), *arguments)
 

@@ -1,4 +1,4 @@
-"""Printed forms, as Pharo prints: `printString` shows how to write a value, `displayString` how to read it."""
+"""Printed forms, as in Pharo: `printString` for programmers, `displayString` for users."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _MONTHS = (
     "December",
 )
 
-#: Nested collections deeper than this print as `…`; so do collections that contain themselves.
+#: Deeper nested collections print as `…`, as do collections that contain themselves.
 MAX_DEPTH = 20
 
 
 def print_string(value: Any, depth: int = 0) -> str:
-    """What `printString` answers."""
+    """The result of `printString`."""
     kind = type(value)
     if kind is int:
         return print_integer(value)
@@ -69,7 +69,7 @@ def print_string(value: Any, depth: int = 0) -> str:
 
 
 def display_string(value: Any) -> str:
-    """What `displayString` answers: strings, symbols and characters without their marks."""
+    """The result of `displayString`: strings, symbols and characters without their marks."""
     if isinstance(value, (str, Character)):
         return str(value)
     if isinstance(value, SmalltalkObject) and value.smalltalk_class.script_method("displayString") is not None:
@@ -137,8 +137,9 @@ def print_elements(items: Iterable[Any], depth: int = 0) -> str:
 
 
 def print_array(items: Iterable[Any], depth: int = 0) -> str:
-    """`#(1 $a 'x' #foo)` where every element is a literal, `{1->2. (1/2)}` where every element's text is an expression that
-    answers it, otherwise `an Array(…)`."""
+    """`#(1 $a 'x' #foo)` if every element is a literal, `{1->2. (1/2)}` if every element's text evaluates to it, otherwise `an
+    Array(…)`.
+    """
     items = list(items)
     if all(map(_is_literal, items)):
         return f"#({print_elements(items, depth)})"
@@ -169,7 +170,7 @@ def _is_numpy_bool(value: Any) -> bool:
 
 
 def _print_time(value: datetime.time) -> str:
-    """`3:12:19.5 pm`, without seconds where there are none."""
+    """`3:12:19.5 pm`, without seconds if zero."""
     text = f"{value.hour % 12 or 12}:{value.minute:02}"
     if value.second or value.microsecond:
         text += f":{value.second:02}" + f".{value.microsecond:06}".rstrip("0").rstrip(".")

@@ -1,7 +1,7 @@
-"""Where a running script is: its exception handlers, and the calls that led here.
+"""The state of a running script: its exception handlers and its calls.
 
-Every thread has its own chain of handlers. Compiled code carries no bookkeeping at all: positions are read from
-Python's own frames, whose code objects were compiled with the script's lines and columns.
+Every thread has its own chain of handlers. Compiled code does no bookkeeping: positions come from Python's frames, whose code
+objects have the script's lines and columns.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from neuroscope_dsl.source import Position, Source
 if TYPE_CHECKING:
     from neuroscope_dsl.runtime.handlers import Handler
 
-#: The key under which a workspace's globals hold its sources, by the file name of the code compiled from them.
+#: Key of a workspace's sources in its globals: a dictionary by the file name of code objects.
 SOURCES = "__sources__"
 
-#: No error shows more calls than this.
+#: Largest number of calls in an error.
 MAX_STACK = 50
 
 
 class Process(threading.local):
-    """The state of one thread: its innermost exception handler, and how many sorts are in progress."""
+    """The state of one thread: its innermost exception handler, and its number of nested sorts."""
 
     handler: Handler | None = None
     sorts: int = 0
@@ -44,7 +44,7 @@ def _place(code: CodeType, last: int, sources: Mapping[str, Source]) -> Position
 
 
 def stack_of_traceback(traceback: TracebackType | None) -> list[Position]:
-    """The script's positions on the way from the handler of an exception to where it was raised, innermost first."""
+    """The script's positions from the raise of an exception to its handler, innermost first."""
     found: list[tuple[CodeType, int, Mapping[str, Source]]] = []
     while traceback is not None:
         sources = traceback.tb_frame.f_globals.get(SOURCES)

@@ -1,4 +1,4 @@
-"""The abstract classes of collections, and the protocols that objects of other kinds answer by what Python lets them do.
+"""The abstract classes of collections, and the protocols of other objects by their Python methods.
 
 An object of the vocabulary that can be iterated over answers `Collection`'s messages; one that can be subscripted answers
 `at:` and `at:put:` with the index passed on unchanged; one that can be called is a block; operators go to Python's.
@@ -23,7 +23,7 @@ ArrayedCollection = define("ArrayedCollection", SequenceableCollection)
 #: Foreign Python objects: neither the runtime's nor the vocabulary's.
 Foreign = SmalltalkClass("Foreign", Object, object)
 
-#: What anything iterable answers: the same methods as `Collection`.
+#: The protocol of iterables: the methods of `Collection`.
 Iteration = SmalltalkClass("Iteration", None)
 Iteration.methods = Collection.methods
 
@@ -63,7 +63,7 @@ def subscript_put(receiver: Any, index: Any, value: Any) -> Any:
 def subscript_if_absent(d: Any, receiver: Any, index: Any, block: Any) -> Any:
     try:
         return receiver[index]
-    except Exception:  # each library class has its own error for a missing key; absence is what was asked about
+    except Exception:  # each library class has its own error for a missing key
         return d.value(block)
 
 

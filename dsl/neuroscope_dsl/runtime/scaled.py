@@ -10,7 +10,7 @@ from neuroscope_dsl.runtime.bignum import print_integer
 
 @dataclass(frozen=True, slots=True)
 class ScaledDecimal:
-    """An exact value and the decimals it prints with. Digits beyond the scale are cut off, not rounded."""
+    """An exact value and its number of printed decimals. Digits beyond the scale are truncated."""
 
     value: Fraction
     scale: int

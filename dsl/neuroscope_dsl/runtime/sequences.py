@@ -31,13 +31,13 @@ Sorted = define("SortedCollection", Ordered, SortedCollection)
 
 
 def item(receiver: Sequence[Any], index: int) -> Any:
-    """The element at a zero-based index, as Smalltalk sees it."""
+    """The element at a zero-based index, as a Smalltalk value."""
     value = receiver[index]
     return Character(value) if isinstance(receiver, str) else value
 
 
 def checked_index(receiver: Any, index: Any) -> int | None:
-    """The zero-based index; None when the collection has no such place."""
+    """The zero-based index; None if out of bounds."""
     if type(index) is not int:
         index = whole(index)
     return index - 1 if 1 <= index <= len(receiver) else None
@@ -75,7 +75,7 @@ def at_put(receiver: Any, index: Any, value: Any) -> Any:
 
 def _changeable(receiver: Any) -> bool:
     if isinstance(receiver, SortedCollection):
-        signal(Error("A SortedCollection decides itself where elements stand", remedy="Use add:."))
+        signal(Error("A SortedCollection places its elements itself", remedy="Use add:."))
     elif not hasattr(receiver, "__setitem__"):
         signal(ModificationForbidden("This collection cannot be changed", remedy="Change a copy: asOrderedCollection."))
     return True
@@ -135,7 +135,7 @@ def with_collect(receiver: Any, other: Items, block: Block2) -> Any:
 def _pairs(receiver: Any, other: Any) -> list[tuple[Any, Any]]:
     mine, others = list(elements(receiver)), list(other)
     if len(mine) != len(others):
-        signal(InvalidArgument(f"Both collections must have one size: {len(mine)} and {len(others)}"))
+        signal(InvalidArgument(f"Both collections must have the same size, not {len(mine)} and {len(others)}"))
     return list(zip(mine, others, strict=True))
 
 
@@ -200,7 +200,7 @@ def sorted_by_block(receiver: SmalltalkClass, block: Block2) -> SortedCollection
 def interval_by(receiver: SmalltalkClass, first: Any, last: Any, step: Any) -> Any:
     for value in (first, last, step):
         if not is_number(value) or value != value or value in (float("inf"), float("-inf")):
-            return signal(InvalidArgument(f"An interval is made of finite numbers, not of {print_string(value)[:60]}"))
+            return signal(InvalidArgument(f"An interval needs finite numbers, not {print_string(value)[:60]}"))
     return Interval(first, last, step)
 
 
@@ -269,7 +269,7 @@ def remove_all_such_that(receiver: list[Any], block: Block1) -> Any:
 
 
 def declare_orderings(*owners: SmalltalkClass) -> None:
-    """`ascending` and `descending` for what names a property: blocks and symbols."""
+    """`ascending` and `descending` for blocks and symbols."""
     for owner in owners:
         owner.method("ascending")(lambda d, receiver: SortFunction(d, receiver, False))
         owner.method("descending")(lambda d, receiver: SortFunction(d, receiver, True))

@@ -13,7 +13,7 @@ from neuroscope_dsl.runtime.values import Array, Character, MutableString
 
 
 class Stream:
-    """Items and a place among them. `text` says that the items are characters."""
+    """Items and a position. `text`: the items are characters."""
 
     can_read = True
     can_write = True

@@ -1,4 +1,4 @@
-"""Strings and symbols. A String is Python's, and so cannot be changed in place; `String new: n` makes one that can."""
+"""Strings and symbols. A String is Python's and immutable; `String new: n` makes a mutable one."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ _NUMERAL = re.compile(r"\s*([+-]?)([0-9]+r-?[0-9A-Z]+|[0-9]+(?:\.[0-9]+)?(?:e-?[
 
 
 def number_in(text: str) -> int | float | Fraction | ScaledDecimal | None:
-    """The number that a text begins with."""
+    """The number at the start of a text, or None."""
     match = _NUMERAL.match(text)
     if match is None:
         return None
@@ -166,7 +166,7 @@ def pad_right(receiver: Text, width: Size, character: Character) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    """Lines as Pharo knows them: they end at CR, LF or both, and at no other character that Unicode calls a line end."""
+    """Lines as in Pharo: they end at CR, LF or both, but not at Unicode's other line ends."""
     found = re.split("\r\n|\r|\n", text)
     return found[:-1] if found[-1] == "" else found
 
@@ -176,11 +176,11 @@ def _lines(text: str) -> list[str]:
 
 @String.method("matchesRegex:")
 def matches_regex(receiver: Text, pattern: Text) -> Any:
-    """Whether the whole string matches. Patterns mean the same in Pharo and here, but for Pharo's `:class:` brackets."""
+    """Whether the whole string matches. Patterns are the same as in Pharo, except for `:class:` brackets."""
     try:
         return re.fullmatch(pattern, receiver) is not None
     except re.error as error:
-        return signal(InvalidArgument(f"{pattern!r} is no regular expression: {error}"))
+        return signal(InvalidArgument(f"{pattern!r} is not a regular expression: {error}"))
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -188,7 +188,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @String.method("format:")
 def format_(receiver: Text, values: Any) -> Any:
-    """`'{1} of {total}' format: …`: positions count from one; a dictionary's keys are names. Nothing else is evaluated."""
+    """`'{1} of {total}' format: …`: positions count from one; a dictionary's keys are names. Nothing is evaluated."""
 
     def replacement(match: re.Match[str]) -> str:
         key = match.group(1)

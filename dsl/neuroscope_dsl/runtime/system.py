@@ -21,7 +21,7 @@ class SystemDictionary:
 
 
 class Context:
-    """`thisContext`: the places that led here, innermost first."""
+    """`thisContext`: the current calls, innermost first."""
 
     def __init__(self, places: list[Position]) -> None:
         self.places = places

@@ -1,4 +1,4 @@
-"""Transcript: where a script writes for people. Its text goes to the sink that the workspace was given."""
+"""Transcript: a script's output. Its text goes to the workspace's sink."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from neuroscope_dsl.runtime.classes import define
 from neuroscope_dsl.runtime.printing import display_string
 from neuroscope_dsl.runtime.streams import StreamClass
 
-#: A transcript that nobody listens to keeps at most this many characters.
+#: Most characters stored without a sink.
 MAX_KEPT = 1_000_000
 
 
 class Transcript:
-    """Writes to a sink; without one, the text is kept and can be read from `text`."""
+    """Writes to a sink; without one, the text is stored in `text`."""
 
     def __init__(self, sink: Callable[[str], object] | None = None) -> None:
         self.sink = sink
@@ -32,7 +32,7 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """What was written, when there is no sink."""
+        """The output, if there is no sink."""
         return "".join(self._kept)
 
 

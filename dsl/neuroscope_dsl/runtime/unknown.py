@@ -1,4 +1,4 @@
-"""Names that nothing bound: the error says what the name might have been and how to bind it."""
+"""Errors for unbound names, with near names and how to bind them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from neuroscope.vocabulary import planned
 from neuroscope_dsl.runtime.classes import LIBRARY
 from neuroscope_dsl.runtime.exceptions import UnknownClass, UnknownVariable
 
-#: The key under which a workspace's globals hold the names of its vocabulary's classes.
+#: Key of the vocabulary's class names in a workspace's globals.
 CLASS_NAMES = "__class_names__"
 
 
 def unknown_class(name: str, known: Iterable[str], what: str = "class") -> UnknownClass:
-    """The error for a class that is not there; one that is only planned says so."""
+    """The error for a missing class, which may be planned."""
     to_come = planned(name)
     if to_come is not None:
-        return UnknownClass(to_come, remedy="`neuroscope run` runs the scripts whose classes are built.")
+        return UnknownClass(to_come, remedy="`neuroscope run` runs the scripts whose classes exist.")
     return UnknownClass(f"There is no {what} named {name}.", remedy=did_you_mean(name, known, listing="Classes"))
 
 
 def unknown_name(name: str, variables: Mapping[str, Any]) -> UnknownVariable:
-    """The error for an unbound name; `variables` are the globals of the workspace that it was looked up in."""
+    """The error for an unbound name; `variables` are the workspace's globals."""
     bound = [key[2:] for key in variables if key.startswith("v_")]
     classes = [*variables.get(CLASS_NAMES, ()), *LIBRARY]
     if name[:1].isupper():
@@ -32,6 +32,6 @@ def unknown_name(name: str, variables: Mapping[str, Any]) -> UnknownVariable:
     hint = f"Did you mean {' or '.join(close)}? Otherwise bind it" if close else "Bind it"
     model = "--model NAME, " if name == "model" else ""
     return UnknownVariable(
-        f"The variable {name} has no value: nothing bound it.",
+        f"The variable {name} is not bound.",
         remedy=f"{hint}: {model}--bind {name}=VALUE, or run a script that assigns it earlier in the same run.",
     )

@@ -1,7 +1,6 @@
 """Values that Python lacks: symbols, characters, arrays, associations, points, and objects of script-defined classes.
 
-Integers, floats, strings, booleans, nil, fractions, lists and dictionaries are Python's own, so that nothing has to
-be converted on the way into the library or back.
+Integers, floats, strings, booleans, nil, fractions, lists and dictionaries are Python's, so they need no conversion.
 """
 
 from __future__ import annotations
@@ -14,8 +13,9 @@ if TYPE_CHECKING:
 
 
 class Symbol(str):
-    """`#name`. Equal to the string of the same characters, as in Pharo, and so the same dictionary key; `==` tells them
-    apart, because a symbol exists once."""
+    """`#name`. Equal to the string of the same characters, as in Pharo, and so the same dictionary key; but each symbol exists
+    once, so `==` differs.
+    """
 
     __slots__ = ()
     _table: ClassVar[dict[str, Symbol]] = {}
@@ -62,7 +62,7 @@ class Character:
 
 
 class MutableString(Sequence[Character]):
-    """What `String new: 5` and `'abc' copy` answer where a script wants to change characters."""
+    """The result of `String new: 5` and `'abc' copy`, whose characters can be changed."""
 
     __slots__ = ("characters",)
 
@@ -110,7 +110,7 @@ class Array(list[Any]):
 
 
 class OrderedCollection(list[Any]):
-    """A list that grows. A plain Python list behaves as one too."""
+    """A list that grows. A Python list behaves in the same way."""
 
     __slots__ = ("__dict__",)
 
@@ -158,7 +158,7 @@ class Point:
 
 
 class MessageObject:
-    """What `doesNotUnderstand:` receives, and what `e message` answers."""
+    """The argument of `doesNotUnderstand:`, and the result of `e message`."""
 
     __slots__ = ("arguments", "selector")
 
@@ -171,8 +171,9 @@ Sender = Callable[..., Any]
 
 
 class SmalltalkObject:
-    """An instance of a class that a script defined. Python's operators reach the methods that the script gave it, so
-    that such objects can be dictionary keys, be sorted, compared and added by code that knows nothing of Smalltalk."""
+    """An instance of a class that a script defined. Python's operators call its Smalltalk methods, so Python code can compare,
+    sort and add such objects and use them as dictionary keys.
+    """
 
     smalltalk_class: ClassVar[SmalltalkClass]
 

@@ -70,7 +70,7 @@ def test_pairs_that_show_no_effect_are_not_traced() -> None:
     found = handmade().analyze("factual_recall", unrelated)
     assert isinstance(found, AnswerTrace)
     assert not found.exists
-    assert "cannot be told apart" in (found.reason or "")
+    assert "do not differ significantly" in (found.reason or "")
     first = found.summary().splitlines()[0]
     assert first == f"No effect. Factual recall in induction by hand: {found.reason}"
     assert "recovered" not in found.summary()

@@ -47,7 +47,7 @@ def test_a_text_that_cannot_be_analysed_is_told(on: object, says: str) -> None:
         ("register", ArgumentError, "has no pairs"),
         (17, ArgumentError, "not 17"),
         ([], ArgumentError, "not \\[\\]"),
-        ("w5 w6 w7", DatasetError, "could be exchanged"),
+        ("w5 w6 w7", DatasetError, "to exchange for"),
         ([{"clean": "w5 w6", "answer": "w7 w8"}], DatasetError, "fit the tokenizer"),
     ],
 )

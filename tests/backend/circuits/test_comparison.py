@@ -40,7 +40,7 @@ def test_a_model_that_cannot_do_the_task_has_no_circuit() -> None:
     assert analysis.large.edges is None
     assert analysis.growth == {}
     assert not analysis.large.exists
-    assert "no circuit, clean and corrupt prompts cannot be told apart" in analysis.summary()
+    assert "no circuit, clean and corrupt prompts do not differ significantly" in analysis.summary()
 
 
 def test_reuse_is_counted_in_edges_beside_chance() -> None:
@@ -68,5 +68,5 @@ def test_a_sum_is_put_after_sums_that_are_done() -> None:
 def test_what_cannot_be_compared_is_said() -> None:
     with pytest.raises(ArgumentError, match="compares TransformerModels"):
         CircuitComparator(handmade(), "gpt2")  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match="0 examples that share nothing"):
+    with pytest.raises(DatasetError, match="found 0 examples independent"):
         CircuitComparator(handmade(), handmade()).analyze_circuit_growth("addition")

@@ -107,7 +107,7 @@ def _even(draws: Counter[bytes], states: list[bytes]) -> float:
 
 
 def _states(graph: Graph, edges: int) -> list[BoolArray]:
-    """Every set of `edge_patching` edges that is alive."""
+    """Every set of `edges` edges that is alive."""
     flat, found = np.flatnonzero(graph.valid), []
     for picked in itertools.combinations(flat.tolist(), edges):
         mask = np.zeros_like(graph.valid)

@@ -37,7 +37,7 @@ def test_gaps_of_one_sign_are_an_effect_from_seven_pairs_on() -> None:
     for rows in (FEWEST_PAIRS - 1, FEWEST_PAIRS):
         found = paired_effect(np.linspace(1, 2, rows), np.zeros(rows))
         assert found.exists == (rows == FEWEST_PAIRS)
-    assert "6 pairs cannot tell" in str(paired_effect(np.ones(6), np.zeros(6)).reason)
+    assert "6 pairs are too few" in str(paired_effect(np.ones(6), np.zeros(6)).reason)
 
 
 def test_a_gap_below_zero_is_none_to_explain() -> None:
@@ -60,7 +60,7 @@ def test_an_effect_must_show_again_on_other_pairs() -> None:
     for clean in (np.linspace(-1, 1, 20), np.linspace(-2, -1, 20)):
         found = confirmed(first, clean, np.zeros(20))
         assert not found.exists
-        assert "does not show again" in str(found.reason)
+        assert "does not replicate" in str(found.reason)
     few = FEWEST_PAIRS - 1
     assert confirmed(first, -np.ones(few), np.zeros(few)) is first
 
@@ -71,4 +71,4 @@ def test_null_models_that_pass_one_test_have_no_circuit(architecture: str, seed:
     model, examples = tiny.model(architecture, seed=seed, scale=0.15), nothing.repeats(60, seed=number)
     circuit = CircuitFinder(model, seed=number).find_circuit("induction", examples)
     assert not circuit.exists
-    assert "does not show again" in str(circuit.reason)
+    assert "does not replicate" in str(circuit.reason)

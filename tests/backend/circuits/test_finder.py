@@ -210,11 +210,11 @@ def test_a_random_model_has_no_circuit(family: str) -> None:
     assert not circuit.trustworthy
     assert circuit.edge_count == 0
     assert circuit.summary().startswith(
-        f"No circuit for random in tiny {family}: clean and corrupt prompts cannot be told apart"
+        f"No circuit for random in tiny {family}: clean and corrupt prompts do not differ significantly"
     )
     data = circuit.as_dictionary()
     assert data["exists"] is False
-    assert "cannot be told apart" in data["reason"]
+    assert "do not differ significantly" in data["reason"]
     assert data["heldOutFaithfulness"] == {"value": None, "low": None, "high": None, "n": 0}
     results = ActivationPatcher(circuit.model).test_causal_relationship(circuit)
     assert not results.exists
@@ -267,7 +267,7 @@ def example(clean: str, corrupt: str | None, answer: str = "w7", wrong: str | No
         ([], "no examples"),
         ([example("w3 w4 w5", "w3 w4")], "has 3 tokens and the corrupt one 2"),
         ([example("w3 w4 w5", None)], "no corrupt prompt"),
-        ([example("w3 w4", "w3 w5", answer="w7 w8")], "is 2 tokens behind"),
+        ([example("w3 w4", "w3 w5", answer="w7 w8")], "is 2 tokens after"),
         ([example("w3 w4", "w3 w4")] * 3, "nothing to trace"),
         ([example("w3 w4", "w3 w5", wrong=None)], "No example names a wrong answer"),
     ],

@@ -237,12 +237,12 @@ def test_an_index_needs_no_metadata(framework: str, shards: Path, tmp_path: Path
         ({"metadata": {}, "weight_map": {}}, "has no weight_map"),
         ({"metadata": {}, "weight_map": {"a": 5, "b": "x"}}, "has no weight_map"),
         ([], "has no weight_map"),
-        ("[" * 100_000, "is no index"),
+        ("[" * 100_000, "is not an index"),
         ({"weight_map": {"a": "model-00003-of-00002.safetensors"}}, "lacks 1 of the 1 files"),
         ({"weight_map": {"a": "../other/model.safetensors"}}, "outside its folder"),
         ({"weight_map": {"a": "/etc/passwd"}}, "outside its folder"),
-        ({"weight_map": {"a": "pytorch_model.bin"}}, "no safetensors file"),
-        ({"weight_map": {"a": "model-00001-of-00002.safetensors"}}, "unfilled"),
+        ({"weight_map": {"a": "pytorch_model.bin"}}, "not a safetensors file"),
+        ({"weight_map": {"a": "model-00001-of-00002.safetensors"}}, "lack"),
     ],
 )
 def test_an_index_that_names_no_weights_is_told(framework: str, shards: Path, index: Any, told: str) -> None:
@@ -254,7 +254,7 @@ def test_an_index_that_names_no_weights_is_told(framework: str, shards: Path, in
 
 def test_an_index_beside_the_one_file_is_passed_over(framework: str, tmp_path: Path, tokenizer: Any) -> None:
     folder = machines.machine(tmp_path / "m", tokenizer, machines.chain(tokenizer, "▁Paris", "▁and"))
-    (folder / "model.safetensors.index.json").write_text("no JSON")
+    (folder / "model.safetensors.index.json").write_text("not a JSON")
     assert machines.load(folder, framework).generate(PROMPT, max_tokens=1) == " and"
 
 

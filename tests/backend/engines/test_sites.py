@@ -94,6 +94,6 @@ def test_names_of_transformer_lens_are_understood(theirs: str, ours: str) -> Non
 
 
 def test_what_heads_write_says_how_to_have_it() -> None:
-    with pytest.raises(SiteError, match="no component of its own") as caught:
+    with pytest.raises(SiteError, match="is not a component") as caught:
         Site.parse("5.result")
     assert "attn.W_O" in str(caught.value.remedy)

@@ -225,7 +225,7 @@ def test_neurons_that_take_from_answers_are_none(monkeypatch: pytest.MonkeyPatch
     assert (found.ids, found.candidates, found.damage, found.layer) == ([], 12, None, 0)
     assert found.by_layer == [0.0, 0.0, 0.0]
     assert found.reason == (
-        "of 12 that were judged, none adds to the answers of items that did not choose it, at a false-discovery rate of 5%."
+        "none of 12 judged neurons contributes to the answers of held-out items, at a false-discovery rate of 5%."
     )
 
 
@@ -234,7 +234,7 @@ def test_terms_that_no_intervention_confirms_make_no_neurons(monkeypatch: pytest
     found, _ = searched(monkeypatch, silent=silent)
     assert found.ids == []
     assert found.reason is not None
-    assert found.reason.startswith("2 of layer 1 seem to add to the answers, but giving them their means takes ")
+    assert found.reason.startswith("2 of layer 1 seem to contribute to the answers, but mean-ablating them does damage of ")
 
 
 def test_margins_are_those_of_clean_and_corrupt_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_margins_are_those_of_clean_and_corrupt_prompts(monkeypatch: pytest.Monk
     monkeypatch.setattr(model.engine, "rows_that_fit", lambda positions: 2)
     assert np.stack(effects._margins(model, some)) == pytest.approx(expected, abs=1e-4)
     effect = effects._effect(model, some, some)
-    assert effect.reason == "5 pairs cannot tell clean from corrupt prompts; 7 could"
+    assert effect.reason == "5 pairs are too few to test clean against corrupt prompts; 7 are needed"
 
 
 def test_the_way_is_gone_in_as_many_runs_as_rows_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,15 +301,15 @@ def test_a_model_that_does_not_do_the_task_has_none() -> None:
     none = NeuronAnalyzer(model).find_neurons_for(repeats(72, seed=1), choosing="effect")
     assert not none.exists
     assert none.reason is not None
-    assert none.reason.startswith("clean and corrupt prompts cannot be told apart")
+    assert none.reason.startswith("clean and corrupt prompts do not differ significantly")
     assert none.summary() == f"No neurons for repeats in {model.title}: {none.reason}"
     assert (none.damage, none.auroc, len(none), none.by_layer) == (None, None, 0, [0.0] * tiny.LAYERS)
 
 
 def test_what_was_found_is_told_and_read_again(found: NeuronSet) -> None:
     text = found.summary()
-    assert text.startswith(f"planted items in planted: answers rest on {len(found)} neurons of layer {LAYER}")
-    assert f"{found.damage} nats when they have their means, on 20 items" in text
+    assert text.startswith(f"planted items in planted: answers depend on {len(found)} neurons of layer {LAYER}")
+    assert f"{found.damage} nats when mean-ablated, on 20 items" in text
     assert str(found.neurons[0].effect) in text
     assert found.print_string() == f"a NeuronSet(planted items: {len(found)} neurons of layer {LAYER}, damage {found.damage})"
     assert found.neurons[0].print_string() == f"a Neuron({NEURON}, effect {found.neurons[0].effect})"
@@ -325,7 +325,7 @@ def test_what_cannot_be_chosen_by_effect_is_said() -> None:
     with pytest.raises(ArgumentError, match="no way of choosing neurons 'effects'") as caught:
         analyzer.find_neurons_for("country_names", choosing="effects")
     assert "effect" in caught.value.remedy
-    with pytest.raises(ArgumentError, match="nothing to be compared with"):
+    with pytest.raises(ArgumentError, match="does not use `against:`"):
         analyzer.find_neurons_for("country_names", ["dog"], choosing="effect")
     with pytest.raises(ArgumentError, match="The concept literature has no task") as without:
         analyzer.find_neurons_for("literature", choosing="effect")

@@ -180,7 +180,7 @@ def test_what_cannot_be_entangled_is_said() -> None:
     with pytest.raises(ArgumentError) as caught:
         analyzer.find_entanglement(["mathematics", "litreature"])
     assert "literature" in str(caught.value.remedy)
-    with pytest.raises(ArgumentError, match="not two"):
+    with pytest.raises(ArgumentError, match="at least two domains"):
         analyzer.find_entanglement(["math", "mathematics"])
     with pytest.raises(ArgumentError, match="none is left"):
         analyzer.find_entanglement(list(DOMAINS))

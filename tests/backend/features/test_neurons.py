@@ -130,7 +130,7 @@ def test_random_words_of_one_kind_are_no_concept() -> None:
     assert sum(draw.exists for draw in draws) <= 2
     none = next(draw for draw in draws if not draw.exists)
     assert none.neurons == []
-    assert none.summary().startswith("No neurons for own words in bundled:gpt2-medium: of 260 that were judged")
+    assert none.summary().startswith("No neurons for own words in bundled:gpt2-medium: none of 260 judged neurons")
     assert none.as_dictionary()["exists"] is False
 
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_found_is_said() -> None:
     assert smallest_p(5, 5) <= 0.05 / tiny.LAYERS < smallest_p(4, 4)
     with pytest.raises(ArgumentError, match="only be compared with a dataset"):
         analyzer.find_neurons_for(Dataset([Example("a")]), ["b"])
-    with pytest.raises(DatasetError, match="none of them empty"):
+    with pytest.raises(DatasetError, match="that are not empty"):
         analyzer.find_neurons_for(["a", " "])
     with pytest.raises(DatasetError, match="compare them with"):
         analyzer.find_neurons_for(["one text", "two texts"])

@@ -148,8 +148,8 @@ def test_a_site_the_model_does_not_have_is_refused_when_the_hook_is_added(
 @pytest.mark.parametrize(
     ("action", "error", "says"),
     [
-        (lambda a: None, HookError, "answered nil, not activations"),
-        (lambda a: 3, HookError, "answered 3, not activations"),
+        (lambda a: None, HookError, "returned nil, not activations"),
+        (lambda a: 3, HookError, "returned 3, not activations"),
         (lambda a: ActivationTensor(a.array[..., :5], a._ops), HookError, "shape (1, 5, 5) for (1, 5, 32)"),
         (lambda a: a / 0, NonFiniteActivationError, "NaN or infinite"),
         (lambda a: a[99], HookError, "units run from 0 to 31"),
@@ -173,7 +173,7 @@ def test_an_action_that_goes_wrong_names_the_hook_and_its_site(
 @pytest.mark.parametrize("answer", [None, 1, "yes"])
 def test_a_condition_answers_true_or_false(model: TransformerModel, answer: object) -> None:
     model.hook_manager.add_hook(ActivationHook(1, "residual", doubled, lambda context: answer))
-    with pytest.raises(HookError, match="answers true or false"):
+    with pytest.raises(HookError, match="must return true or false"):
         logits(model)
 
 
@@ -209,7 +209,7 @@ def test_a_hook_that_cannot_be_called_is_refused_when_it_is_made(make: Any, says
 
 def test_a_hook_is_added_once(model: TransformerModel) -> None:
     hook = model.hook_manager.add_hook(ActivationHook(1, "residual", doubled))
-    with pytest.raises(ArgumentError, match="added already"):
+    with pytest.raises(ArgumentError, match="already been added"):
         model.hook_manager.add_hook(hook)
 
 

@@ -51,7 +51,7 @@ def test_functions_come_back_by_their_path_and_others_are_told(framework: str, t
     assert isinstance(loaded.hook_manager.hook_named("kept"), InterventionHook)
     loaded.hook_manager.clear_hooks()
     assert len(loaded.hook_manager) == 1
-    with pytest.raises(ArgumentError, match="there already"):
+    with pytest.raises(ArgumentError, match="already exists"):
         model.save(path)
     assert not [each.name for each in tmp_path.iterdir() if each.name != "model"]
 
@@ -60,7 +60,7 @@ def test_functions_come_back_by_their_path_and_others_are_told(framework: str, t
     ("change", "says"),
     [
         (lambda hook: hook["action"].update({"import": "no_such_module:f"}), "allow_imports=True"),
-        (lambda hook: hook["action"].update({"import": "json:nothing"}), "no such function"),
+        (lambda hook: hook["action"].update({"import": "json:nothing"}), "does not exist"),
         (lambda hook: hook.pop("site"), "does not describe hooks"),
     ],
 )

@@ -98,7 +98,7 @@ def test_it_runs_as_the_bare_model_does(model: TransformerModel) -> None:
     [
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x01"), "damaged: model.safetensors"),
         ("model.safetensors", lambda path: path.write_bytes(path.read_bytes()[:1000]), "damaged: model.safetensors"),
-        ("tokenizer.json", lambda path: path.unlink(), "lacks its file tokenizer.json"),
+        ("tokenizer.json", lambda path: path.unlink(), "lacks the file tokenizer.json"),
         ("manifest.json", lambda path: path.write_text("{"), "manifest"),
     ],
 )

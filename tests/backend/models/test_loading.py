@@ -90,8 +90,8 @@ def test_aliases_in_a_circle_are_refused() -> None:
         ("./nowhere", ModelNotFoundError, "There is nothing at ./nowhere"),
         ("model.gguf", ModelNotFoundError, "There is nothing at model.gguf"),
         ("gpt2-medum", ModelNotFoundError, "'gpt2-medium'"),
-        ("some/model/deep", ModelNotFoundError, "is no model name"),
-        ("", ModelNotFoundError, "has no name"),
+        ("some/model/deep", ModelNotFoundError, "is not a model name"),
+        ("", ModelNotFoundError, "name is empty"),
     ],
 )
 def test_an_unknown_name_says_where_it_was_looked_for(name: str, error: type[Exception], says: str) -> None:
@@ -108,7 +108,7 @@ def test_a_name_found_nowhere_lists_the_places() -> None:
 
 
 def test_a_missing_stand_in_says_what_to_do() -> None:
-    with pytest.raises(ModelNotFoundError, match="carries no bundled model"), aliases.in_force(["x=bundled:nothing"]):
+    with pytest.raises(ModelNotFoundError, match="has no bundled model"), aliases.in_force(["x=bundled:nothing"]):
         resolve("x")
 
 
@@ -142,7 +142,7 @@ def broken(folder: Path, how: str) -> None:
         ("truncated", "damaged"),
         ("layer missing", "model.layers.1.mlp"),
         ("other shapes", "does not load"),
-        ("no configuration", "is no model configuration"),
+        ("no configuration", "is not a model configuration"),
         ("no tokenizer", "no tokenizer"),
     ],
 )

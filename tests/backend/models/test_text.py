@@ -72,8 +72,8 @@ def test_an_end_that_the_text_itself_writes_stays(make: Any) -> None:
     [
         (PROMPT, "Paris", r"'Paris' has no space .*'isParis'[\s\S]*Write ' Paris'"),
         (f"{PROMPT} ", "Paris", r"ends in a space.*joins.*'Paris'[\s\S]*' Paris'"),
-        (PROMPT, " Paris Rome", r"' Paris Rome' is 2 tokens behind"),
-        ("The capital of Fran", "ce", r"joins the answer 'ce' with the end of"),
+        (PROMPT, " Paris Rome", r"' Paris Rome' is 2 tokens after"),
+        ("The capital of Fran", "ce", r"merges the answer 'ce' with the end of"),
         (PROMPT, "", "empty"),
     ],
 )

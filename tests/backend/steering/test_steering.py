@@ -149,7 +149,7 @@ def test_an_unknown_vector_names_the_nearest(model: TransformerModel) -> None:
     with pytest.raises(ArgumentError) as caught:
         SteeringVectors.load("formalStile", model)
     assert "'formal_style'" in caught.value.remedy
-    with pytest.raises(ArgumentError, match="here is none"):
+    with pytest.raises(ArgumentError, match="there is none here"):
         SteeringVectors.load("formalStyle")
     before = model.logits("w20 w21").numpy()
     hook = ActivationHook(LAYER, "residual", lambda a, p: a + SteeringVectors.load("formalStile"), name="steering")
@@ -163,13 +163,13 @@ def test_an_unknown_vector_names_the_nearest(model: TransformerModel) -> None:
 def test_a_vector_of_another_width_is_refused(model: TransformerModel, vector: SteeringVector, tmp_path: Path) -> None:
     wider = tiny.model("qwen3")
     wide = SteeringVector(vector.array[:20], model.engine.ops, name="short", site=vector.site, method="pca", pairs=vector.pairs)
-    with pytest.raises(ArgumentError, match=r"20 wide, and 0\.residual of planted 32"):
+    with pytest.raises(ArgumentError, match=r"20 wide, but 0\.residual of planted is 32"):
         SteeringVectors(model).add(wide)
     with pytest.raises(ArgumentError, match="20 wide"):
         SteeringExperiment(model, wide)
     other = SteeringVectors(model).vector("planted_quality", 2, "mlp")
     path = SteeringVectors(model).save(str(tmp_path / "mine.safetensors"))
-    with pytest.raises(ArgumentError, match=f"{len(other)} wide, and 2.mlp of tiny qwen3 48"):
+    with pytest.raises(ArgumentError, match=f"{len(other)} wide, but 2.mlp of tiny qwen3 is 48"):
         SteeringVectors(wider).read(path)
     assert len(SteeringVectors(wider)) == 0  # all or none
     hook = ActivationHook(LAYER, "residual", lambda a, p: a + wide, name="steering")
@@ -189,10 +189,10 @@ def test_bad_contrasts_are_refused(model: TransformerModel, tmp_path: Path) -> N
         vectors.define("x", ["a"])
     with pytest.raises(ArgumentError, match="Methods"):
         vectors.define("formal_style", method="magic")
-    with pytest.raises(SiteError, match="no steering vectors"):
+    with pytest.raises(SiteError, match="cannot have steering vectors"):
         vectors.vector("formal_style", 1, "headOutput")
     (tmp_path / "text.safetensors").write_text("nothing")
-    with pytest.raises(ArgumentError, match="no file of steering vectors"):
+    with pytest.raises(ArgumentError, match="not a file of steering vectors"):
         vectors.read(str(tmp_path / "text.safetensors"))
 
 

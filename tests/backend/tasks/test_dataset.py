@@ -102,13 +102,13 @@ def test_jsonl_and_csv_load_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("x.jsonl", '{"clean": "a"}\n{"clean": }\n', "line 2: no JSON"),
+        ("x.jsonl", '{"clean": "a"}\n{"clean": }\n', "line 2: invalid JSON"),
         ("x.jsonl", '{"clean": "a"}\n{"answer": "b"}\n', "line 2: the field clean is missing"),
         ("x.jsonl", '{"clean": "a", "anser": "b"}\n', "'answer'"),
         ("x.jsonl", '{"clean": 3}\n', "must be text"),
-        ("x.jsonl", "[1]\n", "is an object"),
+        ("x.jsonl", "[1]\n", "must be an object"),
         ("x.jsonl", "\n", "holds no examples"),
-        ("x.csv", "clean,answer\na\n", "1 fields, and the header has 2"),
+        ("x.csv", "clean,answer\na\n", "1 fields, but the header has 2"),
         ("x.txt", "a", "neither JSONL nor CSV"),
     ],
 )

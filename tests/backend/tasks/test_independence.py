@@ -103,7 +103,7 @@ def test_parts_for_two_models_fit_both() -> None:
 
 
 def test_sizes_below_one_are_refused() -> None:
-    with pytest.raises(ArgumentError, match="no sizes"):
+    with pytest.raises(ArgumentError, match="not sizes"):
         Dataset.load_ioi_examples(4).parts_for_model(model("gpt2-medium"), (6, 0))
 
 
@@ -149,11 +149,11 @@ def test_own_examples_tied_by_many_names_lose_those_between_the_parts() -> None:
         parts = dataset.parts_for_model(WORDS, (20, 20))
     assert min(parts.sizes) >= 4
     assert_disjoint(parts, WORDS.tokenizer)
-    assert not heard or "share nothing" in heard[0]
+    assert not heard or "independent" in heard[0]
 
 
 def test_own_examples_that_one_name_ties_together_are_refused_by_its_kind() -> None:
-    with pytest.raises(DatasetError, match=r"kind name ties them together \('hub' stands in 30") as caught:
+    with pytest.raises(DatasetError, match=r"kind name connects them \('hub' occurs in 30") as caught:
         own([("hub", f"a{i}") for i in range(30)] + [("x", "y")]).parts_for_model(WORDS, (12, 8))
     assert "other values of name" in caught.value.remedy
 
@@ -172,7 +172,7 @@ def test_units_of_own_examples_come_from_their_field_or_meta() -> None:
     assert first.units == ("name:Mary", "place:shop")
     assert second.units == ("name:Mary", "place:inn")
     assert first.independent_units & second.independent_units == {"name:Mary"}
-    with pytest.raises(DatasetError, match="is no unit"):
+    with pytest.raises(DatasetError, match="is not a unit"):
         Dataset.from_examples([{"clean": "a", "units": ["Mary"]}])
 
 

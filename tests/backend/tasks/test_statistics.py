@@ -230,7 +230,7 @@ def test_a_ratio_of_rows_of_which_every_two_are_alike_has_no_bounds() -> None:
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 2), (0, -1)])
 def test_what_is_no_rate_is_said(successes: int, n: int) -> None:
-    with pytest.raises(ArgumentError, match=f"{successes} of {n} is no rate"):
+    with pytest.raises(ArgumentError, match=f"{successes} of {n} is not a rate"):
         wilson(successes, n)
 
 

@@ -30,7 +30,7 @@ def test_arithmetic_broadcasts_and_takes_numbers_lists_and_tensors(tensor: Activ
     assert (tensor * [1, 2, 3]).tolist() == (VALUES * [1, 2, 3]).tolist()
     assert (tensor + np.ones(3)).tolist() == (VALUES + 1).tolist()
     assert (-tensor).abs().tolist() == abs(VALUES).tolist()
-    with pytest.raises(ArgumentError, match="do not fit together"):
+    with pytest.raises(ArgumentError, match="cannot be broadcast together"):
         tensor * [1, 2]
 
 

@@ -75,7 +75,7 @@ def test_a_circuits_size_and_graph_are_drawn_as_they_are(circuit: Circuit) -> No
 def test_nodes_are_drawn_with_what_they_do(patching: CausalTestResults) -> None:
     page = shown(patching)
     sizes_are_drawn(page.figure("Faithfulness against size"), patching.circuit)
-    figure = page.figure("What each node suffices for")
+    figure = page.figure("Recovery and damage by node")
     effects = {str(effect.site): effect for effect in patching.components}
     for name, which in (("recovered (denoising)", "recovered"), ("damage (noising)", "damage")):
         bars = figure.trace(name, "bar")

@@ -60,7 +60,7 @@ def neurons(*, by_effect: bool = False) -> NeuronSet:
 def test_neurons_are_drawn_as_they_tell() -> None:
     result = neurons()
     page = shown(result)
-    layers = page.figure("country_names: the chosen neurons of each layer (taken: 1)")
+    layers = page.figure("country_names: the chosen neurons of each layer (chosen: 1)")
     assert layers.trace()["x"] == [0, 1, 2]
     assert layers.trace()["y"] == result.by_layer
     assert layers.trace()["marker"]["color"] == [BLUE, ORANGE, BLUE]
@@ -76,12 +76,12 @@ def test_neurons_are_drawn_as_they_tell() -> None:
 def test_neurons_chosen_by_effect_are_drawn_in_nats_with_intervals() -> None:
     result = neurons(by_effect=True)
     page = shown(result)
-    layers = page.figure("country_names: what the confirmed neurons of each layer add to an answer (taken: 1)")
+    layers = page.figure("country_names: contribution of each layer's confirmed neurons to an answer (chosen: 1)")
     assert layers.trace()["y"] == result.by_layer
     assert "shapes" not in layers.layout
     bars = page.figure("Neurons of layer 1")
     is_drawn(bars.trace(), [each.effect for each in result.neurons if each.effect is not None])
-    assert bars.layout["yaxis"]["title"]["text"] == "adds to an answer (nats)"
+    assert bars.layout["yaxis"]["title"]["text"] == "contribution to an answer (nats)"
 
 
 def test_a_set_without_neurons_shows_its_layers_only() -> None:
@@ -155,7 +155,7 @@ def test_entangled_units_are_drawn_as_they_are() -> None:
     assert shared["z"] == result.matrix
     assert shared["x"] == shared["y"] == result.domains
     assert (shared["zmin"], shared["zmax"]) == (0, 3)
-    where = page.figure("Where they lie")
+    where = page.figure("Units by layer")
     drawn = {trace["name"]: (trace["x"], trace["y"], trace["text"]) for trace in where.traces}
     assert drawn == {
         "a + b (neurons)": ([0], [0.8], ["0.mlp[7]"]),

@@ -53,7 +53,7 @@ def test_the_lens_table_is_the_lens() -> None:
 def test_an_attribution_is_drawn_as_it_is() -> None:
     result, page = analyzed("logit_attribution", induction_examples(16), by_hand=True)
     assert isinstance(result, LogitAttribution)
-    bars = page.figure("Who writes").trace(kind="bar")
+    bars = page.figure("Contributions to the lead").trace(kind="bar")
     parts = dict(
         zip(bars["y"], zip(bars["x"], bars["error_x"]["array"], bars["error_x"]["arrayminus"], strict=True), strict=True)
     )
@@ -61,8 +61,8 @@ def test_an_attribution_is_drawn_as_it_is() -> None:
     for part in result.components:
         value, above, below = parts[part.site]
         assert (value, value + above, value - below) == pytest.approx((part.value.value, part.value.high, part.value.low))
-    assert f"{result.lead.value:.2f}" in page.figure("Who writes").title
-    assert np.array(page.figure("What each head").trace()["z"]) == pytest.approx(np.array(result.heads))
+    assert f"{result.lead.value:.2f}" in page.figure("Contributions to the lead").title
+    assert np.array(page.figure("Direct contribution of each head").trace()["z"]) == pytest.approx(np.array(result.heads))
     layers = page.figure("Layer by layer")
     assert layers.trace("attention")["y"] == pytest.approx(np.array(result.heads).sum(1) + np.array(result.attention_biases))
     assert layers.trace("MLP")["y"] == pytest.approx(result.mlps)
@@ -73,14 +73,16 @@ def test_a_trace_is_drawn_as_it_is() -> None:
     result, page = analyzed("mathematical_reasoning", induction_examples(16), by_hand=True)
     assert isinstance(result, AnswerTrace)
     assert result.residual_map is not None
-    assert np.array(page.figure("Where the answer's cause").trace()["z"]) == pytest.approx(np.array(result.residual_map.values))
-    by_layer = page.figure("The answer as each layer")
+    assert np.array(page.figure("Recovery by denoising the residual stream").trace()["z"]) == pytest.approx(
+        np.array(result.residual_map.values)
+    )
+    by_layer = page.figure("The answer after each layer")
     assert by_layer.trace("probability of the answer")["y"] == pytest.approx(result.answer_probability)
     assert by_layer.traces[1]["y"] == pytest.approx([rank + 1 for rank in result.answer_rank])
-    assert np.array(page.figure("What denoising one head").trace()["z"]) == pytest.approx(np.array(result.heads))
-    assert page.figure("What denoising one MLP").trace()["y"] == pytest.approx(result.mlps)
+    assert np.array(page.figure("Recovery by denoising one head").trace()["z"]) == pytest.approx(np.array(result.heads))
+    assert page.figure("Recovery by denoising one MLP").trace()["y"] == pytest.approx(result.mlps)
     heads = [part for part in result.components if part.to_changed is not None]
-    movers = page.figure("Where the strongest heads look")
+    movers = page.figure("Attention of the strongest heads")
     assert movers.trace("to the changed tokens")["x"] == [part.site for part in heads]
     assert movers.trace("to the changed tokens")["y"] == pytest.approx([part.to_changed for part in heads])
     assert movers.trace("to an average other token")["y"] == pytest.approx([part.elsewhere for part in heads])
@@ -103,7 +105,7 @@ def test_without_an_effect_only_the_leads_are_drawn() -> None:
 def test_the_stream_is_drawn_as_it_is() -> None:
     result, page = analyzed("residual_stream", TEXT)
     assert isinstance(result, StreamAnalysis)
-    growth = page.figure("The stream grows")
+    growth = page.figure("Norm of the stream")
     assert growth.trace("norm of the stream")["y"] == pytest.approx(np.array(result.norms)[:, 1:].mean(1))
     assert growth.trace("KL to the final prediction")["y"] == pytest.approx(result.kl)
     writes = page.figure("What each layer writes")
@@ -113,7 +115,7 @@ def test_the_stream_is_drawn_as_it_is() -> None:
     ):
         assert writes.trace(name, "bar")["y"] == pytest.approx(size)
         assert writes.trace(name, "scatter")["y"] == pytest.approx(cosine)
-    spread = page.figure("How the tokens spread")
+    spread = page.figure("Dimension of the tokens")
     assert spread.traces[0]["y"] == pytest.approx(result.dimensions)
     assert spread.traces[1]["y"] == pytest.approx(result.turning)
     assert np.array(page.figure("What each layer would").trace()["z"]) == pytest.approx(np.array(result.lens.probability))
@@ -122,11 +124,11 @@ def test_the_stream_is_drawn_as_it_is() -> None:
 def test_writing_is_drawn_as_it_is() -> None:
     result, page = analyzed("creative_writing", TEXT)
     assert isinstance(result, WritingAnalysis)
-    choices = page.figure("How free")
+    choices = page.figure("Entropy of each choice")
     assert choices.trace("entropy of the choice")["y"] == pytest.approx(result.entropy)
     assert choices.trace("surprise of the chosen token")["y"] == pytest.approx(result.surprise)
-    assert page.figure("From which layer").trace()["y"] == result.decided
-    assert np.array(page.figure("What each head").trace()["z"]) == pytest.approx(np.array(result.heads))
+    assert page.figure("First layer from which").trace()["y"] == result.decided
+    assert np.array(page.figure("Direct contribution of each head").trace()["z"]) == pytest.approx(np.array(result.heads))
     variety = page.figure("By temperature")
     for name in ("distinct_1", "distinct_2", "repeated"):
         drawn = variety.trace(name.replace("_", "-"))["y"]
@@ -134,10 +136,10 @@ def test_writing_is_drawn_as_it_is() -> None:
     assert variety.trace("as written")["y"] == pytest.approx([sample.surprise.value for sample in result.samples])
     shuffled = [sample.shuffled_surprise.value for sample in result.samples]
     assert variety.trace("the same tokens shuffled")["y"] == pytest.approx(shuffled)
-    looks = page.figure("Where the written tokens look")
-    assert looks.trace("at the prompt")["y"] == pytest.approx(result.looks_at_prompt)
-    assert looks.trace("at its own words")["y"] == pytest.approx(result.looks_at_own)
-    assert looks.trace("at the first token")["y"] == pytest.approx(result.looks_at_first)
+    looks = page.figure("Attention of the new tokens")
+    assert looks.trace("to the prompt")["y"] == pytest.approx(result.looks_at_prompt)
+    assert looks.trace("to its own tokens")["y"] == pytest.approx(result.looks_at_own)
+    assert looks.trace("to the first token")["y"] == pytest.approx(result.looks_at_first)
 
 
 def test_attention_travels_in_steps_of_a_byte() -> None:
@@ -166,14 +168,14 @@ def test_steering_is_drawn_as_it_is() -> None:
         assert trace["y"] == pytest.approx([each.value for each in by_strength.values()])
         assert trace["error_y"]["array"] == pytest.approx([each.high - each.value for each in by_strength.values()])
         assert trace["error_y"]["arrayminus"] == pytest.approx([each.value - each.low for each in by_strength.values()])
-    growth = page.figure("Growth a unit of strength")
+    growth = page.figure("Growth per unit of strength")
     assert "p = 0.048" in growth.title
     asked, random, of_text, random_of_text = growth.traces
     for trace, by_mode in ((asked, result.growth), (of_text, result.effect_growth)):
         assert trace["y"] == pytest.approx([by_mode[mode].value for mode in ("one_token", "all_tokens", "growing")])
     assert random["y"] == result.random_growth
     assert random_of_text["y"] == result.random_effect_growth
-    density = page.figure("Where in a text").trace()
+    density = page.figure("Score by token position").trace()
     assert density["x"] == [each.position for each in result.density]
     assert density["y"] == pytest.approx([each.score.value for each in result.density])
 

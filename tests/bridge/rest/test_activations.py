@@ -175,7 +175,7 @@ def test_an_answer_that_would_be_too_large_is_refused_before_it_is_computed(serv
     ("hook", "named"),
     [
         ({"layer_name": "transformer.h.9"}, "Layers run from 0 to 2"),
-        ({"layer_name": "5; drop"}, "names no layer"),
+        ({"layer_name": "5; drop"}, "is not a layer"),
         ({"layer_name": "1", "component": "residul"}, "residual"),
         ({"layer_name": "1", "component": "residual", "head": 1}, "no heads"),
         ({"layer_name": "1", "component": "headOutput", "head": 11}, "Heads of headOutput run from 0 to 3"),

@@ -57,7 +57,7 @@ def test_activations_become_a_cache(client: LMStudioRESTClient, direct: Transfor
     told: list[Any] = []
     with events.listen(told.append):
         hooks = client.create_circuit_analysis_hooks(24)
-    assert [event.message for event in told] == ["chatty has 3 layers: hooks for those, not for 24."]
+    assert [event.message for event in told] == ["chatty has 3 layers: hooks are made for those, not for 24."]
     assert len(hooks) == 10
     result = client.generate_with_activations(MESSAGES, hooks=hooks, max_tokens=5)
     cache = client.convert_activations_for_neuroscope(result["activations"])

@@ -149,10 +149,15 @@ JSON_HEADER = {"Content-Type": "application/json"}
 @pytest.mark.parametrize(
     ("content", "headers", "param", "message"),
     [
-        ('{"messages": [', JSON_HEADER, None, "The body is no JSON: Expecting value (character 14). Send one JSON object."),
-        ('{"prompt": "w5"}', {}, None, "The body is no JSON object. Send one, with the header Content-Type: application/json."),
+        ('{"messages": [', JSON_HEADER, None, "The body is not JSON: Expecting value (character 14). Send one JSON object."),
+        (
+            '{"prompt": "w5"}',
+            {},
+            None,
+            "The body is not a JSON object. Send one, with the header Content-Type: application/json.",
+        ),
         ('{"prompt": "w5", "steer": 1}', JSON_HEADER, "steer", "steer: no such field; there are "),
-        ('{"prompt": "w5", "n": 2}', JSON_HEADER, "n", "n: only 1 is served here"),
+        ('{"prompt": "w5", "n": 2}', JSON_HEADER, "n", "n: only 1 is supported"),
         ('{"prompt": [9999]}', JSON_HEADER, None, "Ids run from 0 to 96"),
     ],
 )

@@ -1,1 +1,1 @@
-"""The MLX engine: mlx-lm's models, run layer by layer. Begin with `engine`."""
+"""The MLX engine: mlx-lm's models, run layer by layer. Start with `engine`."""

@@ -1,8 +1,7 @@
 """One decoder layer on MLX, run from mlx-lm's own modules so that every component passes through the run's taps.
 
-mlx-lm's modules have no hooks. A `Block` therefore calls a layer's norms, projections, rotation and experts itself, in
-the order the layer does; what the layer computes between them (attention, the nonlinearity) is done here. Where nobody
-looks, the same fused kernels run as in mlx-lm.
+mlx-lm's modules have no hooks. So a `Block` calls a layer's norms, projections, rotation and experts itself, in the layer's
+order, and computes what lies between them (attention, the nonlinearity). Without taps it uses the same fused kernels as mlx-lm.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class KeyValues(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """What every layer of one run is given beside the residual stream.
+    """The arguments of every layer in one run, other than the residual stream.
 
     offset: token number of the first column, one number or one for each row.
-    plain:  attention is written out, because gradients must flow through it.
+    plain:  attention is computed without a fused kernel, so that gradients flow.
     """
 
     taps: MlxTaps
@@ -47,7 +46,7 @@ class Pass:
 
 
 class Block:
-    """A layer of a model, with the names of its parts looked up once."""
+    """A layer of a model, with its parts looked up once."""
 
     def __init__(
         self, layer: Any, index: int, where: Architecture, slots: dict[Component, HeadSlot], anatomy: Anatomy, activation: str
@@ -76,7 +75,7 @@ class Block:
 
     @property
     def sinks(self) -> mx.array | None:
-        """Each head's score of nothing at all, where the architecture has them."""
+        """Each head's attention sink, if the architecture has them."""
         return self.attention.get("sinks")
 
     def __call__(self, x: mx.array, state: Pass) -> mx.array:
@@ -100,7 +99,7 @@ class Block:
     # --- attention -------------------------------------------------------------------------------------------------
 
     def _attend(self, query: mx.array, key: mx.array, value: mx.array, state: Pass) -> mx.array:
-        """Head outputs (rows, columns, heads, d_head) from queries, keys and values of that form."""
+        """Head outputs (rows, columns, heads, d_head) from queries, keys and values of the same layout."""
         attention = self.attention
         if "q_norm" in attention:
             query, key = attention.q_norm(query), attention.k_norm(key)
@@ -152,7 +151,7 @@ class Block:
         return self.down(taps.touch(self.index, Component.MLP, neurons))
 
     def _experts(self, x: mx.array, taps: MlxTaps) -> mx.array:
-        """As mlx-lm does, with the weights of the experts and their neurons laid out densely where they are wanted."""
+        """Same as mlx-lm, but with dense arrays of router weights and neurons if a tap needs them."""
         logits = self.moe.router(x)
         count = logits.shape[-1]
         indices = largest(logits, self.experts_per_token)
@@ -160,7 +159,7 @@ class Block:
         if taps.wants(self.index, Component.ROUTER):
             dense = (weights[..., None] * _routed(indices, count, weights.dtype)).sum(-2)
             dense = taps.touch(self.index, Component.ROUTER, dense)
-            # More than the usual number where an edit routes a token to more.
+            # An edit may route a token to more experts than usual.
             used = max(self.experts_per_token, int((dense != 0).sum(-1).max()))
             indices = largest(mx.abs(dense), used)
             weights = mx.take_along_axis(dense, indices, axis=-1)
@@ -188,10 +187,10 @@ def largest(values: mx.array, k: int) -> mx.array:
 
 
 def score_scale(attention: nn.Module) -> float:
-    """What an attention module multiplies its scores by."""
+    """The factor by which an attention module scales its scores."""
     return float(attention.sm_scale if hasattr(attention, "sm_scale") else attention.scale)
 
 
 def _routed(indices: mx.array, count: int, dtype: mx.Dtype) -> mx.array:
-    """One where an expert was chosen: (…, k, experts)."""
+    """One-hot experts: (…, k, experts)."""
     return (indices[..., None] == mx.arange(count)).astype(dtype)

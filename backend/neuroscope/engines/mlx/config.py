@@ -1,7 +1,7 @@
-"""Hugging Face configurations as mlx-lm reads them, checked for what it would pass over in silence.
+"""Hugging Face configurations translated for mlx-lm, and checked for settings that it would ignore silently.
 
-transformers 5 nests the rotary settings under `rope_parameters`, where much of mlx-lm does not look: it would fall back
-to a base of 10,000 without a word. A nonlinearity or a scale that mlx-lm's code does not have is refused here.
+transformers 5 nests the rotary settings under `rope_parameters`, where most of mlx-lm does not look: it would silently use a
+base of 10,000. A nonlinearity or a scale that mlx-lm's code does not support raises an error here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _Config = dict[str, Any]
 
 
 def translated(config: _Config, architecture: Architecture) -> _Config:
-    """The configuration with the names and places that mlx-lm looks for added.
+    """The configuration, with settings added under the names that mlx-lm reads.
 
-    Raises `UnsupportedArchitectureError` for settings that mlx-lm's code of this architecture does not have.
+    Raises `UnsupportedArchitectureError` for settings that mlx-lm does not support for this architecture.
     """
     mlx = of_mlx(architecture)
     found = {**mlx.defaults, **config}
@@ -41,7 +41,7 @@ def translated(config: _Config, architecture: Architecture) -> _Config:
 
 
 def of_mlx(architecture: Architecture) -> MlxModule:
-    """What the table says of mlx-lm's model."""
+    """The description of mlx-lm's model."""
     assert architecture.mlx is not None, "loading found it by engine"
     return architecture.mlx
 
@@ -75,20 +75,20 @@ def _refuse(config: _Config, architecture: Architecture) -> None:
     if config.get("scale_attn_weights") is False:
         wrong.append("attention scores that are not scaled")
     if mlx.always_tied and config.get("tie_word_embeddings") is False:
-        wrong.append("an unembedding of its own")
+        wrong.append("an unembedding separate from the embedding")
     if mlx.module == "gemma3_text":
         if config["sliding_window_pattern"] is None:
-            wrong.append("layers of full attention at no regular distance")
+            wrong.append("full-attention layers at irregular intervals")
         wrong.extend(name for name in ("attn_logit_softcapping", "final_logit_softcapping") if config.get(name))
     if wrong:
         raise UnsupportedArchitectureError(
-            f"mlx-lm's {config['model_type']} does not have what this configuration asks for: {'; '.join(wrong)}.",
+            f"mlx-lm's {config['model_type']} does not support what this configuration asks for: {'; '.join(wrong)}.",
             remedy="Load it with the engine torch.",
         )
 
 
 def _period(types: list[str]) -> int | None:
-    """After how many layers of Gemma 3 one has full attention; None where that is irregular."""
+    """Gemma 3: the period of full-attention layers; None if irregular."""
     full = [layer for layer, kind in enumerate(types) if kind == "full_attention"]
     period = full[0] + 1 if full else len(types) + 1
     return period if full == list(range(period - 1, len(types), period)) else None
@@ -97,7 +97,8 @@ def _period(types: list[str]) -> int | None:
 def _rotation(config: _Config, mlx: MlxModule) -> None:
     """Put the rotary settings where mlx-lm reads them.
 
-    As transformers has it, older files' `rope_scaling` goes before `rope_parameters`; Gemma 3's before those of full attention.
+    As in transformers, older files' `rope_scaling` takes precedence over `rope_parameters`; in Gemma 3 over those of full
+    attention.
     """
     given = config.get("rope_parameters") or mlx.defaults.get("rope_parameters") or {}
     older = config.get("rope_scaling") or {}
@@ -135,21 +136,21 @@ def _rope_type(settings: _Config) -> str:
 
 def _no_rope(kind: str) -> UnsupportedArchitectureError:
     return UnsupportedArchitectureError(
-        f"The engine mlx does not know the rotary scaling {kind!r} here.",
-        remedy=f"Supported: {', '.join(ROPE_TYPES)}. The engine torch knows more.",
+        f"The engine mlx does not support the rotary scaling {kind!r} for this architecture.",
+        remedy=f"Supported: {', '.join(ROPE_TYPES)}. The engine torch supports more.",
     )
 
 
 def yarn(dims: int, base: float, settings: _Config) -> tuple[NDArray[np.float32], float]:
-    """Wavelengths of YaRN over 2π (dims/2,), and the factor of queries and keys.
+    """YaRN's wavelengths divided by 2π (dims/2,), and its factor for queries and keys.
 
-    Source: Peng et al. 2023, "YaRN: Efficient Context Window Extension of Large Language Models". mlx-lm always rounds
-    the range of blended dimensions to whole ones; gpt-oss is trained with `truncate: false`, where it stays as it is.
+    Source: Peng et al. 2023, "YaRN: Efficient Context Window Extension of Large Language Models". mlx-lm always rounds the
+    range of blended dimensions to integers; gpt-oss is trained with `truncate: false`, without rounding.
     """
     factor, context = settings["factor"], settings["original_max_position_embeddings"]
 
     def turning(rotations: float) -> float:
-        """The dimension that turns so often within the original context."""
+        """The dimension that makes this many rotations within the original context."""
         return dims * math.log(context / (rotations * 2 * math.pi)) / (2 * math.log(base))
 
     low, high = turning(settings.get("beta_fast") or 32), turning(settings.get("beta_slow") or 1)

@@ -1,7 +1,7 @@
 """The MLX engine: mlx-lm decoders, run layer by layer.
 
-Arrays are computed before a run hands them out: MLX computes what is pending only in the thread that asked for it, while
-a model may be loaded in one thread, run in a second and read in a third.
+A run evaluates its arrays before it returns them: MLX can evaluate a lazy array only in the thread that created it, but a model
+may be loaded in one thread, run in a second and read in a third.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Array = mx.array
 
 
 class MlxPrefix:
-    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
+    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), prepended to each layer's own."""
 
     def __init__(self, layers: list[tuple[Array, Array]], columns: int, weights: dict[str, str], times: int = 1) -> None:
         self._layers = layers
@@ -57,7 +57,7 @@ class MlxPrefix:
         self._times = times
 
     def repeat(self, times: int) -> MlxPrefix:
-        """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
+        """The prefix for all rows, repeated `times` times; the copy exists only while a layer runs."""
         return MlxPrefix(self._layers, self.columns, self.weights, self._times * times)
 
     def take(self, rows: slice) -> MlxPrefix:
@@ -66,13 +66,13 @@ class MlxPrefix:
         return MlxPrefix([(key[rows], value[rows]) for key, value in self._layers], self.columns, self.weights)
 
     def update(self, layer: int, key: Array, value: Array) -> tuple[Array, Array]:
-        """What a layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
+        """A layer's call to its cache. Nothing is stored: many runs share the prefix."""
         old_key, old_value = (mx.tile(part, (self._times, 1, 1, 1)) for part in self._layers[layer])
         return mx.concatenate([old_key, key], axis=2), mx.concatenate([old_value, value], axis=2)
 
 
 class GrowingCache:
-    """Keys and values of a generation, kept by mlx-lm's cache of each layer. The masks say what a window hides."""
+    """Keys and values of a generation, in mlx-lm's cache of each layer. Sliding windows are in the masks."""
 
     def __init__(self, layers: int) -> None:
         self.layers = [models_module("cache").KVCache() for _ in range(layers)]
@@ -82,7 +82,7 @@ class GrowingCache:
 
 
 class MlxEngine(Decoder[MlxTaps]):
-    """`Engine` for a model of mlx-lm, with its configuration as `mlx_config` translated it, and what it came from."""
+    """`Engine` for a model of mlx-lm, with its translated configuration and its origin."""
 
     name = "mlx"
 
@@ -125,14 +125,14 @@ class MlxEngine(Decoder[MlxTaps]):
         return "cpu" if self.device.type == mx.DeviceType.cpu else "gpu"
 
     def _unembedding(self) -> str:
-        """Path of the module whose rows are the tokens; that of the embedding where the two are tied."""
+        """Path of the unembedding; that of the embedding if the two are tied."""
         path = self.architecture.unembedding
         tied = find_module(self.model, path) is None or getattr(self.model, "tie_word_embeddings", False)
         return self.architecture.path("embedding") if tied else path
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the model for one thread, on its device."""
+        """Lock the model for one thread, on its device."""
         with self._lock, mx.stream(self.device):
             yield
 
@@ -155,7 +155,7 @@ class MlxEngine(Decoder[MlxTaps]):
         checked = [site.checked(self.anatomy) for site in sites]
         wholes = list({site.whole: None for site in checked})
         if logits.tokens is not None and any(site.component is Component.LOGITS for site in wholes):
-            raise SiteError("Only some tokens' logits are computed, so logits has no gradient.", site=wholes[0])
+            raise SiteError("The run computes only some tokens' logits, so the site logits has no gradient.", site=wholes[0])
         narrowing = self._taps(batch, (), (), first_column=span.first, columns=span.columns)
 
         def run(shifts: list[Array]) -> tuple[Array, Array, list[Array]]:
@@ -165,7 +165,7 @@ class MlxEngine(Decoder[MlxTaps]):
             found = self._run(span, taps, start, residual, None, logits)
             values = metric(found.logits)
             if values.ndim != 1 or len(values) != batch.rows:
-                raise ArgumentError(f"A metric answers one number a row, not an array of shape {tuple(values.shape)}.")
+                raise ArgumentError(f"A metric must return one number per row, not an array of shape {tuple(values.shape)}.")
             return values.sum(), values, [found.activations[site] for site in wholes]
 
         with self.exclusive():
@@ -188,7 +188,7 @@ class MlxEngine(Decoder[MlxTaps]):
             return answer
 
     def _reaches(self, run: Any, shifts: list[Array], index: int) -> bool:
-        """Whether the metric depends at all on a site whose gradient is zero: a NaN put there shows in the metric."""
+        """Whether the metric depends on a site whose gradient is zero: then a NaN at the site makes the metric NaN."""
         poisoned = [mx.full(shift.shape, float("nan")) if at == index else shift for at, shift in enumerate(shifts)]
         try:
             return not self.ops.is_finite(run(poisoned)[1])
@@ -244,10 +244,10 @@ class MlxEngine(Decoder[MlxTaps]):
         return logits if self._softcap is None else mx.tanh(logits / self._softcap) * self._softcap
 
     def bare_logits(self, batch: TokenBatch) -> Array:
-        """(rows, positions, vocabulary) from mlx-lm's own model, row by row, since it knows no padding.
+        """(rows, positions, vocabulary) from mlx-lm's own model, row by row, since it does not support padding.
 
-        Where its code does not know the model's sliding windows, and a prompt is longer, its own layers run one by one
-        with the windows' masks. What stands at padding is zero.
+        If its code lacks the model's sliding windows and a prompt is longer, its layers run one by one with the windows' masks.
+        Logits at padding are zero.
         """
         with self.exclusive():
             out = np.zeros((batch.rows, batch.positions, self.anatomy.vocabulary), dtype=np.float32)
@@ -262,7 +262,7 @@ class MlxEngine(Decoder[MlxTaps]):
         if self._mlx.windows or shortest >= batch.positions:
             if self._mlx.module != "gemma3_text":
                 return self.model(ids)
-            # mlx-lm rounds √d_model to bfloat16 whatever the model's type; the embeddings make up for it.
+            # mlx-lm always rounds √d_model to bfloat16; the embeddings compensate for it.
             exact = self.anatomy.d_model**0.5
             rounded = float(mx.array(exact, mx.bfloat16))
             return self.model(ids, input_embeddings=self.embedding(ids) * (exact / rounded))
@@ -316,7 +316,7 @@ class MlxEngine(Decoder[MlxTaps]):
         return mx.einsum("rphe,hed->rphd", wide(gradient), wide(self._projection(site)[0]))
 
     def head_writes(self, layer: int, head_output: Array, heads: IntArray | None = None) -> Array:
-        """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
+        """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
         weight = mx.unflatten(matrix(block.output_projection), 1, (self.anatomy.heads, self.anatomy.d_head))
         which = None if heads is None else mx.array(heads)
@@ -329,12 +329,12 @@ class MlxEngine(Decoder[MlxTaps]):
         return writes if which is None else writes[:, :, which]
 
     def save(self, folder: Path) -> None:
-        """See `Engine.save`. Writes the files that the model came from, with what was changed since."""
+        """See `Engine.save`. Writes the model's original files with the changed weights."""
         with self.exclusive():
             self._origin.save(folder, self.parameters.changed_arrays())
 
     def rows_that_fit(self, positions: int) -> int:
-        """How many rows of that length one pass should carry, from the memory that is free now."""
+        """How many rows of that length one pass should run, given the memory that is free now."""
         free = None
         if self.device.type == mx.DeviceType.gpu:
             limit = mx.device_info().get("max_recommended_working_set_size", mx.device_info()["memory_size"])

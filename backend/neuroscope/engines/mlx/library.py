@@ -1,8 +1,7 @@
 """mlx-lm's model modules, without the rest of mlx-lm.
 
-Importing `mlx_lm` the usual way imports transformers, and with it torch wherever that is installed. Its model modules
-need neither, so they are imported from an empty package of that name, which is taken away again afterwards: who
-imports `mlx_lm` for its own sake gets all of it.
+Importing `mlx_lm` imports transformers, and with it torch if that is installed. Its model modules need neither, so they are
+imported under an empty package of that name, which is removed afterwards, so that a later `import mlx_lm` gets the real one.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _lock = threading.Lock()
 
 
 def require() -> None:
-    """Raises `MissingExtraError` where MLX or mlx-lm is not installed, or MLX lacks the library that runs it here."""
+    """Raises `MissingExtraError` if MLX, mlx-lm or MLX's library for this platform is not installed."""
     remedy = "pip install 'neuroscope-interp[mlx]'"
     for package in ("mlx", _PACKAGE):
         if importlib.util.find_spec(package) is None:
@@ -28,7 +27,7 @@ def require() -> None:
     try:
         importlib.import_module("mlx.core")
     except ImportError as error:  # on Linux its CPU and CUDA libraries are packages of their own
-        raise MissingExtraError(f"MLX is installed, but does not load: {error}", remedy=remedy) from error
+        raise MissingExtraError(f"MLX is installed but does not load: {error}", remedy=remedy) from error
 
 
 def models_module(name: str) -> ModuleType:

@@ -1,12 +1,12 @@
 """Checkpoints on MLX, as mlx-lm's model modules.
 
-mlx-lm reads checkpoints of transformers mostly as they are; what it would misread, or lacks, is put right here:
+mlx-lm reads most checkpoints of transformers unchanged. The exceptions are handled here:
 
-- gpt-oss saved by transformers keeps gate and up interleaved, input by output: taken apart and transposed;
+- gpt-oss saved by transformers interleaves gate and up, as (in, out): they are split and transposed;
 - GPT-2 saved by transformers prefixes its names; GPT-2 and GPT-NeoX may have MLPs of any width;
-- GPT-NeoX's nonlinearity is the exact GELU where its configuration says so, not the approximation;
-- YaRN's range of blended dimensions is rounded only where the configuration wants that (gpt-oss does not);
-- whether the unembedding is tied is seen from the weights where the configuration does not say.
+- GPT-NeoX uses the exact GELU if its configuration says so, not the approximation;
+- YaRN's range of blended dimensions is rounded only if the configuration says so (gpt-oss does not);
+- if the configuration does not say whether the unembedding is tied, the weights do.
 """
 
 from __future__ import annotations
@@ -68,13 +68,11 @@ class MlxLoader:
 
 
 def device_of(name: str | None) -> mx.Device:
-    """MLX's device of a name; `ArgumentError` where there is none."""
+    """MLX's device of a name. Raises `ArgumentError` if there is none."""
     if name is None:
         return mx.default_device()
     if name not in ("cpu", "gpu", "metal", "cuda") or (name != "cpu" and not mx.is_available(mx.gpu)):
-        raise ArgumentError(
-            f"The device {name!r} cannot be used by MLX here.", remedy="Devices: cpu, and gpu where there is one."
-        )
+        raise ArgumentError(f"The device {name!r} cannot be used by MLX here.", remedy="Devices: cpu, and gpu if there is one.")
     return mx.Device(mx.cpu if name == "cpu" else mx.gpu)
 
 
@@ -83,7 +81,7 @@ def _read(checkpoint: Checkpoint) -> _Weights:
     for path in checkpoint.weights:
         if path.suffix != ".safetensors":
             raise ModelLoadError(
-                f"The engine mlx reads no pickles such as {path.name}.", remedy="Convert it to safetensors, or use torch."
+                f"The engine mlx does not read pickles such as {path.name}.", remedy="Convert it to safetensors, or use torch."
             )
         try:
             found = mx.load(str(path))
@@ -100,7 +98,7 @@ def _read(checkpoint: Checkpoint) -> _Weights:
 
 
 def _of_text(weights: _Weights, architecture: Architecture) -> _Weights:
-    """The language model's arrays of a model of several parts, under the names that they have in one alone."""
+    """The language model's arrays of a multimodal model, renamed as in a language model alone."""
     named = ((text_name(name, architecture), value) for name, value in weights.items())
     return {name: value for name, value in named if name is not None}
 
@@ -135,17 +133,17 @@ def _empty(config: _Config, architecture: Architecture, folder: Path) -> Any:
     try:
         return library.Model(library.ModelArgs.from_dict(config))
     except TypeError as error:
-        raise ModelLoadError(f"{folder / 'config.json'} says too little: {error}", remedy="Save the model again.") from error
+        raise ModelLoadError(f"{folder / 'config.json'} lacks a setting: {error}", remedy="Save the model again.") from error
 
 
 def _arranged(weights: _Weights, model: Any, architecture: Architecture) -> _Weights:
-    """A checkpoint's arrays as the parameters of mlx-lm's model, which may change itself after them."""
+    """A checkpoint's arrays as parameters of mlx-lm's model, which may be changed to fit them."""
     weights = _renamed(weights, of_mlx(architecture).module)
     return model.sanitize(weights) if hasattr(model, "sanitize") else weights
 
 
 def _renamed(weights: _Weights, kind: str) -> _Weights:
-    """Names and layouts as mlx-lm's own `sanitize` expects them, or has them afterwards."""
+    """Names and layouts as mlx-lm's `sanitize` expects or returns them."""
     found: _Weights = {}
     for name, value in weights.items():
         if kind == "gpt2":
@@ -171,7 +169,7 @@ def _renamed(weights: _Weights, kind: str) -> _Weights:
 
 
 def _correct(model: nn.Module, config: _Config, architecture: Architecture) -> None:
-    """Put right what mlx-lm's modules lack, before weights are loaded."""
+    """Correct mlx-lm's modules before weights are loaded."""
     kind, where = of_mlx(architecture).module, architecture.in_mlx()
     scaling = config.get("rope_scaling")
     width = config.get("intermediate_size") or 4 * config["hidden_size"]
@@ -194,7 +192,7 @@ def _correct(model: nn.Module, config: _Config, architecture: Architecture) -> N
 
 
 def _widen_experts(model: nn.Module, architecture: Architecture) -> None:
-    """Let the experts' products be taken in float32: MLX gathers half precision on a GPU only. Weights stay as they are."""
+    """Compute the experts' products in float32, since MLX gathers half precision only on a GPU. The weights are unchanged."""
     plain = models_module("switch_layers").SwitchLinear
 
     class Widened(plain):  # type: ignore[misc, valid-type]
@@ -211,8 +209,8 @@ def _widen_experts(model: nn.Module, architecture: Architecture) -> None:
                 projection.__class__ = Widened
 
 
-class _PlainMlp(nn.Module):  # type: ignore[misc]  # mlx says too little of its classes
-    """GPT-NeoX's MLP of any width and nonlinearity, with the names of mlx-lm's own."""
+class _PlainMlp(nn.Module):  # type: ignore[misc]  # mlx's classes are untyped
+    """GPT-NeoX's MLP of any width and nonlinearity, with the parameter names of mlx-lm's."""
 
     def __init__(self, d_model: int, width: int, activation: str) -> None:
         super().__init__()
@@ -225,7 +223,7 @@ class _PlainMlp(nn.Module):  # type: ignore[misc]  # mlx says too little of its 
 
 
 def _quantise(model: nn.Module, config: _Config, weights: _Weights, folder: Path) -> None:
-    """Make modules whose weights come packed into quantised ones: mlx-lm's own packing, and gpt-oss's MXFP4."""
+    """Replace modules whose weights are packed by quantised ones: mlx-lm's packing, and gpt-oss's MXFP4."""
     given = config.get("quantization")
     foreign = config.get("quantization_config")
     if given is None and foreign and "quant_method" in foreign:

@@ -11,7 +11,7 @@ from neuroscope.engines.mlx.ops import wide
 
 
 def norm_gradient(norm: Any, x: mx.array, gradient: mx.array, kind: Architecture) -> mx.array:
-    """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) behind the norm."""
+    """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) after the norm."""
     x = wide(x)
     if kind.layer_norm:
         x = x - x.mean(-1, keepdims=True)
@@ -25,5 +25,5 @@ def norm_gradient(norm: Any, x: mx.array, gradient: mx.array, kind: Architecture
 
 
 def rms_scale(norm: Any, x: mx.array, kind: Architecture) -> mx.array:
-    """What RMSNorm multiplies x by, elementwise: (…, d_model)."""
+    """The factor by which RMSNorm scales x, elementwise: (…, d_model)."""
     return mx.rsqrt(mx.square(wide(x)).mean(-1, keepdims=True) + norm.eps) * wide(norm.weight + kind.gain_shift)

@@ -1,4 +1,4 @@
-"""The array operations of experiments, on MLX."""
+"""`ArrayOps` on MLX."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MlxOps:
         self.dtype = dtype
 
     def asarray(self, value: Any) -> mx.array:
-        """An MLX array; floats take the engine's type, whole numbers and booleans keep theirs."""
+        """An MLX array; floats are converted to the engine's type, integers and booleans are not."""
         array = value if isinstance(value, mx.array) else mx.array(np.asarray(value))
         return array.astype(self.dtype) if mx.issubdtype(array.dtype, mx.floating) else array
 
@@ -45,7 +45,7 @@ class MlxOps:
         return mx.zeros(tuple(shape), dtype=self.dtype)
 
     def repeat(self, array: mx.array, times: int) -> mx.array:
-        """All rows, `times` over: a, b, a, b …"""
+        """All rows repeated `times` times: a, b, a, b …"""
         return mx.tile(array, (times, *([1] * (array.ndim - 1))))
 
     def transpose(self, array: mx.array, axes: Sequence[int]) -> mx.array:
@@ -68,7 +68,7 @@ class MlxOps:
         return mx.array(array)
 
     def settled(self, array: mx.array) -> mx.array:
-        """The array, computed: what is pending can be computed only in the thread that asked for it."""
+        """The array, evaluated: only the thread that created a lazy array can evaluate it."""
         mx.eval(array)
         return array
 

@@ -1,4 +1,4 @@
-"""Weights of an MLX model, whose arrays are replaced rather than written to."""
+"""Weights of an MLX model: writing replaces the array."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from neuroscope.engines.mlx.slots import matrix
 from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.weights import Bits
 
-#: Whole numbers of a floating type's size, by its bytes.
+#: Unsigned integer types, by their size in bytes.
 _WHOLE = {2: mx.uint16, 4: mx.uint32}
 
 
 class MlxParameters(Parameters):
-    """`Parameters` of a model of mlx-lm with its layers at that path. `copies` are the paths of arrays that repeat another's, by its path."""
+    """`Parameters` of a model of mlx-lm with its layers at a path. `copies` maps an array's path to those of its copies."""
 
     def __init__(self, model: Any, layers: str, copies: dict[str, str], *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -28,7 +28,7 @@ class MlxParameters(Parameters):
         self._copies = copies
 
     def changed_arrays(self) -> dict[str, mx.array]:
-        """The arrays that hold changed weights, by their path from the model."""
+        """The arrays with changed weights, by their path from the model."""
         found = {}
         for site in self.changed():
             path = self.path(site)
@@ -38,7 +38,7 @@ class MlxParameters(Parameters):
         return found
 
     def _owner(self, layer: int | None, path: str) -> tuple[Any, str]:
-        """The module that holds an array, and its name there; None for a module that the model lacks."""
+        """The module that holds an array, or None if the model lacks it, and the array's name there."""
         module, _, name = path.rpartition(".")
         return find_module(self._model if layer is None else self._layers[layer], module), name
 

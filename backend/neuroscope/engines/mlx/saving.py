@@ -1,4 +1,4 @@
-"""Models on MLX as the files they came from, with the weights put in that were changed since."""
+"""Saving models on MLX: their original files, with the changed weights."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Arrays = dict[str, mx.array]
 
 @dataclass(frozen=True)
 class Origin:
-    """The files that a model was read from, and how the arrays in them become its parameters.
+    """The files that a model was read from, and the function that turns their arrays into its parameters.
 
-    `translate` may rename, transpose, take apart and leave out, but never calculates.
+    `translate` may rename, transpose, split and drop arrays, but not calculate.
     """
 
     files: Sequence[Path]
     translate: Callable[[Arrays], Arrays]
 
     def save(self, folder: Path, changed: Mapping[str, mx.array]) -> None:
-        """Write the files again, with the parameters that were changed in place of their own.
+        """Write the files again, with the changed parameters.
 
-        An array with changes takes the wider of the file's type and the model's. Raises `ModelLoadError` when the files
-        cannot be read any more.
+        A changed array gets the wider of the file's type and the model's. Raises `ModelLoadError` if the files can no longer be
+        read.
         """
         try:
             patched = self._patched(changed) if changed else {}
@@ -41,13 +41,15 @@ class Origin:
                 arrays, metadata = _read(path)
                 mx.save_safetensors(str(folder / path.name), arrays | patched[path.name], metadata or {"format": "pt"})
         except (OSError, RuntimeError) as error:
-            raise ModelLoadError(f"The model's own files cannot be read any more: {error}", remedy="Load it again.") from error
+            raise ModelLoadError(
+                f"The model's original files can no longer be read: {error}", remedy="Load it again."
+            ) from error
 
     def _patched(self, changed: Mapping[str, mx.array]) -> dict[str, Arrays]:
-        """For each file its arrays that hold something changed.
+        """For each file, its arrays with changes.
 
-        Every number in the files gets an id, and the ids go the way that the numbers went: where they arrive in a changed
-        parameter says which of the files' numbers it came from.
+        Every number in the files gets an id, and `translate` runs on the ids: those in a changed parameter say which numbers of
+        the files to replace.
         """
         where = [(path.name, name, array) for path in self.files if _holds(path) for name, array in _read(path)[0].items()]
         starts = np.cumsum([0, *(array.size for _, _, array in where)])
@@ -76,7 +78,7 @@ def _holds(path: Path) -> bool:
 
 
 def _read(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """The arrays of a file, unread until they are needed, and what it says of itself."""
+    """The arrays of a file, read lazily, and its metadata."""
     found: Any = mx.load(str(path), return_metadata=True)
     arrays, metadata = found
     return arrays, metadata

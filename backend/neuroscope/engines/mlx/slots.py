@@ -1,4 +1,4 @@
-"""Queries, keys and values among the outputs of mlx-lm's modules, and their matrices."""
+"""Queries, keys and values in the outputs of mlx-lm's modules, and their matrices."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class HeadSlot(HeadRows):
         return mx.unflatten(output, -1, self.split)[(slice(None), slice(None), *self.pick)]
 
     def weight(self, module: nn.Module) -> Array:
-        """The slot's own rows of the projection: (heads, d_head, d_model)."""
+        """The slot's rows of the projection: (heads, d_head, d_model)."""
         return mx.unflatten(matrix(module), 0, self.split)[self.pick]
 
     def bias(self, module: nn.Module) -> Array | None:
-        """(heads, d_head), or None without bias."""
+        """(heads, d_head), or None if there is no bias."""
         return mx.unflatten(module.bias, 0, self.split)[self.pick] if "bias" in module else None
 
 
 def matrix(module: nn.Module) -> Array:
-    """A projection's or an embedding's matrix as (out, in), unpacked where it is quantised."""
+    """A projection's or an embedding's matrix as (out, in), dequantised."""
     return _unpacked(module, slice(None))
 
 
 def matrix_rows(module: nn.Module, ids: Array) -> Array:
-    """Some rows of that matrix: (…, in) for ids (…)."""
+    """Rows of that matrix: (…, in) for ids (…)."""
     return _unpacked(module, ids)
 
 

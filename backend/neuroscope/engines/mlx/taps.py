@@ -1,7 +1,7 @@
-"""Sites while MLX layers run, and how their gradients are had.
+"""Sites in a run of MLX layers, and their gradients.
 
-MLX differentiates functions of arrays, so a site to be differentiated gets an array of zeros added to it, which becomes
-an argument of the run: the gradient with respect to those zeros is the gradient at the site.
+MLX differentiates functions of arrays. So an array of zeros, which is an argument of the run, is added to a site: the gradient
+with respect to the zeros is the gradient at the site.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from neuroscope.engines.taps import Taps
 
 
 class MlxTaps(Taps):
-    """`Taps` for MLX arrays. In a run that is `differentiated`, `shifts` are added to whole components, by (checked) site."""
+    """`Taps` for MLX arrays. In a `differentiated` run, `shifts` are added to whole components, by (checked) site."""
 
     differentiated = False
     shifts: Mapping[Site, mx.array] = MappingProxyType({})

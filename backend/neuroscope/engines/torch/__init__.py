@@ -1,1 +1,1 @@
-"""The torch engine: Hugging Face decoders, run layer by layer. Begin with `engine`."""
+"""The torch engine: Hugging Face decoders, run layer by layer. Start with `engine`."""

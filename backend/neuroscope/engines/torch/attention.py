@@ -1,8 +1,8 @@
-"""Attention that can be looked into: fused where nobody looks, explicit where scores or patterns are wanted.
+"""Attention with taps: fused without them, explicit if scores or patterns are captured or edited.
 
-The function is registered with transformers under the name `NAME` and reaches the run's taps through the keyword
-arguments that every decoder layer passes down to its attention. Sinks (gpt-oss) and soft-capping (Gemma 2) take
-the explicit path always, since fused kernels know neither.
+The function is registered with transformers under `NAME` and gets the run's taps through the keyword arguments that every
+decoder layer passes to its attention. Sinks (gpt-oss) and soft-capping (Gemma 2) always take the explicit path, since fused
+kernels support neither.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "neuroscope"
 
-#: Called with the scaled scores and then with the pattern, each (rows, heads, positions, keys); answers the one to use.
+#: Called with the scaled scores and then with the pattern, each (rows, heads, positions, keys); returns the array to use.
 MatrixTap = Callable[[Tensor], Tensor]
 
 
 class AttentionTaps:
-    """What a run wants from the attention matrices, by layer index."""
+    """A run's taps on attention matrices, by layer index."""
 
     def __init__(self) -> None:
         self.scores: dict[int, MatrixTap] = {}
@@ -44,7 +44,7 @@ def attention(
     neuroscope_taps: AttentionTaps | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """(rows, heads, positions, d_head) each → (rows, positions, heads, d_head). A boolean mask says what may be seen."""
+    """(rows, heads, positions, d_head) each → (rows, positions, heads, d_head). A boolean mask is true for visible keys."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key = key.repeat_interleave(groups, dim=1)
@@ -76,7 +76,7 @@ def attention(
             scores = scores + attention_mask
     if s_aux is not None:
         sinks = s_aux.reshape(1, -1, 1, 1).expand(scores.shape[0], -1, scores.shape[2], 1)
-        # The largest score is taken away first, as transformers does: in half precision that rounds.
+        # The largest score is subtracted first, as in transformers: in half precision that rounds.
         combined = torch.cat([scores, sinks], dim=-1)
         pattern = (combined - combined.max(-1, keepdim=True).values).softmax(-1)[..., :-1]
     else:

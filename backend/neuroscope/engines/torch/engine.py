@@ -43,7 +43,7 @@ from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivation
 
 
 class TorchPrefix:
-    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), joined on as each layer asks."""
+    """`Prefix`: keys and values of each layer (rows, key-value heads, columns, d_head), prepended to each layer's own."""
 
     def __init__(self, layers: list[tuple[Tensor, Tensor]], columns: int, weights: dict[str, str], times: int = 1) -> None:
         self._layers = layers
@@ -52,7 +52,7 @@ class TorchPrefix:
         self._times = times
 
     def repeat(self, times: int) -> TorchPrefix:
-        """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
+        """The prefix for all rows, repeated `times` times; the copy exists only while a layer runs."""
         return TorchPrefix(self._layers, self.columns, self.weights, self._times * times)
 
     def take(self, rows: slice) -> TorchPrefix:
@@ -61,7 +61,7 @@ class TorchPrefix:
         return TorchPrefix([(key[rows], value[rows]) for key, value in self._layers], self.columns, self.weights)
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """What a decoder layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
+        """A decoder layer's call to its cache. Nothing is stored: many runs share the prefix."""
         old_key, old_value = (part.repeat(self._times, 1, 1, 1) for part in self._layers[layer])
         return torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
 
@@ -69,7 +69,7 @@ class TorchPrefix:
 class TorchEngine(Decoder[TorchTaps]):
     """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode.
 
-    part: whether it was read out of a model of several parts; it is then saved as the language model that it is.
+    part: whether it was read from a multimodal model; it is saved as a language model alone.
     """
 
     name = "torch"
@@ -103,8 +103,8 @@ class TorchEngine(Decoder[TorchTaps]):
         arguments = inspect.signature(self.layers[0].forward).parameters
         if self.architecture.cache_argument not in arguments:
             raise UnsupportedArchitectureError(
-                f"A layer of {self.architecture.name} takes no {self.architecture.cache_argument!r}, its cache of keys and values.",
-                remedy=f"It takes {', '.join(arguments)}: name the right one as cache_argument.",
+                f"A layer of {self.architecture.name} has no argument {self.architecture.cache_argument!r} for its cache of keys and values.",
+                remedy=f"Its arguments are {', '.join(arguments)}: name the right one as cache_argument.",
             )
 
     @property
@@ -126,7 +126,7 @@ class TorchEngine(Decoder[TorchTaps]):
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the model for one thread, with attention that can be tapped."""
+        """Lock the model for one thread, with attention that has taps."""
         with self._lock:
             config = self.model.config
             before = config._attn_implementation
@@ -161,7 +161,7 @@ class TorchEngine(Decoder[TorchTaps]):
             run = self._run(span, taps, start, entry, None, logits)
             values = metric(run.logits)
             if values.ndim != 1 or len(values) != batch.rows:
-                raise ArgumentError(f"A metric answers one number a row, not an array of shape {tuple(values.shape)}.")
+                raise ArgumentError(f"A metric must return one number per row, not an array of shape {tuple(values.shape)}.")
             if not torch.isfinite(values).all():
                 raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
             leaves = [run.activations[site] for site in wholes]
@@ -210,7 +210,7 @@ class TorchEngine(Decoder[TorchTaps]):
 
     @contextmanager
     def _current(self, taps: TorchTaps) -> Iterator[None]:
-        """Pause the taps of the run from within which this one was started, if there is one."""
+        """Pause the taps of the run that started this one, if any."""
         outer, self._running = self._running, taps
         if outer is not None:
             outer.paused = True
@@ -228,7 +228,7 @@ class TorchEngine(Decoder[TorchTaps]):
         return x
 
     def _rotations(self, x: Tensor, positions: Tensor) -> Sequence[Any] | None:
-        """Each layer's rotation of positions."""
+        """Each layer's rotary embedding of positions."""
         rotary = self._rotary
         if rotary is None:
             return None
@@ -245,7 +245,7 @@ class TorchEngine(Decoder[TorchTaps]):
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
-        """(rows, positions, vocabulary) from the Hugging Face model itself, with its own attention."""
+        """(rows, positions, vocabulary) from the unmodified Hugging Face model, with its own attention."""
         with self._lock, torch.no_grad():
             positions = torch.as_tensor(Span.of(batch, None).positions(), device=self.device).expand(batch.rows, -1)
             out = self.model(
@@ -309,7 +309,7 @@ class TorchEngine(Decoder[TorchTaps]):
             return torch.einsum("rphe,hed->rphd", wide(gradient), wide(slot.weight(module)))
 
     def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
-        """See `Engine.head_writes`. Behind a norm (Gemma) each head gets its share under the run's own scale."""
+        """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
         projection = get_module(block, self.architecture.output_projection)
         with torch.no_grad():
@@ -330,7 +330,7 @@ class TorchEngine(Decoder[TorchTaps]):
             self.model.save_pretrained(folder, save_original_format=not self._part)
 
     def rows_that_fit(self, positions: int) -> int:
-        """How many rows of that length one pass should carry, from the memory that is free now."""
+        """How many rows of that length one pass should run, given the memory that is free now."""
         free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
         return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, free)
 
@@ -353,7 +353,7 @@ class _Gelu(nn.Module):
 def _fuse(model: nn.Module) -> None:
     """GELU's tanh form where transformers spells it out, without its many passes: the same function to its last bits.
 
-    Half precision stays as it is, since there every step of the spelt-out form rounds.
+    Half precision is unchanged, since there every step rounds.
     """
     for module in list(model.modules()):
         for name, child in module.named_children():

@@ -1,6 +1,6 @@
 """The experts of a gpt-oss layer, run so that every expert's neurons can be read and rewritten.
 
-Used only in layers whose neurons a run captures or edits; everywhere else transformers' own kernels run.
+Used only in layers whose neurons a run captures or edits; other layers use transformers' kernels.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-#: Called with the layer's neurons (tokens, experts · d_mlp), zero where a token was not routed; answers the ones to use.
+#: Called with the layer's neurons (tokens, experts · d_mlp), zero where a token was not routed; returns the array to use.
 NeuronTap = Callable[[Tensor], Tensor]
 
 
@@ -51,7 +51,7 @@ def dense_router(indices: Tensor, scores: Tensor, experts: int) -> Tensor:
 
 
 def sparse_router(dense: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(scores, indices) from dense weights: the k largest by magnitude, more when an edit routes a token to more."""
+    """(scores, indices) from dense weights: the k largest by magnitude, more if an edit routes a token to more."""
     k = max(k, int((dense != 0).sum(1).max()))
     indices = dense.abs().topk(k, dim=1).indices
     return dense.gather(1, indices), indices

@@ -27,7 +27,7 @@ from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.engines.weight_files import index_in_use
 from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
 
-#: What torch would use if nobody said otherwise.
+#: The default device of torch.
 _AVAILABLE = torch.get_num_threads()
 
 
@@ -55,7 +55,7 @@ class TorchLoader:
 
 @functools.cache
 def _tell_of_spinning() -> None:
-    """Tell, once, that this process's threads spin: torch was imported first."""
+    """Warn once that this process's threads spin, because torch was imported first."""
     if waiting.spinning:
         events.notice(
             "torch was imported before NeuroScope, so its threads spin while they wait, which is slow on a busy machine. "
@@ -77,10 +77,10 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
             )
     except SafetensorError as error:
         raise damaged(folder, error) from error
-    except ImportError as error:  # quantised weights, whose method is a package of its own
+    except ImportError as error:  # quantised weights, which need their method's package
         raise MissingExtraError(
             f"{folder} needs a package that is not installed: {first_line(error)}",
-            remedy="Install it, or take weights that are not quantised.",
+            remedy="Install it, or use weights that are not quantised.",
         ) from error
     except StrictDataclassError as error:
         raise misconfigured(folder, error) from error
@@ -97,7 +97,7 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
 
 @contextlib.contextmanager
 def _indexed(folder: Path) -> Iterator[Path]:
-    """The folder; where its index has no `metadata`, without which transformers fails, links to its files beside a whole index."""
+    """The folder; if its index lacks `metadata`, which transformers requires, a folder of links with a complete index."""
     index = index_in_use(folder)
     found = {} if index is None else json.loads(index.read_text(encoding="utf-8"))
     if index is None or isinstance(found.get("metadata"), dict):
@@ -112,7 +112,7 @@ def _indexed(folder: Path) -> Iterator[Path]:
 
 
 def _part(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What makes transformers load the language model alone of a model of several parts."""
+    """Arguments that make transformers load only the language model of a multimodal model."""
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False).get_text_config()
     prefixes = find(checkpoint.config["model_type"]).prefixes
     renamed = {f"^{re.escape(prefix)}": own for prefix, own in prefixes.items()}
@@ -120,8 +120,8 @@ def _part(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file's model and tokenizer into a folder, as safetensors."""
-    # The reader's bar obeys no setting of transformers, so it draws into nothing.
+    """Write a GGUF file's model and tokenizer to a folder, as safetensors."""
+    # No setting of transformers turns off the reader's progress bar, so its output is discarded.
     silent = contextlib.redirect_stderr(io.StringIO())
     with events.progress(f"converting {gguf.name}", total=2, unit="steps") as job, _quietly(), silent:
         try:
@@ -130,7 +130,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
             raise ModelLoadError(f"{gguf} cannot be read: {first_line(error)}") from error
         job.advance()
-        # transformers takes a GGUF for a quantised model and refuses to save it, though its weights are plain by now.
+        # transformers considers the model quantised and refuses to save it, although its weights have been dequantised.
         model.hf_quantizer = None
         model.is_quantized = False
         if hasattr(model.config, "quantization_config"):
@@ -142,7 +142,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep transformers' own bars and warnings off the terminal; its settings are as before afterwards."""
+    """Silence transformers' progress bars and warnings, and restore its settings afterwards."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

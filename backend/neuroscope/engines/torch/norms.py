@@ -5,8 +5,8 @@ With x̂ = x · s (after centring, for LayerNorm), y = w x̂ + b and g = ∂m/�
     ∂m/∂x = s (w g − x̂ mean(w g x̂))                for RMSNorm
     ∂m/∂x = s (w g − mean(w g) − x̂ mean(w g x̂))    for LayerNorm
 
-which takes a few passes over g, where differentiating the module once for each reader would take a dozen.
-Half precision is computed in float32, and gradients stay in it.
+which takes a few passes over g instead of the dozen of differentiating the module for each reader. Half precision is computed
+in float32, and gradients stay in float32.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from neuroscope.errors import UnsupportedArchitectureError
 
 
 def norm_gradient(norm: nn.Module, x: Tensor, gradient: Tensor, kind: Architecture) -> Tensor:
-    """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) behind the norm."""
+    """Gradients at x (rows, positions, d_model) from gradients (rows, positions, k, d_model) after the norm."""
     x = wide(x)
     if kind.layer_norm:
         x = x - x.mean(-1, keepdim=True)
@@ -38,7 +38,7 @@ def norm_gradient(norm: nn.Module, x: Tensor, gradient: Tensor, kind: Architectu
 
 
 def rms_scale(norm: nn.Module, x: Tensor, kind: Architecture) -> Tensor:
-    """What RMSNorm multiplies x by, elementwise: (…, d_model)."""
+    """The factor by which RMSNorm scales x, elementwise: (…, d_model)."""
     scale = torch.rsqrt(wide(x).pow(2).mean(-1, keepdim=True) + _epsilon(norm))
     return scale * wide(_gain(norm, kind))
 
@@ -51,4 +51,4 @@ def _epsilon(norm: Any) -> float:
     for name in ("variance_epsilon", "eps"):
         if hasattr(norm, name):
             return float(getattr(norm, name))
-    raise UnsupportedArchitectureError(f"{type(norm).__name__} is a normalisation of an unknown kind.")
+    raise UnsupportedArchitectureError(f"{type(norm).__name__} is an unknown kind of normalisation.")

@@ -1,4 +1,4 @@
-"""The array operations of experiments, on torch."""
+"""`ArrayOps` on torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TorchOps:
         self.dtype = dtype
 
     def asarray(self, value: Any) -> Tensor:
-        """A tensor on the engine's device; floats take the engine's type, whole numbers and booleans keep theirs."""
+        """A tensor on the engine's device; floats are converted to the engine's type, integers and booleans are not."""
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
@@ -47,7 +47,7 @@ class TorchOps:
         return torch.zeros(tuple(shape), device=self.device, dtype=self.dtype)
 
     def repeat(self, array: Tensor, times: int) -> Tensor:
-        """All rows, `times` over: a, b, a, b …"""
+        """All rows repeated `times` times: a, b, a, b …"""
         return array.repeat(times, *([1] * (array.ndim - 1)))
 
     def transpose(self, array: Tensor, axes: Sequence[int]) -> Tensor:

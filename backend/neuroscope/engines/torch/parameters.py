@@ -13,7 +13,7 @@ from neuroscope.engines.layout import Stored, find_module
 from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.weights import Bits
 
-#: Whole numbers of a floating type's size, by its bytes.
+#: Integer types, by their size in bytes.
 _WHOLE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -48,5 +48,5 @@ class TorchParameters(Parameters):
         self._part(array, stored, index).copy_(torch.from_numpy(signed))
 
     def _part(self, array: Tensor, stored: Stored, index: tuple[Any, ...]) -> Tensor:
-        """The part as whole numbers, a view."""
+        """The part as integers, a view."""
         return stored.view(array.view(_WHOLE[array.element_size()]), torch.permute)[index]

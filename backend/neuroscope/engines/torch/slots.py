@@ -1,4 +1,4 @@
-"""Queries, keys and values among the outputs of torch modules."""
+"""Queries, keys and values in the outputs of torch modules."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class HeadSlot(HeadRows):
         return parts.flatten(2)
 
     def weight(self, module: nn.Module) -> Tensor:
-        """The slot's own rows of the projection, (heads, d_head, d_model), a view."""
+        """The slot's rows of the projection, (heads, d_head, d_model), a view."""
         return output_by_input(module).unflatten(0, self.split)[self.pick]
 
     def bias(self, module: nn.Module) -> Tensor | None:
-        """(heads, d_head), a view; None without bias."""
+        """(heads, d_head), a view; None if there is no bias."""
         bias = getattr(module, "bias", None)
         return None if bias is None else bias.unflatten(0, self.split)[self.pick]
 
 
 def output_by_input(module: nn.Module) -> Tensor:
-    """The projection's matrix as (out, in), whichever way the module stores it."""
+    """The projection's matrix as (out, in)."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D stores (in, out)

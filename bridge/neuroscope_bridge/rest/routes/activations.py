@@ -1,4 +1,4 @@
-"""Generation that answers what was seen inside: at the sites of hooks, or all that the Lens page draws."""
+"""Generation with activations: at the sites of hooks, or for the Lens page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import ChatAnswer
 from neuroscope_bridge.rest.routes.documents import STREAMED, STREAMED_ACTIVATIONS
 
-#: Fewer than a model may write, since activations are many.
+#: Default number of tokens, small because activations are large.
 _USUAL_TOKENS = 100
 
 
@@ -26,15 +26,15 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/chat/completions/with_activations", responses=STREAMED_ACTIVATIONS)
     async def with_activations(request: Request, body: schemas.WithActivations) -> Any:
-        """Generate, and answer what the hooks saw.
+        """Generate, and return the hooks' activations.
 
-        The header `Accept: application/msgpack` or `application/safetensors` answers binary. A stream has one event per
-        token, with what was seen in the step that chose it: the first one at the prompt's tokens, each later one at the
+        The header `Accept: application/msgpack` or `application/safetensors` selects a binary answer. A stream has one event
+        per token, with the activations of the step that chose it: the first one at the prompt's tokens, each later one at the
         token before.
         """
         encoding = encoding_for(request.headers.get("accept", ""), body.encoding)
         if body.stream and encoding not in ("json", "npy"):
-            raise ArgumentError("A stream is text.", remedy='Accept text/event-stream, with encoding "json" or "npy".')
+            raise ArgumentError("A stream cannot be binary.", remedy='Accept text/event-stream, with encoding "json" or "npy".')
 
         job = await server.job(
             body.model,
@@ -76,8 +76,8 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/lens", responses=STREAMED)
     async def lens(body: schemas.LensRequest) -> Any:
-        """What the Lens page shows, as events: the first describes model and prompt, then one for each token with the
-        logit lens and the residual stream's norm by layer, every head's attention, and the strongest neurons.
+        """The data of the Lens page, as events: the first describes model and prompt, then one for each token with the logit
+        lens and the residual stream's norm by layer, every head's attention, and the strongest neurons.
         """
         job = await server.job(
             body.model,

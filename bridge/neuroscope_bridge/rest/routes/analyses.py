@@ -1,4 +1,4 @@
-"""The named analyses, run for a client that may leave."""
+"""The analyses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from neuroscope_bridge.rest import schemas
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import Server
 
-#: Seconds between two looks whether a client that waits for an analysis is still there.
+#: Seconds between checks of whether the client is still connected.
 _LOOK = 0.2
 
 
@@ -24,13 +24,13 @@ def routes(server: Server) -> APIRouter:
 
     @router.get("/v1/analyze")
     async def analyses() -> Any:
-        """The analyses by name: what each asks, and what it works on."""
+        """The analyses, with question and input."""
         return Json({"object": "list", "data": [analysis.as_dictionary() for analysis in registry.ANALYSES]})
 
     @router.post("/v1/analyze/{name}")
     async def analyze(request: Request, name: str, body: schemas.Analyze) -> Any:
         """Run an analysis, such as mathematical_reasoning, factual_recall, creative_writing, attention_patterns or
-        residual_stream; GET /v1/analyze lists them. A client that leaves ends it.
+        residual_stream; GET /v1/analyze lists them. It ends if the client disconnects.
         """
         registry.get(name)
         pooled = await server.pool.find(body.model)
@@ -53,7 +53,7 @@ def routes(server: Server) -> APIRouter:
         try:
             while not (await asyncio.wait({running}, timeout=_LOOK))[0]:
                 if await request.is_disconnected():
-                    raise CancelledError("The client left.")
+                    raise CancelledError("The client disconnected.")
             return Json(running.result())
         finally:
             gone.set()

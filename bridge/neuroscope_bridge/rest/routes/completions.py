@@ -24,9 +24,9 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/chat/completions", responses=STREAMED)
     async def chat(request: Request, body: schemas.Chat) -> Any:
-        """OpenAI's chat completions, in the chat template of the model itself. `hooks` may steer, ablate and scale."""
+        """OpenAI's chat completions, in the model's chat template. `hooks` may steer, ablate and scale."""
         if body.max_tokens is not None and body.max_completion_tokens is not None:
-            raise ArgumentError("max_tokens and max_completion_tokens name the same thing.", remedy="Give one.")
+            raise ArgumentError("max_tokens and max_completion_tokens are synonyms.", remedy="Give one.")
         job = await server.job(
             body.model,
             lambda model: prompt_tokens(model, body.messages, None),
@@ -40,7 +40,7 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/completions", responses=STREAMED)
     async def completion(request: Request, body: schemas.Completion) -> Any:
-        """OpenAI's completions: plain text goes on. `hooks` may steer, ablate and scale."""
+        """OpenAI's completions of plain text. `hooks` may steer, ablate and scale."""
         job = await server.job(
             body.model,
             lambda model: prompt_tokens(model, None, body.prompt),

@@ -1,4 +1,4 @@
-"""Hooks that are kept under their ids, for requests that name them."""
+"""Registered hooks, for requests that name them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/activations/hooks")
     async def register(request: schemas.RegisterHooks) -> Any:
-        """Keep hooks under their ids. They act in the requests that name them, and in no other."""
+        """Register hooks. They act only in requests that name them."""
         if server.pool.default is not None:
             pooled = await server.pool.find(None)
             for spec in request.hooks:
@@ -32,12 +32,12 @@ def routes(server: Server) -> APIRouter:
 
     @router.delete("/v1/activations/hooks")
     async def clear() -> Any:
-        """Forget every registered hook."""
+        """Remove every registered hook."""
         return Json({"object": "list", "removed": server.hooks.remove(None)})
 
     @router.delete("/v1/activations/hooks/{hook_id:path}")
     async def remove(hook_id: str) -> Any:
-        """Forget one hook."""
+        """Remove one hook."""
         return Json({"object": "list", "removed": server.hooks.remove(hook_id)})
 
     return router

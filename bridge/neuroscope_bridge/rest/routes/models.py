@@ -33,7 +33,7 @@ def routes(server: Server) -> APIRouter:
 
     @router.get("/health", tags=["server"])
     async def health(request: Request) -> Any:
-        """Whether the server answers, and its version; to who may ask more, also its models and what runs."""
+        """Status and version; with access, also models and running generations."""
         found: dict[str, Any] = {"status": "ok", "version": neuroscope.__version__}
         if allowed(request.headers, server.options.token):
             pool = server.pool
@@ -48,7 +48,7 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/models/load")
     async def load(request: schemas.Load) -> Any:
-        """Load a model by name, folder or GGUF file; it then serves requests that name none. Answers its sizes."""
+        """Load a model by name, folder or GGUF file; it becomes the default. Returns its sizes."""
         return Json(described(await server.pool.load(request.model, request.dtype)))
 
     @router.get("/v1/models/{name:path}")
