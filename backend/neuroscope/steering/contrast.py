@@ -15,7 +15,7 @@ import numpy as np
 from neuroscope.errors import DatasetError
 from neuroscope.names import Names
 from neuroscope.naming import snake_case
-from neuroscope.tasks import formality, synonyms
+from neuroscope.tasks import formality, synonyms, tense
 from neuroscope.tasks.lexicon import ASPECTS, BAD, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
 
 #: The fewest pairs for a vector; equally many must be left to judge it.
@@ -124,15 +124,31 @@ def _filled(random: np.random.Generator, content: int) -> _Made:
     return content, formal.format(**words), informal.format(**words), frozenset([f"content:{content}", *used])
 
 
-def _rewritings() -> tuple[tuple[str, Units], ...]:
-    """Half ask for a formal wording, half for an informal one, so that the model can move either way."""
+def _neutral(openings: Sequence[str], names: int) -> tuple[tuple[str, Units], ...]:
+    """Openings that tell nothing of the quality, each with some names and places of the held-out half."""
     random = np.random.default_rng(0)
-    asked = []
-    for content in range(len(formality.CONTENTS)):
-        if _is_held_out(content, len(formality.CONTENTS)):
-            _, formal, informal, units = _filled(random, content)
-            asked += [(f"Informal: {informal} Formal:", units), (f"Formal: {formal} Informal:", units)]
-    return tuple(asked)
+    found = []
+    for opening in openings:
+        for _ in range(names if "{name}" in opening else 1):
+            name, other = (str(word) for word in random.choice(_words(NAMES, True), 2, replace=False))
+            words = {"name": name, "other": other, "place": str(random.choice(_words(PLACES, True)))}
+            used = [
+                f"{'name' if slot == 'other' else slot}:{word}" for slot, word in words.items() if "{" + slot + "}" in opening
+            ]
+            found.append((opening.format(**words), frozenset([f"template:{opening}", *used])))
+    return tuple(found)
+
+
+def _tenses(random: np.random.Generator) -> Iterator[_Made]:
+    while True:
+        for event, (past, present) in enumerate(tense.EVENTS):
+            held_out = _is_held_out(event, len(tense.EVENTS))
+            name, other = (str(word) for word in random.choice(_words(NAMES, held_out), 2, replace=False))
+            words = {"other": other, "place": str(random.choice(_words(PLACES, held_out)))}
+            words["thing"] = str(random.choice(_words(OBJECTS, held_out)))
+            used = [f"{'name' if slot == 'other' else slot}:{word}" for slot, word in words.items() if "{" + slot + "}" in past]
+            told = (f"{name} {wording.format(**words)}." for wording in (past, present))
+            yield event, *told, frozenset([f"content:{event}", f"name:{name}", *used])
 
 
 def _registers(random: np.random.Generator) -> Iterator[_Made]:
@@ -162,8 +178,9 @@ def _reviews(random: np.random.Generator) -> Iterator[_Made]:
 
 
 _NAMED: Mapping[str, tuple[Callable[[np.random.Generator], Iterator[_Made]], tuple[tuple[str, Units], ...]]] = {
-    "formal_style": (_registers, _rewritings()),
+    "formal_style": (_registers, _neutral(formality.OPENINGS, 4)),
     "positive_sentiment": (_reviews, _review_openings()),
+    "past_tense": (_tenses, _neutral(tense.OPENINGS, 4)),
 }
 
 

@@ -26,6 +26,7 @@ SYNONYMS: tuple[frozenset[str], ...] = tuple(
         "harmful_requests refusal",
         "sentiment_analysis positive_sentiment sentiment",
         "register text_formality formal_style formality",
+        "past_tense tense",
         "country_names countries",
         "person_names names",
         "programming programming_syntax code_syntax code",
