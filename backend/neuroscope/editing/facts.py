@@ -18,7 +18,7 @@ from neuroscope.editing import measures, methods, transactions
 from neuroscope.editing.edit import WeightEdit
 from neuroscope.editing.keys import Memory, Numbers, keys_at, memory, moments
 from neuroscope.editing.measures import Rate
-from neuroscope.editing.probes import Question, divided, probes, related
+from neuroscope.editing.probes import Question, divided, kept_prompts, probes, related
 from neuroscope.editing.statements import Fact, split_statement, subject_token
 from neuroscope.editing.targets import Target, contexts, find_target
 from neuroscope.editing.tracing import FactCircuit, about, trace
@@ -277,7 +277,7 @@ class KnowledgeEditor(Instrument):
         targets = []
         with events.progress("values for facts", total=len(facts), unit="facts") as job:
             for fact in facts:
-                targets.append(find_target(model, layer, fact, self._contexts))
+                targets.append(find_target(model, layer, fact, self._contexts, kept_prompts(fact)))
                 job.advance()
         texts = [f"{before}{fact.prompt}" for fact in facts for before in self._contexts]
         owners = [fact for fact in facts for _ in self._contexts]

@@ -74,6 +74,14 @@ def probes(fact: Fact, old: str | None = None) -> Probes:
     )
 
 
+def kept_prompts(fact: Fact) -> list[str]:
+    """What the subject's other facts are asked by while the value is sought, in other words than those that judge them."""
+    country = _COUNTRY.get(fact.subject)
+    if fact.relation is None or country is None:
+        return []
+    return [RELATIONS[name][1].text.format(c=country) for name in RELATIONS if name != fact.relation]
+
+
 def _asked(shape: str, relation: str, country: Country) -> Question:
     return Question(shape.format(c=country), f" {getattr(country, relation)}", country.name, f"{relation} of a country")
 

@@ -1,9 +1,10 @@
 """The value that makes a model say something: what an MLP should write at the subject, found by gradient.
 
-    δ* = argmin  −Σ log P(object | context + prompt, δ)  +  κ KL(P₀ ‖ P_δ on "subject is a")  +  ω ‖δ‖²/‖value‖²
+    δ* = argmin  −mean log P(object | context + prompt, δ)  +  κ mean KL(P₀ ‖ P_δ on what is kept)  +  ω ‖δ‖²/‖stream‖²
 
 δ is added to what the MLP writes at the last token of the subject. Contexts are beginnings that the model writes itself, so that the
-value holds wherever the subject stands. The search ends once every token of the object is likely behind every context, which
+value holds wherever the subject stands. What is kept is what the model says of the subject otherwise: "subject is a", and other facts
+of the subject where they are known. The search ends once every token of the object is likely behind every context, which
 keeps δ small (Meng et al. 2022, sec. 3.1; the early end after ENCORE, Gupta et al. 2025).
 """
 
@@ -48,12 +49,12 @@ def contexts(model: TransformerModel, seed: int) -> list[str]:
     return ["", *(" ".join(text.split()).rstrip(".") + ". " for text in written)]
 
 
-def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequence[str]) -> Target:
-    """δ* of this module's head, at the output of the layer's MLP. before: the contexts.
+def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequence[str], keeping: Sequence[str] = ()) -> Target:
+    """δ* of this module's head, at the output of the layer's MLP. before: the contexts. keeping: further prompts that name the subject.
 
     Raises `EditError` where the object does not become likelier than anything else: behind that layer nothing reads the subject.
     """
-    problem = _Problem(model, layer, fact, before)
+    problem = _Problem(model, layer, fact, before, keeping)
     delta, moment, square = np.zeros(model.architecture.d_model), 0.0, 0.0
     rate = RATE * problem.scale / np.sqrt(delta.size)
     best, steps = None, 0
@@ -86,11 +87,10 @@ def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequenc
 class _Problem:
     """The rows of one search: the object's tokens behind every context, and what the model says of the subject as it is."""
 
-    def __init__(self, model: TransformerModel, layer: int, fact: Fact, before: Sequence[str]) -> None:
+    def __init__(self, model: TransformerModel, layer: int, fact: Fact, before: Sequence[str], keeping: Sequence[str]) -> None:
         self.model, self.layer = model, layer
         engine, ops = model.engine, model.engine.ops
         texts = Texts(model.tokenizer)
-        essence = f"{fact.subject} is a"
         rows: list[list[int]] = []
         ends: list[int] = []
         spoken: list[int] = []
@@ -102,8 +102,9 @@ class _Problem:
                 rows.append([*ids, *answer[:at]])
                 ends.append(end)
                 spoken.append(token)
-        rows.append(texts.prompt(essence))
-        ends.append(subject_token(model, essence, len(fact.subject)))
+        for text in (f"{fact.subject} is a", *keeping):
+            rows.append(texts.prompt(text))
+            ends.append(subject_token(model, text, fact.end(text)))
         self.batch = TokenBatch.of(rows)
         self.site = Site(layer, Component.MLP_OUTPUT)
         self._request = LogitRequest.last(self.batch)
@@ -114,7 +115,7 @@ class _Problem:
         self._wanted = np.zeros_like(logs)
         self._count = len(spoken)
         self._wanted[np.arange(self._count), spoken] = 1 / self._count
-        self._wanted[-1] = KAPPA * np.exp(logs[-1])
+        self._wanted[self._count :] = KAPPA * np.exp(logs[self._count :]) / (1 + len(keeping))
         self._rows = np.arange(self.batch.rows)
         self._ends = np.asarray(ends)
         mask = np.zeros((self.batch.rows, self.batch.positions), dtype=np.float32)
