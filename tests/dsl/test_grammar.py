@@ -110,13 +110,13 @@ def test_this_parses(text: str) -> None:
         ("#[1 256]", 1, 5, "byte"),
         ("self := 3", 1, 1, "pseudo variable"),
         ("[:a :a | a]", 1, 5, "Two parameters"),
-        ("a § b", 1, 3, "no meaning"),
+        ("a § b", 1, 3, "not valid here"),
         ("x\n\n  := ", 3, 5, "missing"),
         ("1 to: ] do: 3", 1, 7, "has no opening bracket"),
         ("40r12", 1, 1, "radix"),
         ("2r12", 1, 1, "radix"),
         ("$", 1, 1, "character"),
-        ("[:x y]", 1, 5, "no meaning"),
+        ("[:x y]", 1, 5, "not valid here"),
     ],
 )
 def test_a_syntax_error_says_where_and_what(text: str, line: int, column: int, says: str) -> None:

@@ -5,7 +5,7 @@ let token = sessionStorage.getItem("neuroscope-token");
 /** What the server answered instead of what was asked for. */
 export class Refusal extends Error {
   constructor(status, error) {
-    super(error?.message ?? `The server answered ${status}.`);
+    super(error?.message ?? `The server responded with ${status}.`);
     this.status = status;
   }
 }
