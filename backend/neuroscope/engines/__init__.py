@@ -13,6 +13,7 @@ import platform
 from typing import TYPE_CHECKING
 
 from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.importing import without_collecting
 
 if TYPE_CHECKING:
     from neuroscope.engines.checkpoint import Loader
@@ -38,14 +39,16 @@ def host_ops() -> ArrayOps:
 def loader(engine: str) -> Loader:
     """Imports the engine's framework, and no other."""
     if engine == "torch":
-        from neuroscope.engines.torch.loading import TorchLoader
+        with without_collecting():
+            from neuroscope.engines.torch.loading import TorchLoader
 
         return TorchLoader()
     if engine == "mlx":
         from neuroscope.engines.mlx import library as mlx_library
 
         mlx_library.require()
-        from neuroscope.engines.mlx.loading import MlxLoader
+        with without_collecting():
+            from neuroscope.engines.mlx.loading import MlxLoader
 
         return MlxLoader()
     raise ArgumentError(f"There is no engine {engine!r}.", remedy=did_you_mean(engine, ENGINES, listing="Engines"))
