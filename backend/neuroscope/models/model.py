@@ -196,6 +196,8 @@ class TransformerModel(_Extended):
         """
         texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         known = Texts(self._tokenizer)
+        if len(texts) > 1:
+            known.read(text for text in texts if isinstance(text, str))
         rows = [known.prompt(text) for text in texts]
         for text, row in zip(texts, rows, strict=True):
             if not row:

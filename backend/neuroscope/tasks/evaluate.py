@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from neuroscope import events, settings
-from neuroscope.engines.protocol import LogitRequest
+from neuroscope.engines.protocol import IntArray, LogitRequest, TokenBatch
 from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.models.text import Texts
 from neuroscope.results import Result, titled
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
@@ -96,38 +97,74 @@ def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int
     Raises `TaskNotFoundError` for an unknown name. A task that the model's tokenizer cannot express, or one that needs a
     chat template where there is none, is reported as not measured, with the reason.
     """
+    return evaluate_alike([model], tasks, n, seed)[0]
+
+
+def evaluate_alike(
+    models: Sequence[TransformerModel], tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None
+) -> list[Evaluation]:
+    """`evaluate` for several models that have one tokenizer: the same items, which are made and tokenised once."""
     if n < 2:
         raise ArgumentError(f"{n} items measure nothing.", remedy="Ask for at least 2.")
+    if any(model.tokenizer is not models[0].tokenizer for model in models):
+        raise ArgumentError("The models have different tokenizers.", remedy="Evaluate them one by one.")
     chosen = [registry.get(name) for name in tasks] if tasks is not None else list(registry.TASKS)
     seed = settings.seed(seed)
-    scores = []
-    with events.progress(f"evaluating {model.title}", total=len(chosen), unit="tasks") as job:
+    scores: list[list[TaskScore]] = []
+    with events.progress(f"evaluating {', '.join(model.title for model in models)}", total=len(chosen), unit="tasks") as job:
         for task in chosen:
-            scores.append(_score(model, task, n, seed))
+            asked = _Asked.of(models[0], task, n, seed)
+            scores.append([asked if isinstance(asked, TaskScore) else _score(model, task, asked) for model in models])
             job.advance()
-    return Evaluation(
-        model.ran,
-        model.weights_hash,
-        seed,
-        scores,
-        asked_for=None if model.name == model.ran else model.name,
-        dtype=model.precision,
-        engine=model.engine.name,
-        device=model.device,
-    )
+    return [
+        Evaluation(
+            model.ran,
+            model.weights_hash,
+            seed,
+            list(mine),
+            asked_for=None if model.name == model.ran else model.name,
+            dtype=model.precision,
+            engine=model.engine.name,
+            device=model.device,
+        )
+        for model, mine in zip(models, zip(*scores, strict=True) if scores else [[]] * len(models), strict=True)
+    ]
 
 
-def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
-    if task.chat and not model.has_chat_template:
-        return TaskScore(task.name, note=f"{model.title} has no chat template.")
-    try:
-        examples = list(task.dataset(n, seed=seed).for_model(model))
-    except DatasetError as error:
-        return TaskScore(task.name, note=error.message)
+@dataclass(frozen=True)
+class _Asked:
+    """A task's items as a tokenizer reads them. answers: the right and the wrong token of each (rows, 2)."""
+
+    examples: list[Example]
+    prompts: list[str]
+    batch: TokenBatch
+    answers: IntArray
+
+    @classmethod
+    def of(cls, model: TransformerModel, task: Task, n: int, seed: int) -> _Asked | TaskScore:
+        """The items, or the score that says why there are none."""
+        if task.chat and not model.has_chat_template:
+            return TaskScore(task.name, note=f"{model.title} has no chat template.")
+        try:
+            examples = list(task.dataset(n, seed=seed).for_model(model))
+        except DatasetError as error:
+            return TaskScore(task.name, note=error.message)
+        prompts: list[str] = [model.chat_prompt(e.clean) if task.chat else e.clean for e in examples]
+        texts = Texts(model.tokenizer)
+        if not task.chat:
+            texts.read(f"{p}{text}" for p, e in zip(prompts, examples, strict=True) for text in ("", e.answer, e.wrong))
+        answers = [
+            [texts.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in zip(prompts, examples, strict=True)
+        ]
+        return cls(examples, prompts, model.encode(prompts, side="left"), np.array(answers))
+
+
+def _score(model: TransformerModel, task: Task, asked: _Asked) -> TaskScore:
     items: list[_Item] = []
-    size = model.engine.rows_that_fit(64)
-    for first in range(0, len(examples), size):
-        items += _items(model, task, examples[first : first + size])
+    size = model.engine.rows_that_fit(asked.batch.positions + task.reply)
+    for first in range(0, asked.batch.rows, size):
+        items += _items(model, task, asked, slice(first, first + size))
+    examples = asked.examples
     labels = sorted({example.label for example in examples if example.label is not None})
     labels = labels if len(labels) > 1 else []
     return TaskScore(
@@ -143,19 +180,13 @@ def _score(model: TransformerModel, task: Task, n: int, seed: int) -> TaskScore:
     )
 
 
-def _items(model: TransformerModel, task: Task, examples: Sequence[Example]) -> list[_Item]:
-    prompts = [model.chat_prompt(example.clean) if task.chat else example.clean for example in examples]
-    batch = model.encode(prompts, side="left")
+def _items(model: TransformerModel, task: Task, asked: _Asked, rows: slice) -> list[_Item]:
+    batch, (right, wrong) = asked.batch.take(rows), asked.answers[rows].T
     logits = model.engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch)).logits).astype(np.float64)
-    rows = np.arange(len(examples))
-    answers = [
-        [model.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in zip(prompts, examples, strict=True)
-    ]
-    right, wrong = np.array(answers).T
-    margin = logits[rows, right] - logits[rows, wrong]
+    margin = logits[np.arange(batch.rows), right] - logits[np.arange(batch.rows), wrong]
     if task.judge is None:
         hits = [bool(hit) for hit in logits.argmax(1) == right]
     else:
-        texts = model.continuations(prompts, task.reply)
-        hits = [task.judge(example, text) for example, text in zip(examples, texts, strict=True)]
+        texts = model.continuations(asked.prompts[rows], task.reply)
+        hits = [task.judge(example, text) for example, text in zip(asked.examples[rows], texts, strict=True)]
     return [_Item(hit, bool(m > 0), float(1 / (1 + np.exp(-m)))) for hit, m in zip(hits, margin, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,20 @@ class Fit:
 
     def __init__(self, tokenizer: Any, template: Callable[[str], str] | None = None) -> None:
         self._texts = Texts(tokenizer)
+        self._tokenizer = tokenizer
         self._template = template
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The same for tokenizers that read every text alike, as far as what they are made of tells; None where it does not."""
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return None
+        told = [
+            getattr(self._tokenizer, name, None) for name in ("chat_template", "special_tokens_map", "split_special_tokens")
+        ]
+        known = [type(self._tokenizer).__qualname__, self._template is not None, *told, backend.to_str()]
+        return hashlib.sha256(repr(known).encode()).hexdigest()
 
     def read(self, examples: Iterable[Example]) -> None:
         """Tokenise the prompts and answers of many examples at once, which is several times faster than one by one."""

@@ -11,7 +11,8 @@ and otherwise by values, leaving out the examples whose units fell to different 
 
 from __future__ import annotations
 
-from collections import Counter
+import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -66,6 +67,12 @@ class Parts:
         return f"a Parts({', '.join(map(str, self.sizes))} examples{shared})"
 
 
+#: So many parts are kept: those of the tasks that one experiment asks for.
+_KEPT = 16
+_made: OrderedDict[tuple[Generator, tuple[str | None, ...], tuple[int, ...], int], Parts] = OrderedDict()
+_lock = threading.Lock()
+
+
 def checked_sizes(sizes: Sequence[int]) -> list[int]:
     """The sizes as integers; `ArgumentError` unless each is at least 1."""
     found = [int(size) for size in sizes]
@@ -77,9 +84,27 @@ def checked_sizes(sizes: Sequence[int]) -> list[int]:
 def generated_parts(generator: Generator, fits: Sequence[Fit], sizes: Sequence[int], seed: int, name: str) -> Parts:
     """Parts of a task's examples, each from its own values; a part may stay smaller than asked.
 
-    Raises `DatasetError` when a kind has fewer values than parts, or a part finds too few examples.
+    The last few that were made are kept: they serve every model with the same tokenizer. Raises `DatasetError` when a kind has
+    fewer values than parts, or a part finds too few examples.
     """
     sizes = checked_sizes(sizes)
+    prints = tuple(fit.fingerprint for fit in fits)
+    if None in prints:
+        return _generated(generator, fits, sizes, seed, name)
+    key = generator, prints, tuple(sizes), seed
+    with _lock:
+        if key in _made:
+            _made.move_to_end(key)
+            return _made[key]
+    parts = _generated(generator, fits, sizes, seed, name)
+    with _lock:
+        _made[key] = parts
+        while len(_made) > _KEPT:
+            _made.popitem(last=False)
+    return parts
+
+
+def _generated(generator: Generator, fits: Sequence[Fit], sizes: Sequence[int], seed: int, name: str) -> Parts:
     survey = Draw(np.random.default_rng([seed, 0]))
     seen: Counter[str] = Counter()
     offered = fitting = 0

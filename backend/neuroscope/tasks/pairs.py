@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,10 @@ class PairBatch:
             tuple(self.units[index] for index in np.arange(self.rows)[rows]) if self.units else (),
         )
 
+    def padded_alike(self, rows: slice) -> PairBatch:
+        """Some rows, with the padding that all rows have."""
+        return PairBatch(self.clean.take(rows), self.corrupt.take(rows), self.metric.take(rows), self.units[rows])
+
     def chunks(self, size: int) -> list[PairBatch]:
         return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
 
@@ -70,6 +74,7 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
         raise DatasetError("There are no examples.", remedy="Give at least one clean/corrupt pair.")
     name = checked_metric(metric)
     texts = Texts(model.tokenizer)
+    texts.read(_texts_of(examples))
     cleans, corrupts, answers, wrongs = [], [], [], []
     for number, example in enumerate(examples):
         if example.corrupt is None:
@@ -77,7 +82,7 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
                 f"Example {number} has no corrupt prompt: {example.clean!r}.",
                 remedy="Give each a prompt of the same length for which the answer no longer holds, as `corrupt`.",
             )
-        clean, corrupt = _ids(model, example.clean), _ids(model, example.corrupt)
+        clean, corrupt = _ids(texts, example.clean), _ids(texts, example.corrupt)
         if len(clean) != len(corrupt):
             raise DatasetError(
                 f"Example {number}: the clean prompt has {len(clean)} tokens and the corrupt one {len(corrupt)}:\n"
@@ -109,8 +114,20 @@ def _units(example: Any) -> frozenset[str]:
     return frozenset(example.independent_units)
 
 
-def _ids(model: TransformerModel, text: str) -> list[int]:
-    return [int(token) for token in model.encode(text).ids[0]]
+def _texts_of(examples: Sequence[Any]) -> Iterator[str]:
+    """The prompts of examples, and each with its answers behind it: all texts that a batch of pairs is made of."""
+    for example in examples:
+        for prompt in (example.clean, example.corrupt):
+            if isinstance(prompt, str):
+                yield prompt
+                yield from (f"{prompt}{answer}" for answer in (example.answer, example.wrong) if isinstance(answer, str))
+
+
+def _ids(texts: Texts, text: str) -> list[int]:
+    found = texts.prompt(text)
+    if not found:
+        raise ArgumentError(f"The text {text!r} has no tokens.", remedy="Give at least one token.")
+    return found
 
 
 def _single(texts: Texts, example: Any, text: str, number: int) -> int:

@@ -29,6 +29,17 @@ Examples = Callable[[Draw, Split], Iterator[Example]]
 
 
 @dataclass(frozen=True)
+class TaskGenerator:
+    """Makes a task's examples of one split; two of the same task and split are equal."""
+
+    examples: Examples
+    split: Split
+
+    def __call__(self, draw: Draw) -> Iterator[Example]:
+        return self.examples(draw, self.split)
+
+
+@dataclass(frozen=True)
 class Task:
     """A capability with a name, what it asks, and a generator of examples.
 
@@ -61,7 +72,7 @@ class Task:
 
     def dataset(self, n: int = 100, seed: int = 0, split: Split = "test") -> Dataset:
         """`n` different examples, the same for the same seed; "test" holds none that a bundled model was trained on."""
-        return Dataset.generated(lambda draw: self.examples(draw, split), n, name=self.title, task=self.name, seed=seed)
+        return Dataset.generated(TaskGenerator(self.examples, split), n, name=self.title, task=self.name, seed=seed)
 
 
 TASKS: tuple[Task, ...] = (
