@@ -136,11 +136,15 @@ class Edit:
 
     `rows` limits the edit to some rows of the batch. An edit with head, neuron and position unset gets the whole
     component, and so can write different cells in different rows.
+
+    unread: for each of so many equal groups of consecutive rows (groups,), whether neither `apply` nor anything behind it reads the
+    value it gets there. An engine need not compute that and may give `apply` any numbers in its place; None: all of it is read.
     """
 
     site: Site
     apply: Apply
     rows: slice | IntArray | None = None
+    unread: BoolArray | None = None
 
 
 @dataclass(frozen=True)
@@ -241,6 +245,9 @@ class Prefix(Protocol):
     weights: dict[str, str]  # what `Engine.changed_weights` was when it was computed
 
     def repeat(self, times: int) -> Prefix: ...
+
+    def take(self, rows: slice) -> Prefix:
+        """That of some of the rows it was computed for; it must not be repeated yet."""
 
 
 class Port(Enum):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from transformers.activations import NewGELUActivation
 
 from neuroscope.engines.protocol import TokenBatch
+from neuroscope.engines.torch.engine import _Gelu
 from neuroscope.errors import NonFiniteActivationError, ParityError
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.verify import every_site
@@ -39,3 +42,20 @@ def test_a_run_without_taps_leaves_no_hook_behind(architecture: str) -> None:
         assert not module._forward_pre_hooks
         assert "forward" not in module.__dict__
     assert engine.model.config._attn_implementation != "neuroscope"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_fused_gelu_is_the_one_that_is_spelt_out(dtype: torch.dtype) -> None:
+    fused, spelt = _Gelu(), NewGELUActivation()
+    x = torch.linspace(-12, 12, 4801, dtype=torch.float64)
+    true = spelt(x)
+    with torch.no_grad():
+        found = fused(x.to(dtype))
+        error = (found.double() - true).abs().max()
+        assert error < 4 * torch.finfo(dtype).eps * 12
+        assert error <= 2 * (nn.functional.gelu(x.to(dtype), approximate="tanh").double() - true).abs().max()
+    slope = x.to(dtype).detach().clone().requires_grad_()
+    fused(slope).sum().backward()
+    along = x.detach().clone().requires_grad_()
+    spelt(along).sum().backward()
+    assert torch.allclose(slope.grad.double(), along.grad, atol=1e-5 if dtype is torch.float32 else 1e-12)  # type: ignore[union-attr, arg-type]

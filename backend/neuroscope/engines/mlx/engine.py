@@ -60,6 +60,11 @@ class MlxPrefix:
         """For a batch of all rows, `times` over; the memory is taken only while a layer runs."""
         return MlxPrefix(self._layers, self.columns, self.weights, self._times * times)
 
+    def take(self, rows: slice) -> MlxPrefix:
+        """That of some rows, as views."""
+        assert self._times == 1
+        return MlxPrefix([(key[rows], value[rows]) for key, value in self._layers], self.columns, self.weights)
+
     def update(self, layer: int, key: Array, value: Array) -> tuple[Array, Array]:
         """What a layer asks of its cache. Nothing is kept: the same prefix serves many runs."""
         old_key, old_value = (mx.tile(part, (self._times, 1, 1, 1)) for part in self._layers[layer])

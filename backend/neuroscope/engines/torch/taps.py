@@ -5,21 +5,25 @@ The hooks are installed for the run and removed after it, so a run without taps 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.layout import get_module
-from neuroscope.engines.protocol import IntArray
+from neuroscope.engines.protocol import BoolArray, IntArray, Phase
 from neuroscope.engines.sites import Component
 from neuroscope.engines.taps import Taps
 from neuroscope.engines.torch.attention import AttentionTaps
 from neuroscope.engines.torch.experts import dense_router, run_experts, sparse_router
 from neuroscope.engines.torch.slots import HeadSlot
+
+_PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
 class TorchTaps(Taps):
@@ -75,9 +79,11 @@ class TorchTaps(Taps):
         if self.wants(index, Component.MLP_READ):
             hook = self._input_hook(index, Component.MLP_READ)
             stack.callback(get_module(layer, where.mlp_norm).register_forward_pre_hook(hook).remove)
+        spared = self._spare(stack, index, layer, where, slots)
         for component, slot in slots.items():
             if self.wants(index, component):
-                handle = get_module(layer, slot.module).register_forward_hook(self._slot_hook(index, component, slot))
+                hook = self._slot_hook(index, component, slot, slot.module in spared)
+                handle = get_module(layer, slot.module).register_forward_hook(hook)
                 stack.callback(handle.remove)
         if self.wants(index, Component.HEAD_OUTPUT):
             heads = slots[Component.QUERY].heads
@@ -92,6 +98,48 @@ class TorchTaps(Taps):
         elif self.wants(index, Component.MLP):
             handle = get_module(layer, where.down_projection).register_forward_pre_hook(self._input_hook(index, Component.MLP))
             stack.callback(handle.remove)
+
+    def _spare(
+        self, stack: ExitStack, index: int, layer: nn.Module, where: Architecture, slots: dict[Component, HeadSlot]
+    ) -> set[str]:
+        """Let modules whose output nobody reads answer zeros; the paths of the projections among them."""
+        spared = set()
+        for path in {slot.module for slot in slots.values()}:
+            mine = [(component, slot) for component, slot in slots.items() if slot.module == path]
+            if all(self._whole_unread(index, component) for component, _ in mine):
+                spared.add(path)
+                features = math.prod(mine[0][1].split)
+                _replace(stack, get_module(layer, path), lambda x, features=features: x.new_zeros(*x.shape[:-1], features))
+        inside = (*_PROJECTED, Component.HEAD_OUTPUT, Component.ATTENTION_SCORES, Component.ATTENTION_PATTERN)
+        if self._whole_unread(index, Component.ATTENTION) and not any(self.wants(index, kind) for kind in inside):
+            _replace(stack, get_module(layer, where.attention), _no_attention)
+        unread = self._unread(index, Component.MLP_OUTPUT)
+        if (
+            unread is not None
+            and unread.any()
+            and not any(self.wants(index, kind) for kind in (Component.MLP, Component.ROUTER))
+        ):
+            mlp = get_module(layer, where.mlp)
+            _replace(stack, mlp, _only_groups(mlp.forward, ~unread))
+        return spared
+
+    def _unread(self, index: int, component: Component) -> BoolArray | None:
+        """Which rows' values of a component nobody reads, by groups of rows; None where somebody reads all of them."""
+        edits = self._edits.get((index, component), [])
+        if (
+            torch.is_grad_enabled()
+            or self.phase is not Phase.FORWARD
+            or self._captures.get((index, component))
+            or len(edits) != 1
+        ):
+            return None
+        site, edit = edits[0]
+        narrowed = edit.rows is not None or site != site.whole
+        return None if narrowed else edit.unread
+
+    def _whole_unread(self, index: int, component: Component) -> bool:
+        unread = self._unread(index, component)
+        return unread is not None and bool(unread.all())
 
     def _install_experts(self, stack: ExitStack, index: int, layer: nn.Module) -> None:
         if self.wants(index, Component.ROUTER):
@@ -136,10 +184,13 @@ class TorchTaps(Taps):
 
         return hook
 
-    def _slot_hook(self, index: int, component: Component, slot: HeadSlot) -> Any:
+    def _slot_hook(self, index: int, component: Component, slot: HeadSlot, spared: bool) -> Any:
         def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             value = slot.read(output)
             new = self.touch(index, component, value)
+            if spared and not self.paused:  # the output is a new tensor that is nobody's
+                value.copy_(new)
+                return output
             # While gradients flow the layer must go on with the very tensor that was captured, not with its parent.
             return output if new is value and not torch.is_grad_enabled() else slot.write(output, new)
 
@@ -158,3 +209,31 @@ class TorchTaps(Taps):
             return (logits, *sparse_router(new.flatten(0, 1), scores.shape[-1]))
 
         return hook
+
+
+def _replace(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
+    """Let a module compute something else until the stack is left; its hooks stay."""
+    module.forward = forward
+    stack.callback(lambda: module.__dict__.pop("forward", None))
+
+
+def _no_attention(*inputs: Tensor, hidden_states: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
+    """What attention answers in transformers: what it writes, and its pattern, which is not asked for."""
+    x = inputs[0] if hidden_states is None else hidden_states
+    return torch.zeros_like(x), None
+
+
+def _only_groups(forward: Callable[..., Any], read: BoolArray) -> Callable[..., Any]:
+    """A block of neurons that runs the groups of rows which are read, and answers zeros for the others."""
+
+    def some(x: Tensor) -> Any:
+        out = torch.zeros_like(x)
+        if read.any():
+            rows = torch.as_tensor(np.repeat(read, len(x) // len(read)), device=x.device)
+            found = forward(x[rows])
+            out[rows] = found[0] if isinstance(found, tuple) else found
+        else:
+            found = forward(x[:1, :1])  # for what it answers besides
+        return (out, *found[1:]) if isinstance(found, tuple) else out
+
+    return some
