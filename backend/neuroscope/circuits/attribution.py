@@ -96,10 +96,12 @@ def edge_scores(
     rule: str = "midpoint",
     ablation: str = "corrupt",
     seed: int = 0,
+    runs: Sequence[PairRuns] = (),
 ) -> Scores:
     """Scores (receivers, sources), averaged over pairs; zero where there is no edge.
 
     method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to integrated gradients only.
+    runs: the clean and corrupt runs of these pairs where they are kept already, with a shared prefix for the ablation `corrupt` alone.
     With the ablations `mean` and `resample` the ablated run is that of the pairs which run together. Raises `ArgumentError`
     for a method or a rule that does not exist and for fewer than one step, `NonFiniteActivationError` when a gradient is
     not finite.
@@ -108,32 +110,44 @@ def edge_scores(
     method = chosen_method(method, graph, pairs.rows)
     if method == "hybrid":
         return _hybrid(
-            edge_scores(engine, pairs, method="exact", ablation=ablation, seed=seed),
-            edge_scores(engine, pairs, method="eap_ig", steps=steps, rule=rule, ablation=ablation, seed=seed),
+            edge_scores(engine, pairs, method="exact", ablation=ablation, seed=seed, runs=runs),
+            edge_scores(engine, pairs, method="eap_ig", steps=steps, rule=rule, ablation=ablation, seed=seed, runs=runs),
         )
     if method == "eap":
         at = [1.0]
     steps = len(at)
     total = np.zeros((graph.receivers, graph.sources))
-    share = ablation == "corrupt"
-    positions = pairs.clean.positions - (pairs.shared_columns if share else 0)
-    size = max(1, engine.rows_that_fit(positions) // (4 * steps))
     with events.progress("attributing edges", total=pairs.rows, unit="pairs") as job:
-        for chunk in pairs.chunks(size):
-            runs = PairRuns(engine, chunk, share_prefix=share)
-            ablated = AblatedRun.of(runs, ablation, seed=seed)
+        for part in _parts(engine, pairs, runs, steps, share_prefix=ablation == "corrupt"):
+            ablated = AblatedRun.of(part, ablation, seed=seed)
             if method == "exact":
                 from neuroscope.circuits.edge_patching import every_edge_effect
 
-                total += every_edge_effect(runs, ablated) * chunk.rows
+                total += every_edge_effect(part, ablated) * part.rows
             elif method == "eap_ig_activations":
-                total += _on_activations(graph, runs, ablated, at)
+                total += _on_activations(graph, part, ablated, at)
             else:
-                total += _on_inputs(graph, runs, ablated, at)
-            job.advance(chunk.rows)
+                total += _on_inputs(graph, part, ablated, at)
+            job.advance(part.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
     return total / pairs.rows
+
+
+def _parts(engine: Engine, pairs: PairBatch, kept: Sequence[PairRuns], steps: int, *, share_prefix: bool) -> Iterator[PairRuns]:
+    """Runs of as many pairs as `steps` inputs of each fit for, from those that are kept where there are any."""
+
+    def at_once(positions: int) -> int:
+        return max(1, engine.rows_that_fit(positions) // (4 * steps))
+
+    if not kept:
+        size = at_once(pairs.clean.positions - (pairs.shared_columns if share_prefix else 0))
+        for chunk in pairs.chunks(size):
+            yield PairRuns(engine, chunk, share_prefix=share_prefix)
+    for runs in kept:
+        size = at_once(runs.positions)
+        for first in range(0, runs.rows, size):
+            yield runs.part(slice(first, first + size))
 
 
 def node_scores(scores: Scores) -> NDArray[np.float64]:

@@ -19,7 +19,6 @@ from neuroscope import events, settings
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.finder import CircuitFinder, PairParts, part_sizes
-from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.model import TransformerModel
@@ -174,10 +173,11 @@ class CircuitComparator:
         return GrowthAnalysis(found.name, small, large, growth)
 
     def _side(self, model: TransformerModel, task: registry.Task, items: Parts) -> ModelGrowth:
-        phrasing, pairs = self._phrased(model, task, items)
-        circuit = CircuitFinder(model, target=_ENOUGH, seed=self.seed).search(task.name, pairs)
+        finder = CircuitFinder(model, target=_ENOUGH, seed=self.seed)
+        phrasing, pairs = self._phrased(finder, task, items)
+        circuit = finder.search(task.name, pairs)
         assert circuit.effect is not None
-        right = PairRuns(model.engine, pairs.judging).clean.metric > 0
+        right = finder.evaluation(pairs.judging).clean > 0
         side = ModelGrowth(
             model=model.title,
             phrasing=phrasing,
@@ -208,14 +208,14 @@ class CircuitComparator:
             _circuit=circuit,
         )
 
-    def _phrased(self, model: TransformerModel, task: registry.Task, items: Parts) -> tuple[str, PairParts]:
+    def _phrased(self, finder: CircuitFinder, task: registry.Task, items: Parts) -> tuple[str, PairParts]:
         """The items in the phrasing with the clearest effect on the finding pairs (mean gap over its standard error)."""
         found = []
         for name, phrase in {"plain": lambda example: example, **task.phrasings}.items():
-            effect, finding, judging = (make_pairs(model, [phrase(item) for item in part]) for part in items)
+            effect, finding, judging = (make_pairs(finder.model, [phrase(item) for item in part]) for part in items)
             pairs = PairParts(effect, finding, judging, items.shared)
-            runs = PairRuns(model.engine, pairs.finding)
-            gap = runs.clean.metric - runs.corrupt.metric
+            runs = finder.evaluation(pairs.finding)
+            gap = runs.clean - runs.empty
             found.append((float(gap.mean() / (gap.std(ddof=1) + 1e-12)), name, pairs))
         _, name, pairs = max(found, key=lambda one: one[0])
         return name, pairs

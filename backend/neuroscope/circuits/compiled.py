@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from neuroscope.circuits.ablated import AblatedRun, Means
-from neuroscope.circuits.evaluation import CircuitRun
+from neuroscope.circuits.evaluation import BYTES, MEMORY, CircuitRun
 from neuroscope.circuits.graph import Graph
 from neuroscope.engines import precision
 from neuroscope.engines.protocol import (
@@ -67,7 +67,9 @@ class CircuitEngine:
     ) -> Run:
         """See `Engine.forward`; a run through a circuit begins at the embedding."""
         self._check_start(start, residual)
-        return self._engine.forward(batch, capture=capture, edits=[*self._edits(), *edits], stop=stop, logits=logits)
+        return self._engine.forward(
+            batch, capture=capture, edits=[*self._edits(watched=bool(capture or edits)), *edits], stop=stop, logits=logits
+        )
 
     def gradients(
         self,
@@ -88,25 +90,26 @@ class CircuitEngine:
         self, batch: TokenBatch, settings: GenerationSettings, *, capture: Sequence[Site] = (), edits: Sequence[Edit] = ()
     ) -> Iterator[Step]:
         """See `Engine.generate`."""
-        return self._engine.generate(batch, settings, capture=capture, edits=[*self._edits(), *edits])
+        return self._engine.generate(batch, settings, capture=capture, edits=[*self._edits(watched=True), *edits])
 
     def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
         """None: the circuit runs every token itself."""
         return None
 
     def rows_that_fit(self, positions: int) -> int:
-        """Fewer than the model's own: a run keeps what every source writes."""
-        return max(1, self._engine.rows_that_fit(positions) // 8)
+        """No more than the model's own, and so many that what every source writes, which a run keeps, takes no more than `MEMORY`."""
+        row = Graph.of(self._engine.anatomy).sources * positions * self._engine.anatomy.d_model * BYTES
+        return max(1, min(self._engine.rows_that_fit(positions), MEMORY // row))
 
     def _check_start(self, start: int, residual: Array | None) -> None:
         if start != 0 or residual is not None:
             raise CircuitError("A compiled circuit runs from the embedding on.", remedy="Patch the model it was found on.")
 
-    def _edits(self) -> list[Edit]:
+    def _edits(self, *, watched: bool) -> list[Edit]:
         if self._engine.changed_weights() != self._weights:
             raise CircuitError("The model's weights were changed since the circuit was compiled.", remedy="Compile it again.")
         graph = Graph.of(self._engine.anatomy)
-        run = CircuitRun(self._engine, self._baseline, [self._mask])
+        run = CircuitRun(self._engine, self._baseline, [self._mask], watched=watched)
         begin = Edit(Site(0, Component.RESIDUAL_PRE), _begin(run))
         return [begin, *(edit for layer in range(graph.layers) for edit in run.edits(layer))]
 

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from neuroscope import events, settings
+from neuroscope import settings
 from neuroscope.circuits.attribution import Scores, edge_scores
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.compiled import CircuitEngine
@@ -27,7 +27,7 @@ from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import other_precision, provenance, tell_precision
 from neuroscope.results import Provenance, Result
-from neuroscope.tasks.evaluate import TaskScore, evaluate
+from neuroscope.tasks.evaluate import TaskScore, evaluate_alike
 from neuroscope.vocabulary import public, python_only
 
 _STEPS = 3
@@ -238,11 +238,7 @@ class ComposedModel(TransformerModel):
         other = connected_random(graph, self.edge_count, random)
         engine = cast(Engine, CircuitEngine(self._whole.engine, other, self._means, self._probe))
         control = TransformerModel(engine, self.tokenizer, "random composite", self.loaded_hash)
-        with events.progress("measuring the composite", total=3, unit="models") as job:
-            scores: list[list[TaskScore]] = []
-            for model in (self, self._whole, control):
-                scores.append(evaluate(model, tasks, n, seed=self.seed).scores)
-                job.advance()
+        scores = [one.scores for one in evaluate_alike((self, self._whole, control), tasks, n, seed=self.seed)]
         return CompositionReport(
             edges=self.edge_count,
             fraction_of_edges=self.edge_count / graph.edges,

@@ -34,7 +34,6 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.finder import CircuitFinder, PairParts
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
-from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.search import reaches, smallest
 from neuroscope.circuits.sweeps import sweep
@@ -202,7 +201,7 @@ class CircuitDiscovery:
             return []
         finding = self._parts().finding
         journal = Journal("discovery", self._identity(finding))
-        scores = journaled_scores(self.model, finding, journal)
+        scores = journaled_scores(self._finder(), finding, journal)
         masks = {"gradient": self._by_gradient, "greedy": self._by_pruning, "exhaustive_with_pruning": self._by_nodes}[
             self._strategy
         ](finding, scores, journal)
@@ -279,7 +278,7 @@ class CircuitDiscovery:
 
     def _by_nodes(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
         graph = Graph.of(self.model.architecture)
-        effects, p_values = journaled_node_effects(self.model, finding, journal)
+        effects, p_values = journaled_node_effects(self._finder(), finding, journal)
         q_values = stats.false_discovery_control(p_values[:, 1:], axis=None, method="bh")  # the embedding is no candidate
         certain = np.abs(effects) > _LEAST_EFFECT
         certain[:, 1:] &= q_values.reshape(2, -1) < _FALSE_DISCOVERIES
@@ -331,26 +330,29 @@ class CircuitDiscovery:
         return self.print_string()
 
 
-def journaled_scores(model: TransformerModel, pairs: PairBatch, journal: Journal) -> Scores:
+def journaled_scores(finder: CircuitFinder, pairs: PairBatch, journal: Journal) -> Scores:
     """EAP-IG scores added up batch by batch, each batch kept on disk."""
+    engine = finder.model.engine
     done, arrays = journal.load("scores")
-    total = arrays.get("total", np.zeros(Graph.of(model.architecture).valid.shape))
+    total = arrays.get("total", np.zeros(Graph.of(engine.anatomy).valid.shape))
     with events.progress("scoring edges", total=pairs.rows, unit="pairs") as job:
         if done:
             job.advance(done)
         for first in range(done, pairs.rows, _BATCH):
-            part = pairs.take(slice(first, first + _BATCH))
-            total = total + edge_scores(model.engine, part, method="eap_ig") * part.rows
+            rows = slice(first, first + _BATCH)
+            part = pairs.take(rows)
+            runs = finder.evaluation(pairs).runs_of(rows)
+            total = total + edge_scores(engine, part, method="eap_ig", runs=runs) * part.rows
             journal.save("scores", first + part.rows, {"total": total})
             job.advance(part.rows)
     return total / pairs.rows
 
 
 def journaled_node_effects(
-    model: TransformerModel, pairs: PairBatch, journal: Journal
+    finder: CircuitFinder, pairs: PairBatch, journal: Journal
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recovery and damage of every node (2, sources) as shares of the mean gap, with two-sided p-values over pairs."""
-    graph = Graph.of(model.architecture)
+    graph = Graph.of(finder.model.architecture)
     sites = [graph.source_site(source) for source in range(1, graph.sources)]
     done, arrays = journal.load("nodes")
     rows = arrays.get("rows", np.zeros((2, graph.sources, 0)))
@@ -359,15 +361,14 @@ def journaled_node_effects(
         if done:
             job.advance(done)
         for first in range(done, pairs.rows, _BATCH):
-            part = pairs.take(slice(first, first + _BATCH))
-            runs = PairRuns(model.engine, part)
-            up = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising nodes") - runs.corrupt.metric
-            down = runs.clean.metric - sweep(runs, runs.clean, runs.corrupt, sites, name="noising nodes")
-            both = np.zeros((2, graph.sources, part.rows))
-            both[:, 1:] = up, down
-            rows, gaps = np.concatenate([rows, both], 2), np.concatenate([gaps, runs.clean.metric - runs.corrupt.metric])
-            journal.save("nodes", first + part.rows, {"rows": rows, "gaps": gaps})
-            job.advance(part.rows)
+            for runs in finder.evaluation(pairs).runs_of(slice(first, first + _BATCH)):
+                up = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising nodes") - runs.corrupt.metric
+                down = runs.clean.metric - sweep(runs, runs.clean, runs.corrupt, sites, name="noising nodes")
+                both = np.zeros((2, graph.sources, runs.rows))
+                both[:, 1:] = up, down
+                rows, gaps = np.concatenate([rows, both], 2), np.concatenate([gaps, runs.clean.metric - runs.corrupt.metric])
+                job.advance(runs.rows)
+            journal.save("nodes", len(gaps), {"rows": rows, "gaps": gaps})
     p_values = np.ones(rows.shape[:2])
     p_values[:, 1:] = np.nan_to_num(stats.ttest_1samp(rows[:, 1:], 0, axis=2).pvalue, nan=1.0)  # nodes without any effect
     return rows.mean(2) / float(gaps.mean()), p_values

@@ -10,6 +10,7 @@ so that the full graph gives the clean run, the empty one the ablated run, and e
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.tasks.pairs import PairBatch
 
 #: How much memory what the sources write may take in one run.
-_MEMORY, _BYTES = 1 << 30, 4
+MEMORY, BYTES = 1 << 30, 4
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
@@ -47,20 +48,43 @@ class CircuitEvaluation:
         self.engine = engine
         self.graph = Graph.of(engine.anatomy)
         self.pairs = pairs
-        row = self.graph.sources * pairs.clean.positions * engine.anatomy.d_model * _BYTES
-        self._parts = [_Part(engine, part, ablation, seed) for part in pairs.chunks(max(1, _MEMORY // row))]
+        row = self.graph.sources * pairs.clean.positions * engine.anatomy.d_model * BYTES
+        self._parts = [_Part(engine, part, ablation, seed) for part in pairs.chunks(max(1, MEMORY // row))]
+        self._known: dict[bytes, Numbers] = {}
         self.clean: Numbers = np.concatenate([part.runs.clean.metric for part in self._parts])
         self.empty: Numbers = np.concatenate([part.runs.corrupt.metric for part in self._parts])
         if ablation != "corrupt":
             self.empty = self.metric(np.zeros_like(self.graph.valid))
+
+    def runs_of(self, rows: slice = slice(None)) -> list[PairRuns]:
+        """The clean and corrupt runs of the pairs, or of some rows of them."""
+        found, before = [], 0
+        start, stop, _ = rows.indices(self.pairs.rows)
+        for part in self._parts:
+            mine = slice(max(start - before, 0), min(stop - before, part.runs.rows))
+            if mine.start < mine.stop:
+                found.append(part.runs.part(mine))
+            before += part.runs.rows
+        return found
 
     def metric(self, mask: BoolArray) -> Numbers:
         """The metric of each pair (rows,) when only the edges of `mask` (receivers, sources) carry the clean run."""
         return self.metrics([mask])[0]
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
-        """The metric (masks, rows) of several circuits, which run together as groups of rows of one batch."""
-        return np.concatenate([part.metrics(masks) for part in self._parts], axis=1)
+        """The metric (masks, rows) of several circuits, which run together as groups of rows of one batch.
+
+        A circuit that was measured before does not run again. Raises `CircuitError` when the model's weights were changed since the
+        pairs ran.
+        """
+        for part in self._parts:
+            part.runs.check_weights()
+        keys = [hashlib.blake2b(mask.tobytes(), digest_size=16).digest() for mask in masks]
+        new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self._known}
+        if new:
+            found = np.concatenate([part.metrics(list(new.values())) for part in self._parts], axis=1)
+            self._known.update(zip(new, found, strict=True))
+        return np.stack([self._known[key] for key in keys])
 
     def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:
         """The metric (subsets, rows) of the whole model in which the nodes of a subset write what they write in the ablated run.
@@ -89,8 +113,8 @@ class _Part:
         self.ablated = AblatedRun.of(self.runs, ablation, seed=seed)
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
-        size = self.graph.sources * self.runs.rows * self.runs.positions * self.engine.anatomy.d_model * _BYTES
-        fit = min(_MEMORY // size, self._fitting)
+        size = self.graph.sources * self.runs.rows * self.runs.positions * self.engine.anatomy.d_model * BYTES
+        fit = min(MEMORY // size, self._fitting)
         return np.concatenate([self.run(masks[first : first + fit])[0] for first in _steps(len(masks), fit)])
 
     def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:
@@ -209,10 +233,13 @@ class CircuitRun:
     """One run of circuits: its edits replace every read and record what every source writes beyond the ablated run.
 
     masks: a circuit for each group of rows (groups, receivers, sources). Only what some circuit uses is computed: a receiver
-    without edges reads what it reads in the ablated run, and a source that nothing reads is not recorded.
+    without edges reads what it reads in the ablated run, and a source that nothing reads is not recorded. watched: somebody else
+    looks into the run, so that the engine computes what no circuit reads, too.
     """
 
-    def __init__(self, engine: Engine, ablated: AblatedRun, masks: Sequence[BoolArray] | BoolArray) -> None:
+    def __init__(
+        self, engine: Engine, ablated: AblatedRun, masks: Sequence[BoolArray] | BoolArray, *, watched: bool = False
+    ) -> None:
         self.engine, self.ablated = engine, ablated
         self.masks: BoolArray = np.asarray(masks)
         self.graph = Graph.of(engine.anatomy)
@@ -220,6 +247,7 @@ class CircuitRun:
         self._reading: BoolArray = np.asarray(self.masks.any((0, 2)))
         self._read_from: BoolArray = np.asarray(self.masks.any((0, 1)))
         self._read_from[0] = True
+        self._watched = watched
         self.written: Written
 
     def begin(self, entry: Array) -> None:
@@ -230,15 +258,23 @@ class CircuitRun:
         self.written.values[0] = (self._grouped(ops.wide(entry)) - self.ablated.embedding).reshape(shape)
 
     def edits(self, layer: int) -> list[Edit]:
-        """What makes the layer part of the run: nothing where no source of it is read."""
-        heads = self._read_from[self.graph.head(layer, 0) : self.graph.mlp(layer)]
+        """What makes the layer part of the run. Where no source of it is read, that is to compute none, unless it is watched."""
+        heads, mlp = self._read_from[self.graph.head(layer, 0) : self.graph.mlp(layer)], self.graph.mlp(layer)
+        everything = None if self._watched else np.ones(1, dtype=np.bool_)
         found = []
         if heads.any():
-            found += [Edit(Site(layer, kind), self._read_projected(layer, kind)) for kind in _PROJECTED]
+            inputs: dict[Component, Array] = {}
+            for kind in _PROJECTED:
+                found.append(Edit(Site(layer, kind), self._read_projected(layer, kind, inputs), unread=everything))
             found.append(Edit(Site(layer, Component.HEAD_OUTPUT), self._record_heads(layer, np.flatnonzero(heads))))
-        if self._read_from[self.graph.mlp(layer)]:
+        elif not self._watched:
+            found.append(Edit(Site(layer, Component.ATTENTION), _as_it_is, unread=everything))
+        if self._read_from[mlp]:
+            unread = None if self._watched else np.asarray(~self.masks[:, :, mlp].any(1))
             found.append(Edit(Site(layer, Component.MLP_INPUT), self._read_mlp(layer)))
-            found.append(Edit(Site(layer, Component.MLP_OUTPUT), self._record_mlp(layer)))
+            found.append(Edit(Site(layer, Component.MLP_OUTPUT), self._record_mlp(layer), unread=unread))
+        elif not self._watched:
+            found.append(Edit(Site(layer, Component.MLP_OUTPUT), _as_it_is, unread=everything))
         if layer == self.graph.layers - 1:
             found.append(Edit(Site(layer, Component.RESIDUAL), lambda _, __: self.at_logits()))
         return found
@@ -247,17 +283,29 @@ class CircuitRun:
         """The residual stream (rows, positions, d_model) that the logits read."""
         return self._read(self.graph.sources, np.array([self.graph.logits]), self.ablated.streams[-1])[0]
 
-    def _read_projected(self, layer: int, kind: Component) -> Apply:
-        site, rows = Site(layer, kind), self.graph.rows(layer, kind)
-        reading = np.flatnonzero(self._reading[rows])
+    def _attention_inputs(self, layer: int) -> dict[Component, Array]:
+        """What the queries, keys and values of a layer that read something get, normalised; one product with all sources."""
+        places = [self.graph.rows(layer, kind) for kind in _PROJECTED]
+        reading = [rows.start + np.flatnonzero(self._reading[rows]) for rows in places]
+        receivers = np.concatenate(reading)
+        mixed = self._read(self.graph.readable(layer, Component.QUERY), receivers, self.ablated.streams[layer])
+        mixed = self.engine.normalise(layer, Port.ATTENTION, mixed)
+        ends = np.cumsum([len(mine) for mine in reading]).tolist()
+        parts = zip(_PROJECTED, [0, *ends], ends, strict=False)
+        return {kind: mixed[first:end] for kind, first, end in parts if first < end}
+
+    def _read_projected(self, layer: int, kind: Component, inputs: dict[Component, Array]) -> Apply:
+        """Replaces queries, keys or values by those of what they read. inputs: shared by the three, computed by the first of them."""
+        site = Site(layer, kind)
+        reading = np.flatnonzero(self._reading[self.graph.rows(layer, kind)])
 
         def apply(value: Array, _: EditScope) -> Array:
             ops, shape = self.engine.ops, tuple(int(size) for size in value.shape)
             everyone = len(reading) == shape[2]
             if len(reading):
-                inputs = self._read(self.graph.readable(layer, kind), rows.start + reading, self.ablated.streams[layer])
-                inputs = self.engine.normalise(layer, Port.ATTENTION, inputs)
-                found = self.engine.project(site, inputs, None if everyone else reading)
+                if kind not in inputs:
+                    inputs.update(self._attention_inputs(layer))
+                found = self.engine.project(site, inputs.pop(kind), None if everyone else reading)
                 if everyone:
                     return found
             rest = (self.groups, shape[0] // self.groups, *shape[1:])
@@ -324,7 +372,12 @@ class CircuitRun:
             else:
                 weights, sources = masks[:, :, used].astype(np.float32), self.written.values[ops.asarray(slots)]
             by_group = ops.transpose(sources.reshape(int(sources.shape[0]), groups, -1), (1, 0, 2))
-            mixed = (ops.wide(ops.asarray(weights)) @ by_group).reshape(shape) + stream
+            mixed = (ops.wide(ops.asarray(weights)) @ by_group).reshape(shape)
+            mixed += stream
         else:
             mixed = ops.wide(ops.zeros(shape)) + stream
         return ops.transpose(mixed, (1, 0, 2, 3, 4)).reshape(count, rows, positions, width)
+
+
+def _as_it_is(value: Array, _: EditScope) -> Array:
+    return value

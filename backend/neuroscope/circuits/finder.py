@@ -44,8 +44,8 @@ from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
 
-#: As many as a task has parts.
-_KEPT_RUNS = 3
+#: As many as a task has parts, and one more: the same items in another phrasing.
+_KEPT_RUNS = 4
 
 
 @dataclass(frozen=True)
@@ -247,6 +247,7 @@ class CircuitFinder(Instrument):
             steps=self.steps,
             ablation=self.ablation,
             seed=self.seed,
+            runs=self.evaluation(finding).runs_of(),
         )
 
     def _method(self, parts: PairParts) -> str:

@@ -177,16 +177,25 @@ class Graph:
         Such an edge carries nothing: either its source reads only corrupt activations, or nobody reads what it feeds.
         """
         mask = mask & self.valid
-        receivers = [self.node_receivers(source) for source in range(self.sources)]
         alive = np.zeros(self.sources, dtype=np.bool_)
         alive[0] = True
-        for source in range(1, self.sources):  # sources are in causal order
-            alive[source] = bool((mask[receivers[source]] & alive).any())
+        for layer in range(self.layers):  # heads of a layer do not read each other; its MLP may read them
+            before, mlp = self.sources_before(layer), self.mlp(layer)
+            first, last = self.receiver(layer, Component.QUERY), self.receiver(layer, Component.MLP_INPUT)
+            query, key, value = np.split(
+                (mask[first:last, :before] & alive[:before]).any(1), [self.heads, self.heads + self.key_value_heads]
+            )
+            alive[before:mlp] = query | np.repeat(key | value, self.heads // self.key_value_heads)
+            alive[mlp] = bool((mask[last, :mlp] & alive[:mlp]).any())
         read = np.zeros(self.receivers, dtype=np.bool_)
         read[self.logits] = True
-        for source in range(self.sources - 1, 0, -1):
-            if (mask[:, source] & read).any():
-                read[receivers[source]] = True
+        for layer in reversed(range(self.layers)):
+            first, last = self.receiver(layer, Component.QUERY), self.receiver(layer, Component.MLP_INPUT)
+            before, mlp = self.sources_before(layer), self.mlp(layer)
+            read[last] = bool((mask[last + 1 :, mlp] & read[last + 1 :]).any())
+            heads = (mask[last:, before:mlp] & read[last:, None]).any(0)
+            shared = heads.reshape(self.key_value_heads, -1).any(1)
+            read[first:last] = np.concatenate([heads, shared, shared])
         return mask & alive[None, :] & read[:, None]
 
     def nodes(self, mask: BoolArray) -> list[int]:

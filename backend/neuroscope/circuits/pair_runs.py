@@ -6,6 +6,7 @@ whatever is patched later, so those tokens run once (the prefix) and everything 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,11 @@ class RunOfPairs:
     heads: list[Array]
     mlps: list[Array]
 
+    def part(self, rows: slice) -> RunOfPairs:
+        """Some rows of the run, as views."""
+        kept = ([array[rows] for array in arrays] for arrays in (self.streams, self.mids, self.heads, self.mlps))
+        return RunOfPairs(self.metric[rows], *kept)
+
 
 class PairRuns:
     """A batch of pairs with its clean and its corrupt run.
@@ -50,8 +56,7 @@ class PairRuns:
         self.pairs = self._with_distribution(pairs)
         self.rows = pairs.rows
         self.positions = pairs.clean.positions - self.first
-        self.clean = self._kept(self.pairs.clean)
-        self.corrupt = self._kept(self.pairs.corrupt)
+        self.clean, self.corrupt = self._both()
 
     def again(self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()) -> NDArray[np.float64]:
         """The metric (times, rows) of runs that begin with `residual` (times · rows, positions, d_model) at layer `start`."""
@@ -82,34 +87,57 @@ class PairRuns:
             prefix=None if self.prefix is None else self.prefix.repeat(times),
         )
 
+    def part(self, rows: slice) -> PairRuns:
+        """Some of the rows, which do not run again. They keep the padding and the prefix of all rows."""
+        if rows.indices(self.rows) == (0, self.rows, 1):
+            return self
+        found = copy.copy(self)
+        found.pairs = self.pairs.padded_alike(rows)
+        found.rows = found.pairs.rows
+        found.prefix = None if self.prefix is None else self.prefix.take(rows)
+        found.clean, found.corrupt = self.clean.part(rows), self.corrupt.part(rows)
+        return found
+
     def column(self, position: int) -> NDArray[np.int64]:
         """For each row the index of token `position` in the runs' arrays; negative for tokens in the prefix."""
         return self.pairs.clean.column(position) - self.first
 
-    def _repeated(self, times: int) -> tuple[TokenBatch, PromptMetric]:
+    def check_weights(self) -> None:
+        """Raises `CircuitError` when the model's weights were changed since these pairs ran."""
         if self.engine.changed_weights() != self._weights:
             raise CircuitError("The model's weights were changed since these pairs ran.", remedy="Run the pairs again.")
+
+    def _repeated(self, times: int) -> tuple[TokenBatch, PromptMetric]:
+        self.check_weights()
         return self.pairs.clean.repeat(times), self.pairs.metric.repeat(times, self.engine)
 
-    def _kept(self, batch: TokenBatch) -> RunOfPairs:
-        engine, metric = self.engine, self.pairs.metric
+    def _both(self) -> tuple[RunOfPairs, RunOfPairs]:
+        """The clean and the corrupt run, as rows of one batch where both fit."""
+        clean, corrupt = self.pairs.clean, self.pairs.corrupt
+        if 2 * self.rows > self.engine.rows_that_fit(self.positions):
+            return self._kept(clean, 1)[0], self._kept(corrupt, 1)[0]
+        first, second = self._kept(
+            TokenBatch(np.concatenate([clean.ids, corrupt.ids]), np.concatenate([clean.real, corrupt.real])), 2
+        )
+        return first, second
+
+    def _kept(self, batch: TokenBatch, times: int) -> list[RunOfPairs]:
+        """What is kept of the runs of a batch that holds the rows `times` over."""
+        engine, metric = self.engine, self.pairs.metric.repeat(times, self.engine)
         layers = range(engine.anatomy.layers)
         kinds = (Component.RESIDUAL_PRE, Component.MLP_READ, Component.HEAD_OUTPUT, Component.MLP_OUTPUT)
         run = engine.forward(
             batch,
             capture=[Site(layer, kind) for layer in layers for kind in kinds],
             logits=metric.request(batch),
-            prefix=self.prefix,
+            prefix=None if self.prefix is None else self.prefix.repeat(times),
         )
-        streams = [run[Site(layer, Component.RESIDUAL_PRE)] for layer in layers]
+        values = metric_values(engine, metric, run.logits)
+
         assert run.residual is not None
-        return RunOfPairs(
-            metric_values(engine, metric, run.logits),
-            [*streams, run.residual],
-            [run[Site(layer, Component.MLP_READ)] for layer in layers],
-            [run[Site(layer, Component.HEAD_OUTPUT)] for layer in layers],
-            [run[Site(layer, Component.MLP_OUTPUT)] for layer in layers],
-        )
+        streams, mids, heads, mlps = ([run[Site(layer, kind)] for layer in layers] for kind in kinds)
+        whole = RunOfPairs(values, [*streams, run.residual], mids, heads, mlps)
+        return [whole.part(slice(first, first + self.rows)) for first in range(0, times * self.rows, self.rows)]
 
     def _with_distribution(self, pairs: PairBatch) -> PairBatch:
         """Pairs whose metric knows the clean run's distribution, where it needs it."""

@@ -31,10 +31,11 @@ from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.engines import architectures
-from neuroscope.engines.protocol import BoolArray, Engine, LogitRequest
+from neuroscope.engines.protocol import BoolArray, Engine, IntArray, LogitRequest, TokenBatch
 from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError
 from neuroscope.models.model import TransformerModel
+from neuroscope.models.text import Texts
 from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -194,10 +195,13 @@ class CircuitQualityAssurance:
         graph = circuit.graph
         random = np.random.default_rng(self.seed)
         try:
-            whole = self._refusals(model.engine)
-            without = self._refusals(self._compiled(graph.valid & ~circuit.mask))
+            asked, tokens = self._harmful()
+            whole = self._refusals(model.engine, asked, tokens)
+            without = self._refusals(self._compiled(graph.valid & ~circuit.mask), asked, tokens)
             others = [
-                self._refusals(self._compiled(graph.valid & ~connected_random(graph, circuit.edge_count, random)))
+                self._refusals(
+                    self._compiled(graph.valid & ~connected_random(graph, circuit.edge_count, random)), asked, tokens
+                )
                 for _ in range(self.controls)
             ]
         except DatasetError as error:
@@ -282,22 +286,30 @@ class CircuitQualityAssurance:
                 job.advance()
         return float(np.mean(overlaps)), float(np.mean(chances))
 
-    def _refusals(self, engine: Engine) -> Estimate:
-        """The share of harmful requests after which the refusal's first token is likelier than the answer's."""
-        whole = self.circuit.model
-        model = TransformerModel(engine, whole.tokenizer, whole.name, whole.loaded_hash)
+    def _harmful(self) -> tuple[TokenBatch, IntArray]:
+        """Harmful requests as prompts, and the first tokens (rows, 2) of a refusal and of an answer to each."""
+        model = self.circuit.model
         dataset = registry.get("harmful_requests").dataset(3 * self.items, seed=self.seed).for_model(model)
         harmful = [example for example in dataset if example.label != "harmless"][: self.items]
         prompts = [model.chat_prompt(example.clean) if model.has_chat_template else example.clean for example in harmful]
+        texts = Texts(model.tokenizer)
+        tokens = [
+            [texts.answer_token(prompt, str(text)) for text in (example.answer, example.wrong)]
+            for prompt, example in zip(prompts, harmful, strict=True)
+        ]
+        return model.encode(prompts, side="left"), np.array(tokens)
+
+    def _refusals(self, engine: Engine, prompts: TokenBatch, tokens: IntArray) -> Estimate:
+        """The share of prompts after which the first of its two tokens, a refusal's, is likelier than the second, an answer's."""
+        whole = self.circuit.model
+        model = TransformerModel(engine, whole.tokenizer, whole.name, whole.loaded_hash)
         refused = 0
-        size = engine.rows_that_fit(64)
-        for first in range(0, len(prompts), size):
-            part = list(zip(prompts, harmful, strict=True))[first : first + size]
-            batch = model.encode([prompt for prompt, _ in part], side="left")
-            tokens = np.array([[model.answer_token(p, str(text)) for text in (e.answer, e.wrong)] for p, e in part])
-            logits = engine.ops.to_numpy(model.run(batch, logits=LogitRequest.last(batch, tokens)).logits)
+        size = engine.rows_that_fit(prompts.positions)
+        for first in range(0, prompts.rows, size):
+            part, pairs = prompts.take(slice(first, first + size)), tokens[first : first + size]
+            logits = engine.ops.to_numpy(model.run(part, logits=LogitRequest.last(part, pairs)).logits)
             refused += int((logits[:, 0] > logits[:, 1]).sum())
-        return wilson(refused, len(prompts))
+        return wilson(refused, prompts.rows)
 
     def print_string(self) -> str:
         return "a CircuitQualityAssurance"
