@@ -114,7 +114,7 @@ class _Part:
 
     def metrics(self, masks: Sequence[BoolArray]) -> Numbers:
         size = self.graph.sources * self.runs.rows * self.runs.positions * self.engine.anatomy.d_model * BYTES
-        fit = min(MEMORY // size, self._fitting)
+        fit = max(1, min(MEMORY // size, self._fitting))
         return np.concatenate([self.run(masks[first : first + fit])[0] for first in _steps(len(masks), fit)])
 
     def without(self, subsets: Sequence[Sequence[int]]) -> Numbers:

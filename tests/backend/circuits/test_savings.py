@@ -13,6 +13,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from neuroscope.circuits import comparison
+from neuroscope.circuits import evaluation as evaluation_module
 from neuroscope.circuits.ablated import source_means
 from neuroscope.circuits.attribution import edge_scores
 from neuroscope.circuits.compiled import CircuitEngine
@@ -27,9 +28,10 @@ from neuroscope.circuits.quality import CircuitQualityAssurance
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.torch.engine import TorchEngine
-from neuroscope.errors import CircuitError
+from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.evaluate import evaluate_alike
 from neuroscope.tasks.pairs import make_pairs
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples
@@ -93,6 +95,17 @@ def test_a_circuit_is_measured_once(engine: TorchEngine) -> None:
     assert (twice[0] == twice[2]).all()
     assert (again == twice[0]).all()
     assert np.abs(twice[0] - twice[1]).max() > 1e-6
+
+
+def test_a_run_that_takes_more_memory_than_is_meant_for_it_still_runs(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation = CircuitEvaluation(engine, random_pairs())
+    monkeypatch.setattr(evaluation_module, "MEMORY", 1)
+    masks = [some_edges(evaluation.graph, 0.6, seed) for seed in (0, 1)]
+    apart = CircuitEvaluation(engine, random_pairs())
+    assert len(apart.runs_of()) == apart.pairs.rows
+    assert apart.metrics(masks) == pytest.approx(evaluation.metrics(masks), abs=1e-12)
 
 
 def test_what_was_measured_is_not_given_for_other_weights() -> None:
@@ -268,7 +281,8 @@ def test_models_of_one_tokenizer_share_the_parts_of_a_task(induction: Any) -> No
     from neuroscope.tasks import independence
 
     other = TransformerModel.from_hugging_face("bundled:gpt-oss-20b")
-    assert other.tokenizer is not induction.model.tokenizer
+    with pytest.raises(ArgumentError, match="different tokenizers"):
+        evaluate_alike([induction.model, other], ["addition"], 4)
     dataset = registry.get("addition").dataset(seed=12345)
     with counted(independence, "_filled") as filled:
         one = dataset.parts_for_model(induction.model, [4, 4], seed=3)
