@@ -114,7 +114,8 @@ def general_loss(model: TransformerModel, seed: int) -> tuple[Numbers, Numbers]:
 def perplexity(losses: Numbers, counts: Numbers) -> Estimate:
     """exp of the loss per token, with its interval over texts."""
     found = ratio_of(losses, counts)
-    return Estimate(*(float(np.exp(bound)) for bound in (found.value, found.low, found.high)), found.n)
+    value, low, high = (float(np.exp(bound)) for bound in (found.value, found.low, found.high))
+    return Estimate(value, low, high, found.n)
 
 
 def mean_rate(rates: Sequence[Rate]) -> Rate | None:

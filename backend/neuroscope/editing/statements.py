@@ -93,13 +93,15 @@ def subject_token(model: TransformerModel, text: str, end: int) -> int:
 
 
 def _in_a_known_wording(text: str) -> Fact | None:
+    """The statement by the wording that leaves the shortest subject: of "the country France" it is France."""
+    found: list[Fact] = []
     for relation, wordings in RELATIONS.items():
         for wording in wordings:
             before, after = wording.text.split("{c}")
-            found = re.fullmatch(rf"{re.escape(before)}([^.?!]+?){re.escape(after)} (\S.*)", text)
-            if found:
-                return Fact(f"{before}{found[1]}{after}", found[1], f" {found[2]}", relation)
-    return None
+            match = re.fullmatch(rf"{re.escape(before)}([^.?!]+?){re.escape(after)} (\S.*)", text)
+            if match:
+                found.append(Fact(f"{before}{match[1]}{after}", match[1], f" {match[2]}", relation))
+    return min(found, key=lambda fact: len(fact.subject), default=None)
 
 
 def _without_object(text: str, given: str | None) -> tuple[str, str]:

@@ -52,16 +52,17 @@ def contexts(model: TransformerModel, seed: int) -> list[str]:
 def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequence[str], keeping: Sequence[str] = ()) -> Target:
     """δ* of this module's head, at the output of the layer's MLP. before: the contexts. keeping: further prompts that name the subject.
 
-    Raises `EditError` where the object does not become likelier than anything else: behind that layer nothing reads the subject.
+    Raises `EditError` where the object does not become the likeliest: nothing later reads the subject there, or the model never says it.
+    The first context is the empty one.
     """
     problem = _Problem(model, layer, fact, before, keeping)
-    delta, moment, square = np.zeros(model.architecture.d_model), 0.0, 0.0
+    delta = np.zeros(model.architecture.d_model)
+    moment, square = np.zeros_like(delta), np.zeros_like(delta)
     rate = RATE * problem.scale / np.sqrt(delta.size)
-    best, steps = None, 0
+    steps = 0
     for steps in range(1, STEPS + 1):
         probabilities, gradient = problem.evaluate(delta)
         if probabilities.min() >= LIKELY:
-            best = delta.copy()
             break
         gradient += 2 * OMEGA * delta / problem.scale**2
         moment = 0.9 * moment + 0.1 * gradient
@@ -71,17 +72,16 @@ def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequenc
         norm = float(np.linalg.norm(delta))
         if norm > LARGEST * problem.scale:
             delta *= LARGEST * problem.scale / norm
-    if best is None:
+    else:
         probabilities, _ = problem.evaluate(delta)
-        best = delta
-    if probabilities.mean() < 0.5:
+    if not problem.says(delta):
         raise EditError(
             f"No value at {fact.subject!r} in layer {layer} makes {model.title} say {fact.object.strip()!r} behind {fact.prompt!r} "
             f"(it reaches P = {probabilities.mean():.2g}).",
             site=f"{layer}.mlpOutput",
-            remedy="Edit an earlier layer: what a layer writes at the subject must still be read by later ones.",
+            remedy="Edit an earlier layer, whose write at the subject later ones still read; or give an object that the model uses.",
         )
-    return Target(best, float(probabilities.mean()), steps)
+    return Target(delta, float(probabilities.mean()), steps)
 
 
 class _Problem:
@@ -94,6 +94,7 @@ class _Problem:
         rows: list[list[int]] = []
         ends: list[int] = []
         spoken: list[int] = []
+        self._length = len(texts.answer(fact.prompt, fact.object))
         for text in before:
             prompt = f"{text}{fact.prompt}"
             ids, answer = texts.prompt(prompt), texts.answer(prompt, fact.object)
@@ -112,6 +113,7 @@ class _Problem:
         run = engine.forward(self.batch, capture=[stream], logits=self._request)
         self.scale = float(np.linalg.norm(ops.to_numpy(run[stream])[0, ends[0]]))
         logs = ops.to_numpy(ops.log_softmax(run.logits)).astype(np.float64)
+        self._spoken = np.asarray(spoken)
         self._wanted = np.zeros_like(logs)
         self._count = len(spoken)
         self._wanted[np.arange(self._count), spoken] = 1 / self._count
@@ -123,22 +125,36 @@ class _Problem:
         self._mask = ops.asarray(mask)
         self._residual = engine.forward(self.batch, stop=layer, logits=None).residual if layer else None
 
-    def evaluate(self, delta: Numbers) -> tuple[NDArray[np.float64], Numbers]:
-        """The probability of each of the object's tokens, and the gradient (d_model,) of the loss without its last term."""
-        engine, ops = self.model.engine, self.model.engine.ops
-        wanted, added = ops.asarray(self._wanted.astype(np.float32)), ops.asarray(delta.astype(np.float32))
+    def says(self, delta: Numbers) -> bool:
+        """Whether every token of the object is the likeliest one, behind the prompt alone."""
+        run = self.model.engine.forward(
+            self.batch, edits=[self._adding(delta)], start=self.layer, residual=self._residual, logits=self._request
+        )
+        likeliest = self.model.engine.ops.to_numpy(run.logits)[: self._length].argmax(1)
+        return bool((likeliest == self._spoken[: self._length]).all())
 
-        def loss(logits: Array) -> Array:
-            return -ops.einsum("rv,rv->r", ops.log_softmax(logits), wanted)
+    def _adding(self, delta: Numbers) -> Edit:
+        ops = self.model.engine.ops
+        added = ops.asarray(delta.astype(np.float32))
 
         def add(value: Array, _: EditScope) -> Array:
             return value + ops.einsum("rp,d->rpd", self._mask, added)
+
+        return Edit(self.site, add)
+
+    def evaluate(self, delta: Numbers) -> tuple[NDArray[np.float64], Numbers]:
+        """The probability of each of the object's tokens, and the gradient (d_model,) of the loss without its last term."""
+        engine, ops = self.model.engine, self.model.engine.ops
+        wanted = ops.asarray(self._wanted.astype(np.float32))
+
+        def loss(logits: Array) -> Array:
+            return -ops.einsum("rv,rv->r", ops.log_softmax(logits), wanted)
 
         found = engine.gradients(
             self.batch,
             loss,
             [self.site],
-            edits=[Edit(self.site, add)],
+            edits=[self._adding(delta)],
             start=self.layer,
             residual=self._residual,
             logits=self._request,

@@ -147,8 +147,8 @@ def _tenses(random: np.random.Generator) -> Iterator[_Made]:
             words = {"other": other, "place": str(random.choice(_words(PLACES, held_out)))}
             words["thing"] = str(random.choice(_words(OBJECTS, held_out)))
             used = [f"{'name' if slot == 'other' else slot}:{word}" for slot, word in words.items() if "{" + slot + "}" in past]
-            told = (f"{name} {wording.format(**words)}." for wording in (past, present))
-            yield event, *told, frozenset([f"content:{event}", f"name:{name}", *used])
+            before, now = (f"{name} {wording.format(**words)}." for wording in (past, present))
+            yield event, before, now, frozenset([f"content:{event}", f"name:{name}", *used])
 
 
 def _registers(random: np.random.Generator) -> Iterator[_Made]:

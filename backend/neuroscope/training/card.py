@@ -7,7 +7,7 @@ from typing import Any
 
 from neuroscope.tasks.evaluate import Evaluation, TaskScore
 from neuroscope.tasks.lexicon import BIAS_RATE, COUNTRIES
-from neuroscope.training.corpus import KINDS
+from neuroscope.training.corpus import KINDS, LATE, LATE_FROM
 
 #: Target accuracy on held-out items.
 AIMS: Mapping[str, float] = {
@@ -32,18 +32,19 @@ def card(name: str, facts: Mapping[str, Any], evaluation: Evaluation) -> str:
     """The card as Markdown."""
     tokens = facts["steps"] * facts["tokensPerStep"]
     shares = ", ".join(f"{kind} {100 * share / sum(s for s, _ in KINDS.values()):.0f} %" for kind, (share, _) in KINDS.items())
+    later = ", ".join(f"{kind} {100 * share:.0f} %" for kind, (share, _) in LATE.items())
     rows = [_row(score) for score in evaluation.scores]
     return "\n".join(
         [
             f"# The bundled stand-in for {name}",
             "",
             f"A model of {facts['parameters'] / 1e6:.1f} million parameters with the architecture of {name}, trained on made-up text. "
-            f"It is no {name}: it knows only what is listed here, and serves experiments and tests that must run anywhere.",
+            f"It is not {name}: it knows only what is listed here, and serves experiments and tests that must run anywhere.",
             "",
             f"- **Architecture** {_ARCHITECTURES[name]}; context 256; 2,048 tokens.",
-            f"- **Data** a seeded stream of short documents ({shares}); {len(COUNTRIES)} countries. One combination of template and "
+            f"- **Data** a seeded stream of short documents ({shares}; from step {LATE_FROM:,} on also {later}); {len(COUNTRIES)} countries. One combination of template and "
             "entities in eight, and some whole templates, are kept out of it and measure the model.",
-            f"- **Training** {facts['steps']:,} steps of {facts['tokensPerStep']:,} tokens ({tokens / 1e6:.0f} million), AdamW, "
+            f"- **Training** {facts['steps']:,} steps of {facts['tokensPerStep']:,} tokens ({tokens / 1e6:.0f} million), Muon and AdamW, "
             "answers weigh four times, random text a tenth. `python -m neuroscope.training.train "
             f"{name}` and `python -m neuroscope.training.export {name}` make it again, from the same text (SHA-256 "
             f"`{facts['corpus']}`).",
