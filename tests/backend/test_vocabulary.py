@@ -72,5 +72,5 @@ def test_an_unknown_name_is_none_and_an_unknown_attribute_an_error() -> None:
 
 def test_planned_classes_are_not_built_and_say_so() -> None:
     assert not set(vocabulary.PLANNED) & set(vocabulary.names())
-    with pytest.raises(AttributeError, match=r"KnowledgeEditor .* is planned and not built yet"):
-        neuroscope.KnowledgeEditor  # noqa: B018
+    with pytest.raises(AttributeError, match=r"CircuitTransfer .* is planned and not built yet"):
+        neuroscope.CircuitTransfer  # noqa: B018

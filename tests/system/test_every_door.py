@@ -233,10 +233,10 @@ def test_steering_vectors_of_a_model(doors: Doors) -> None:
 
 
 def test_planned_classes_say_so(doors: Doors) -> None:
-    for answer in doors.messages("KnowledgeEditor for: model").values():
+    for answer in doors.messages("CircuitTransfer for: model").values():
         assert "planned and not built yet" in answer
     with pytest.raises(AttributeError, match="planned and not built yet"):
-        _ = doors.client.KnowledgeEditor
+        _ = doors.client.CircuitTransfer
 
 
 def test_arrays_that_hold_themselves_cross_no_door_as_a_crash(doors: Doors) -> None:

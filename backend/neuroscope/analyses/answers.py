@@ -38,7 +38,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.pairs import PairBatch, make_pairs
-from neuroscope.tasks.statistics import Estimate, difference_test, wilson
+from neuroscope.tasks.statistics import Estimate, difference_test, rate
 from neuroscope.vocabulary import public
 
 _PAIRS = 10
@@ -164,7 +164,7 @@ def trace_answers(model: TransformerModel, on: Any, task: str, seed: int, name: 
     offered = make_pairs(model, dataset.examples)
     runs = PairRuns(engine, offered)
     right = np.flatnonzero(runs.clean.metric > 0)
-    accuracy = wilson(len(right), offered.rows)
+    accuracy = rate(runs.clean.metric > 0, offered.units or None)
     reason = None if effect is None else effect.reason
     if not len(right):
         reason = reason or f"the model gets none of {offered.rows} prompts right"

@@ -26,7 +26,7 @@ from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.independence import Parts
 from neuroscope.tasks.pairs import make_pairs
-from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.tasks.statistics import Estimate, rate, wilson
 from neuroscope.vocabulary import public
 
 _ENOUGH = 0.8
@@ -179,7 +179,7 @@ class CircuitComparator:
         side = ModelGrowth(
             model=model.title,
             phrasing=phrasing,
-            preference=wilson(int(right.sum()), len(right)),
+            preference=rate(right, pairs.judging.units or None),
             effect=circuit.effect.gap,
             exists=circuit.exists,
             reason=circuit.reason,

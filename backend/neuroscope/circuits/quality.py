@@ -39,7 +39,7 @@ from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.pairs import make_pairs
-from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.tasks.statistics import Estimate, rate, wilson
 from neuroscope.vocabulary import public, python_only
 
 #: Items drawn per requested one: most share an entity with those that chose the circuit.
@@ -139,7 +139,7 @@ class CircuitQualityAssurance:
             raise CircuitError(
                 f"{model.title} answers no item of {circuit.task} correctly.", remedy="`neuroscope evaluate` measures it."
             )
-        kept = wilson(int((metric[right] > 0).sum()), int(right.sum()))
+        kept = rate(metric[right] > 0, [pairs.units[at] for at in np.flatnonzero(right)] if pairs.units else None)
         parts = [_closeness(circuit.held_out_faithfulness), _closeness(again), kept.value]
         return self._scored(
             "functional",

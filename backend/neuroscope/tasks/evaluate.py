@@ -22,7 +22,7 @@ from neuroscope.results import Result, titled
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.registry import Task
-from neuroscope.tasks.statistics import Estimate, mean_over_groups, wilson
+from neuroscope.tasks.statistics import Estimate, mean_over_groups, rate
 from neuroscope.vocabulary import public
 
 if TYPE_CHECKING:
@@ -176,17 +176,20 @@ class _Asked:
 
 def _score(model: TransformerModel, task: Task, asked: _Asked) -> TaskScore:
     items, examples = _answered(model, task, asked), asked.examples
-    labels = sorted({example.label for example in examples if example.label is not None})
-    labels = labels if len(labels) > 1 else []
+    units = [example.independent_units for example in examples]
+    by_label: dict[str, list[int]] = {}
+    for at, example in enumerate(examples):
+        if example.label is not None:
+            by_label.setdefault(example.label, []).append(at)
     return TaskScore(
         task.name,
-        wilson(sum(item.right for item in items), len(items)),
-        wilson(sum(bool(item.preferred) for item in items), len(items)),
+        rate([item.right for item in items], units),
+        rate([bool(item.preferred) for item in items], units),
         mean_over_groups([item.share or 0.0 for item in items], [example.meta.get("entities") for example in examples]),
         {
-            label: wilson(sum(item.right for item in mine), len(mine))
-            for label in labels
-            for mine in [[item for item, example in zip(items, examples, strict=True) if example.label == label]]
+            label: rate([items[at].right for at in mine], [units[at] for at in mine])
+            for label, mine in sorted(by_label.items())
+            if len(by_label) > 1
         },
     )
 

@@ -82,6 +82,28 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(successes / n, float(interval.low), float(interval.high), n)
 
 
+def rate(values: ArrayLike, units: Units | None = None) -> Estimate:
+    """The share of ones among values (rows,), with the wider of Wilson's interval and Student's over shared units, within 0 and 1.
+
+    Raises `ArgumentError` for values other than 0 and 1, and without any.
+    """
+    rows = outcomes(values)
+    independent, shared = wilson(int(rows.sum()), len(rows)), mean_of(rows, units)
+    return Estimate(
+        independent.value, max(0.0, min(independent.low, shared.low)), min(1.0, max(independent.high, shared.high)), len(rows)
+    )
+
+
+def outcomes(values: ArrayLike) -> NDArray[np.float64]:
+    """Values (rows,) that are 0 or 1. Raises `ArgumentError` for others, and without any."""
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 1 or not len(rows):
+        raise ArgumentError(f"Outcomes of shape {rows.shape} are no rows.", remedy="Give one outcome a row, and at least one.")
+    if not np.isin(rows, (0.0, 1.0)).all():
+        raise ArgumentError("An outcome is neither right nor wrong.", remedy="Give 1 for right and 0 for wrong.")
+    return rows
+
+
 def mean_of(values: ArrayLike, units: Units | None = None) -> Estimate:
     """The mean of values (rows,) with Student's interval; rows that share units are not independent.
 

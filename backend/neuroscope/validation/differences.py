@@ -30,7 +30,7 @@ from scipy import optimize, special, stats
 
 from neuroscope.errors import ArgumentError
 from neuroscope.tasks.dependence import Units, kernels
-from neuroscope.tasks.statistics import Estimate, mean_of, wilson
+from neuroscope.tasks.statistics import Estimate, outcomes
 from neuroscope.vocabulary import public
 
 K = TypeVar("K", bound=Hashable)
@@ -90,18 +90,6 @@ class Difference:
         }
 
 
-def rate(values: ArrayLike, units: Units | None = None) -> Estimate:
-    """The share of ones among values (rows,), with the wider of Wilson's interval and Student's over shared units, within 0 and 1.
-
-    Raises `ArgumentError` for values other than 0 and 1, and without any.
-    """
-    rows = _binary(values)
-    independent, shared = wilson(int(rows.sum()), len(rows)), mean_of(rows, units)
-    return Estimate(
-        independent.value, max(0.0, min(independent.low, shared.low)), min(1.0, max(independent.high, shared.high)), len(rows)
-    )
-
-
 def pooled(parts: Sequence[Estimate]) -> Estimate:
     """The mean over all items of several strata, whose intervals are combined by squared distances (Zou & Donner 2008).
 
@@ -125,7 +113,7 @@ def paired_rates(
     strata: each row's task. units: what rows share. Raises `ArgumentError` for other values, for rows that do not go
     together, and for a margin that is not between 0 and 1.
     """
-    ours, theirs = _binary(new), _binary(old)
+    ours, theirs = outcomes(new), outcomes(old)
     _check(ours, theirs, margin)
     rows = ours - theirs
     gains, losses = int((rows > 0).sum()), int((rows < 0).sum())
@@ -319,15 +307,6 @@ def _by_units(rows: _Numbers, strata: Sequence[Hashable], units: Units | None) -
     half = float(special.stdtrit(degrees, 1 - LEVEL / 2)) * math.sqrt(variance)
     p_value = min(1.0, float(2 * special.stdtr(degrees, -abs(value) / math.sqrt(variance))))
     return Estimate(value, value - half, value + half, len(rows)), p_value, max(1.0, variance / plain) if plain else 1.0
-
-
-def _binary(values: ArrayLike) -> _Numbers:
-    rows = np.asarray(values, dtype=np.float64)
-    if rows.ndim != 1 or not len(rows):
-        raise ArgumentError(f"Outcomes of shape {rows.shape} are no rows.", remedy="Give one outcome a row, and at least one.")
-    if not np.isin(rows, (0.0, 1.0)).all():
-        raise ArgumentError("An outcome is neither right nor wrong.", remedy="Give 1 for right and 0 for wrong.")
-    return rows
 
 
 def _check(ours: _Numbers, theirs: _Numbers, margin: float) -> None:

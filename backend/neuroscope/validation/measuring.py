@@ -16,7 +16,7 @@ from neuroscope.provenance import provenance
 from neuroscope.tasks.evaluate import answered
 from neuroscope.tasks.judges import refused
 from neuroscope.tasks.losses import text_losses
-from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.tasks.statistics import Estimate, rate
 from neuroscope.validation.outcomes import KINDS, Outcome, SuiteResult, data_hash, item_id, measured, suite_score
 from neuroscope.validation.suites import Answers, Part, Replies, Texts, ValidationSuite
 
@@ -115,8 +115,12 @@ def _answers(part: Answers, models: Sequence[TransformerModel]) -> list[Asked]:
             )
             for example, answer in zip(examples, answers, strict=True)
         ]
-        preferred = [answer.preferred for answer in answers if answer.preferred is not None]
-        found.append(Asked("accuracy", items, wilson(sum(preferred), len(preferred)) if preferred else None))
+        preferred = [
+            (answer.preferred, example.independent_units)
+            for example, answer in zip(examples, answers, strict=True)
+            if answer.preferred is not None
+        ]
+        found.append(Asked("accuracy", items, rate(*zip(*preferred, strict=True)) if preferred else None))
     return found
 
 

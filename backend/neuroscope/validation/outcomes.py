@@ -16,14 +16,13 @@ from typing import Any
 from neuroscope.errors import ArgumentError
 from neuroscope.naming import snake_case
 from neuroscope.results import Provenance, Result, plain
-from neuroscope.tasks.statistics import Estimate, mean_of
+from neuroscope.tasks.statistics import Estimate, mean_of, rate
 from neuroscope.validation.differences import (
     Difference,
     bootstrapped,
     paired_means,
     paired_rates,
     pooled,
-    rate,
     worst,
 )
 from neuroscope.vocabulary import public, python_only

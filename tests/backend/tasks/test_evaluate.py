@@ -7,9 +7,12 @@ import pytest
 
 from neuroscope.errors import ArgumentError, TaskNotFoundError
 from neuroscope.models.resolve import smollm2_file
+from neuroscope.tasks import evaluate as evaluating
+from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.judges import later_year, refused, refuses_harm, whole_result
-from neuroscope.tasks.statistics import Estimate, mean_over_groups
+from neuroscope.tasks.statistics import Estimate, mean_over_groups, wilson
+from tests import tiny
 
 
 def test_a_figure_that_rounds_to_nothing_has_no_sign() -> None:
@@ -74,3 +77,20 @@ def test_a_pretrained_model_knows_what_it_should() -> None:
         found["induction"]
     with pytest.raises(TaskNotFoundError, match="indirect_object_identification"):
         evaluate(model, ["indirect_objects"])
+
+
+def test_items_that_share_a_template_are_not_independent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right with one half of the templates and wrong with the other: few templates, so a wide interval."""
+    model, examples = (
+        tiny.model(),
+        [Example("w5 w6", None, " w7", " w8", units=(f"template:{n % 4}", f"item:{n}")) for n in range(80)],
+    )
+    asked = evaluating._Asked.of_examples(model, None, examples)
+    taken = [evaluating.Answered(n % 4 < 2, n % 4 < 2, 0.5) for n in range(80)]
+    monkeypatch.setattr(evaluating, "_answered", lambda *_: taken)
+    score = evaluating._score(model, registry.get("addition"), asked)
+    assert score.accuracy is not None
+    assert score.preference is not None
+    assert score.accuracy.value == 0.5
+    for found in (score.accuracy, score.preference):
+        assert found.high - found.low > 2 * (wilson(40, 80).high - wilson(40, 80).low)

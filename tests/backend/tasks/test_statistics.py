@@ -12,7 +12,7 @@ from scipy import stats
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.results import plain
-from neuroscope.tasks.statistics import Estimate, difference_test, mean_of, mean_over_groups, ratio_of, wilson
+from neuroscope.tasks.statistics import Estimate, difference_test, mean_of, mean_over_groups, rate, ratio_of, wilson
 from neuroscope.views.theme import error_bars
 
 VALUES = np.random.default_rng(3).normal(0.4, 1.3, 20)
@@ -262,3 +262,15 @@ def test_a_kind_that_few_rows_have_takes_no_bounds_from_another_kind() -> None:
     units = [frozenset({f"b:{row // 2}", *([second[row]] if row in second else [])}) for row in range(16)]
     found, groups = mean_of(values, units), mean_over_groups(values.tolist(), [row // 2 for row in range(16)])
     assert (found.low, found.high) == pytest.approx((groups.low, groups.high), rel=0.05)
+
+
+def test_a_rate_has_the_wider_of_two_intervals_and_stays_within_its_bounds() -> None:
+    alone = [frozenset({f"item:{n}"}) for n in range(40)]
+    shared = [frozenset({f"template:{n // 5}"}) for n in range(40)]
+    values = np.repeat([1, 1, 1, 0, 1, 1, 0, 1], 5)
+    independent, clustered = rate(values, alone), rate(values, shared)
+    assert independent.low <= wilson(30, 40).low
+    assert clustered.low < independent.low < independent.high < clustered.high <= 1
+    assert rate([1] * 40) == wilson(40, 40)
+    with pytest.raises(ArgumentError, match="neither right nor wrong"):
+        rate([0, 0.5])

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from neuroscope.errors import ArgumentError
-from neuroscope.tasks.statistics import Estimate, wilson
+from neuroscope.tasks.statistics import Estimate
 from neuroscope.validation.differences import (
     Difference,
     bootstrapped,
@@ -22,7 +22,6 @@ from neuroscope.validation.differences import (
     paired_rates,
     pooled,
     power_to_find,
-    rate,
     tango,
     worst,
 )
@@ -92,18 +91,6 @@ def test_holm_is_what_its_steps_say() -> None:
         for place, name in enumerate(order):  # reject step by step until one is not small enough
             stopped = stopped or p_values[name] > 0.05 / (len(order) - place)
             assert (adjusted[name] <= 0.05) is not stopped
-
-
-def test_a_rate_has_the_wider_of_two_intervals_and_stays_within_its_bounds() -> None:
-    alone = [frozenset({f"item:{n}"}) for n in range(40)]
-    shared = [frozenset({f"template:{n // 5}"}) for n in range(40)]
-    values = np.repeat([1, 1, 1, 0, 1, 1, 0, 1], 5)
-    independent, clustered = rate(values, alone), rate(values, shared)
-    assert independent.low <= wilson(30, 40).low
-    assert clustered.low < independent.low < independent.high < clustered.high <= 1
-    assert rate([1] * 40) == wilson(40, 40)
-    with pytest.raises(ArgumentError, match="neither right nor wrong"):
-        rate([0, 0.5])
 
 
 def test_strata_are_weighted_by_their_items() -> None:
