@@ -17,7 +17,7 @@ from neuroscope import events
 from neuroscope.editing import measures, methods, transactions
 from neuroscope.editing.edit import WeightEdit
 from neuroscope.editing.keys import Memory, Numbers, keys_at, memory, moments
-from neuroscope.editing.measures import Rate
+from neuroscope.editing.measures import FactRate
 from neuroscope.editing.probes import Question, divided, kept_prompts, probes, related
 from neuroscope.editing.statements import Fact, split_statement, subject_token
 from neuroscope.editing.targets import Target, contexts, find_target
@@ -38,14 +38,14 @@ _KEPT_SHARE = 6
 class RelatedFacts:
     """A topic of related facts: how many still have their answer, of those kept by the edit and of others that share no subject with them.
 
-    before, after: the share that the model says, held out from what is kept.
+    before, after: the share that the model says, held out from what is kept; None where nothing is held out.
     """
 
     topic: str
     kept: int
-    kept_after: Estimate
-    before: Estimate
-    after: Estimate
+    kept_after: Estimate | None
+    before: Estimate | None
+    after: Estimate | None
 
 
 @public
@@ -54,7 +54,7 @@ class FactEdit(Result):
     """Facts that were changed, with what the change did.
 
     efficacy: of the statements themselves; paraphrase: of the same in other words; specificity: of the same relation of other subjects,
-    which keep their objects; own_facts: of other relations of the subject; portability: of what follows (alias, reversal, one hop on). Each
+    none of them kept, which have their objects as before; own_facts: of other relations of the subject; portability: of what follows (alias, reversal, one hop on). Each
     by probability and by generation, None where there are no such questions; before: the same without the edit, where the object asked for
     is still the new one. related: by topic. kept_shift: the largest change of what the layer writes at a kept key, in shares of what it writes there.
     """
@@ -64,12 +64,12 @@ class FactEdit(Result):
     layer: int
     edit: WeightEdit
     target_probability: float
-    efficacy: Rate
-    paraphrase: Rate | None
-    specificity: Rate | None
-    own_facts: Rate | None
-    portability: Rate | None
-    before: Mapping[str, Rate]
+    efficacy: FactRate
+    paraphrase: FactRate | None
+    specificity: FactRate | None
+    own_facts: FactRate | None
+    portability: FactRate | None
+    before: Mapping[str, FactRate]
     related: list[RelatedFacts] = field(default_factory=list)
     kept_shift: float | None
     perplexity_before: Estimate
@@ -92,7 +92,7 @@ class FactEdit(Result):
             f"  {'':<14}{'by probability':<26}{'by generation':<26}before (by generation)",
         ]
         for name in ("efficacy", "paraphrase", "specificity", "own_facts", "portability"):
-            rate: Rate | None = getattr(self, name)
+            rate: FactRate | None = getattr(self, name)
             if rate is not None:
                 before = self.before.get(_camel(name))
                 lines.append(
@@ -176,7 +176,8 @@ class KnowledgeEditor(Instrument):
         target: str | None = None,
     ) -> FactEdit:
         """Make the model say several statements, by one edit. Raises what `update_fact` raises."""
-        return self._edited(list(statements), circuit, preserving_related, method, subject, target, apply=True)
+        listed = [statements] if isinstance(statements, str) else list(statements)
+        return self._edited(listed, circuit, preserving_related, method, subject, target, apply=True)
 
     # --- inside -----------------------------------------------------------------------------------------------------------
 
@@ -197,15 +198,16 @@ class KnowledgeEditor(Instrument):
         facts = [self._fact(one, circuit, subject, target) for one in statements]
         among = related(topics, [fact.subject for fact in facts])
         plan = self._planned(facts, self._layer(facts[0], circuit), method, among)
-        asked = [probes(fact) for fact in facts]
+        known = {one.subject for questions in plan.kept.values() for one in questions}
+        asked = [probes(fact, but=known) for fact in facts]
         before = _together([measures.judged(self.model, one) for one in asked])
         losses = measures.general_loss(self.model, self.seed)
-        known = {topic: self._said(questions) for topic, questions in plan.others.items()}
+        said = {topic: self._said(questions) for topic, questions in plan.others.items()}
         transactions.apply(self.model, plan.edit)
         try:
             after = _together([measures.judged(self.model, one) for one in asked])
             topics_after = [
-                RelatedFacts(topic, len(plan.kept[topic]), self._said(plan.kept[topic]), known[topic], self._said(questions))
+                RelatedFacts(topic, len(plan.kept[topic]), self._said(plan.kept[topic]), said[topic], self._said(questions))
                 for topic, questions in plan.others.items()
             ]
             losses_after = measures.general_loss(self.model, self.seed)
@@ -286,8 +288,7 @@ class KnowledgeEditor(Instrument):
         keys = keys_at(model, place, texts, columns)
         added = np.repeat(np.stack([target.delta for target in targets]), len(self._contexts), axis=0)
         share = max(1, keys.shape[1] // _KEPT_SHARE // max(len(among), 1))
-        halves = {topic: divided(questions, share, self.seed) for topic, questions in among.items()}
-        kept = {topic: half[0] for topic, half in halves.items()}
+        kept, others = divided(among, share, self.seed)
         rows = self._keys_of([one for questions in kept.values() for one in questions], place)
         moment = moments(model, place, seed=0)
         change = methods.change(method, keys, added, moment, kept=rows)
@@ -295,9 +296,7 @@ class KnowledgeEditor(Instrument):
         edit = WeightEdit.planned(
             model, place.deltas(change), title=title, method=method, task=facts[0].relation, seed=self.seed
         )
-        return _Plan(
-            edit, layer, targets, kept, {topic: half[1] for topic, half in halves.items()}, self._shift(place, rows, change)
-        )
+        return _Plan(edit, layer, targets, kept, others, self._shift(place, rows, change))
 
     def _keys_of(self, questions: Sequence[Question], place: Memory) -> Numbers | None:
         """(n, keys) at the subjects of questions, and at the last tokens of their prompts."""
@@ -314,14 +313,16 @@ class KnowledgeEditor(Instrument):
         norms = np.linalg.norm(rows @ writes, axis=1)
         return float((np.linalg.norm(rows @ change, axis=1) / np.maximum(norms, 1e-12)).max())
 
-    def _said(self, questions: Sequence[Question]) -> Estimate:
-        """How many questions the model answers by itself."""
+    def _said(self, questions: Sequence[Question]) -> Estimate | None:
+        """How many questions the model answers by itself; None without any."""
+        if not questions:
+            return None
         texts = measures.written(self.model, [one.prompt for one in questions])
         hits = [measures.begins_with(text, one.answer) for text, one in zip(texts, questions, strict=True)]
         return wilson(sum(hits), len(hits))
 
 
-def _together(found: Sequence[Mapping[str, Rate]]) -> dict[str, Rate]:
+def _together(found: Sequence[Mapping[str, FactRate]]) -> dict[str, FactRate]:
     """One fact's rates as they are; of several facts the means over them."""
     if len(found) == 1:
         return dict(found[0])

@@ -28,7 +28,7 @@ _MOST_TOKENS, _TEXTS = 4, 60
 
 @public
 @dataclass(frozen=True)
-class Rate:
+class FactRate:
     """A share of questions, judged by probability and by generation, with 95 % intervals."""
 
     probability: Estimate
@@ -94,13 +94,13 @@ def begins_with(text: str, object_: str) -> bool:
     return rest.startswith(wanted) and not rest[len(wanted) : len(wanted) + 1].isalnum()
 
 
-def rate(found: Answers, questions: Sequence[Question]) -> Rate | None:
+def rate(found: Answers, questions: Sequence[Question]) -> FactRate | None:
     """How many questions are answered with their own object; None where there are none."""
     if not questions:
         return None
     likelier = found.first > found.second
     said = [begins_with(text, question.answer) for text, question in zip(found.texts, questions, strict=True)]
-    return Rate(*(wilson(int(np.sum(hits)), len(questions)) for hits in (likelier, said)))
+    return FactRate(*(wilson(int(np.sum(hits)), len(questions)) for hits in (likelier, said)))
 
 
 def general_loss(model: TransformerModel, seed: int) -> tuple[Numbers, Numbers]:
@@ -118,14 +118,14 @@ def perplexity(losses: Numbers, counts: Numbers) -> Estimate:
     return Estimate(value, low, high, found.n)
 
 
-def mean_rate(rates: Sequence[Rate]) -> Rate | None:
+def mean_rate(rates: Sequence[FactRate]) -> FactRate | None:
     """The mean over facts that were each edited alone; the facts are what is independent."""
     if not rates:
         return None
-    return Rate(*(mean_of([getattr(one, by).value for one in rates]) for by in ("probability", "generation")))
+    return FactRate(*(mean_of([getattr(one, by).value for one in rates]) for by in ("probability", "generation")))
 
 
-def judged(model: TransformerModel, probes: Probes) -> dict[str, Rate]:
+def judged(model: TransformerModel, probes: Probes) -> dict[str, FactRate]:
     """The rates of a fact's probes on the model as it is: `efficacy`, `paraphrase`, `specificity`, `ownFacts`, `portability`."""
     fact, found = probes.fact, {}
     old = probes.old or fact.object

@@ -5,7 +5,7 @@ For the built-in relations of countries these are made here; for other facts the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,8 +56,8 @@ class Probes:
     consequences: Sequence[Question] = ()
 
 
-def probes(fact: Fact, old: str | None = None) -> Probes:
-    """The questions that judge a fact; for one of no built-in relation there are none but its own prompt."""
+def probes(fact: Fact, old: str | None = None, *, but: Container[str] = ()) -> Probes:
+    """The questions that judge a fact, without neighbours among the subjects `but`; for one of no built-in relation its own prompt alone."""
     country = _COUNTRY.get(fact.subject)
     if fact.relation is None or country is None:
         return Probes(fact, old)
@@ -68,7 +68,7 @@ def probes(fact: Fact, old: str | None = None) -> Probes:
         fact,
         old or f" {getattr(country, relation)}",
         [Question(text, fact.object, fact.subject, "paraphrase") for text in wordings if text != prompt],
-        [_asked(shape, relation, other) for other in COUNTRIES if other is not country],
+        [_asked(shape, relation, other) for other in COUNTRIES if other is not country and other.name not in but],
         [_asked(RELATIONS[name][0].text, name, country) for name in RELATIONS if name != relation],
         list(_consequences(fact, country)),
     )
@@ -140,13 +140,16 @@ def related(topics: object, but: Sequence[str]) -> dict[str, list[Question]]:
     return {name: [one for one in TOPICS[name] if one.subject not in but] for name in listed}
 
 
-def divided(questions: Sequence[Question], most: int, seed: int) -> tuple[list[Question], list[Question]]:
-    """Questions to keep, `most` of them at most, and those of other subjects, which no kept one is about."""
-    once = list({one.prompt: one for one in questions}.values())
-    random = np.random.default_rng(seed)
-    subjects = list(dict.fromkeys(one.subject for one in once))
-    order = {subjects[at]: place for place, at in enumerate(random.permutation(len(subjects)))}
-    ordered = sorted(once, key=lambda one: order[one.subject])
-    kept = ordered[: min(most, len(ordered) * 3 // 4)]
-    known = {one.subject for one in kept}
-    return kept, [one for one in ordered if one.subject not in known]
+def divided(
+    topics: Mapping[str, Sequence[Question]], most: int, seed: int
+) -> tuple[dict[str, list[Question]], dict[str, list[Question]]]:
+    """Of each topic the questions to keep, `most` at most, and others, about subjects that no kept one of any topic is about."""
+    subjects = list(dict.fromkeys(one.subject for questions in topics.values() for one in questions))
+    order = dict(zip(subjects, np.random.default_rng(seed).permutation(len(subjects)), strict=True))
+    kept = {}
+    for topic, questions in topics.items():
+        once = sorted({one.prompt: one for one in questions}.values(), key=lambda one: order[one.subject])
+        kept[topic] = once[: min(most, len(once) * 2 // 3)]
+    known = {one.subject for questions in kept.values() for one in questions}
+    others = {topic: [one for one in questions if one.subject not in known] for topic, questions in topics.items()}
+    return kept, others
