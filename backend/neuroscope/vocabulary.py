@@ -174,8 +174,6 @@ PLANNED: Mapping[str, tuple[str, str]] = {
     "CircuitTransfer": ("transferring a circuit to another model", "9"),
     "SafetyEditor": ("modifications for safety", "17"),
     "CircuitAwareTrainer": ("fine-tuning guided by circuits", "18"),
-    "ModificationSafetyAnalyzer": ("the risk of a modification before it is made", "19"),
-    "ModificationMonitor": ("watching a modified model", "19"),
 }
 
 

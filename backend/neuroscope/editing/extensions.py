@@ -24,6 +24,7 @@ class EditsOfModels:
         """
         found = transactions.as_edit(edit)
         transactions.apply(cast(TransformerModel, self), found)
+        transactions.changed(cast(TransformerModel, self))
         return found
 
     def apply_modification(self, modification: Any) -> WeightEdit:
@@ -42,6 +43,7 @@ class EditsOfModels:
         """
         found = transactions.as_edit(edit)
         transactions.revert(cast(TransformerModel, self), found)
+        transactions.changed(cast(TransformerModel, self))
         return found
 
     def revert_edits(self) -> list[WeightEdit]:

@@ -46,15 +46,17 @@ def ledger(model: TransformerModel) -> list[Applied]:
     return _ledgers.setdefault(model.engine, [])
 
 
-def apply(model: TransformerModel, edit: WeightEdit) -> None:
+def apply(model: TransformerModel, edit: WeightEdit, *, again: bool = False) -> None:
     """Apply an edit: snapshot, write, verify, note. Whatever fails, every bit is as it was, an interrupt included.
 
     Raises `EditError` for an edit of other weights, one that is applied already, and one after which the model no longer computes
-    numbers; `SiteError` and `WeightError` for weights that the model does not have or that cannot be written.
+    numbers; `SiteError` and `WeightError` for weights that the model does not have or that cannot be written. again: it was applied before,
+    and only the weights that it touches must be those it was made for.
     """
     with model.engine.exclusive(), _uninterrupted() as end_if_interrupted:
         applied = ledger(model)
-        _check_fits(model, edit, applied)
+        if not again:
+            _check_fits(model, edit, applied)
         now = Applied(edit, {name: model.weights(name).snapshot() for name in edit.deltas}, model.weights_hash)
         after = edit.results(model)
         for weight in edit.weights:
@@ -116,6 +118,37 @@ def applied_for_now(model: TransformerModel, edit: WeightEdit) -> Iterator[None]
     finally:
         if any(entry.edit is edit for entry in ledger(model)):
             revert(model, edit)
+
+
+@contextmanager
+def unedited(model: TransformerModel) -> Iterator[None]:
+    """The model without its edits while the block runs; afterwards they are applied again, whatever ended the block.
+
+    Raises what `revert` raises.
+    """
+    entries = [entry.edit for entry in ledger(model)]
+    try:
+        for edit in entries[::-1]:
+            revert(model, edit)
+        yield
+    finally:
+        there = [entry.edit for entry in ledger(model)]
+        for edit in entries[len(there) :]:
+            apply(model, edit, again=True)
+
+
+_watchers: weakref.WeakKeyDictionary[Engine, list[Callable[[], bool]]] = weakref.WeakKeyDictionary()
+
+
+def watch(model: TransformerModel, watcher: Callable[[], bool]) -> None:
+    """Call a function after every edit that a user applies or reverts, until it answers that it is done for."""
+    _watchers.setdefault(model.engine, []).append(watcher)
+
+
+def changed(model: TransformerModel) -> None:
+    """Tell those who watch that edits were applied or reverted."""
+    watchers = _watchers.get(model.engine, [])
+    watchers[:] = [watcher for watcher in watchers if watcher()]
 
 
 def _check_fits(model: TransformerModel, edit: WeightEdit, applied: list[Applied]) -> None:

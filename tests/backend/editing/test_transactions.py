@@ -280,3 +280,33 @@ def test_termination_in_the_middle_still_ends_the_process() -> None:
         [sys.executable, "-c", INTERRUPTED, "SIGTERM", "1"], capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == -signal.SIGTERM
+
+
+def test_edits_come_off_for_a_while_and_go_on_again(model: TransformerModel) -> None:
+    loaded = model.weights_hash
+    first = model.apply_edit(planned(model, f"{W_OUT}[0]", title="first"))
+    second = model.apply_edit(planned(model, f"{W_OUT}[1]", title="second"))
+    model.revert(first)  # the second was made for a model that had it
+    edited = model.weights_hash
+    with pytest.raises(ZeroDivisionError), transactions.unedited(model):
+        assert model.weights_hash == loaded
+        raise ZeroDivisionError
+    assert model.weights_hash == edited
+    assert model.edits == [second]
+
+
+def test_who_watches_hears_of_edits_but_not_of_trials(model: TransformerModel) -> None:
+    heard: list[int] = []
+
+    def watcher() -> bool:
+        heard.append(len(model.edits))
+        return len(heard) < 3
+
+    transactions.watch(model, watcher)
+    edit = planned(model, W_OUT)
+    with transactions.applied_for_now(model, edit):
+        pass
+    for _ in range(2):
+        model.apply_edit(edit)
+        model.revert(edit)
+    assert heard == [1, 0, 1]
