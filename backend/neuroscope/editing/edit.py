@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -98,6 +98,19 @@ class WeightEdit(Result):
             _deltas=rounded,
             _tied=tied,
         )
+
+    @classmethod
+    def scaling(cls, weights: str | Sequence[str], by: float, of: TransformerModel, title: str | None = None) -> Self:
+        """The edit that multiplies weights by a number: `WeightEdit scaling: '9.attn.W_O[2]' by: 0.5 of: model` turns a head down by half.
+
+        Raises `ArgumentError` for a factor that is not a finite number, and what `planned` raises.
+        """
+        names = [weights] if isinstance(weights, str) else list(weights)
+        factor = float(by)
+        if not np.isfinite(factor):
+            raise ArgumentError(f"Weights cannot be multiplied by {by!r}.", remedy="Give a finite number.")
+        deltas = {name: (factor - 1.0) * of.weights(name).read().astype(np.float64) for name in names}
+        return cls.planned(of, deltas, title=title or f"{', '.join(map(str, names))} times {factor:g}", method="scaling")
 
     @classmethod
     def load(cls, path: str) -> Self:
