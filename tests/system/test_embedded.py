@@ -65,6 +65,17 @@ def test_script_4_compares_circuits_across_architectures(run: Ran) -> None:
     assert "edges for 80 %" in printed
 
 
+def test_script_19_assesses_an_edit_makes_it_and_watches(run: Ran) -> None:
+    variables, _, _ = run("workspace.st", "19_pre_modification_analysis.st")
+    assessment = variables["riskAssessment"]
+    by = {one["category"]: one for one in assessment["categories"]}
+    assert by.keys() == {"capability_loss", "behavior_change", "safety_risk"}
+    assert assessment["null"] == 20
+    assert by["behavior_change"]["loss"]["value"] > 0  # a head is a little quieter, which is measured
+    assert assessment["overallRisk"] in ("none", "low")  # so the script makes the edit, and watches
+    assert "ModificationMonitor" in str(variables["monitor"])
+
+
 def test_script_10_loads_the_library(run: Ran) -> None:
     variables, printed, _ = run("10_circuit_library_development.st", "10_call.st")
     assert variables["agreement"]["task"] == "subject_verb_agreement"

@@ -38,6 +38,7 @@ from neuroscope.models.text import Texts
 from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.tasks.draw import Draw, remaining
 from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate, rate, wilson
 from neuroscope.vocabulary import public, python_only
@@ -244,8 +245,10 @@ class CircuitQualityAssurance:
         if self.examples is not None:
             given = self.examples
             return list(given.for_model(model, n=self.items)) if isinstance(given, Dataset) else list(given)
-        drawn = registry.get(circuit.task).dataset(_DRAWN * self.items, seed=self.seed + 1)
-        fresh = [example for example in drawn if circuit.chosen_by.isdisjoint(example.units)]
+        task, random = registry.get(circuit.task), np.random.default_rng(self.seed + 1)
+        draw = Draw(random, remaining(lambda one: task.examples(one, "test"), circuit.chosen_by))
+        drawn = draw.taken(task.examples(draw, "test"), _DRAWN * self.items)
+        fresh = list({one.clean: one for one in drawn if circuit.chosen_by.isdisjoint(one.units)}.values())
         if fresh:
             fresh = list(Dataset(fresh, task=circuit.task).for_model(model))[: self.items]
         if len(fresh) < 2:

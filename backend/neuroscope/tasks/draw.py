@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Examples after which every list that a generator chooses from is known.
+_TRIED = 60
 #: Draws without an example after which a generator counts as exhausted.
 _MOST_IN_VAIN = 20_000
 
@@ -110,3 +112,20 @@ def units(**kinds: str | Sequence[str]) -> tuple[str, ...]:
             f"{kind}:{value}" for kind, values in kinds.items() for value in ((values,) if isinstance(values, str) else values)
         )
     )
+
+
+def remaining(generator: Callable[[Draw], Iterator[Example]], used: frozenset[str]) -> Pools:
+    """Pools of what a generator can choose from without the units `used` ("kind:value"), for examples that share nothing with them.
+
+    Kinds of which too few values are left stay unrestricted.
+    """
+    draw = Draw(np.random.default_rng(0))
+    draw.taken(generator(draw), _TRIED)
+    pools: dict[str, dict[str, int]] = {}
+    short = set()
+    for asked in draw.asked:
+        left = [text for text in asked.texts if f"{asked.kind}:{text}" not in used]
+        pools.setdefault(asked.kind, {}).update(dict.fromkeys(left, 0))
+        if len(left) < asked.most:
+            short.add(asked.kind)
+    return {kind: pool for kind, pool in pools.items() if kind not in short}

@@ -112,9 +112,9 @@ class RiskAssessment(Result):
             f"Risk of {self.title} for {self.provenance.title}: {self.overall_risk}, against {self.null} random edits of its size"
         ]
         for one in self.categories:
-            lines.append(
-                f"  {one.category:<18}{one.level!s:<8}{one.loss!s:<26}random {one.null_median:.3g}, 95 % below {one.null_high:.3g}"
-            )
+            found = f"{one.loss.value:.3g} [{one.loss.low:.3g}, {one.loss.high:.3g}]"
+            random = f"random {one.null_median:.3g}, 95 % below {one.null_high:.3g}"
+            lines.append(f"  {one.category:<18}{one.level!s:<8}{found:<32}{random}")
             lines.append(f"  {'':<18}{one.evidence}")
         shown = ", ".join(f"{name} {value:.3g}" for name, value in self.predictors.items())
         return "\n".join([*lines, f"  cheap predictors  {shown}"])
