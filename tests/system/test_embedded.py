@@ -65,6 +65,25 @@ def test_script_4_compares_circuits_across_architectures(run: Ran) -> None:
     assert "edges for 80 %" in printed
 
 
+def test_script_8_traces_a_fact_and_changes_it_and_nothing_else(run: Ran) -> None:
+    variables, _, _ = run("08_knowledge_injection_and_editing.st", "08_call.st", bound="gpt2-medium")
+    circuit, edit = variables["factCircuit"], variables["change"]
+    assert (circuit["exists"], circuit["subject"]) == (True, "France")
+    assert circuit["disturbed"]["high"] < circuit["clean"]
+    assert edit["before"]["efficacy"]["generation"]["value"] == 0
+    for by in ("probability", "generation"):
+        assert edit["efficacy"][by]["value"] == 1
+        assert edit["paraphrase"][by]["value"] >= 0.5
+        assert edit["specificity"][by]["value"] >= 0.9
+        assert edit["ownFacts"][by]["value"] == 1
+    assert {topic["topic"] for topic in edit["related"]} == {"geography", "european_cities"}
+    for topic in edit["related"]:
+        assert topic["keptAfter"]["value"] == 1
+        assert topic["after"]["value"] >= topic["before"]["value"] - 0.05
+    assert edit["keptShift"] < 1e-5
+    assert variables["answers"] == ["Lyon", "Paris"]  # with the edit, and after it was reverted
+
+
 def test_script_19_assesses_an_edit_makes_it_and_watches(run: Ran) -> None:
     variables, _, _ = run("workspace.st", "19_pre_modification_analysis.st")
     assessment = variables["riskAssessment"]

@@ -101,9 +101,10 @@ def test_script_3_steers_and_its_companion_measures(tmp_path: Path) -> None:
     assert results["effect"]["growing"]["0"] == results["effect"]["all_tokens"]["0"]
     assert results["density"][0]["position"] == 1
     assert len(results["randomGrowth"]) == 20
-    # The stand-in knows its few wordings by heart, and says so.
-    assert not results["exists"]
-    assert results["reason"] in printed
+    assert results["growth"]["all_tokens"]["low"] > max(results["randomGrowth"])
+    assert results["doseResponse"]["all_tokens"]["low"] > results["doseResponse"]["random_direction"]["high"]
+    less, more = (results["effect"]["all_tokens"][strength] for strength in ("-2", "2"))
+    assert less["high"] < more["low"]
     assert variables["plain"]
     assert "dose–response" in printed
 

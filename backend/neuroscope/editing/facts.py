@@ -126,6 +126,12 @@ class KnowledgeEditor(Instrument):
     def __init__(self, model: TransformerModel, seed: int | None = None) -> None:
         super().__init__(model, seed)
         self._contexts: list[str] | None = None
+        self._edits: list[FactEdit] = []
+
+    @property
+    def edits(self) -> list[FactEdit]:
+        """What this editor changed or proposed, the oldest first."""
+        return list(self._edits)
 
     def find_factual_knowledge_circuit(
         self, statement: str, layer: int | None = None, subject: str | None = None, target: str | None = None
@@ -216,7 +222,7 @@ class KnowledgeEditor(Instrument):
             raise
         if not apply:
             transactions.revert(self.model, plan.edit)
-        return FactEdit(
+        found = FactEdit(
             statements=[str(fact) for fact in facts],
             method=method,
             layer=plan.layer,
@@ -235,6 +241,8 @@ class KnowledgeEditor(Instrument):
             applied=apply,
             provenance=plan.edit.provenance,
         )
+        self._edits.append(found)
+        return found
 
     def _fact(self, statement: str, circuit: Any, subject: str | None, target: str | None) -> Fact:
         """The statement in parts; about the circuit's subject, where there is one."""
