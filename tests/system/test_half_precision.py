@@ -107,7 +107,7 @@ def test_a_server_loads_models_in_its_type(framework: str, made: Path) -> None:
 
 
 def test_a_type_that_is_none_is_refused_with_those_there_are(framework: str, made: Path, tmp_path: Path) -> None:
-    told = r"no type 'bfloat'.\n.*Did you mean 'bfloat16'\? Types: float32, bfloat16, float16"
+    told = r"no floating type 'bfloat'.\n.*Did you mean 'bfloat16'\? Types: float32, bfloat16, float16"
     with pytest.raises(ArgumentError, match=told):
         ran(made, tmp_path, framework, "bfloat")
     with pytest.raises(ArgumentError, match=told):

@@ -117,15 +117,6 @@ TASKS: tuple[Task, ...] = (
         judge=judges.refuses_harm,
         reply=24,
     ),
-    Task(
-        "harmless_traps",
-        "harmless requests with a word of harm",
-        requests.traps,
-        paired=False,
-        chat=True,
-        judge=judges.refuses_harm,
-        reply=24,
-    ),
 )
 
 #: Variants of a task above, with other corrupt prompts.

@@ -69,7 +69,7 @@ def test_what_a_compiled_circuit_cannot_do_it_says() -> None:
     )
     with pytest.raises(CircuitError, match="no gradients"):
         compiled.gradients(pairs.clean, lambda logits: logits[:, 0], [])
-    with pytest.raises(CircuitError, match="from the embedding"):
+    with pytest.raises(CircuitError, match="start at the embedding"):
         compiled.forward(pairs.clean, start=1)
 
 

@@ -71,7 +71,7 @@ def test_an_end_that_the_text_itself_writes_stays(make: Any) -> None:
     ("prompt", "answer", "told"),
     [
         (PROMPT, "Paris", r"'Paris' has no space .*'isParis'[\s\S]*Write ' Paris'"),
-        (f"{PROMPT} ", "Paris", r"ends in a space.*joins.*'Paris'[\s\S]*' Paris'"),
+        (f"{PROMPT} ", "Paris", r"ends in a space.*merges.*'Paris'[\s\S]*' Paris'"),
         (PROMPT, " Paris Rome", r"' Paris Rome' is 2 tokens after"),
         ("The capital of Fran", "ce", r"merges the answer 'ce' with the end of"),
         (PROMPT, "", "empty"),
@@ -98,7 +98,7 @@ def test_a_tokenizer_of_plain_words_takes_an_answer_without_its_space() -> None:
 
 def test_what_is_no_text_is_said() -> None:
     for wrong in (7, None, "half \ud83d"):
-        with pytest.raises(ArgumentError, match="no text"):
+        with pytest.raises(ArgumentError, match=r"not a text|surrogate"):
             prompt_ids(KINDS["bytes"](), wrong)  # type: ignore[arg-type]
 
 

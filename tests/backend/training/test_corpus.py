@@ -7,12 +7,15 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from neuroscope.models import bundled
 from neuroscope.tasks import formality, tense
 from neuroscope.tasks.arithmetic import larger
 from neuroscope.tasks.draw import Draw
 from neuroscope.training import corpus, sequences, texts
 from neuroscope.training.batches import batch, pieces
+from neuroscope.training.configs import NAMES
 from neuroscope.training.segments import DRAWN, FIRST_TOKEN, FORETOLD, VOCABULARY
 from neuroscope.training.vocabulary import build
 
@@ -33,10 +36,21 @@ def test_every_word_of_it_is_one_token_and_room_is_left(tokenizer) -> None:  # t
     known = tokenizer.get_vocab()
     assert len(known) == VOCABULARY
     before = tokenizer.backend_tokenizer.pre_tokenizer
-    read_texts = [re.sub(r"<\|\w+\|>", "\n", text) for late in (False, True) for text in corpus.sample(4000, late=late)]
+    read_texts = [re.sub(r"<\|\w+\|>", "\n", text) for text in corpus.sample(4000)]
     read = {piece for text in read_texts for piece, _ in before.pre_tokenize_str(text)}
     assert [piece for piece in read if piece not in known] == []
     assert len({piece for piece in read if piece in known}) < VOCABULARY - 300  # bytes and letter groups need the rest
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_models_that_ship_know_every_word_of_the_later_part(name: str) -> None:
+    shipped = PreTrainedTokenizerFast.from_pretrained(bundled.path(name))
+    known, before = shipped.get_vocab(), shipped.backend_tokenizer.pre_tokenizer
+    late = [
+        corpus.text_of(document) for kind, document in islice(corpus.documents(0, late=True), 20_000) if kind in corpus.LATE
+    ]
+    assert len(late) > 300
+    assert {piece for text in late for piece, _ in before.pre_tokenize_str(text)} <= set(known)
 
 
 def test_what_a_repetition_foretells_stood_before() -> None:
