@@ -96,4 +96,4 @@ def test_with_keys_a_session_is_encrypted_and_without_them_there_is_none(tmp_pat
     assert f"server-gone: Nothing was heard from {address}." in output
     assert "connectTo:key:serverKey:" in output
     assert "file: There is no key file nowhere.key_secret." in output
-    assert f"file: {tmp_path}/damaged.key holds no public-key." in output
+    assert f"file: {tmp_path}/damaged.key has no public-key." in output

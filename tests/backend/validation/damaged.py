@@ -27,7 +27,7 @@ def accuracy(model: TransformerModel, n: int = 400, seed: int = 1000) -> float:
 
 
 @contextmanager
-def damaged(model: TransformerModel, least: float = 0.1, most: float = 0.2) -> Iterator[float]:
+def damaged(model: TransformerModel, least: float = 0.2, most: float = 0.3) -> Iterator[float]:
     """The model with noise in one weight that costs the task between `least` and `most` of its items; answers what it costs."""
     weight = model.weights(_WEIGHT)
     whole, kept = weight.snapshot(), weight.read()

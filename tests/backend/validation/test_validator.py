@@ -172,7 +172,7 @@ def test_a_model_compared_with_itself_differs_nowhere_at_any_seed(model: Transfo
 
 
 @pytest.mark.slow
-def test_a_damaged_weight_that_costs_ten_points_is_found_and_one_that_was_restored_is_not(model: TransformerModel) -> None:
+def test_a_damaged_weight_is_found_and_one_that_was_restored_is_not(model: TransformerModel) -> None:
     """On ten draws of 200 items; the interval holds what the damage costs on 400 others."""
     edited = loaded()
     with damaged(edited) as lost:
