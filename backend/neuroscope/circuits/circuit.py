@@ -18,7 +18,7 @@ from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.engines.sites import Component, Site
-from neuroscope.errors import CircuitError
+from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.provenance import tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.statistics import Estimate
@@ -275,3 +275,14 @@ class Circuit(Result, _Extended):
             "mlps": self.mlps,
             "edges": [list(edge) for edge in self.edges],
         }
+
+
+def as_circuit(given: object, use: str) -> Circuit:
+    """A circuit, or the last one that a `CircuitFinder` found.
+
+    use: what needs it, for the `ArgumentError` about anything else. Raises `CircuitError` for a finder that found none yet.
+    """
+    found = getattr(given, "last_circuit", given)
+    if not isinstance(found, Circuit):
+        raise ArgumentError(f"{use} needs a Circuit, not {found!r}.", remedy="Find one with CircuitFinder.")
+    return found

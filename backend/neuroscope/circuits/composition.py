@@ -17,7 +17,7 @@ import numpy as np
 
 from neuroscope import settings
 from neuroscope.circuits.attribution import Scores, edge_scores
-from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.graph import Graph
@@ -92,9 +92,7 @@ class ModelComposer:
 
         Raises `ArgumentError` unless given a circuit and an integer, and for a circuit added before with another priority.
         """
-        circuit = getattr(circuit, "last_circuit", circuit)
-        if not isinstance(circuit, Circuit):
-            raise ArgumentError(f"Only circuits can be composed, not {circuit!r}.")
+        circuit = as_circuit(circuit, "A composition")
         if not circuit.exists:
             raise CircuitError(f"There is no circuit for {circuit.task} to compose: {circuit.reason}.")
         if isinstance(priority, bool) or not isinstance(priority, int):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from neuroscope import events
-from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.quality import ASPECTS
@@ -103,9 +103,7 @@ class CircuitLibrary:
 
         quality: a quality report as data. note: a description in a sentence.
         """
-        circuit = getattr(circuit, "last_circuit", circuit)
-        if not isinstance(circuit, Circuit):
-            raise ArgumentError(f"Only circuits can be stored in the library, not {circuit!r}.")
+        circuit = as_circuit(circuit, "The library")
         target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
         version = 1
         if target.is_file():

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import extended_embedding
@@ -24,7 +24,6 @@ from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.sites import Component, Site
-from neuroscope.errors import ArgumentError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -145,9 +144,7 @@ class ActivationPatcher(Instrument):
 
         A `CircuitFinder` means the last circuit it found. Raises `CircuitError` for a circuit of another model.
         """
-        circuit = getattr(circuit, "last_circuit", circuit)
-        if not isinstance(circuit, Circuit):
-            raise ArgumentError(f"A causal test needs a Circuit, not {circuit!r}.", remedy="Find one with CircuitFinder.")
+        circuit = as_circuit(circuit, "A causal test")
         circuit.check(self._model)
         runs = PairRuns(self._model.engine, circuit.pairs)
         nodes = circuit.nodes

@@ -23,7 +23,7 @@ from typing import Any, cast
 import numpy as np
 
 from neuroscope import events, settings
-from neuroscope.circuits.circuit import Circuit
+from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.compiled import CircuitEngine
 from neuroscope.circuits.controls import connected_random
 from neuroscope.circuits.estimates import normalised
@@ -121,9 +121,7 @@ class CircuitQualityAssurance:
 
     @circuit.setter
     def circuit(self, circuit: Circuit) -> None:
-        circuit = getattr(circuit, "last_circuit", circuit)
-        if not isinstance(circuit, Circuit):
-            raise ArgumentError(f"Quality assurance needs a Circuit, not {circuit!r}.", remedy="Find one with CircuitFinder.")
+        circuit = as_circuit(circuit, "Quality assurance")
         if not circuit.exists:
             raise CircuitError(f"There is no circuit for {circuit.task} to assure: {circuit.reason}.")
         self._circuit, self._scores = circuit, {}
