@@ -140,7 +140,7 @@ def test_what_cannot_be_composed_is_refused(circuit: Circuit, tmp_path: Path) ->
     for wrong in ("high", 1.5, True):
         with pytest.raises(ArgumentError, match="whole number"):
             composer.add_circuit(circuit, priority=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="Only circuits"):
+    with pytest.raises(ArgumentError, match="A composition needs a Circuit"):
         composer.add_circuit("syntax", priority=1)  # type: ignore[arg-type]
     other = tiny.model("gpt2", seed=3, scale=0.1)
     foreign = CircuitFinder(other, target=0.5).search("induction", pairs_with_an_effect(other))
