@@ -1,7 +1,7 @@
 """ROME, MEMIT and AlphaEdit: from keys and what is to be added at them to changes of output matrices, all by `kernel`.
 
     ROME       exactly, at the cost of E[kᵀk]: what text does not use is free (Meng et al. 2022)
-    MEMIT      regularised by λ E[kᵀk], for many facts at once and over several layers (Meng et al. 2023)
+    MEMIT      regularised by λ E[kᵀk], for many facts at once (Meng et al. 2023, in a single layer)
     AlphaEdit  regularised within the directions that text hardly uses (Fang et al. 2024)
 
 With each of them what is kept does not move: the change is orthogonal to the kept keys.
