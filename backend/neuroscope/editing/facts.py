@@ -242,6 +242,11 @@ class KnowledgeEditor(Instrument):
             provenance=plan.edit.provenance,
         )
         self._edits.append(found)
+        if found.efficacy.generation.value < 1:
+            events.notice(
+                f"{self.model.title} writes {found.efficacy.generation.value:.0%} of the new objects after the edit {plan.edit.title!r}.",
+                "warning",
+            )
         return found
 
     def _fact(self, statement: str, circuit: Any, subject: str | None, target: str | None) -> Fact:
