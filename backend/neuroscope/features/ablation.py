@@ -34,7 +34,7 @@ from neuroscope.provenance import provenance, tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
-from neuroscope.tasks.statistics import Estimate, mean_of, wilson
+from neuroscope.tasks.statistics import Estimate, mean_of, rate
 from neuroscope.vocabulary import public
 
 MODES = ("zero", "mean", "resample")
@@ -111,8 +111,9 @@ class AblationResults(Result):
         return "\n".join(lines)
 
 
-def _right(scores: Scores) -> Estimate:
-    return wilson(int((scores[:, 1] > 0).sum()), len(scores))
+def _right(scores: Scores, units: list[frozenset[str]] | None) -> Estimate:
+    """The share of items whose right answer is likelier than the wrong one; items that share a unit are not independent."""
+    return rate(scores[:, 1] > 0, units)
 
 
 def _both(values: NDArray[np.float64], ids: list[int], controls: list[list[int]]) -> tuple[float, float]:
@@ -211,14 +212,15 @@ class NeuronAblator(Instrument):
                     ModeResult(
                         mode=mode,
                         ablated=mean_of(scores[0, :, 0], units),
-                        accuracy=_right(scores[0]),
+                        accuracy=_right(scores[0], units),
                         damage=damage,
                         random_damage=damages,
                         p_value=(1 + sum(value >= damage.value for value in damages)) / (1 + len(damages)),
                         off_target_damage=mean_of((other_runs.whole - elsewhere)[:, 0], other_units),
                     )
                 )
-        reason = _no_effect(modes, _right(runs.whole))
+        baseline_accuracy = _right(runs.whole, units)
+        reason = _no_effect(modes, baseline_accuracy)
         return AblationResults(
             concept=neurons.concept,
             layer=neurons.layer,
@@ -226,7 +228,7 @@ class NeuronAblator(Instrument):
             task=items.task or items.name,
             off_target=other.task or other.name,
             baseline=mean_of(runs.whole[:, 0], units),
-            baseline_accuracy=_right(runs.whole),
+            baseline_accuracy=baseline_accuracy,
             modes=modes,
             firing_rate=_both(loudness.rate, neurons.ids, controls),
             norm=_both(loudness.norm, neurons.ids, controls),
