@@ -29,6 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from neuroscope import events
+from neuroscope.engines.protocol import Edit
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
@@ -197,10 +198,12 @@ class SteeringExperiment(Instrument):
         batch, units = runs.openings(self.openings), self._opening_units
         bare = runs.written(batch, [], keep_logits=True)
         scores, losses = runs.read(batch, bare.rows, probe)
+        preference, pair_units = self._preference_under([]), self._pair_units()
         found = []
         for task_type in task_types:
             with self._model.hook_manager.edits(task_type=task_type or self._model.task_type) as edits:
                 hooked = runs.written(batch, edits, keep_logits=True)
+                own_preference = self._preference_under(edits)
             own_scores, own_losses = runs.read(batch, hooked.rows, probe)
             found.append(
                 HookEffect(
@@ -208,6 +211,8 @@ class SteeringExperiment(Instrument):
                     effect=_mean(own_scores, units),
                     change=_mean(own_scores - scores, units),
                     fluency=_perplexity(_mean(own_losses, units)),
+                    preference=_mean(own_preference, pair_units),
+                    preference_change=_mean(own_preference - preference, pair_units),
                     identical=self._identical(bare, hooked),
                     written=self._model.decode(hooked.rows[0], after=batch.ids[0][batch.real[0]]),
                 )
@@ -217,6 +222,7 @@ class SteeringExperiment(Instrument):
             probe_auroc=probe.auroc,
             effect=_mean(scores, units),
             fluency=_perplexity(_mean(losses, units)),
+            preference=_mean(preference, pair_units),
             runs=found,
             provenance=self._provenance(),
         )
@@ -263,10 +269,7 @@ class SteeringExperiment(Instrument):
         sweep = Sweep(mode, np.array(self.strengths), directions)
         scores, losses, texts = self._written(sweep, self.openings, probe)
         preference = self._preference(sweep, _PAIRS)
-        units = [
-            self._held_out.units[item] | self._opening_units[item % len(self.openings)] for item in range(preference.shape[1])
-        ]
-        return _Mode(self.strengths, scores, losses, preference, texts, self._opening_units, units)
+        return _Mode(self.strengths, scores, losses, preference, texts, self._opening_units, self._pair_units(_PAIRS))
 
     def _control(self, probe: Probe) -> _Mode:
         """Random directions as items, each with its mean over some openings and pairs."""
@@ -291,10 +294,24 @@ class SteeringExperiment(Instrument):
 
     def _preference(self, sweep: Sweep, most: int) -> Numbers:
         """(blocks, pairs): nats per token by which the wording with the quality is more likely in the steered model."""
-        positive, negative = (texts[:most] for texts in (self._held_out.positive, self._held_out.negative))
-        openings = [self.openings[item % len(self.openings)] for item in range(len(positive))]
+        openings, positive, negative = self._wordings(most)
         runs = self._runs()
         return runs.losses(openings, negative, sweep) - runs.losses(openings, positive, sweep)
+
+    def _preference_under(self, edits: Sequence[Edit]) -> Numbers:
+        """(pairs,): the same under edits, for every held-out pair."""
+        openings, positive, negative = self._wordings()
+        runs = self._runs()
+        return runs.losses_under(openings, negative, edits) - runs.losses_under(openings, positive, edits)
+
+    def _wordings(self, most: int | None = None) -> tuple[list[str], Sequence[str], Sequence[str]]:
+        """Openings, at most `most`, with a held-out wording that has the quality and one without it."""
+        positive, negative = (texts[:most] for texts in (self._held_out.positive, self._held_out.negative))
+        return [self.openings[item % len(self.openings)] for item in range(len(positive))], positive, negative
+
+    def _pair_units(self, most: int | None = None) -> list[frozenset[str]]:
+        units = self._held_out.units[:most]
+        return [unit | self._opening_units[item % len(self.openings)] for item, unit in enumerate(units)]
 
     def _growth_as_control(self, steered: _Mode, values: Numbers) -> float:
         """The vector's growth, measured as for a random direction: at both ends, on the same items."""

@@ -126,7 +126,8 @@ class SteeringResults(Result):
 class HookEffect(Result):
     """Effects of the model's hooks in runs of one task type.
 
-    change: effect with hooks minus effect without, per opening. identical: whether every logit and token equals that without
+    change: effect with hooks minus effect without, per opening. preference: nats per token for held-out wordings with the
+    quality; preference_change: the same minus that without hooks, per pair of wordings. identical: whether every logit and token equals that without
     hooks.
     """
 
@@ -134,6 +135,8 @@ class HookEffect(Result):
     effect: Estimate
     change: Estimate
     fluency: Estimate
+    preference: Estimate
+    preference_change: Estimate
     identical: bool
     written: str
 
@@ -144,12 +147,13 @@ class HookEffect(Result):
 @public
 @dataclass(frozen=True)
 class HookComparison(Result):
-    """The model's output with its hooks, by task type, and without (effect, fluency)."""
+    """The model's output with its hooks, by task type, and without (effect, fluency, preference)."""
 
     contrast: str
     probe_auroc: float
     effect: Estimate
     fluency: Estimate
+    preference: Estimate
     runs: list[HookEffect]
     provenance: Provenance
 
@@ -165,10 +169,12 @@ class HookComparison(Result):
     def summary(self) -> str:
         lines = [
             f"{self.contrast} of what {self.provenance.title} writes (probe AUROC {self.probe_auroc:.3f})",
-            f"  {'task type':<22}{'effect':<26}{'change':<26}{'perplexity':<26}logits",
+            f"  {'task type':<22}{'effect':<26}{'change':<26}{'perplexity':<26}{'change of preference':<26}logits",
             f"  {'(no hooks)':<22}{self.effect!s:<26}{'':<26}{self.fluency!s:<26}",
         ]
         for run in self.runs:
             state = "identical to the run without hooks" if run.identical else "changed"
-            lines.append(f"  {run.task_type!s:<22}{run.effect!s:<26}{run.change!s:<26}{run.fluency!s:<26}{state}")
+            lines.append(
+                f"  {run.task_type!s:<22}{run.effect!s:<26}{run.change!s:<26}{run.fluency!s:<26}{run.preference_change!s:<26}{state}"
+            )
         return "\n".join(lines)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from neuroscope import events
-from neuroscope.engines.protocol import Array, Edit, EditScope, Phase, TokenBatch
+from neuroscope.engines.protocol import Array, Edit, EditScope, IntArray, Phase, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.models.generation import continued
 from neuroscope.models.model import TransformerModel
@@ -106,15 +106,13 @@ class SteeredRuns:
         """(blocks, rows): mean loss in nats of each wording after its opening, in the steered model."""
         engine, layer = self._model.engine, self._site.layer
         assert layer is not None
-        first = np.array([self._model.encode(opening).positions for opening in openings])[:, None]
-        batch = self._model.encode([f"{opening} {text}" for opening, text in zip(openings, wordings, strict=True)])
+        batch, first = self._asked(openings, wordings)
         columns, last = np.arange(batch.positions)[None], batch.lengths[:, None] - 1
         weights = np.ones((batch.rows, batch.positions))
         if sweep.mode == "one_token":
             weights = (columns == first - 1).astype(np.float64)
         elif sweep.mode == "growing":
             weights = np.clip((columns - first + 1) / np.maximum(last - first + 1, 1), 0, 1)
-        counted = (columns[:, 1:] >= first) & (columns[:, 1:] <= last)
         below = Site(layer, Component.RESIDUAL_PRE)
         stream = engine.forward(batch, capture=[below], logits=None, stop=layer + 1)[below]
         found = []
@@ -126,11 +124,31 @@ class SteeredRuns:
             edit = self._edit(part, batch.rows, lambda columns, scope, tiled=tiled: tiled)  # type: ignore[misc]
             repeated = batch.repeat(len(part))
             run = engine.forward(repeated, start=layer, residual=engine.ops.repeat(stream, len(part)), edits=[edit])
-            logs = engine.ops.to_numpy(engine.ops.log_softmax(run.logits))
-            each = -np.take_along_axis(logs[:, :-1], repeated.ids[:, 1:, None], axis=2)[..., 0]
-            each = each.reshape(len(part), batch.rows, -1)
-            found.append((each * counted).sum(2) / counted.sum(1))
-        return np.concatenate(found).astype(np.float64)
+            found.append(self._read_losses(run.logits, repeated, np.tile(first, (len(part), 1))).reshape(len(part), batch.rows))
+        return np.concatenate(found)
+
+    def losses_under(self, openings: Sequence[str], wordings: Sequence[str], edits: Sequence[Edit]) -> Numbers:
+        """(rows,): mean loss in nats of each wording after its opening, under edits."""
+        batch, first = self._asked(openings, wordings)
+        found = []
+        for start in range(0, batch.rows, _ASKED_AT_ONCE):
+            part = slice(start, start + _ASKED_AT_ONCE)
+            run = self._model.engine.forward(batch.take(part), edits=edits)
+            found.append(self._read_losses(run.logits, batch.take(part), first[part]))
+        return np.concatenate(found)
+
+    def _asked(self, openings: Sequence[str], wordings: Sequence[str]) -> tuple[TokenBatch, IntArray]:
+        """Openings with their wordings, and the position (rows, 1) at which each wording begins."""
+        first = np.array([self._model.encode(opening).positions for opening in openings])[:, None]
+        return self._model.encode([f"{opening} {text}" for opening, text in zip(openings, wordings, strict=True)]), first
+
+    def _read_losses(self, logits: Array, batch: TokenBatch, first: IntArray) -> Numbers:
+        ops = self._model.engine.ops
+        logs = ops.to_numpy(ops.log_softmax(logits))
+        each = -np.take_along_axis(logs[:, :-1], batch.ids[:, 1:, None], axis=2)[..., 0]
+        columns = np.arange(1, batch.positions)[None]
+        counted = (columns >= first) & (columns < batch.lengths[:, None])
+        return ((each * counted).sum(1) / counted.sum(1)).astype(np.float64)
 
     def token_scores(self, texts: Sequence[str], probe: Probe) -> list[Numbers]:
         """The probe's score at every token of each text."""
