@@ -112,8 +112,10 @@ class GrowthAnalysis(Result):
             ("  by chance", [_percent(side.chance_reuse) for side in sides]),
             ("specialized", [_percent(side.specialization) for side in sides]),
         ]
-        lines = [f"Growth of the circuit for {self.task}", f"  {'':<24}{self.small.model:<28}{self.large.model}"]
-        lines += [f"  {name:<24}{small:<28}{large}" for name, (small, large) in rows]
+        rows.insert(0, ("", [side.model for side in sides]))
+        width = max(len(small) for _, (small, _) in rows) + 2
+        lines = [f"Growth of the circuit for {self.task}"]
+        lines += [f"  {name:<24}{small:<{width}}{large}" for name, (small, large) in rows]
         lines += [f"  {side.model}: no circuit, {side.reason}" for side in sides if not side.exists]
         lines += [f"  {side.model}: doubt, {doubt}" for side in sides for doubt in side.doubts]
         if self.growth:
