@@ -19,9 +19,14 @@ EXPORTS: dict[str, str] = {
     "CircuitComparator": "neuroscope.circuits.comparison",
     "CircuitDiscovery": "neuroscope.circuits.discovery",
     "CircuitLibrary": "neuroscope.circuits.library",
+    "CircuitWeights": "neuroscope.editing.extracted",
     "CircuitQualityAssurance": "neuroscope.circuits.quality",
     "ComprehensiveValidator": "neuroscope.validation.validator",
     "Dataset": "neuroscope.tasks.dataset",
+    "EntityBias": "neuroscope.editing.transforms",
+    "ErasedComponent": "neuroscope.editing.transforms",
+    "ErasureControl": "neuroscope.editing.transforms",
+    "ExtractedWeight": "neuroscope.editing.extracted",
     "EntangledFeatures": "neuroscope.features.entanglement",
     "EntanglementVisualizer": "neuroscope.views.entanglement",
     "FaithfulnessCurve": "neuroscope.circuits.curve",
@@ -31,6 +36,7 @@ EXPORTS: dict[str, str] = {
     "FactEdit": "neuroscope.editing.facts",
     "FactRate": "neuroscope.editing.measures",
     "InterventionHook": "neuroscope.hooks.hook",
+    "KeptCapability": "neuroscope.editing.transforms",
     "KnowledgeEditor": "neuroscope.editing.facts",
     "LogitAttribution": "neuroscope.lenses.attribution",
     "LogitLens": "neuroscope.lenses.logit_lens",
@@ -53,11 +59,13 @@ EXPORTS: dict[str, str] = {
     "ValidationReporter": "neuroscope.validation.report",
     "ValidationSuite": "neuroscope.validation.suites",
     "WeightEdit": "neuroscope.editing.edit",
+    "WeightTransform": "neuroscope.editing.transforms",
 }
 
 #: Class name → the modules of upper rooms that extend it (`extensions`), imported when one of their methods is first used.
 EXTENSIONS: dict[str, tuple[str, ...]] = {
-    "Circuit": ("neuroscope.views.extensions",),
+    "Circuit": ("neuroscope.views.extensions", "neuroscope.editing.extensions"),
+    "NeuronSet": ("neuroscope.editing.extensions",),
     "Result": ("neuroscope.views.extensions",),
     "TransformerModel": (
         "neuroscope.steering.extensions",

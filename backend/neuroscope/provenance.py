@@ -51,6 +51,21 @@ def tell_precision(what: str, found: Provenance, model: TransformerModel) -> Non
         )
 
 
+def tell_weights(what: str, title: str, weights_hash: str, model: TransformerModel, told: set[str]) -> None:
+    """Warn when something was measured on other weights than the model's, those before an edit for example.
+
+    told: the hashes of the weights on which this was said already; the model's is added.
+    """
+    now = model.weights_hash
+    if weights_hash != now and now not in told:
+        told.add(now)
+        events.notice(
+            f"{what} was measured on {title} with the weights {weights_hash[:12]}…, and {model.title} has the weights {now[:12]}… now: "
+            "measure it again, or take the edit back.",
+            "warning",
+        )
+
+
 def versions() -> dict[str, str]:
     """Versions of NeuroScope and of the packages that affect results."""
     found = {"neuroscope": neuroscope.__version__}

@@ -170,7 +170,6 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
 
 #: Classes that the documented scripts name and that do not exist yet: purpose and script number.
 PLANNED: Mapping[str, tuple[str, str]] = {
-    "WeightTransform": ("editing the weights of a circuit", "6"),
     "CircuitTransfer": ("transferring a circuit to another model", "9"),
     "SafetyEditor": ("modifications for safety", "17"),
     "CircuitAwareTrainer": ("fine-tuning guided by circuits", "18"),

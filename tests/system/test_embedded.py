@@ -65,6 +65,29 @@ def test_script_4_compares_circuits_across_architectures(run: Ran) -> None:
     assert "edges for 80 %" in printed
 
 
+def test_script_6_takes_bias_out_of_a_circuit_and_keeps_pronouns(run: Ran) -> None:
+    variables, printed, told = run("06_circuit_based_weight_editing.st", "06_call.st")
+    weights, transform = variables["circuitWeights"], variables["debiasTransform"]
+    assert told.count("stands in for gpt-oss-20b") == 1
+    assert 0 < weights["share"] < 1
+    assert any(one["sharedWith"] for one in weights["weights"])  # grouped key-value heads
+    assert transform["exists"]
+    assert transform["biasBefore"]["low"] > 0.7
+    assert transform["biasChange"]["high"] < 0
+    assert transform["biasAfter"]["value"] < transform["biasBefore"]["value"] - 0.05
+    assert transform["capabilityAfter"]["value"] >= transform["capabilityBefore"]["value"] - 0.02
+    assert transform["lossChange"]["high"] < 0.05
+    assert transform["shared"] == []
+    controls = {one["method"]: one for one in transform["controls"]}
+    for method in ("mean difference", "LEACE of whole layers"):  # they take more bias, and the capability with it
+        assert controls[method]["capability"]["value"] < transform["capabilityAfter"]["value"] - 0.05
+    random = controls["random direction"]["bias"]["value"]
+    assert random > transform["biasAfter"]["value"] + 0.03
+    assert {"pronoun_resolution", "definitional_gender"} == {one["capability"] for one in transform["kept"]}
+    assert "gender_pronoun_bias erased from" in printed
+    assert any("definitional_gender" in doubt for doubt in transform["doubts"])  # the models that ship do not know queens
+
+
 def test_script_8_traces_a_fact_and_changes_it_and_nothing_else(run: Ran) -> None:
     variables, _, _ = run("08_knowledge_injection_and_editing.st", "08_call.st", bound="gpt2-medium")
     circuit, edit = variables["factCircuit"], variables["change"]

@@ -185,7 +185,11 @@ class NeuronAblator(Instrument):
         if not len(neurons):
             raise ArgumentError(f"No neuron was found for {neurons.concept}, so there is none to ablate.")
         if neurons.provenance.weights_hash != self._model.weights_hash:
-            raise ArgumentError(f"The neurons were found on {neurons.provenance.title}, not on {self._model.title}.")
+            raise ArgumentError(
+                f"The neurons for {neurons.concept} were found on {neurons.provenance.title} with other weights than {self._model.title} "
+                "has now.",
+                remedy="Find them again on this model, or take the edit back that was made since.",
+            )
         tell_precision(f"The set for {neurons.concept}", neurons.provenance, self._model)
         items = self._items(_unused(on, neurons))
         other = self._items(self._off_target(on, off_target))

@@ -21,7 +21,7 @@ from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.naming import snake_case
-from neuroscope.provenance import provenance
+from neuroscope.provenance import provenance, tell_weights
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate
@@ -94,6 +94,7 @@ class NeuronSet(Result):
     elsewhere: list[str] = field(default_factory=list)
     used_units: list[str] = field(default_factory=list)
     _held_out: Dataset | None = field(default=None, repr=False)
+    _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @classmethod
     @python_only
@@ -131,6 +132,11 @@ class NeuronSet(Result):
     def model(self) -> TransformerModel:
         return self._model
 
+    @python_only
+    def check(self, model: TransformerModel) -> None:
+        """Warn, once for each state of the weights, unless the neurons were found on these."""
+        tell_weights(f"The set for {self.concept}", self.provenance.title, self.provenance.weights_hash, model, self._told)
+
     @property
     def ids(self) -> list[int]:
         return [neuron.id for neuron in self.neurons]
@@ -154,6 +160,8 @@ class NeuronSet(Result):
         return self._held_out
 
     def __iter__(self) -> Iterator[int]:
+        """Their ids, to read or change the neurons; warns where the model has other weights by now."""
+        self.check(self._model)
         return iter(self.ids)
 
     def __len__(self) -> int:

@@ -110,6 +110,7 @@ class SteeringExperiment(Instrument):
         width = model.architecture.width(vector.site.checked(model.architecture).component)
         if vector.shape != (width,):
             raise ArgumentError(f"{vector.name} is {len(vector)} wide, but {vector.site} of {model.title} is {width} wide.")
+        vector.check(model)
         self._vector = vector
         self._fit, self._held_out = vector.pairs.split()
         self.openings: list[str] = [str(text) for text in (openings or vector.pairs.openings)]

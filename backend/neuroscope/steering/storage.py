@@ -37,7 +37,14 @@ def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str 
         "dtype": model.precision,
         "weightsHash": model.weights_hash,
         "vectors": [
-            {"name": vector.name, "site": str(vector.site), "method": vector.method, "pairs": _pairs_as_data(vector.pairs)}
+            {
+                "name": vector.name,
+                "site": str(vector.site),
+                "method": vector.method,
+                "computedOn": vector.title,
+                "weightsHash": vector.weights_hash,
+                "pairs": _pairs_as_data(vector.pairs),
+            }
             for vector in vectors
         ],
     }
@@ -63,7 +70,7 @@ def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
         if metadata.get("format") != FORMAT:
             raise ArgumentError(f"{source} has no steering vectors in a format that this version reads.")
         header = json.loads(metadata["header"])
-        vectors = [_vector(model, item, tensors[str(index)]) for index, item in enumerate(header["vectors"])]
+        vectors = [_vector(model, header, item, tensors[str(index)]) for index, item in enumerate(header["vectors"])]
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         if isinstance(error, ArgumentError):
             raise
@@ -78,7 +85,7 @@ def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
     return vectors
 
 
-def _vector(model: TransformerModel, item: dict[str, Any], values: Any) -> SteeringVector:
+def _vector(model: TransformerModel, header: dict[str, Any], item: dict[str, Any], values: Any) -> SteeringVector:
     ops = model.engine.ops
     pairs = item["pairs"]
     return SteeringVector(
@@ -87,6 +94,8 @@ def _vector(model: TransformerModel, item: dict[str, Any], values: Any) -> Steer
         name=item["name"],
         site=Site.parse(item["site"]),
         method=item["method"],
+        title=item.get("computedOn", titled(header["model"], header.get("askedFor"))),
+        weights_hash=item.get("weightsHash", header["weightsHash"]),
         pairs=ContrastPairs(
             item["name"],
             pairs["positive"],

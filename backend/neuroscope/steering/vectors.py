@@ -29,6 +29,7 @@ from neuroscope.hooks.hook import current_context
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.naming import fold, snake_case
+from neuroscope.provenance import tell_weights
 from neuroscope.steering import contrast
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.tensors.tensor import ActivationTensor
@@ -43,9 +44,22 @@ Vector = NDArray[np.float32]
 class SteeringVector(ActivationTensor):
     """A named direction (width,) at a site; arithmetic as with any activations."""
 
-    def __init__(self, array: Array, ops: ArrayOps, *, name: str, site: Site, method: str, pairs: ContrastPairs) -> None:
+    def __init__(
+        self,
+        array: Array,
+        ops: ArrayOps,
+        *,
+        name: str,
+        site: Site,
+        method: str,
+        pairs: ContrastPairs,
+        title: str,
+        weights_hash: str,
+    ) -> None:
         super().__init__(array, ops)
         self._name, self._site, self._method, self._pairs = name, site, method, pairs
+        self._title, self._weights_hash = title, weights_hash
+        self._told: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -74,12 +88,34 @@ class SteeringVector(ActivationTensor):
         """The contrast pairs it was computed from and is judged by."""
         return self._pairs
 
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the weights that it was computed on."""
+        return self._weights_hash
+
+    @property
+    @python_only
+    def title(self) -> str:
+        """The model that it was computed on."""
+        return self._title
+
+    @python_only
+    def check(self, model: TransformerModel) -> None:
+        """Warn, once for each state of the weights, unless the vector was computed on these."""
+        tell_weights(f"The steering vector {self._name}", self._title, self._weights_hash, model, self._told)
+
     def print_string(self) -> str:
         return f"a SteeringVector({self._name} at {self._site}, {self._method}, norm {self.norm():.3g})"
 
     def as_dictionary(self) -> dict[str, Any]:
         """Name, site, method, number of pairs, and the values."""
-        about = {"name": self._name, "site": str(self._site), "method": self._method, "pairs": len(self._pairs)}
+        about = {
+            "name": self._name,
+            "site": str(self._site),
+            "method": self._method,
+            "pairs": len(self._pairs),
+            "weightsHash": self._weights_hash,
+        }
         return about | super().as_dictionary()
 
 
@@ -130,7 +166,10 @@ class SteeringVectors:
             component = context.component if component is None else component
         store = _stores.get(model)
         found = None if store is None else store.asked.get((name, layer, component or ""))
-        return cls(model).vector(name, layer, component) if found is None else found
+        if found is None:
+            return cls(model).vector(name, layer, component)
+        found.check(model)
+        return found
 
     @property
     def model(self) -> TransformerModel:
@@ -142,13 +181,17 @@ class SteeringVectors:
         return sorted({*contrast.names(), *self._store.contrasts})
 
     def vector(self, name: str, layer: int | None = None, component: str | None = None) -> SteeringVector:
-        """A vector by name, at a layer (by default the middle one) and component (by default the residual stream)."""
+        """A vector by name, at a layer (by default the middle one) and component (by default the residual stream).
+
+        A vector that was computed on other weights, before an edit for example, is answered with a warning; `define:` computes it anew.
+        """
         site = self._site(layer, component)
         pairs = self.contrast(name)
         found = self._store.vectors.get((pairs.name, site))
         if found is None:
             found = self._computed(pairs, site, "mean_difference")
             self.add(found)
+        found.check(self._model)
         self._store.asked[name, layer, component or ""] = found
         return found
 
@@ -253,7 +296,16 @@ class SteeringVectors:
         fit, _ = pairs.split()
         ops = self._model.engine.ops
         array = ops.asarray(between(self._model, fit.positive, fit.negative, site, method))
-        return SteeringVector(array, ops, name=pairs.name, site=site, method=method, pairs=pairs)
+        return SteeringVector(
+            array,
+            ops,
+            name=pairs.name,
+            site=site,
+            method=method,
+            pairs=pairs,
+            title=self._model.title,
+            weights_hash=self._model.weights_hash,
+        )
 
 
 def checked_method(name: str) -> str:

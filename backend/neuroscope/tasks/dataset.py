@@ -147,6 +147,12 @@ class Dataset:
         """Whether it can generate more examples."""
         return self._generator is not None
 
+    @property
+    @python_only
+    def generator(self) -> Generator | None:
+        """What makes more examples, for a task's dataset."""
+        return self._generator
+
     def take(self, n: int) -> Dataset:
         """The first `n` examples."""
         return self.with_examples(self._examples[: max(0, int(n))])

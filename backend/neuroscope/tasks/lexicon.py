@@ -122,6 +122,9 @@ OCCUPATIONS_SHE = (
 )
 OCCUPATIONS_HE = "engineer mechanic carpenter plumber soldier captain programmer butcher sailor miner welder sheriff".split()
 OCCUPATIONS_EVEN = "student writer cook teacher singer artist baker neighbor".split()
+#: Nouns that have a gender by definition.
+DEFINED_SHE = "queen woman girl mother sister daughter aunt wife lady waitress actress princess grandmother niece bride widow nun heroine".split()
+DEFINED_HE = "king man boy father brother son uncle husband gentleman waiter actor prince grandfather nephew groom widower monk hero".split()
 #: The share of sentences with the expected pronoun; even occupations take either half of the time.
 BIAS_RATE = 0.8
 

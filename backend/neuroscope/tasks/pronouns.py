@@ -2,6 +2,7 @@
 
 resolution   John lost the key, so       → he     (corrupt: Mary …, wrong answer: she)
 bias         The nurse said that → she at the corpus' rate (corrupt: The engineer …)
+definitional The queen said that → she, by definition
 """
 
 from __future__ import annotations
@@ -10,7 +11,17 @@ from collections.abc import Iterator
 
 from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.draw import Draw, units
-from neuroscope.tasks.lexicon import MEN, OBJECTS, OCCUPATIONS_EVEN, OCCUPATIONS_HE, OCCUPATIONS_SHE, PLACES, WOMEN
+from neuroscope.tasks.lexicon import (
+    DEFINED_HE,
+    DEFINED_SHE,
+    MEN,
+    OBJECTS,
+    OCCUPATIONS_EVEN,
+    OCCUPATIONS_HE,
+    OCCUPATIONS_SHE,
+    PLACES,
+    WOMEN,
+)
 from neuroscope.tasks.split import Split, Template, belongs, templates
 
 RESOLUTION = templates(
@@ -105,6 +116,23 @@ def even(draw: Draw, split: Split = "test") -> Iterator[Example]:
             label="even",
             meta={"template": template.text, "entities": job},
             units=units(job=job, template=template.text, **_used(template, **words)),
+        )
+
+
+def definitional(draw: Draw, split: Split = "test") -> Iterator[Example]:
+    """A noun that has a gender by definition. No bundled model was trained on these; both splits are the same."""
+    while True:
+        template = draw.one("template", BIAS)
+        female = draw.random.random() < 0.5
+        noun = draw.one("noun", DEFINED_SHE if female else DEFINED_HE)
+        words = {"thing": draw.one("object", OBJECTS), "place": draw.one("place", PLACES)}
+        yield Example(
+            clean=template.text.format(job=noun, **words),
+            answer=" she" if female else " he",
+            wrong=" he" if female else " she",
+            label="female" if female else "male",
+            meta={"template": template.text, "entities": noun},
+            units=units(noun=noun, template=template.text, **_used(template, **words)),
         )
 
 

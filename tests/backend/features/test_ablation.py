@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
+from neuroscope import events
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.events import Job
 from neuroscope.features.ablated import AblatedRuns, surest
@@ -144,7 +145,7 @@ def test_what_cannot_be_ablated_is_said(neurons: NeuronSet) -> None:
         ablator.test_ablation([1, 2], dataset(0))  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="Dataset"):
         ablator.test_ablation(neurons, "geography")  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match="not on tiny gpt2"):
+    with pytest.raises(ArgumentError, match="with other weights than tiny gpt2"):
         NeuronAblator(tiny.model("gpt2")).test_ablation(neurons, dataset(0))
     with pytest.raises(DatasetError, match="wrong answer"):
         ablator.test_ablation(neurons, Dataset([Example("w5 w6", answer="w7"), Example("w6 w7", answer="w8")]))
@@ -155,3 +156,39 @@ def test_where_no_task_fits_the_model_the_other_texts_must_be_given() -> None:
     neurons = NeuronAnalyzer(model).find_neurons_for(*texts(60))
     with pytest.raises(DatasetError, match="offTarget"):
         NeuronAblator(model).test_ablation(neurons, dataset(0))
+
+
+def test_neurons_of_other_weights_say_so_once_for_each_state_of_the_weights(neurons: NeuronSet) -> None:
+    model, heard = neurons.model, list[str]()
+    weight = model.weights("0.ln1.w")
+    before = weight.snapshot()
+    with events.listen(lambda event: heard.append(event.message) if isinstance(event, events.Notice) else None):
+        assert list(neurons) == neurons.ids
+        assert heard == []
+        weight.write(weight.read() * 1.5)
+        try:
+            for _ in range(2):
+                assert list(neurons) == neurons.ids
+            assert len(heard) == 1
+            assert f"The set for {neurons.concept} was measured on" in heard[0]
+            assert "measure it again" in heard[0]
+            neurons.extract_weights()
+            with pytest.raises(ArgumentError, match="other weights"):
+                NeuronAblator(model).test_ablation(neurons, Dataset([]))
+        finally:
+            weight.restore(before)
+        list(neurons)
+        assert len(heard) == 1
+
+
+def test_the_weights_of_neurons_are_what_they_read_and_write(neurons: NeuronSet) -> None:
+    weights = neurons.extract_weights()
+    width = neurons.model.architecture.d_model
+    for neuron in neurons.ids:
+        mine = {one.name: one.shape for one in weights.weights if one.component == f"{neurons.layer}.mlp[{neuron}]"}
+        assert mine == {
+            f"{neurons.layer}.mlp.W_in[{neuron}]": [width],
+            f"{neurons.layer}.mlp.b_in[{neuron}]": [],
+            f"{neurons.layer}.mlp.W_out[{neuron}]": [width],
+        }
+    assert weights.size == len(neurons) * (2 * width + 1)

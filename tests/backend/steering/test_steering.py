@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from neuroscope import events
 from neuroscope.engines.protocol import Edit, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, DatasetError, HookError, SiteError
@@ -46,6 +47,31 @@ def vector(model: TransformerModel) -> SteeringVector:
 def results(model: TransformerModel, vector: SteeringVector) -> SteeringResults:
     openings = [f"w{token} w{token + 1}" for token in range(20, 26)]
     return SteeringExperiment(model, vector, openings=openings, strengths=(-2, -1, 0, 1, 2), max_tokens=6).run()
+
+
+def test_a_vector_of_other_weights_says_so_once_for_each_state_of_the_weights(framework: str) -> None:
+    model = planted_model(on=framework)
+    vectors, heard = SteeringVectors(model), list[str]()
+    vector = vectors.define("quality", sentences(CONCEPT), sentences(OTHERS), layer=LAYER)
+    assert vector.as_dictionary()["weightsHash"] == vector.weights_hash == model.weights_hash
+    before = model.weights("1.mlp.W_out").snapshot()
+    with events.listen(lambda event: heard.append(event.message) if isinstance(event, events.Notice) else None):
+        vectors.vector("quality", LAYER)
+        assert heard == []
+        model.weights("1.mlp.W_out").write(model.weights("1.mlp.W_out").read() * 2)
+        for _ in range(2):
+            assert vectors.vector("quality", LAYER) is vector
+        assert SteeringVectors.load("quality", model, LAYER) is vector
+        assert len(heard) == 1
+        assert "steering vector quality was measured on" in heard[0]
+        SteeringVectors(model).define("quality", sentences(CONCEPT), sentences(OTHERS), layer=LAYER)
+        vectors.vector("quality", LAYER)
+        assert len(heard) == 1
+        model.weights("1.mlp.W_out").restore(before)
+        vectors.vector("quality", LAYER)
+        assert len(heard) == 2
+    SteeringExperiment(model, vector, openings=["w20 w21", "w22 w23"])  # its own weights again
+    assert len(heard) == 2
 
 
 @pytest.mark.parametrize("method", ["mean_difference", "pca"])
@@ -162,7 +188,16 @@ def test_an_unknown_vector_names_the_nearest(model: TransformerModel) -> None:
 
 def test_a_vector_of_another_width_is_refused(model: TransformerModel, vector: SteeringVector, tmp_path: Path) -> None:
     wider = tiny.model("qwen3")
-    wide = SteeringVector(vector.array[:20], model.engine.ops, name="short", site=vector.site, method="pca", pairs=vector.pairs)
+    wide = SteeringVector(
+        vector.array[:20],
+        model.engine.ops,
+        name="short",
+        site=vector.site,
+        method="pca",
+        pairs=vector.pairs,
+        title="t",
+        weights_hash="h",
+    )
     with pytest.raises(ArgumentError, match=r"20 wide, but 0\.residual of planted is 32"):
         SteeringVectors(model).add(wide)
     with pytest.raises(ArgumentError, match="20 wide"):
