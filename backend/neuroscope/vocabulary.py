@@ -172,7 +172,6 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
 PLANNED: Mapping[str, tuple[str, str]] = {
     "CircuitTransfer": ("transferring a circuit to another model", "9"),
     "SafetyEditor": ("modifications for safety", "17"),
-    "CircuitAwareTrainer": ("fine-tuning guided by circuits", "18"),
 }
 
 

@@ -8,6 +8,7 @@ by token with a cache.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,10 @@ class CircuitEngine:
     ) -> Gradients:
         """Raises `CircuitError`: a compiled circuit has no gradients."""
         raise CircuitError("A compiled circuit has no gradients.", remedy="Attribute on the model it was found on.")
+
+    def differentiable(self, on: bool = True) -> AbstractContextManager[None]:
+        """Raises `CircuitError`: a compiled circuit is not trained."""
+        raise CircuitError("A compiled circuit is not trained.", remedy="Train the model that it was found on.")
 
     def generate(
         self, batch: TokenBatch, settings: GenerationSettings, *, capture: Sequence[Site] = (), edits: Sequence[Edit] = ()

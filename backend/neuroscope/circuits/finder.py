@@ -136,6 +136,14 @@ class CircuitFinder(Instrument):
         self._found.append(circuit)
         return circuit
 
+    def find_circuits_for(self, task: str) -> list[Circuit]:
+        """The task's circuit, in a list; an empty list where there is none. It is the finder's `last_circuit` either way.
+
+        Raises what `find_circuit` raises.
+        """
+        found = self.find_circuit(task)
+        return [found] if found.exists else []
+
     def faithfulness_curve(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> FaithfulnessCurve:
         """Faithfulness on held-out pairs from 0.1 to 100 % of the edges, with its integrated figures CPR and CMD.
 

@@ -173,6 +173,14 @@ class Parameters(ABC):
         changed = {site: digest for site, digest in dict(self._current).items() if digest != self._original[site]}
         return dict(sorted(changed.items(), key=lambda item: str(item[0])))
 
+    def adopt(self, other: Parameters) -> None:
+        """Take over the record of a model that this one is a copy of."""
+        self._original, self._current, self._dirty = dict(other._original), dict(other._current), set(other._dirty)
+
+    def stored(self, site: WeightSite) -> Stored:
+        """Where a weight is stored."""
+        return self._places[site.weight]
+
     def path(self, site: WeightSite) -> str:
         """Path of the stored array that holds a weight."""
         return self._places[site.weight].path

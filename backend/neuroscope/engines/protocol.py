@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.sites import Site
+from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
 from neuroscope.errors import ArgumentError, SiteError
 
@@ -397,6 +398,20 @@ class Engine(Protocol):
 
     def changed_weights(self) -> dict[str, str]:
         """Weights changed since loading: name → SHA-256 of their bits."""
+        ...
+
+    def copy(self) -> Engine:
+        """A copy with weights of its own, and the same record of changes. Raises `ArgumentError` where an engine does not train."""
+        ...
+
+    def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:
+        """What takes optimiser steps on those weights, or on all, and on no other number. Raises `WeightError` for quantised ones."""
+        ...
+
+    def differentiable(self, on: bool = True) -> AbstractContextManager[None]:
+        """Within the block `forward`, `normalise`, `project` and `head_writes` keep what gradients with respect to tuned weights need, or
+        where `on` is false do not.
+        """
         ...
 
     def save(self, folder: Path) -> None:

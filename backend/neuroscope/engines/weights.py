@@ -303,6 +303,11 @@ class WeightView(_Extended):
         return str(self._site)
 
     @property
+    @python_only
+    def checked_site(self) -> WeightSite:
+        return self._site
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self._site.shape(self._store.anatomy)
 

@@ -21,7 +21,7 @@ from neuroscope.views.panels import Panel, asset, markup, scripts
 #: Modules that register figures for their results, imported on first use.
 _DRAWERS = tuple(
     f"neuroscope.views.{room}"
-    for room in ("activations", "analyses", "circuits", "editing", "entanglement", "features", "lenses", "validation")
+    for room in ("activations", "analyses", "circuits", "editing", "entanglement", "features", "lenses", "tuning", "validation")
 )
 
 _THEME = "theme.js"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -39,7 +40,12 @@ from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.parameters import TorchParameters
 from neuroscope.engines.torch.slots import HeadSlot, output_by_input
 from neuroscope.engines.torch.taps import TorchTaps
+from neuroscope.engines.tuning import StepSettings
+from neuroscope.engines.weights import WeightSite
 from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, UnsupportedArchitectureError
+
+if TYPE_CHECKING:
+    from neuroscope.engines.torch.tuning import TorchTuner
 
 
 class TorchPrefix:
@@ -77,6 +83,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def __init__(self, model: Any, *, part: bool = False) -> None:
         super().__init__()
         self._part = part
+        self._trains = False
         self.model = model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
@@ -179,7 +186,32 @@ class TorchEngine(Decoder[TorchTaps]):
         )
 
     def _without_gradients(self) -> AbstractContextManager[Any]:
-        return torch.no_grad()
+        return torch.set_grad_enabled(self._trains)
+
+    # --- training -----------------------------------------------------------------------------------------------
+
+    def copy(self) -> TorchEngine:
+        """See `Engine.copy`."""
+        with self._lock:
+            found = TorchEngine(copy.deepcopy(self.model), part=self._part)
+            found.end_tokens, found.stop_texts = self.end_tokens, self.stop_texts
+            found.parameters.adopt(self.parameters)
+        return found
+
+    def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> TorchTuner:
+        """See `Engine.tuner`."""
+        from neuroscope.engines.torch.tuning import TorchTuner
+
+        return TorchTuner(self, sites, settings)
+
+    @contextmanager
+    def differentiable(self, on: bool = True) -> Iterator[None]:
+        """See `Engine.differentiable`."""
+        before, self._trains = self._trains, on
+        try:
+            yield
+        finally:
+            self._trains = before
 
     def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> TorchTaps:
         return TorchTaps(self.anatomy, batch, capture, edits, **where)
@@ -267,7 +299,7 @@ class TorchEngine(Decoder[TorchTaps]):
 
     def normalise(self, layer: int, port: Port, residual: Tensor) -> Tensor:
         """See `Engine.normalise`."""
-        with torch.no_grad():
+        with self._without_gradients():
             # forward, not a call: a run's own hooks on this module must not fire again from inside an edit.
             out: Tensor = self._norm(layer, port).forward(self.ops.asarray(residual))
             return out
@@ -282,7 +314,7 @@ class TorchEngine(Decoder[TorchTaps]):
         assert site.layer is not None
         slot = self.slots[site.component]
         module = get_module(self.layers[site.layer], slot.module)
-        with torch.no_grad():
+        with self._without_gradients():
             weight, bias = slot.weight(module), slot.bias(module)
             if heads is not None:
                 which = torch.as_tensor(heads, device=self.device)
@@ -312,7 +344,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
         projection = get_module(block, self.architecture.output_projection)
-        with torch.no_grad():
+        with self._without_gradients():
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads, device=self.device)
             normed = self.architecture.attention_write_norm

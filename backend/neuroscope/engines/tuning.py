@@ -1,0 +1,65 @@
+"""Optimiser steps on chosen weights of an engine's model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuroscope.errors import ArgumentError
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Settings of AdamW (Loshchilov & Hutter 2019)."""
+
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.999)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < float("inf"):
+            raise ArgumentError(
+                f"The learning rate must be above 0, not {self.learning_rate!r}.", remedy="0.0003 is a usual one."
+            )
+        if not 0 <= self.weight_decay < 1:
+            raise ArgumentError(
+                f"Weight decay must be between 0 and 1, not {self.weight_decay!r}.", remedy="0.01 is a usual one."
+            )
+
+
+class Tuner(Protocol):
+    """Steps of AdamW on some weights. Every other number of the model keeps its bits, whatever decay and momentum would do."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are tuned."""
+        ...
+
+    def step(self, losses: Callable[[], Sequence[Array]], weights: Sequence[float]) -> list[float]:
+        """One step down the weighted sum of losses (each one number). Answers them as they were before it.
+
+        Raises `NonFiniteActivationError`, and changes nothing, for a loss or a gradient that is NaN or infinite.
+        """
+        ...
+
+    def gradients(self, losses: Callable[[], Sequence[Array]], weights: Sequence[float]) -> Mapping[str, NDArray[Any]]:
+        """The gradient of the weighted sum by stored array, zero outside the tuned weights. Changes nothing."""
+        ...
+
+    def values(self) -> dict[str, NDArray[Any]]:
+        """The stored arrays that hold tuned weights, copied."""
+        ...
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """`values` with all that the optimiser remembers: enough to go on with the same bits."""
+        ...
+
+    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Take over what `values` or `state` gave."""
+        ...
