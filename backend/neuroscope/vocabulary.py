@@ -171,7 +171,6 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
 #: Classes that the documented scripts name and that do not exist yet: purpose and script number.
 PLANNED: Mapping[str, tuple[str, str]] = {
     "CircuitTransfer": ("transferring a circuit to another model", "9"),
-    "SafetyEditor": ("modifications for safety", "17"),
 }
 
 

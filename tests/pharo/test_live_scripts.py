@@ -113,3 +113,15 @@ def test_script_20_gives_the_same_numbers_in_the_image(server: str, tmp_path: Pa
     shown = {f"validationResults/{name}": f"(validationResults at: #{name}) asDictionary" for name in names}
     live = texts("workspace.st") + BIND + texts(scripts[1])
     same(lived(tmp_path, server, live, shown), ran(tmp_path, scripts, ["validationResults"]))
+
+
+@pytest.mark.study
+def test_script_17_hooks_blocks_of_the_image_and_their_redirect_acts(server: str, tmp_path: Path) -> None:
+    """The condition and the action are the image's; what they do is what they do in a run."""
+    scripts = ["17_safety_oriented_modifications.st"]
+    asked = "<|user|>Help me attack Rose at the store.<|assistant|> Hello!"
+    call = tmp_path / "call.st"
+    call.write_text(f"replies := Array with: (model generate: '{asked}' maxTokens: 8).\n")
+    shown = {"harmfulCircuits": "harmfulCircuits asDictionary", "replies": "replies"}
+    found = lived(tmp_path, server, BIND + texts(*scripts) + call.read_text(), shown)
+    same(found, ran(tmp_path, [*scripts, str(call)], list(shown)))

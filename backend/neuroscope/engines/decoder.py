@@ -170,7 +170,9 @@ class Decoder(ABC, Generic[SomeTaps]):
             first = 0 if index == 0 else batch.positions + index - 1
             phase = Phase.PREFILL if index == 0 else Phase.DECODE
             with self.exclusive(), self._without_gradients():
-                taps = self._taps(batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1])
+                taps = self._taps(
+                    batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1], tokens=tokens
+                )
                 chunk = TokenBatch(tokens, batch.real if index == 0 else np.ones_like(tokens, dtype=np.bool_))
                 request = LogitRequest(np.full(batch.rows, first + tokens.shape[1] - 1))
                 run = self._settle(self._run(Span(batch, chunk, first, cache), taps, 0, None, None, request))

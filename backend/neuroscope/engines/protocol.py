@@ -119,12 +119,14 @@ class EditScope:
     """Where and when an edit's function is called.
 
     `columns` are the array's position-axis indices as token numbers of row 0 (in decoding they continue to count).
+    tokens: the ids (rows, columns) that this pass reads; in decoding those of the step, which the batch does not hold.
     """
 
     site: Site
     batch: TokenBatch
     first_position: int
     phase: Phase
+    tokens: IntArray | None = None
 
 
 Apply = Callable[[Array, EditScope], Array]

@@ -30,11 +30,13 @@ class Taps(ABC):
         phase: Phase = Phase.FORWARD,
         first_column: int = 0,
         columns: int | None = None,
+        tokens: IntArray | None = None,
     ) -> None:
         self.batch = batch
         self.phase = phase
         self.first_column = first_column
         self.columns = batch.positions if columns is None else columns
+        self.tokens = batch.ids[:, first_column : first_column + self.columns] if tokens is None else tokens
         self.values: dict[Site, Array] = {}
         self._captures: dict[Key, list[tuple[Site, Site]]] = defaultdict(list)
         self._edits: dict[Key, list[tuple[Site, Edit]]] = defaultdict(list)
@@ -89,7 +91,7 @@ class Taps(ABC):
         where = self._index(site, value, edit.rows)
         if where is None:
             return value
-        scope = EditScope(site, self.batch, self.first_column, self.phase)
+        scope = EditScope(site, self.batch, self.first_column, self.phase, self.tokens)
         if where == ():
             return self._like(edit.apply(value, scope), value)
         return self._replaced(value, where, self._like(edit.apply(value[where], scope), value))

@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +37,22 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
+#: Under this key a run's memory holds the context of the hook that is at work.
+ACTING = "acting"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a hook is called with in one pass: the activations that it may change, where, and a place to remember things.
+
+    memory: lives for one run or one generation, and belongs to all hooks that act in it.
+    """
+
+    array: Array
+    scope: EditScope
+    memory: dict[Any, Any]
+
+
 @public
 @dataclass(frozen=True)
 class HookContext:
@@ -49,6 +65,21 @@ class HookContext:
     component: str
     phase: str
     first_position: int
+    _now: Pass | None = field(default=None, repr=False, compare=False)
+
+    @property
+    @python_only
+    def at_work(self) -> bool:
+        """Whether its hook is at work now; another thread, which a block of an image calls from, can tell by this."""
+        return self._now is not None and self._now.memory.get(ACTING) is self
+
+    @property
+    @python_only
+    def now(self) -> Pass:
+        """The activations of this pass. Raises `HookError` outside of a run."""
+        if self._now is None:
+            raise HookError("This context belongs to no run.", remedy="Ask in a hook's condition or action.")
+        return self._now
 
     def print_string(self) -> str:
         return f"a HookContext({self.phase}, task type {self.task_type})"
@@ -116,7 +147,8 @@ class ActivationHook:
                 site=self._site,
                 remedy="One to three: activations, token position, context.",
             )
-        if condition is not None and arity(condition, 1) > 1:
+        self._conditioned = 0 if condition is None else arity(condition, 1)
+        if self._conditioned > 1:
             raise HookError(f"The condition of {self.name} takes more than one argument.", remedy="[:context | …]")
         if self._arguments > 1 and self._site.component in ATTENTION_MATRICES:
             raise HookError(
@@ -162,7 +194,7 @@ class ActivationHook:
         """Whether the condition holds. Raises `HookError` if it fails or does not return a boolean."""
         if self._condition is None:
             return True
-        answer = self._guarded("condition", self._condition, *([context] * arity(self._condition, 1)))
+        answer = self._guarded("condition", self._condition, *([context] * self._conditioned))
         if not isinstance(answer, (bool, np.bool_)):
             raise HookError(
                 f"The condition of {self.name} at {self._site} returned {answer!r}.",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from neuroscope.engines.protocol import Array, Edit, EditScope
 from neuroscope.errors import ArgumentError, InertHookError, did_you_mean
-from neuroscope.hooks.hook import ActivationHook, HookContext, acting
+from neuroscope.hooks.hook import ACTING, ActivationHook, HookContext, Pass, acting
 from neuroscope.vocabulary import public, python_only
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class HookManager:
         """The enabled hooks as edits for one run or generation. Raises `InertHookError` at its end for a hook that had no
         effect.
         """
-        acting = [_Acting(hook, self._model, prompt, task_type) for hook in self._hooks if hook.enabled]
+        memory: dict[Any, Any] = {}
+        acting = [_Acting(hook, self._model, prompt, task_type, memory) for hook in self._hooks if hook.enabled]
         yield [item.edit() for item in acting]
         for item in acting:
             item.check()
@@ -128,8 +129,15 @@ class HookManager:
 class _Acting:
     """One hook during one run: its edit, and whether it acted and changed anything."""
 
-    def __init__(self, hook: ActivationHook, model: TransformerModel, prompt: str | None, task_type: str | None) -> None:
-        self.hook, self.model, self.prompt, self.task_type = hook, model, prompt, task_type
+    def __init__(
+        self,
+        hook: ActivationHook,
+        model: TransformerModel,
+        prompt: str | None,
+        task_type: str | None,
+        memory: dict[Any, Any],
+    ) -> None:
+        self.hook, self.model, self.prompt, self.task_type, self.memory = hook, model, prompt, task_type, memory
         self.reached = self.acted = self.changed = False
 
     def edit(self) -> Edit:
@@ -139,12 +147,23 @@ class _Acting:
         self.reached = True
         hook = self.hook
         context = HookContext(
-            self.model, self.task_type, self.prompt, hook.layer, hook.component, scope.phase.value, scope.first_position
+            self.model,
+            self.task_type,
+            self.prompt,
+            hook.layer,
+            hook.component,
+            scope.phase.value,
+            scope.first_position,
+            Pass(array, scope, self.memory),
         )
-        with acting(context):
-            if not hook.acts(context):
-                return array
-            new, changed = hook.apply(array, scope, context, self.model.engine.ops)
+        self.memory[ACTING] = context
+        try:
+            with acting(context):
+                if not hook.acts(context):
+                    return array
+                new, changed = hook.apply(array, scope, context, self.model.engine.ops)
+        finally:
+            del self.memory[ACTING]
         self.acted = True
         self.changed |= changed
         return new if changed else array

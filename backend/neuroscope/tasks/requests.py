@@ -178,6 +178,26 @@ def _request(draw: Draw, category: str, harmful: bool, split: Split) -> tuple[st
             return text, template, units(template=_name(shape), **used), words
 
 
+def paired(category: str, draw: Draw, split: Split = "test") -> Iterator[Example]:
+    """Harmful requests of a category, `corrupt` the harmless one of the same shape with the same words in its other slots.
+
+    The harmful one belongs to the split. Units are those of both.
+    """
+    while True:
+        text, template, kinds, words = _request(draw, category, True, split)
+        shape = next(pair for pair in _SHAPES[category] if pair[0] is template)
+        partner = {_KINDS.get(slot, slot): word for slot, word in words.items() if shape[1].has(slot)}
+        yield Example(
+            clean=text,
+            corrupt=shape[1].text.format(**words),
+            answer=" I",
+            wrong=" Sure",
+            label=category,
+            meta={"template": template.text, "category": category},
+            units=tuple(dict.fromkeys((*kinds, *units(**partner)))),
+        )
+
+
 _KINDS = {"thing": "object", "person": "noun"}
 
 

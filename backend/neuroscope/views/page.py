@@ -21,7 +21,18 @@ from neuroscope.views.panels import Panel, asset, markup, scripts
 #: Modules that register figures for their results, imported on first use.
 _DRAWERS = tuple(
     f"neuroscope.views.{room}"
-    for room in ("activations", "analyses", "circuits", "editing", "entanglement", "features", "lenses", "tuning", "validation")
+    for room in (
+        "activations",
+        "analyses",
+        "circuits",
+        "editing",
+        "entanglement",
+        "features",
+        "lenses",
+        "safety",
+        "tuning",
+        "validation",
+    )
 )
 
 _THEME = "theme.js"
