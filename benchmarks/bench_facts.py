@@ -1,7 +1,11 @@
-"""Facts edited one at a time:  python -m benchmarks.bench_facts bundled:gpt2-medium --facts 50
+"""Facts edited, each alone, together, or one after the other:  python -m benchmarks.bench_facts bundled:gpt2-medium --facts 51
 
-Each fact of a built-in relation gets another object of the same relation, is edited alone, measured, and taken back. The table gives
-means over facts with 95 % intervals, and the time that one edit takes without its measuring.
+Each fact of a built-in relation gets another object of the same relation. Alone, it is edited, measured, and taken back; the table gives
+means over facts with 95 % intervals, and the time that one edit takes with its measuring and without. The settings of `editing` were chosen on every
+third country (`--part chosen`); the others (`--part reported`, the default) took no part in that.
+
+    --together 32    that many facts by one edit
+    --sequence 20    that many edits, each on top of those before it, until one is refused
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,71 +22,136 @@ import numpy as np
 
 from neuroscope import KnowledgeEditor, TransformerModel
 from neuroscope.editing import measures
+from neuroscope.editing.facts import FactEdit
 from neuroscope.editing.measures import FactRate
 from neuroscope.editing.methods import METHODS
 from neuroscope.errors import EditError
+from neuroscope.results import plain
 from neuroscope.tasks.countries import RELATIONS
-from neuroscope.tasks.lexicon import COUNTRIES
+from neuroscope.tasks.lexicon import COUNTRIES, Country
 from neuroscope.tasks.statistics import mean_of
 
 FIGURES = ("efficacy", "paraphrase", "specificity", "own_facts", "portability")
 #: The topics whose facts are kept, by relation.
 KEPT = {"capital": "capitals", "language": "languages", "continent": "continents", "currency": "currencies"}
+#: One in so many countries is for choosing settings.
+CHOSEN = 3
 
 
-def statements(relation: str, count: int, seed: int) -> Iterator[str]:
+def countries(part: str) -> list[Country]:
+    """The countries that settings were chosen on, the others, or all."""
+    return [one for at, one in enumerate(COUNTRIES) if part == "all" or (at % CHOSEN == 0) == (part == "chosen")]
+
+
+def statements(relation: str, count: int, seed: int, part: str) -> Iterator[str]:
     """Facts with another country's object, in the relation's first wording."""
-    random = np.random.default_rng(seed)
-    for index in random.permutation(len(COUNTRIES))[:count]:
-        country = COUNTRIES[index]
+    random, among = np.random.default_rng(seed), countries(part)
+    for index in random.permutation(len(among))[:count]:
+        country = among[index]
         others = sorted({str(getattr(other, relation)) for other in COUNTRIES} - {str(getattr(country, relation))})
         yield f"{RELATIONS[relation][0].text.format(c=country)} {random.choice(others)}"
 
 
-def measured(model: TransformerModel, relation: str, method: str, count: int, seed: int) -> dict[str, Any]:
-    """Mean rates over facts, how many could not be edited, perplexity's ratio, and seconds an edit."""
-    editor = KnowledgeEditor(model, seed=seed)
-    found: list[Any] = []
-    refused, seconds = 0, []
-    for statement in statements(relation, count, seed):
+def alone(editor: KnowledgeEditor, asked: list[str], relation: str, method: str, layer: int | None) -> dict[str, Any]:
+    """Mean rates over facts that are each edited alone, how many could not be, perplexity's ratio, and seconds an edit."""
+    found: list[FactEdit] = []
+    refused, seconds = [], []
+    for statement in asked:
         begun = time.perf_counter()
         try:
-            found.append(editor.propose_fact(statement, preserving_related=[KEPT[relation]], method=method))
+            found.append(editor.propose_fact(statement, preserving_related=[KEPT[relation]], method=method, layer=layer))
         except EditError as error:
-            print(f"  {statement}: {error.brief}")
-            refused += 1
+            refused.append(f"{statement}: {error.brief}")
         seconds.append(time.perf_counter() - begun)
-    table: dict[str, Any] = {"facts": len(found), "refused": refused, "secondsWithMeasuring": float(np.median(seconds))}
-    for name in FIGURES:
-        rates: list[FactRate] = [rate for one in found if (rate := getattr(one, name)) is not None]
-        table[name] = measures.mean_rate(rates)
     ratios = [one.perplexity_after.value / one.perplexity_before.value for one in found]
-    table["perplexityRatio"] = mean_of(ratios) if ratios else None
-    return table
+    return {
+        "facts": len(found),
+        "refused": refused,
+        "secondsWithMeasuring": float(np.median(seconds)),
+        "layers": dict(sorted(Counter(one.layer for one in found).items())),
+        "strengths": dict(sorted(Counter(str(one.strength) for one in found).items())),
+        **{name: _mean(found, name) for name in FIGURES},
+        "perplexityRatio": mean_of(ratios) if ratios else None,
+        "missed": [one.statements[0] for one in found if one.efficacy.generation.value < 1],
+    }
+
+
+def together(editor: KnowledgeEditor, asked: list[str], method: str, layer: int | None) -> dict[str, Any]:
+    """The rates of facts that one edit changes, and the seconds it takes with its measuring."""
+    begun = time.perf_counter()
+    one = editor.propose_facts(asked, method=method, layer=layer)
+    seconds = time.perf_counter() - begun
+    return {
+        "facts": len(asked),
+        "refused": [],
+        "secondsWithMeasuring": seconds,
+        "layers": {one.layer: 1},
+        "strengths": {str(one.strength): 1},
+        **{name: getattr(one, name) for name in FIGURES},
+        "perplexityRatio": one.perplexity_after.value / one.perplexity_before.value,
+        "growth": one.growth,
+    }
+
+
+def sequence(editor: KnowledgeEditor, asked: list[str], method: str, layer: int | None) -> None:
+    """Edits on top of each other, each with what it did and how the weights have grown."""
+    for at, statement in enumerate(asked, 1):
+        try:
+            one = editor.update_fact(statement, method=method, layer=layer)
+        except EditError as error:
+            print(f"  {at}: {error}")
+            break
+        held = sum(_holds(editor.model, each.statements[0]) for each in editor.edits)
+        print(
+            f"  {at}: layer {one.layer}, growth {one.growth:.3f}, perplexity {one.perplexity_after}, {held} of {at} facts hold",
+            flush=True,
+        )
+    editor.model.revert_edits()
+
+
+def _holds(model: TransformerModel, statement: str) -> bool:
+    prompt, _, answer = statement.rpartition(" ")
+    return measures.begins_with(measures.written(model, [prompt])[0], answer)
+
+
+def _mean(found: list[FactEdit], name: str) -> FactRate | None:
+    return measures.mean_rate([rate for one in found if (rate := getattr(one, name)) is not None])
 
 
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", nargs="?", default="bundled:gpt2-medium")
-    parser.add_argument("--facts", type=int, default=50)
+    parser.add_argument("--facts", type=int, default=51)
     parser.add_argument("--relation", choices=tuple(RELATIONS), default="capital")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["alphaedit"])
+    parser.add_argument("--part", choices=("reported", "chosen", "all"), default="reported")
+    parser.add_argument("--layer", type=int, default=None)
+    parser.add_argument("--engine", choices=("torch", "mlx"), default=None)
+    parser.add_argument("--together", type=int, default=None)
+    parser.add_argument("--sequence", type=int, default=None)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
-    model = TransformerModel.from_hugging_face(arguments.model)
+    model = TransformerModel.from_hugging_face(arguments.model, engine=arguments.engine)
+    editor = KnowledgeEditor(model, seed=arguments.seed)
+    count = arguments.together or arguments.sequence or arguments.facts
+    relations = [arguments.relation] if count <= len(countries(arguments.part)) else list(RELATIONS)
+    asked = [one for name in relations for one in statements(name, count, arguments.seed, arguments.part)][:count]
     results = {}
     for method in arguments.methods:
-        table = results[method] = measured(model, arguments.relation, method, arguments.facts, arguments.seed)
-        print(
-            f"{method} on {model.title}, {table['facts']} facts, {table['refused']} refused, {table['secondsWithMeasuring']:.1f} s each"
-        )
-        for name in (*FIGURES, "perplexityRatio"):
-            print(f"  {name:<16}{table[name]}")
+        print(f"{method} on {model.title}, {model.engine.name}", flush=True)
+        if arguments.sequence:
+            sequence(editor, asked, method, arguments.layer)
+            continue
+        if arguments.together:
+            table = together(editor, asked, method, arguments.layer)
+        else:
+            table = alone(editor, asked, arguments.relation, method, arguments.layer)
+        results[method] = table
+        for name, value in table.items():
+            print(f"  {name:<22}{value}", flush=True)
     if arguments.json is not None:
-        from neuroscope.results import plain
-
         arguments.json.write_text(json.dumps(plain(results), indent=2) + "\n", encoding="utf-8")
 
 

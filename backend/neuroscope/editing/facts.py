@@ -1,8 +1,8 @@
 """KnowledgeEditor: facts found and changed (documented script 8).
 
-A fact is traced to where the model keeps it (`tracing`), a value is sought that makes the model say the new object (`targets`), and the
-output matrix of that layer's MLP is changed so that the subject's key gives the value (`methods`), while the keys of related facts give
-what they gave.
+A fact is traced to where the model keeps it (`tracing`). A value is sought that makes the model say the new object (`targets`), and the
+output matrix of one layer's MLP is changed so that the subject's key gives the value (`methods`), while the keys of related facts give
+what they gave; which layer, and how strongly, is found on trial (`planning`). What came of it is measured (`measures`).
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ import numpy as np
 from neuroscope import events
 from neuroscope.editing import measures, methods, transactions
 from neuroscope.editing.edit import WeightEdit
-from neuroscope.editing.keys import Memory, Numbers, keys_at, memory, moments
-from neuroscope.editing.measures import FactRate
-from neuroscope.editing.probes import Question, divided, kept_prompts, probes, related
-from neuroscope.editing.statements import Fact, split_statement, subject_token
-from neuroscope.editing.targets import Target, contexts, find_target
-from neuroscope.editing.tracing import FactCircuit, about, trace
+from neuroscope.editing.growth import LARGEST, checked_growth
+from neuroscope.editing.keys import Memory, Numbers
+from neuroscope.editing.measures import FactAnswer, FactRate
+from neuroscope.editing.planning import Kept, Wanted, best_change, tried
+from neuroscope.editing.probes import Question, bystanders, divided, kept_prompts, probes, related, rewordings
+from neuroscope.editing.statements import Fact, split_statement
+from neuroscope.editing.targets import Target, contexts
+from neuroscope.editing.tracing import FactCircuit, about, editable, trace
 from neuroscope.errors import ArgumentError, EditError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks.dataset import Dataset
+from neuroscope.tasks.records import FactExample
 from neuroscope.tasks.statistics import Estimate, wilson
 from neuroscope.vocabulary import public
 
 #: Related facts that are kept exactly, as a share of the directions there are.
-_KEPT_SHARE = 6
+_KEPT_SHARE = 20
 
 
 @public
@@ -56,12 +60,14 @@ class FactEdit(Result):
     efficacy: of the statements themselves; paraphrase: of the same in other words; specificity: of the same relation of other subjects,
     none of them kept, which have their objects as before; own_facts: of other relations of the subject; portability: of what follows (alias, reversal, one hop on). Each
     by probability and by generation, None where there are no such questions; before: the same without the edit, where the object asked for
-    is still the new one. related: by topic. kept_shift: the largest change of what the layer writes at a kept key, in shares of what it writes there.
+    is still the new one. answers: of each kind the first few questions. related: by topic. strength: λ of the change, None for ROME. kept_shift: the largest change of what the layer
+    writes at a kept key, in shares of what it writes there. growth: the norm of the layer's output matrix over what it was loaded with.
     """
 
     statements: list[str]
     method: str
     layer: int
+    strength: float | None
     edit: WeightEdit
     target_probability: float
     efficacy: FactRate
@@ -70,12 +76,15 @@ class FactEdit(Result):
     own_facts: FactRate | None
     portability: FactRate | None
     before: Mapping[str, FactRate]
+    answers: list[FactAnswer] = field(default_factory=list)
     related: list[RelatedFacts] = field(default_factory=list)
     kept_shift: float | None
     perplexity_before: Estimate
     perplexity_after: Estimate
+    growth: float
     applied: bool
     provenance: Provenance
+    _facts: tuple[Fact, ...] = field(default=(), repr=False)
 
     def print_string(self) -> str:
         """One line."""
@@ -103,7 +112,10 @@ class FactEdit(Result):
                 f"  {topic.topic}: {topic.kept} kept, {topic.kept_after} of them said after; held out {topic.before} before, {topic.after} after"
             )
         lines.append(f"  perplexity    {self.perplexity_before} before, {self.perplexity_after} after")
-        lines.append(f"  norm of the change {size:.3g} of the weight's" + _shift(self.kept_shift))
+        lines.append(
+            f"  norm of the change {size:.3g} of the weight's, which is {self.growth:.3g} of what was loaded"
+            + _shift(self.kept_shift)
+        )
         return "\n".join(lines)
 
 
@@ -114,9 +126,11 @@ class _Plan:
     edit: WeightEdit
     layer: int
     targets: list[Target]
+    strength: float | None
     kept: dict[str, list[Question]]
     others: dict[str, list[Question]]
     kept_shift: float | None
+    growth: float
 
 
 @public
@@ -127,6 +141,8 @@ class KnowledgeEditor(Instrument):
         super().__init__(model, seed)
         self._contexts: list[str] | None = None
         self._edits: list[FactEdit] = []
+        #: How large a weight may become by edits, in norms that it was loaded with, before an edit is refused.
+        self.largest_growth: float = LARGEST
 
     @property
     def edits(self) -> list[FactEdit]:
@@ -151,14 +167,16 @@ class KnowledgeEditor(Instrument):
         method: str = "alphaedit",
         subject: str | None = None,
         target: str | None = None,
+        layer: int | None = None,
     ) -> FactEdit:
         """Make the model say a statement, and measure what that did. The edit is applied; `model revert:` takes it back.
 
-        circuit: where the fact is (`find_factual_knowledge_circuit`), by default traced now. preserving_related: topics of facts that
-        must stay (`probes.TOPICS`). method: rome, memit or alphaedit. Raises `EditError` where the edit cannot be made; then nothing
-        is changed.
+        circuit: where the fact is (`find_factual_knowledge_circuit`): the layer is chosen of its `layers`, by default of the first half
+        of the model's. preserving_related: topics of facts that must stay (`probes.TOPICS`). method: rome, memit or alphaedit. layer: to edit,
+        by default chosen on trial (`planning`). Raises `EditError` where the edit cannot be made, or would make a weight larger than
+        `largest_growth` times what it was loaded with; then nothing is changed.
         """
-        return self.update_facts([statement], circuit, preserving_related, method, subject, target)
+        return self.update_facts([statement], circuit, preserving_related, method, subject, target, layer)
 
     def propose_fact(
         self,
@@ -168,50 +186,71 @@ class KnowledgeEditor(Instrument):
         method: str = "alphaedit",
         subject: str | None = None,
         target: str | None = None,
+        layer: int | None = None,
     ) -> FactEdit:
         """The same without applying it: measured on trial, for `model applyEdit:` later. Raises what `update_fact` raises."""
-        return self._edited([statement], circuit, preserving_related, method, subject, target, apply=False)
+        return self._edited(
+            self._read([statement], circuit, subject, target), circuit, preserving_related, method, layer, apply=False
+        )
 
     def update_facts(
         self,
-        statements: Sequence[str],
+        statements: Sequence[str] | Dataset,
         circuit: Any = None,
         preserving_related: Any = (),
         method: str = "alphaedit",
         subject: str | None = None,
         target: str | None = None,
+        layer: int | None = None,
     ) -> FactEdit:
-        """Make the model say several statements, by one edit. Raises what `update_fact` raises."""
-        listed = [statements] if isinstance(statements, str) else list(statements)
-        return self._edited(listed, circuit, preserving_related, method, subject, target, apply=True)
+        """Make the model say several statements, by one edit. Raises what `update_fact` raises.
+
+        statements: sentences, or a dataset of facts (`Dataset fromFile:` reads CounterFact, zsRE and RippleEdits), which are judged by the
+        questions that come with them.
+        """
+        return self._edited(
+            self._read(statements, circuit, subject, target), circuit, preserving_related, method, layer, apply=True
+        )
+
+    def propose_facts(
+        self,
+        statements: Sequence[str] | Dataset,
+        circuit: Any = None,
+        preserving_related: Any = (),
+        method: str = "alphaedit",
+        layer: int | None = None,
+    ) -> FactEdit:
+        """The same without applying it, as `propose_fact`. Raises what `update_fact` raises."""
+        return self._edited(
+            self._read(statements, circuit, None, None), circuit, preserving_related, method, layer, apply=False
+        )
 
     # --- inside -----------------------------------------------------------------------------------------------------------
 
+    def _read(self, statements: Any, circuit: Any, subject: str | None, target: str | None) -> list[tuple[Fact, Any]]:
+        """Facts, each with the record of a dataset that it comes from, or None."""
+        if isinstance(statements, Dataset):
+            return [(self._recorded(record), record) for record in statements]
+        listed = [statements] if isinstance(statements, str) else list(statements)
+        return [(self._fact(one, circuit, subject, target), None) for one in listed]
+
     def _edited(
-        self,
-        statements: Sequence[str],
-        circuit: Any,
-        topics: Any,
-        method: str,
-        subject: str | None,
-        target: str | None,
-        *,
-        apply: bool,
+        self, wanted: Sequence[tuple[Fact, Any]], circuit: Any, topics: Any, method: str, layer: int | None, *, apply: bool
     ) -> FactEdit:
-        if not statements:
+        if not wanted:
             raise ArgumentError("There is no fact to change.", remedy="Give a statement.")
         method = methods.NAMES.name(method)
-        facts = [self._fact(one, circuit, subject, target) for one in statements]
+        facts = [fact for fact, _ in wanted]
         among = related(topics, [fact.subject for fact in facts])
-        plan = self._planned(facts, self._layer(facts[0], circuit), method, among)
+        plan = self._planned(facts, self._layers(circuit, layer), method, among)
         known = {one.subject for questions in plan.kept.values() for one in questions}
-        asked = [probes(fact, but=known) for fact in facts]
-        before = _together([measures.judged(self.model, one) for one in asked])
+        asked = [probes(fact, record, but=known) for fact, record in wanted]
+        was = [measures.judged(self.model, one) for one in asked]
         losses = measures.general_loss(self.model, self.seed)
         said = {topic: self._said(questions) for topic, questions in plan.others.items()}
         transactions.apply(self.model, plan.edit)
         try:
-            after = _together([measures.judged(self.model, one) for one in asked])
+            now = [measures.judged(self.model, one) for one in asked]
             topics_after = [
                 RelatedFacts(topic, len(plan.kept[topic]), self._said(plan.kept[topic]), said[topic], self._said(questions))
                 for topic, questions in plan.others.items()
@@ -222,10 +261,12 @@ class KnowledgeEditor(Instrument):
             raise
         if not apply:
             transactions.revert(self.model, plan.edit)
+        before, after = (_together([one.rates for one in judged]) for judged in (was, now))
         found = FactEdit(
             statements=[str(fact) for fact in facts],
             method=method,
             layer=plan.layer,
+            strength=plan.strength,
             edit=plan.edit,
             target_probability=float(np.mean([target.probability for target in plan.targets])),
             efficacy=after["efficacy"],
@@ -234,12 +275,15 @@ class KnowledgeEditor(Instrument):
             own_facts=after.get("ownFacts"),
             portability=after.get("portability"),
             before=before,
+            answers=[answer for pair in zip(was, now, strict=True) for answer in measures.shown(*pair)],
             related=topics_after,
             kept_shift=plan.kept_shift,
             perplexity_before=measures.perplexity(*losses),
             perplexity_after=measures.perplexity(*losses_after),
+            growth=plan.growth,
             applied=apply,
             provenance=plan.edit.provenance,
+            _facts=tuple(facts),
         )
         self._edits.append(found)
         if found.efficacy.generation.value < 1:
@@ -253,6 +297,8 @@ class KnowledgeEditor(Instrument):
         """The statement in parts; about the circuit's subject, where there is one."""
         read = split_statement(statement, subject=subject, target=target)
         if not isinstance(circuit, FactCircuit):
+            if len(read) == 1:
+                return read[0]
             wanted = about(self.model, [self._known(fact) for fact in read], self.seed).subject
             return next(fact for fact in read if fact.subject == wanted)
         mine = [fact for fact in read if fact.subject == circuit.subject]
@@ -263,65 +309,71 @@ class KnowledgeEditor(Instrument):
             )
         return mine[0]
 
-    def _layer(self, fact: Fact, circuit: Any) -> int:
+    def _recorded(self, record: Any) -> Fact:
+        """The fact of a dataset's record. Raises `ArgumentError` for an example that is none."""
+        if not isinstance(record, FactExample):
+            raise ArgumentError(
+                f"{record!r} is not a fact.",
+                remedy="Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset fromFile:.",
+            )
+        if record.subject is not None:
+            return Fact(record.clean, record.subject, record.answer or "")
+        return self._fact(f"{record.clean}{record.answer}", None, None, record.answer)
+
+    def _layers(self, circuit: Any, layer: int | None) -> list[int]:
+        """The layers of which one is edited."""
+        if layer is not None:
+            return [self.model.architecture.checked_layer(layer)]
         if circuit is None:
-            circuit = trace(self.model, [self._known(fact)], seed=self.seed)
-            if not circuit.exists:
-                events.notice(f"{circuit.statement!r} was not traced: {circuit.reason}. The middle layer is edited.", "warning")
-                return self.model.architecture.layers // 2
-        found = getattr(circuit, "layer", None)
-        if not isinstance(found, int):
+            return tried(editable(self.model.architecture.layers))
+        if not isinstance(circuit, FactCircuit):
             raise ArgumentError(f"{circuit!r} is not a circuit of a fact.", remedy="Use findFactualKnowledgeCircuit:.")
         if circuit.provenance.weights_hash != self.model.weights_hash:
             raise EditError(
-                f"The circuit of {getattr(circuit, 'statement', circuit)!r} was found on other weights than {self.model.title} has now.",
+                f"The circuit of {circuit.statement!r} was found on other weights than {self.model.title} has now.",
                 remedy="Find it again on this model.",
             )
         if not circuit.exists:
             raise EditError(f"There is no circuit to edit: {circuit.reason}.", remedy="Trace a fact that the model knows.")
-        return found
+        return tried(circuit.layers)
 
     def _known(self, fact: Fact) -> Fact:
         """The fact as the model has it now."""
         return fact.with_object(self.model.predictions(fact.prompt, 1)[0][0])
 
-    def _planned(self, facts: Sequence[Fact], layer: int, method: str, among: Mapping[str, list[Question]]) -> _Plan:
+    def _planned(self, facts: Sequence[Fact], layers: Sequence[int], method: str, among: Mapping[str, list[Question]]) -> _Plan:
         model = self.model
-        if self._contexts is None:
-            self._contexts = contexts(model, self.seed)
-        targets = []
-        with events.progress("values for facts", total=len(facts), unit="facts") as job:
-            for fact in facts:
-                targets.append(find_target(model, layer, fact, self._contexts, kept_prompts(fact)))
-                job.advance()
-        texts = [f"{before}{fact.prompt}" for fact in facts for before in self._contexts]
-        owners = [fact for fact in facts for _ in self._contexts]
-        columns = [subject_token(model, text, fact.end(text)) for text, fact in zip(texts, owners, strict=True)]
-        place = memory(model, layer, model.encode(texts), columns)
-        keys = keys_at(model, place, texts, columns)
-        added = np.repeat(np.stack([target.delta for target in targets]), len(self._contexts), axis=0)
-        share = max(1, keys.shape[1] // _KEPT_SHARE // max(len(among), 1))
+        share = max(1, model.architecture.d_mlp // _KEPT_SHARE // max(len(among), 1))
         kept, others = divided(among, share, self.seed)
-        rows = self._keys_of([one for questions in kept.values() for one in questions], place)
-        moment = moments(model, place, seed=0)
-        change = methods.change(method, keys, added, moment, kept=rows)
+        questions = [one for group in kept.values() for one in group]
+        keeping = Kept([one.prompt for one in questions], [one.fact.end() for one in questions])
+        found = best_change(
+            model, layers, [self._wanted(fact) for fact in facts], method, kept=keeping, spared=self._changed(), seed=self.seed
+        )
         title = str(facts[0]) if len(facts) == 1 else f"{len(facts)} facts"
         edit = WeightEdit.planned(
-            model, place.deltas(change), title=title, method=method, task=facts[0].relation, seed=self.seed
+            model, found.memory.deltas(found.change), title=title, method=method, task=facts[0].relation, seed=self.seed
         )
-        return _Plan(edit, layer, targets, kept, others, self._shift(place, rows, change))
+        growth = checked_growth(model, edit, self.largest_growth)
+        rows = keeping.keys(model, found.memory)
+        shift = None if rows is None else self._shift(found.memory, rows, found.change)
+        return _Plan(edit, found.memory.layer, found.targets, found.strength, kept, others, shift, growth)
 
-    def _keys_of(self, questions: Sequence[Question], place: Memory) -> Numbers | None:
-        """(n, keys) at the subjects of questions, and at the last tokens of their prompts."""
-        if not questions:
-            return None
-        prompts = [one.prompt for one in questions]
-        at = [subject_token(self.model, one.prompt, one.fact.end()) for one in questions]
-        return keys_at(self.model, place, prompts, at)
+    def _wanted(self, fact: Fact) -> Wanted:
+        if self._contexts is None:
+            self._contexts = contexts(self.model, self.seed)
+        seen, unseen = rewordings(fact)
+        prompts = [*(f"{before}{fact.prompt}" for before in self._contexts), *seen]
+        return Wanted(fact, prompts, unseen, kept_prompts(fact), bystanders(fact, self.seed))
 
-    def _shift(self, place: Memory, rows: Numbers | None, change: Numbers) -> float | None:
-        if rows is None:
-            return None
+    def _changed(self) -> Kept:
+        """The prompts of facts that this editor changed before, as far as those edits are on the model."""
+        there = self.model.edits
+        facts = [fact for one in self._edits if any(one.edit is edit for edit in there) for fact in one._facts]
+        prompts = [(text, fact) for fact in facts for text in (fact.prompt, *rewordings(fact)[0])]
+        return Kept([text for text, _ in prompts], [fact.end(text) for text, fact in prompts])
+
+    def _shift(self, place: Memory, rows: Numbers, change: Numbers) -> float:
         writes = np.concatenate([self.model.weights(name).read() for name in place.names]).astype(np.float64)
         norms = np.linalg.norm(rows @ writes, axis=1)
         return float((np.linalg.norm(rows @ change, axis=1) / np.maximum(norms, 1e-12)).max())

@@ -8,7 +8,7 @@ generation    the model's own greedy continuation begins with the object, at a w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +24,8 @@ from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 from neuroscope.vocabulary import public
 
 _MOST_TOKENS, _TEXTS = 4, 60
+#: Questions of a kind that an edit keeps with their answers.
+_SHOWN = 12
 
 
 @public
@@ -36,6 +38,32 @@ class FactRate:
 
     def __str__(self) -> str:
         return f"{self.probability} by probability, {self.generation} by generation"
+
+
+@public
+@dataclass(frozen=True)
+class Shift:
+    """A probability before and after an edit."""
+
+    before: float
+    after: float
+
+
+@public
+@dataclass(frozen=True)
+class FactAnswer:
+    """One question about an edit. kind: what it tells (`efficacy`, `paraphrase`, …). wanted: the right object after the edit, other: the one
+    that it is compared with; of an object of several tokens the probability is the geometric mean. before, after: what the model writes.
+    """
+
+    kind: str
+    prompt: str
+    wanted: str
+    wanted_probability: Shift
+    other: str
+    other_probability: Shift
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
@@ -99,7 +127,10 @@ def rate(found: Answers, questions: Sequence[Question]) -> FactRate | None:
     if not questions:
         return None
     likelier = found.first > found.second
-    said = [begins_with(text, question.answer) for text, question in zip(found.texts, questions, strict=True)]
+    said = [
+        any(begins_with(text, answer) for answer in (question.answer, *question.others))
+        for text, question in zip(found.texts, questions, strict=True)
+    ]
     return FactRate(*(wilson(int(np.sum(hits)), len(questions)) for hits in (likelier, said)))
 
 
@@ -125,9 +156,20 @@ def mean_rate(rates: Sequence[FactRate]) -> FactRate | None:
     return FactRate(*(mean_of([getattr(one, by).value for one in rates]) for by in ("probability", "generation")))
 
 
-def judged(model: TransformerModel, probes: Probes) -> dict[str, FactRate]:
-    """The rates of a fact's probes on the model as it is: `efficacy`, `paraphrase`, `specificity`, `ownFacts`, `portability`."""
-    fact, found = probes.fact, {}
+@dataclass(frozen=True)
+class Judged:
+    """A fact's probes on a model. rates: by what they ask. asked, found: the questions and the answers, other: the object they are compared with."""
+
+    rates: dict[str, FactRate]
+    asked: dict[str, list[Question]]
+    found: dict[str, Answers]
+    other: dict[str, str]
+
+
+def judged(model: TransformerModel, probes: Probes) -> Judged:
+    """The probes' answers by the model as it is: `efficacy`, `paraphrase`, `specificity`, `ownFacts`, `portability`."""
+    fact = probes.fact
+    judged = Judged({}, {}, {}, {})
     old = probes.old or fact.object
     rewrite = [Question(fact.prompt, fact.object, fact.subject, "rewrite")]
     for name, questions, other in (
@@ -138,7 +180,21 @@ def judged(model: TransformerModel, probes: Probes) -> dict[str, FactRate]:
         ("portability", probes.consequences, old),
     ):
         asked = [one for one in questions if one.answer != other]
-        measured = rate(answers(model, asked, [other] * len(asked)), asked)
+        found = answers(model, asked, [other] * len(asked))
+        measured = rate(found, asked)
         if measured is not None:
-            found[name] = measured
-    return found
+            judged.rates[name], judged.asked[name] = measured, asked
+            judged.found[name], judged.other[name] = found, other
+    return judged
+
+
+def shown(before: Judged, after: Judged) -> Iterator[FactAnswer]:
+    """What was answered before and after, of each kind the first few questions."""
+    for name, asked in after.asked.items():
+        was, now = before.found[name], after.found[name]
+        for at, question in enumerate(asked[:_SHOWN]):
+            own = Shift(float(np.exp(was.first[at])), float(np.exp(now.first[at])))
+            other = Shift(float(np.exp(was.second[at])), float(np.exp(now.second[at])))
+            yield FactAnswer(
+                name, question.prompt, question.answer, own, after.other[name], other, was.texts[at], now.texts[at]
+            )

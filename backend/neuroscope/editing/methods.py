@@ -4,12 +4,15 @@
     MEMIT      regularised by λ E[kᵀk], for many facts at once (Meng et al. 2023, in a single layer)
     AlphaEdit  regularised within the directions that text hardly uses (Fang et al. 2024)
 
-With each of them what is kept does not move: the change is orthogonal to the kept keys.
+With each of them what is kept does not move: the change is orthogonal to the kept keys. What is spared moves as little as it can: the
+keys of the other tokens of the facts' prompts, at which the same change would write something else than at the subject, and those of
+facts changed before. They are AlphaEdit's K_p; λ E[kᵀk] spares text likewise within the quiet directions.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -26,43 +29,63 @@ NAMES = only("editing method", METHODS, listing="Methods")
 class Settings:
     """What the methods leave open.
 
-    regularisation: MEMIT's λ. threshold: AlphaEdit's: directions whose second moment is at most this share of the largest are quiet.
-    ridge: AlphaEdit's, as a share of the keys' mean squared norm within the quiet directions.
+    regularisation: λ, of MEMIT and AlphaEdit; the larger, the milder the change. threshold: AlphaEdit's: directions whose second moment is at most this share of the largest are quiet.
+    ridge: added to E[kᵀk], as a share of its mean eigenvalue; it keeps the change small in directions that text does not use.
     """
 
-    regularisation: float = 2.0
+    regularisation: float = 20.0
     threshold: float = 2e-2
-    ridge: float = 1e-2
+    ridge: float = 0.3
 
 
-def change(
-    method: str,
-    keys: Numbers,
-    added: Numbers,
-    moment: Numbers,
-    *,
-    kept: Numbers | None = None,
-    settings: Settings | None = None,
-) -> Numbers:
-    """The change (d_in, d_model) of an output matrix that adds `added` (n, d_model) at `keys` (n, d_in).
+class Solver:
+    """The changes of an output matrix that add `added` (n, d_model) at `keys` (n, d_in), for different regards to text.
 
-    moment: (d_in, d_in), E[kᵀk]. kept: (m, d_in), keys at which nothing may change. Raises `EditError` where that leaves too little.
+    moment: (d_in, d_in), E[kᵀk]. kept: (m, d_in), keys at which nothing may change. spared: (m, d_in), keys at which little may.
+    Raises `EditError` where that leaves too little.
     """
-    chosen, width = settings or Settings(), keys.shape[1]
-    rows = np.zeros((0, width)) if kept is None else kept
-    if method == "alphaedit":
-        quiet = quiet_space(moment, threshold=chosen.threshold * float(np.linalg.eigvalsh(moment)[-1]))
-        basis = quiet @ null_space(rows @ quiet) if len(rows) else quiet
-        inside = float(((keys @ basis) ** 2).sum(1).mean()) if basis.shape[1] else 0.0
+
+    def __init__(
+        self,
+        method: str,
+        keys: Numbers,
+        added: Numbers,
+        moment: Numbers,
+        *,
+        kept: Numbers | None = None,
+        spared: Numbers | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        self._exactly, self._settings = method == "rome", settings or Settings()
+        width = keys.shape[1]
+        spread = np.trace(moment) / width * np.eye(width)
+        self._keys, self._added, self._text = keys, added, moment + self._settings.ridge * spread
+        rows = np.zeros((0, width)) if kept is None else kept
+        self._cost = np.zeros((width, width)) if spared is None else spared.T @ spared
+        if method == "rome":  # directions that no text used would cost nothing
+            self._cost += moment + 1e-4 * spread
+        if method != "alphaedit":
+            self._basis = null_space(rows)
+            return
+        quiet = quiet_space(moment, threshold=self._settings.threshold * float(np.linalg.eigvalsh(moment)[-1]))
+        self._basis = quiet @ null_space(rows @ quiet) if len(rows) else quiet
+        inside = float(((keys @ self._basis) ** 2).sum(1).mean()) if self._basis.shape[1] else 0.0
         if inside < 1e-6 * float((keys**2).sum(1).mean()):
             raise EditError(
-                f"What is kept and what text uses leave {basis.shape[1]} of {width} directions, and none of them belongs to these facts.",
+                f"What is kept and what text uses leave {self._basis.shape[1]} of {width} directions, and none of them belongs to these facts.",
                 remedy="Keep fewer related facts, or raise the threshold.",
             )
-        metric = chosen.ridge * inside * np.eye(width)
-        return smallest_change(keys, added, metric=metric, basis=basis, exactly=False)
-    basis = null_space(rows)
-    if method == "memit":
-        return smallest_change(keys, added, metric=chosen.regularisation * moment, basis=basis, exactly=False)
-    ridge = 1e-4 * np.trace(moment) / width * np.eye(width)  # directions that no text used would cost nothing
-    return smallest_change(keys, added, metric=moment + ridge, basis=basis)
+
+    def change(self, regularisation: float | None = None) -> Numbers:
+        """(d_in, d_model). regularisation: λ, by default that of the settings; ROME has none."""
+        if self._exactly:
+            return smallest_change(self._keys, self._added, metric=self._cost, basis=self._basis)
+        weight = self._settings.regularisation if regularisation is None else regularisation
+        return smallest_change(
+            self._keys, self._added, metric=self._cost + weight * self._text, basis=self._basis, exactly=False
+        )
+
+
+def change(method: str, keys: Numbers, added: Numbers, moment: Numbers, **given: Any) -> Numbers:
+    """The change of a `Solver`. Raises what it raises."""
+    return Solver(method, keys, added, moment, **given).change()

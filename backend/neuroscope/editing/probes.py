@@ -1,6 +1,6 @@
 """What an edited fact is judged by: the same fact in other words, other facts that it must leave alone, and what follows from it.
 
-For the built-in relations of countries these are made here; for other facts they come with published datasets (`records`).
+For the built-in relations of countries these are made here; for other facts they come with published datasets (`tasks.records`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from neuroscope.errors import ArgumentError
 from neuroscope.names import Names
 from neuroscope.tasks.countries import RELATIONS
 from neuroscope.tasks.lexicon import ALIASES, CITIES, COUNTRIES, Country
+from neuroscope.tasks.records import FactExample, FactQuestion
 
 #: The objects that follow from facts about a country, one hop on: relation → what is asked of its capital.
 _HOPS = {
@@ -22,17 +23,58 @@ _HOPS = {
     "continent": "The city {town} lies in",
     "currency": "In {town}, people pay with the",
 }
+#: Wordings of the relations that are in none of `RELATIONS`: an edit is made with these and judged by those.
+_REWORDED = {
+    "capital": (
+        "We know that the capital of {c} is",
+        "Over in {c}, the main city is",
+        "Tell me about the country {c}. The capital is",
+        "Q: Tell me the capital city of {c}. A:",
+        "Here in {c}, the capital city is",
+        "Q: In the country {c}, what is the capital city? A:",
+    ),
+    "language": (
+        "We know that the language of {c} is",
+        "Over in {c}, people speak",
+        "Tell me about the country {c}. The language is",
+        "Q: Tell me the language of {c}. A:",
+        "Children in {c} learn to speak",
+        "Q: In the country {c}, what is the language? A:",
+    ),
+    "continent": (
+        "We know that the continent of {c} is",
+        "Over in {c}, the continent is",
+        "Tell me about the country {c}. The continent is",
+        "Q: Tell me the continent of {c}. A:",
+        "Here in {c}, you are in",
+        "Q: In the country {c}, what is the continent? A:",
+    ),
+    "currency": (
+        "We know that the currency of {c} is the",
+        "Over in {c}, you pay with the",
+        "Tell me about the country {c}. The currency is the",
+        "Q: Tell me the currency of {c}. A: the",
+        "Here in {c}, shops take the",
+        "Q: In the country {c}, what is the currency? A: the",
+    ),
+}
+#: Which of them choose a layer and are not used otherwise, and of how many other subjects the same is asked meanwhile.
+_UNSEEN, _BYSTANDERS = (1, 5), 12
 _COUNTRY = {country.name: country for country in COUNTRIES}
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and the object that is right behind it. subject: what it asks about. topic: what kind of question it is."""
+    """A prompt and the object that is right behind it. subject: what it asks about. topic: what kind of question it is.
+
+    others: objects that are right too.
+    """
 
     prompt: str
     answer: str
     subject: str
     topic: str
+    others: tuple[str, ...] = ()
 
     @property
     def fact(self) -> Fact:
@@ -56,17 +98,23 @@ class Probes:
     consequences: Sequence[Question] = ()
 
 
-def probes(fact: Fact, old: str | None = None, *, but: Container[str] = ()) -> Probes:
-    """The questions that judge a fact, without neighbours among the subjects `but`; for one of no built-in relation its own prompt alone."""
+def probes(fact: Fact, record: FactExample | None = None, *, but: Container[str] = ()) -> Probes:
+    """The questions that judge a fact, without neighbours among the subjects `but`; for one of no built-in relation its own prompt alone.
+
+    record: of a dataset that the fact comes from, with its questions.
+    """
+    if record is not None:
+        groups = (record.paraphrases, record.neighbours, record.own, record.consequences)
+        return Probes(fact, record.wrong, *([_recorded(one, fact) for one in group] for group in groups))
     country = _COUNTRY.get(fact.subject)
     if fact.relation is None or country is None:
-        return Probes(fact, old)
+        return Probes(fact)
     relation, prompt = fact.relation, fact.prompt
     wordings = [template.text.format(c=country) for template in RELATIONS[relation]]
     shape = prompt.replace(fact.subject, "{c}")
     return Probes(
         fact,
-        old or f" {getattr(country, relation)}",
+        f" {getattr(country, relation)}",
         [Question(text, fact.object, fact.subject, "paraphrase") for text in wordings if text != prompt],
         [_asked(shape, relation, other) for other in COUNTRIES if other is not country and other.name not in but],
         [_asked(RELATIONS[name][0].text, name, country) for name in RELATIONS if name != relation],
@@ -74,12 +122,36 @@ def probes(fact: Fact, old: str | None = None, *, but: Container[str] = ()) -> P
     )
 
 
+def _recorded(question: FactQuestion, fact: Fact) -> Question:
+    return Question(question.prompt, question.answer, fact.subject, question.kind, question.others)
+
+
 def kept_prompts(fact: Fact) -> list[str]:
     """What the subject's other facts are asked by while the value is sought, in other words than those that judge them."""
     country = _COUNTRY.get(fact.subject)
     if fact.relation is None or country is None:
         return []
-    return [RELATIONS[name][1].text.format(c=country) for name in RELATIONS if name != fact.relation]
+    return [frame.format(c=country) for name in RELATIONS if name != fact.relation for frame in _REWORDED[name]]
+
+
+def rewordings(fact: Fact) -> tuple[list[str], list[str]]:
+    """The prompt in other words: those that an edit is made with, and those that choose its layer. None of them judges the fact."""
+    country = _COUNTRY.get(fact.subject)
+    if fact.relation is not None and country is not None:
+        frames = [frame.format(c=country) for frame in _REWORDED[fact.relation]]
+        return [frame for at, frame in enumerate(frames) if at not in _UNSEEN], [frames[at] for at in _UNSEEN]
+    first, rest = fact.prompt[:1], fact.prompt[1:]
+    said = f"{first if fact.prompt.startswith(fact.subject) else first.lower()}{rest}"
+    return [f"Everyone knows that {said}"], [f"It is true that {said}"]
+
+
+def bystanders(fact: Fact, seed: int) -> list[str]:
+    """The same of other subjects, in words that do not judge the fact; none for a fact of no built-in relation."""
+    if fact.relation is None or fact.subject not in _COUNTRY:
+        return []
+    others = [country for country in COUNTRIES if country.name != fact.subject]
+    frame = _REWORDED[fact.relation][_UNSEEN[0]]
+    return [frame.format(c=others[at]) for at in np.random.default_rng([seed, 9]).permutation(len(others))[:_BYSTANDERS]]
 
 
 def _asked(shape: str, relation: str, country: Country) -> Question:

@@ -1,10 +1,10 @@
 """The value that makes a model say something: what an MLP should write at the subject, found by gradient.
 
-    δ* = argmin  −mean log P(object | context + prompt, δ)  +  κ mean KL(P₀ ‖ P_δ on what is kept)  +  ω ‖δ‖²/‖stream‖²
+    δ* = argmin  −mean log P(object | prompt, δ)  +  κ mean KL(P₀ ‖ P_δ on what is kept)  +  ω ‖δ‖²/‖stream‖²
 
-δ is added to what the MLP writes at the last token of the subject. Contexts are beginnings that the model writes itself, so that the
-value holds wherever the subject stands. What is kept is what the model says of the subject otherwise: "subject is a", and other facts
-of the subject where they are known. The search ends once every token of the object is likely behind every context, which
+δ is added to what the MLP writes at the last token of the subject. The prompts are the fact's own, the same behind beginnings that the
+model writes itself, and other wordings of it, so that the value holds wherever the subject stands. What is kept is what the model says
+of the subject otherwise: "subject is a", and other facts of the subject where they are known. The search ends once every token of the object is likely behind every context, which
 keeps δ small (Meng et al. 2022, sec. 3.1; the early end after ENCORE, Gupta et al. 2025).
 """
 
@@ -25,16 +25,16 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.models.text import Texts
 
 #: Weights of the two regularisers, and the largest δ in norms of the stream that it joins.
-KAPPA, OMEGA, LARGEST = 0.0625, 0.05, 4.0
+KAPPA, OMEGA, LARGEST = 0.1, 0.2, 4.0
 #: How likely every token of the object is when the search ends, and after how many steps it ends in any case.
-LIKELY, STEPS, RATE = 0.95, 100, 0.04
+LIKELY, STEPS, RATE = 0.95, 60, 0.08
 #: First words of the contexts, and how many tokens the model adds to each.
 _STARTS, _ADDED = ("The", "A", "I", "In", "It"), 6
 
 
 @dataclass(frozen=True)
 class Target:
-    """delta: (d_model,), what is added. probability: of the object's least likely token, the mean over contexts. steps: of the search."""
+    """delta: (d_model,), what is added. probability: of the object's least likely token, the mean over prompts. steps: of the search."""
 
     delta: Numbers
     probability: float
@@ -49,13 +49,13 @@ def contexts(model: TransformerModel, seed: int) -> list[str]:
     return ["", *(" ".join(text.split()).rstrip(".") + ". " for text in written)]
 
 
-def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequence[str], keeping: Sequence[str] = ()) -> Target:
-    """δ* of this module's head, at the output of the layer's MLP. before: the contexts. keeping: further prompts that name the subject.
+def find_target(model: TransformerModel, layer: int, fact: Fact, prompts: Sequence[str], keeping: Sequence[str] = ()) -> Target:
+    """δ* of this module's head, at the output of the layer's MLP.
 
+    prompts: what is to be followed by the object, the fact's own prompt first. keeping: further prompts that name the subject.
     Raises `EditError` where the object does not become the likeliest: nothing later reads the subject there, or the model never says it.
-    The first context is the empty one.
     """
-    problem = _Problem(model, layer, fact, before, keeping)
+    problem = _Problem(model, layer, fact, prompts, keeping)
     delta = np.zeros(model.architecture.d_model)
     moment, square = np.zeros_like(delta), np.zeros_like(delta)
     rate = RATE * problem.scale / np.sqrt(delta.size)
@@ -85,9 +85,9 @@ def find_target(model: TransformerModel, layer: int, fact: Fact, before: Sequenc
 
 
 class _Problem:
-    """The rows of one search: the object's tokens behind every context, and what the model says of the subject as it is."""
+    """The rows of one search: the object's tokens behind every prompt, and what the model says of the subject as it is."""
 
-    def __init__(self, model: TransformerModel, layer: int, fact: Fact, before: Sequence[str], keeping: Sequence[str]) -> None:
+    def __init__(self, model: TransformerModel, layer: int, fact: Fact, prompts: Sequence[str], keeping: Sequence[str]) -> None:
         self.model, self.layer = model, layer
         engine, ops = model.engine, model.engine.ops
         texts = Texts(model.tokenizer)
@@ -95,8 +95,7 @@ class _Problem:
         ends: list[int] = []
         spoken: list[int] = []
         self._length = len(texts.answer(fact.prompt, fact.object))
-        for text in before:
-            prompt = f"{text}{fact.prompt}"
+        for prompt in prompts:
             ids, answer = texts.prompt(prompt), texts.answer(prompt, fact.object)
             end = subject_token(model, prompt, fact.end(prompt))
             for at, token in enumerate(answer):

@@ -46,9 +46,11 @@ class FactCircuit(Result):
     tokens: of the prompt. subject_token: index of the subject's last one. clean, disturbed: probability of the object (of its first
     token), as the model is and with noise on the subject, over draws of the noise. stream, mlp, attention: (layers, tokens), the
     share of the loss that putting back one layer's stream, or the writes of a window of layers, recovers.
-    layer: where an edit can change the fact, of the layers up to `asked_layer`: where MLPs beyond the first recover most at the subject, or,
+    layer: where the fact shows most, of the layers up to `asked_layer`: where MLPs beyond the first recover most at the subject, or,
     where they hardly do, the last layer whose stream at the subject still carries half of what it can. The first MLP is part of what
-    a token is (`judging.extended_embedding`), so that it recovers everything in any model.
+    a token is (`judging.extended_embedding`), so that it recovers everything in any model. layers: those up to `asked_layer` whose stream at
+    the subject carries half of what it can, and the first not among them where there are others: there later layers still read what is
+    written at the subject, so that an edit can change the fact.
     """
 
     statement: str
@@ -64,6 +66,7 @@ class FactCircuit(Result):
     mlp: list[list[float]] = field(default_factory=list)
     attention: list[list[float]] = field(default_factory=list)
     layer: int
+    layers: list[int]
     asked_layer: int | None
     provenance: Provenance
     _fact: Fact = field(repr=False)
@@ -98,9 +101,18 @@ class FactCircuit(Result):
                 "  recovered at the subject's last token, and by the stream at the prompt's last:",
                 "  layer  stream      MLP  attention   stream at the end",
                 *rows,
-                f"  an edit of this fact belongs into the MLP of layer {self.layer}{asked}",
+                f"  the MLPs around layer {self.layer} recover most{asked}; an edit can change the fact in layers {_listed(self.layers)}",
             ]
         )
+
+
+def editable(layers: int) -> list[int]:
+    """The layers of which one is edited where no trace says more: the first half, but for the first."""
+    return list(range(1, layers // 2 + 1)) if layers > 2 else [0]
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def trace(model: TransformerModel, facts: Sequence[Fact], *, layer: int | None = None, seed: int = 0) -> FactCircuit:
@@ -179,6 +191,7 @@ class _Trace:
             disturbed=spread,
             **{kind: values.tolist() for kind, values in maps.items()},
             layer=self._layer(maps, asked) if maps else 0,
+            layers=self._layers(maps, asked) if maps else [],
             asked_layer=asked,
             provenance=provenance(self.model, self.fact.relation, self.seed, draws=DRAWS),
             _fact=self.fact,
@@ -194,6 +207,12 @@ class _Trace:
             return int(own.argmax())
         carried = maps["stream"][: max(upto, 1), self.last]
         return int(np.flatnonzero(carried >= carried.max() / 2)[-1])
+
+    def _layers(self, maps: dict[str, NDArray[np.float64]], asked: int | None) -> list[int]:
+        carried = maps["stream"][:, self.last]
+        upto = self.layers - 1 if asked is None else asked + 1
+        found = [layer for layer in range(min(upto, self.layers - 1)) if carried[layer] >= carried[: self.layers - 1].max() / 2]
+        return found[1:] if found[:1] == [0] and len(found) > 1 else found
 
     def _maps(self) -> dict[str, NDArray[np.float64]]:
         found = {kind: np.zeros((self.layers, len(self.ids))) for kind in _KINDS}

@@ -130,9 +130,16 @@ class Dataset:
 
     @classmethod
     def from_file(cls, path: str) -> Dataset:
-        """Your own examples from a JSONL or CSV file. Raises `DatasetError` with the line and the field."""
+        """Your own examples from a JSONL or CSV file, or facts of CounterFact, zsRE or RippleEdits (`tasks.records`) from JSON or JSONL.
+
+        Raises `DatasetError` with the line, or the record, and the field.
+        """
+        from neuroscope.tasks import records
+
         file = Path(path).expanduser()
-        examples = [_example(item, f"{file}, line {line}") for line, item in read_rows(file)]
+        unit = "record" if file.suffix.lower() == ".json" else "line"
+        rows = [(f"{file}, {unit} {number}", item) for number, item in read_rows(file)]
+        examples: Sequence[Example] = records.facts(rows) or [_example(item, where) for where, item in rows]
         if not examples:
             raise DatasetError(f"{file} holds no examples.")
         return cls(examples, name=file.stem)

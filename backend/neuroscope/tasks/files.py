@@ -1,4 +1,4 @@
-"""Rows of a user's JSONL or CSV file, each with its line number.
+"""Rows of a user's JSONL or CSV file, each with its line number, or of a JSON array, each with its number from one.
 
 JSONL lines end at a line feed; CSV follows RFC 4180, where a quoted field may hold line ends. Duplicate fields, truncated lines
 and wrong types raise an error with their place; nothing is skipped.
@@ -27,13 +27,14 @@ _FIELD_LIMIT = threading.Lock()
 
 
 def read_rows(file: Path) -> list[Row]:
-    """The rows of a `.jsonl` or `.csv` file. Raises `DatasetError` with the file, the line and the problem."""
-    if file.suffix.lower() not in (".jsonl", ".csv"):
+    """The rows of a `.jsonl`, `.json` or `.csv` file. Raises `DatasetError` with the file, the line and the problem."""
+    reader = {".csv": _csv_rows, ".jsonl": _json_rows, ".json": _array_rows}.get(file.suffix.lower())
+    if reader is None:
         raise DatasetError(
-            f"{file} is neither JSONL nor CSV.", remedy="Name it .jsonl (one object a line) or .csv (with a header)."
+            f"{file} is neither JSONL, JSON nor CSV.",
+            remedy="Name it .jsonl (one object a line), .json (an array of objects) or .csv (with a header).",
         )
-    text = _text(file)
-    return _csv_rows(text, file) if file.suffix.lower() == ".csv" else _json_rows(text, file)
+    return reader(_text(file), file)
 
 
 def check_whole(item: Mapping[str, Any], where: str) -> None:
@@ -84,6 +85,22 @@ def _json_rows(text: str, file: Path) -> list[Row]:
         except ValueError as error:
             raise DatasetError(f"{where}: invalid JSON ({error}).", remedy="Write one JSON object per line.") from error
     return rows
+
+
+def _array_rows(text: str, file: Path) -> list[Row]:
+    try:
+        found = json.loads(text, object_pairs_hook=functools.partial(_object, str(file)))
+    except DatasetError:
+        raise
+    except RecursionError as error:
+        raise DatasetError(f"{file}: it is nested too deeply.", remedy="Write an array of objects.") from error
+    except ValueError as error:
+        raise DatasetError(
+            f"{file}: invalid JSON ({error}).", remedy="Write one array of objects; one object a line is .jsonl."
+        ) from error
+    if not isinstance(found, list):
+        raise DatasetError(f"{file} holds {type(found).__name__}, not an array.", remedy="Write an array of objects.")
+    return list(enumerate(found, 1))
 
 
 def _object(where: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:

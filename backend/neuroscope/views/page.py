@@ -27,6 +27,7 @@ _DRAWERS = tuple(
         "circuits",
         "editing",
         "entanglement",
+        "facts",
         "features",
         "lenses",
         "safety",

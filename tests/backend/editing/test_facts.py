@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroscope.editing import methods
+from neuroscope.editing import methods, targets
 from neuroscope.editing.edit import WeightEdit
 from neuroscope.editing.keys import Memory, keys_at, memory, moments
 from neuroscope.editing.statements import Fact, subject_token
@@ -108,7 +108,7 @@ def test_moments_of_the_models_own_text_are_the_same_again(framework: str, tmp_p
 def test_the_gradient_of_a_value_is_that_of_finite_differences(framework: str) -> None:
     model = tiny.model(on=framework)
     fact = Fact(PROMPTS[0], "w7", " w20")
-    problem = _Problem(model, LAYER, fact, ["", "w70 w71 "], ["w7 w44"])
+    problem = _Problem(model, LAYER, fact, [PROMPTS[0], f"w70 w71 {PROMPTS[0]}"], ["w7 w44"])
 
     def loss(delta: np.ndarray) -> float:
         """The loss by its definition, from the logits of runs with the value added by a hook."""
@@ -119,7 +119,7 @@ def test_the_gradient_of_a_value_is_that_of_finite_differences(framework: str) -
             at = subject_token(model, text, fact.end(text))
             was = _logs(model, text, at, np.zeros_like(delta))
             now = _logs(model, text, at, delta)
-            found += -now[model.token("w20")] / len(texts) if wanted is None else -0.0625 * np.exp(was) @ now / len(kept)
+            found += -now[model.token("w20")] / len(texts) if wanted is None else -targets.KAPPA * np.exp(was) @ now / len(kept)
         return float(found)
 
     random = np.random.default_rng(1)
@@ -146,10 +146,11 @@ def test_a_value_makes_the_model_say_the_object(framework: str) -> None:
     prompt = "w5 w6 w7 w8"
     said, second = (token.strip() for token, _ in model.predictions(prompt, 2))
     fact = Fact(prompt, "w7", f" {second}")
-    found = find_target(model, 0, fact, [""])
+    found = find_target(model, 0, fact, [prompt])
     place = memory(model, 0, model.encode([prompt]), [2])
     keys = keys_at(model, place, [prompt], [2])
-    change = methods.change("rome", keys, found.delta[None], np.eye(keys.shape[1]))
+    others = keys_at(model, place, [prompt] * 3, [0, 1, 3])
+    change = methods.change("rome", keys, found.delta[None], np.eye(keys.shape[1]), kept=others)
     edit = WeightEdit.planned(model, place.deltas(change), title=str(fact), method="rome")
     with applied_for_now(model, edit):
         assert model.predictions(prompt, 1)[0][0].strip() == second
@@ -159,4 +160,4 @@ def test_a_value_makes_the_model_say_the_object(framework: str) -> None:
 def test_behind_the_last_layer_that_is_read_there_is_no_value(framework: str) -> None:
     model = tiny.model(on=framework)
     with pytest.raises(EditError, match="Edit an earlier layer"):
-        find_target(model, tiny.LAYERS - 1, Fact(PROMPTS[0], "w7", " w20"), [""])
+        find_target(model, tiny.LAYERS - 1, Fact(PROMPTS[0], "w7", " w20"), [PROMPTS[0]])

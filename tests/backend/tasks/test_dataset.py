@@ -109,7 +109,7 @@ def test_jsonl_and_csv_load_the_same(tmp_path: Path) -> None:
         ("x.jsonl", "[1]\n", "must be an object"),
         ("x.jsonl", "\n", "holds no examples"),
         ("x.csv", "clean,answer\na\n", "1 fields, but the header has 2"),
-        ("x.txt", "a", "neither JSONL nor CSV"),
+        ("x.txt", "a", "neither JSONL, JSON nor CSV"),
     ],
 )
 def test_a_faulty_file_names_line_and_field(tmp_path: Path, name: str, text: str, says: str) -> None:
