@@ -87,7 +87,8 @@ def test_a_misspelt_variable_is_suggested(error_of: Callable[..., SmalltalkError
 def test_an_unknown_class_is_suggested(error_of: Callable[..., SmalltalkError]) -> None:
     error = error_of("model := TransfomerModel fromHuggingFace: 'x'.", "01.st")
     assert error.code == "unknown-class"
-    assert error.remedy == "Did you mean 'TransformerModel'?"
+    assert error.remedy is not None
+    assert error.remedy.startswith("Did you mean 'TransformerModel'")
     assert str(error.position) == "01.st:1:10"
 
 
