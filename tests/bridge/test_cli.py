@@ -110,7 +110,7 @@ def test_a_run_that_does_not_begin_leaves_an_earlier_json_as_it_was(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("m := TransfomerModel new", "Did you mean 'TransformerModel'?"),
+        ("m := TransfomerModel new", "Did you mean 'TransformerModel'"),
         ("TransformerModel fromHugingFace: 'x'", "#fromHuggingFace:"),
         ("TransformerModel fromHuggingFace: './nowhere'", "There is nothing at ./nowhere"),
         ("x := results + 1", "--bind results="),
