@@ -169,9 +169,7 @@ def _operation(base: type, name: str, member: object) -> Operation | None:
 
 
 #: Classes that the documented scripts name and that do not exist yet: purpose and script number.
-PLANNED: Mapping[str, tuple[str, str]] = {
-    "CircuitTransfer": ("transferring a circuit to another model", "9"),
-}
+PLANNED: Mapping[str, tuple[str, str]] = {}
 
 
 def planned(name: str) -> str | None:

@@ -70,7 +70,8 @@ def test_an_unknown_name_is_none_and_an_unknown_attribute_an_error() -> None:
         _ = neuroscope.TransfomerModel
 
 
-def test_planned_classes_are_not_built_and_say_so() -> None:
+def test_planned_classes_are_not_built_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not set(vocabulary.PLANNED) & set(vocabulary.names())
-    with pytest.raises(AttributeError, match=r"CircuitTransfer .* is planned and not built yet"):
-        neuroscope.CircuitTransfer  # noqa: B018
+    monkeypatch.setattr(vocabulary, "PLANNED", {"CircuitDream": ("dreaming", "21")})
+    with pytest.raises(AttributeError, match=r"CircuitDream .* is planned and not built yet"):
+        neuroscope.CircuitDream  # noqa: B018

@@ -12,9 +12,6 @@ import pytest
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.cli.examples import example, examples
 
-#: Experiments whose classes are still to be built; take one out here when it runs.
-NOT_BUILT = {9}
-
 
 def neuroscope(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -26,14 +23,13 @@ def test_every_documented_experiment_is_listed_and_says_whether_it_runs() -> Non
     done = neuroscope("list", "--json")
     entries = {entry["number"]: entry for entry in json.loads(done.stdout)}
     assert set(entries) == set(range(1, 21)) - {15}
-    assert {number for number, entry in entries.items() if entry["missing"]} == NOT_BUILT
-    assert entries[9]["missing"] == ["CircuitTransfer"]
+    assert not [number for number, entry in entries.items() if entry["missing"]]
     assert entries[16]["script"].endswith(".py")
     assert entries[1]["title"] == "Identify and test IOI circuits in larger models"
 
 
 def test_scripts_that_leave_the_model_to_whoever_runs_them_are_known() -> None:
-    assert {one.number for one in examples() if one.leaves_model and one.number not in NOT_BUILT} == {
+    assert {one.number for one in examples() if one.leaves_model} == {
         2,
         3,
         5,
@@ -53,15 +49,14 @@ def test_a_script_is_shown_with_its_companion() -> None:
 
 @pytest.mark.parametrize(
     ("number", "said"),
-    [(15, "five analyses"), (21, "no experiment 21"), (9, "CircuitTransfer, which NeuroScope does not have")],
+    [(15, "five analyses"), (21, "no experiment 21")],
 )
 def test_what_cannot_run_says_why(number: int, said: str) -> None:
     done = neuroscope("run", str(number))
     assert done.returncode == 1
     assert said in done.stderr
-    if number != 9:
-        with pytest.raises(ArgumentError):
-            example(number)
+    with pytest.raises(ArgumentError):
+        example(number)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from neuroscope import events
+from neuroscope import events, vocabulary
 from neuroscope.errors import NeuroScopeError
 from neuroscope.models import aliases
 from neuroscope.models.model import TransformerModel
@@ -232,11 +232,12 @@ def test_steering_vectors_of_a_model(doors: Doors) -> None:
     assert doors.messages(script) == dict.fromkeys(("script", "zeromq"), "true")
 
 
-def test_planned_classes_say_so(doors: Doors) -> None:
-    for answer in doors.messages("CircuitTransfer for: model").values():
+def test_planned_classes_say_so(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vocabulary, "PLANNED", {"CircuitDream": ("dreaming", "21")})
+    for answer in doors.messages("CircuitDream for: model").values():
         assert "planned and not built yet" in answer
     with pytest.raises(AttributeError, match="planned and not built yet"):
-        _ = doors.client.CircuitTransfer
+        _ = doors.client.CircuitDream
 
 
 def test_arrays_that_hold_themselves_cross_no_door_as_a_crash(doors: Doors) -> None:

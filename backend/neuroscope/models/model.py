@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from neuroscope.analyses.extensions import AnalysesOfModels
     from neuroscope.editing.extensions import EditsOfModels
     from neuroscope.models.verify import VerificationReport
+    from neuroscope.transfer.extensions import TransfersOfModels
 
-    class _Extended(AnalysesOfModels, EditsOfModels): ...
+    class _Extended(AnalysesOfModels, EditsOfModels, TransfersOfModels): ...
 else:
     from neuroscope.extensions import Extensible as _Extended
 

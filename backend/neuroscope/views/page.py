@@ -31,6 +31,7 @@ _DRAWERS = tuple(
         "features",
         "lenses",
         "safety",
+        "transfer",
         "tuning",
         "validation",
     )
