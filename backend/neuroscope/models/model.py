@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
@@ -12,6 +12,7 @@ import numpy as np
 from neuroscope import events, settings
 from neuroscope.engines import usual_engine
 from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.devices import Devices
 from neuroscope.engines.lengths import new_tokens
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
@@ -71,26 +72,31 @@ class TransformerModel(Tokenized, _Extended):
         *,
         engine: str | None = None,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
+        max_memory: Mapping[str, int | str] | None = None,
         dtype: str | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
-        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists
-        the places searched), `ModelLoadError`, `UnsupportedArchitectureError`.
+        device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
+        by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
+        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
+        searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
         chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        where = Devices.of(device, devices, max_memory)
 
         def load() -> TransformerModel:
-            new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
+            new = loading.load_onto(chosen, source, devices=where, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
-        key = (chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision)
+        key = (chosen, source.kind, source.target, source.path, where, dtype, allow_pickle, revision)
         loaded = load() if shared is None else shared.get(key, load)
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
 

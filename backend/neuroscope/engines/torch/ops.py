@@ -63,8 +63,8 @@ class TorchOps:
         return array.exp()
 
     def one_hot(self, ids: Any, width: int) -> Tensor:
-        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids), device=self.device), width)
-        return found.to(self.dtype)
+        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids)), width)
+        return found.to(self.device, self.dtype)
 
     def copy(self, array: Tensor) -> Tensor:
         return array.clone()
