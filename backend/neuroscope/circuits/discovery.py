@@ -313,6 +313,7 @@ class CircuitDiscovery:
     def _identity(self, finding: PairBatch) -> dict[str, Any]:
         return {
             "weights": self.model.weights_hash,
+            "precision": self.model.precision,
             "task": self.target_capability,
             "strategy": self._strategy,
             "seed": self.seed,

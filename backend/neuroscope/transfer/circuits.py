@@ -177,6 +177,7 @@ class CircuitTransfer:
             pairs=vector.pairs,
             title=self.target.title,
             weights_hash=self.target.weights_hash,
+            dtype=self.target.precision,
         )
 
     @python_only

@@ -28,6 +28,11 @@ class TorchOps:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
+    def precise(self, value: Any) -> Tensor:
+        """See `ArrayOps.precise`."""
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        return tensor.to(self.device, torch.promote_types(self.dtype, torch.float32))
+
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         return wide(array.detach()).cpu().numpy()
 
