@@ -20,15 +20,30 @@ from neuroscope.circuits.pair_runs import Numbers, PairRuns, RunOfPairs
 from neuroscope.engines.protocol import Array, Edit, EditScope
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import SiteError
+from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.team import Team
+from neuroscope.parallel.worker import kept
+from neuroscope.tasks.pairs import PairBatch
 
+#: Tokens of a chunk of cells.
+_TOKENS = 4096
 #: Components a cell may exchange.
 PATCHABLE = (Component.EMBEDDING, Component.RESIDUAL, Component.MLP_OUTPUT, Component.HEAD_OUTPUT)
 
 
-def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[Site], *, name: str = "patching") -> Numbers:
+def sweep(
+    runs: PairRuns,
+    base: RunOfPairs,
+    source: RunOfPairs,
+    sites: Sequence[Site],
+    *,
+    name: str = "patching",
+    team: Team | None = None,
+) -> Numbers:
     """The metric (sites, rows) of the base run, with each site in turn taken from the source run.
 
-    A site without a position is exchanged at every token. Raises `SiteError` for a component that cannot be exchanged.
+    A site without a position is exchanged at every token. team: the workers among whom the cells are shared out; None: this thread
+    computes all. Raises `SiteError` for a component that cannot be exchanged.
     """
     engine = runs.engine
     by_start: dict[int, list[int]] = {}
@@ -39,6 +54,8 @@ def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[
         # A token before the first difference is the same in both runs: exchanging it changes nothing.
         if site.position is None or bool((runs.column(site.position) >= 0).any()):
             by_start.setdefault(start, []).append(index)
+    if team is not None:
+        return _shared(runs, base is runs.corrupt, checked, found, by_start, name, team)
     fit = max(1, engine.rows_that_fit(runs.positions) // runs.rows)
     with events.progress(name, total=sum(map(len, by_start.values())), unit="cells") as job:
         for start in sorted(by_start):
@@ -48,6 +65,33 @@ def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[
                 found[group] = _cells(runs, base, source, start, [checked[index] for index in group])
                 job.advance(len(group))
     return found
+
+
+def _shared(
+    runs: PairRuns,
+    denoising: bool,
+    sites: Sequence[Site],
+    found: Numbers,
+    by_start: dict[int, list[int]],
+    name: str,
+    team: Team,
+) -> Numbers:
+    """The cells in chunks of one first layer each, whose size depends on the pairs alone and so not on who computes them."""
+    size = max(1, _TOKENS // (runs.positions * runs.rows))
+    groups = [
+        members[first : first + size] for _, members in sorted(by_start.items()) for first in range(0, len(members), size)
+    ]
+    pairs = runs.pairs.without_reference()
+    work = [(pairs, denoising, [sites[index] for index in group]) for group in groups]
+    for group, part in zip(groups, team.map(_swept, work, name=name, unit="cells", sizes=list(map(len, groups))), strict=True):
+        found[group] = part
+    return found
+
+
+def _swept(model: TransformerModel, pairs: PairBatch, denoising: bool, sites: Sequence[Site]) -> Numbers:
+    runs = kept(model, "pair runs", (pairs,), lambda: PairRuns(model.engine, pairs))
+    base, source = (runs.corrupt, runs.clean) if denoising else (runs.clean, runs.corrupt)
+    return sweep(runs, base, source, sites)
 
 
 def _start(site: Site, layers: int) -> int:

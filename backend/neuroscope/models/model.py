@@ -62,6 +62,7 @@ class TransformerModel(Tokenized, _Extended):
         self._engine = engine
         self._ran = ran or name
         self._loaded_hash = weights_hash
+        self._recipe: dict[str, Any] | None = None
         self._hook_manager = HookManager(self)
         self.task_type = None
 
@@ -98,7 +99,22 @@ class TransformerModel(Tokenized, _Extended):
         shared = registry.current()
         key = (chosen, source.kind, source.target, source.path, where, dtype, allow_pickle, revision)
         loaded = load() if shared is None else shared.get(key, load)
-        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        options = {
+            "device": device,
+            "devices": devices,
+            "max_memory": max_memory,
+            "allow_pickle": allow_pickle,
+            "revision": revision,
+        }
+        place = str(source.path.absolute()) if source.kind in ("folder", "gguf") and source.path is not None else source.target
+        found._recipe = {
+            "name": place,
+            "engine": chosen,
+            "dtype": dtype,
+            **{key: value for key, value in options.items() if value},
+        }
+        return found
 
     @classmethod
     def load(cls, path: str, engine: str | None = None, allow_imports: bool = False, dtype: str | None = None) -> Self:
@@ -156,6 +172,12 @@ class TransformerModel(Tokenized, _Extended):
     def weights_hash(self) -> str:
         """Hash of the current weights; results record it."""
         return hash_of(self._loaded_hash, self._engine.changed_weights())
+
+    @property
+    @python_only
+    def recipe(self) -> dict[str, Any] | None:
+        """The arguments of `from_hugging_face` that load this model in another process; None for one that was made in memory."""
+        return self._recipe
 
     @property
     @python_only

@@ -60,6 +60,11 @@ class PairBatch:
         """Some rows, with the padding that all rows have."""
         return PairBatch(self.clean.take(rows), self.corrupt.take(rows), self.metric.take(rows), self.units[rows])
 
+    def without_reference(self) -> PairBatch:
+        """The pairs without the clean run's distribution, which a run of them computes again: they can leave the process."""
+        metric = PromptMetric(self.metric.name, self.metric.answers, self.metric.wrongs)
+        return PairBatch(self.clean, self.corrupt, metric, self.units)
+
     def chunks(self, size: int) -> list[PairBatch]:
         return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
 

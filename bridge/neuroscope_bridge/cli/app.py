@@ -12,7 +12,20 @@ import typer
 from neuroscope.engines.threads import governor
 from neuroscope.errors import NeuroScopeError, reason
 from neuroscope_bridge.cli import show
-from neuroscope_bridge.cli.options import Alias, Bind, Debug, Dtype, Embedded, Engine, Json, Model, Quiet, Seed
+from neuroscope_bridge.cli.options import (
+    Alias,
+    Bind,
+    Debug,
+    Dtype,
+    Embedded,
+    Engine,
+    Json,
+    Model,
+    Quiet,
+    Ray,
+    Seed,
+    Workers,
+)
 from neuroscope_bridge.files import FileError
 
 _INTERRUPTED = 130
@@ -44,6 +57,8 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
     ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -63,6 +78,8 @@ def run(
         seed=seed,
         time_limit=time_limit,
         quiet=quiet,
+        workers=workers,
+        ray=ray,
     )
     run_files(options)
 
@@ -299,6 +316,8 @@ def examples_run(
         Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")
     ] = None,
     seed: Seed = None,
+    workers: Workers = None,
+    ray: Ray = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -318,6 +337,8 @@ def examples_run(
         figures=figures,
         seed=seed,
         quiet=quiet,
+        workers=workers,
+        ray=ray,
     )
     run_example(number, options)
 
