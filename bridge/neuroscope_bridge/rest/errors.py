@@ -65,6 +65,7 @@ _STATUS = {
     "analysis-not-found": 404,
     "task-not-found": 404,
     "not-found": 404,
+    "too-many-models": 409,
     "too-large": 413,
     "busy": 503,
     "cancelled": 503,
@@ -91,6 +92,8 @@ def status_of(fields: dict[str, Any]) -> int:
 def body(error: BaseException, param: str | None = None) -> tuple[int, dict[str, Any]]:
     """Status and JSON body. An internal error is logged with its traceback."""
     fields = error_fields(error)
+    if fields["code"] == "internal":  # its text may hold what no client should read
+        fields["message"] = f"The request failed ({type(error).__name__})."
     return status_of(fields), envelope(fields, param)
 
 
