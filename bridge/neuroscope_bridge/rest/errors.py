@@ -30,6 +30,12 @@ class HookNotFoundError(NeuroScopeError):
     code = "hook-not-found"
 
 
+class EditNotFoundError(NeuroScopeError):
+    """No edit with this id is on the weights."""
+
+    code = "edit-not-found"
+
+
 class UnauthorizedError(NeuroScopeError):
     """The bearer token is missing or wrong."""
 
@@ -62,6 +68,7 @@ class ErrorBody(BaseModel):
 _STATUS = {
     "model-not-found": 404,
     "hook-not-found": 404,
+    "edit-not-found": 404,
     "analysis-not-found": 404,
     "task-not-found": 404,
     "not-found": 404,
