@@ -20,7 +20,7 @@ from neuroscope_bridge.rest import errors
 from neuroscope_bridge.rest.access import Guard
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import HttpOptions, Server
-from neuroscope_bridge.rest.routes import activations, analyses, completions, hooks, models, page
+from neuroscope_bridge.rest.routes import activations, analyses, completions, hooks, models, page, probes
 from neuroscope_bridge.rest.routes.documents import REFUSALS
 
 
@@ -45,7 +45,7 @@ def application(host: Host, options: HttpOptions) -> Any:
         responses=REFUSALS,
     )
     _handle_errors(app)
-    for subject in (models, completions, activations, analyses, hooks, page):
+    for subject in (models, completions, activations, analyses, hooks, probes, page):
         app.include_router(subject.routes(server))
     _describe(app)
     wrapped: Any = Guard(app, loopback=options.loopback, token=options.token, origins=options.origins)
