@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from neuroscope.errors import ArgumentError, did_you_mean
+import numpy as np
+
+from neuroscope.errors import ArgumentError, MissingExtraError, did_you_mean
 from neuroscope.importing import without_collecting
 
 if TYPE_CHECKING:
@@ -34,6 +36,15 @@ def host_ops() -> ArrayOps:
     from neuroscope.engines.numpy_ops import NumpyOps
 
     return NumpyOps()
+
+
+def torch_tensor(array: Any, ops: ArrayOps) -> Any:
+    """An engine's array as a `torch.Tensor`; that of the engine torch itself, with its gradients. Raises `MissingExtraError`."""
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingExtraError("torch is not installed.", remedy="pip install torch") from error
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(ops.to_numpy(array)))
 
 
 def loader(engine: str) -> Loader:
