@@ -231,7 +231,7 @@ class ActivationTensor:
         found = self._ops.copy(indexed(self._array, chosen, self._ops))
         if found.ndim == 0 and not self._traced:
             return self._ops.to_numpy(found).item()
-        return ActivationTensor(self._ops.settled(found), self._ops, real, traced=self._traced)
+        return self._made(found, real)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         chosen = named(index, self.shape)
@@ -267,7 +267,7 @@ class ActivationTensor:
         """The axes in reverse."""
         axes = tuple(range(self.ndim))[::-1]
         real = None if self._real is None else np.broadcast_to(self._real, self.shape).transpose(axes)
-        return ActivationTensor(self._ops.settled(self._ops.transpose(self._array, axes)), self._ops, real, traced=self._traced)
+        return self._made(self._ops.transpose(self._array, axes), real)
 
     # --- arithmetic -----------------------------------------------------------------------------------------------
 
@@ -284,6 +284,9 @@ class ActivationTensor:
     def softmax(self) -> ActivationTensor:
         """Probabilities over the last axis."""
         return self._wrap(self._ops.exp(self._ops.log_softmax(self._array)))
+
+    def _made(self, array: Array, real: BoolArray | None) -> ActivationTensor:
+        return ActivationTensor(array if self._traced else self._ops.settled(array), self._ops, real, traced=self._traced)
 
     def _wrap(self, array: Array, other: Any = None) -> ActivationTensor:
         """A tensor calculated from this one and `other`; a cell is real if it is real in both."""
