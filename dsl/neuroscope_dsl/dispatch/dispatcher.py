@@ -251,14 +251,7 @@ class Dispatcher:
             method = owner.methods.get(selector) if owner in library.OF_ELEMENTS else None
             if method is None or isinstance(method, PreludeMethod) or selector in self._methods.get(owner, {}):
                 continue
-            bound = self._bound(method)
-
-            def through(receiver: Any, *arguments: Any) -> Any:
-                units = receiver.by_unit
-                answer = bound(units, *arguments)
-                return receiver if answer is units else answer
-
-            return through
+            return partial(_through_units, self._bound(method))
         return None
 
     def _primitive(self, chain: Sequence[SmalltalkClass], selector: str) -> Method | None:
@@ -438,6 +431,12 @@ class Dispatcher:
             count = len(inspect.signature(block).parameters)
             return block(*arguments[:count])
         return block
+
+
+def _through_units(method: Method, receiver: Any, *arguments: Any) -> Any:
+    units = receiver.by_unit
+    answer = method(units, *arguments)
+    return receiver if answer is units else answer
 
 
 def argument_count(selector: str) -> int:

@@ -65,7 +65,9 @@ def test_every_cell_is_that_of_a_whole_run(framework: str, architecture: str, di
     sites = SITES if architecture != "gpt_oss" else ["1.router@-1", "0.mlp[*]@-1", "1.query[*]"]
     found = ActivationPatcher(subject).patch(PAIRS, sites, direction=direction)
     assert found.n == 3
-    ends = {end: [brute(subject, pair, Site.parse("0.residualPre"), end) for pair in rows()] for end in ("denoising", "noising")}
+    ends = {
+        end: [brute(subject, pair, Site.parse("0.residualPre"), end) for pair in rows()] for end in ("denoising", "noising")
+    }
     clean, corrupt = np.mean(ends["denoising"]), np.mean(ends["noising"])
     assert found.clean_metric.value == pytest.approx(clean, abs=2e-5)
     step = 1 if architecture == "gpt2" else 7
@@ -114,7 +116,9 @@ def test_one_pair_has_no_interval_and_says_so() -> None:
     assert found.note.startswith("One pair")
     assert found.note in found.summary()
     assert "∞" not in found.summary()
-    assert found["2.residual@-1" if "2.residual@-1" in [str(s.site) for s in found] else "2.residual@5"].value == pytest.approx(1)
+    assert found["2.residual@-1" if "2.residual@-1" in [str(s.site) for s in found] else "2.residual@5"].value == pytest.approx(
+        1
+    )
     whole = ActivationPatcher(model("torch")).patch(PAIRS[0], ["residual", "embedding"])
     assert whole.values == pytest.approx([1, 1, 1, 1], abs=1e-5)
 
@@ -165,7 +169,9 @@ def test_the_gradient_is_that_of_small_steps() -> None:
     subject.engine.model.double()  # type: ignore[attr-defined]
     subject.engine.dtype = subject.engine.ops.dtype = subject.engine.model.dtype  # type: ignore[attr-defined]
     pair = rows()[0]
-    found = ActivationPatcher(subject).patch([pair], ["1.mlpOutput@-1", "1.query[2]"], method="attribution", direction="noising")
+    found = ActivationPatcher(subject).patch(
+        [pair], ["1.mlpOutput@-1", "1.query[2]"], method="attribution", direction="noising"
+    )
     for one in found:
         engine, site = subject.engine, one.site
         here, there = (engine.forward(subject.encode(text), capture=[site])[site] for text in pair[:2])
