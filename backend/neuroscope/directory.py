@@ -91,6 +91,7 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
     "NeuronSet": ("neuroscope.editing.extensions",),
     "Result": ("neuroscope.views.extensions",),
     "TransformerModel": (
+        "neuroscope.tasks.extensions",
         "neuroscope.steering.extensions",
         "neuroscope.editing.extensions",
         "neuroscope.analyses.extensions",

@@ -12,8 +12,6 @@ import importlib.util
 import platform
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from neuroscope.errors import ArgumentError, MissingExtraError, did_you_mean
 from neuroscope.importing import without_collecting
 
@@ -41,10 +39,10 @@ def host_ops() -> ArrayOps:
 def torch_tensor(array: Any, ops: ArrayOps) -> Any:
     """An engine's array as a `torch.Tensor`; that of the engine torch itself, with its gradients. Raises `MissingExtraError`."""
     try:
-        import torch
+        from neuroscope.engines.torch.ops import as_tensor
     except ImportError as error:
         raise MissingExtraError("torch is not installed.", remedy="pip install torch") from error
-    return array if isinstance(array, torch.Tensor) else torch.from_numpy(np.array(ops.to_numpy(array)))
+    return as_tensor(array, ops.to_numpy)
 
 
 def loader(engine: str) -> Loader:

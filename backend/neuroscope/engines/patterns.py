@@ -30,10 +30,12 @@ _PATTERN = re.compile(
 )
 
 
-def expanded(patterns: str | Site | Iterable[str | Site], anatomy: Anatomy, positions: int | None = None) -> list[Site]:
+def expanded(
+    patterns: str | Site | Iterable[str | Site], anatomy: Anatomy, positions: int | None = None, *, by_head: bool = True
+) -> list[Site]:
     """The sites that patterns name in a model, checked, each once, in the order of layer, head or neuron, and token.
 
-    positions: number of tokens, for `@*`. Raises `SiteError` for a pattern that names no site of the model, `ArgumentError` for
+    positions: number of tokens, for `@*`. by_head: whether a component's name alone means each of its heads. Raises `SiteError` for a pattern that names no site of the model, `ArgumentError` for
     something other than texts and sites, and for none.
     """
     if isinstance(patterns, (str, Site)):
@@ -47,7 +49,7 @@ def expanded(patterns: str | Site | Iterable[str | Site], anatomy: Anatomy, posi
         if isinstance(pattern, Site):
             found[pattern.checked(anatomy)] = None
         elif isinstance(pattern, str):
-            found.update(dict.fromkeys(_sites(pattern, anatomy, positions)))
+            found.update(dict.fromkeys(_sites(pattern, anatomy, positions, by_head)))
         else:
             raise ArgumentError(f"{pattern!r:.60} is not a site.", remedy="Give texts: '5.residual', 'heads', '*.query[*]@-1'.")
     if not found:
@@ -55,7 +57,7 @@ def expanded(patterns: str | Site | Iterable[str | Site], anatomy: Anatomy, posi
     return list(found)
 
 
-def _sites(text: str, anatomy: Anatomy, positions: int | None) -> Iterator[Site]:
+def _sites(text: str, anatomy: Anatomy, positions: int | None, by_head: bool) -> Iterator[Site]:
     name, at, position = text.partition("@")
     whole = SETS.get(fold(name).strip(), name) + at + position
     match = _PATTERN.fullmatch(without_hooks(whole))
@@ -68,7 +70,7 @@ def _sites(text: str, anatomy: Anatomy, positions: int | None) -> Iterator[Site]
     component = _component(match["component"])
     alone = match["layer"] is None and component not in GLOBAL
     per_head = component in PER_HEAD or component in PER_KEY_VALUE_HEAD
-    index = match["index"] or ("*" if alone and per_head else None)
+    index = match["index"] or ("*" if alone and per_head and by_head else None)
     layers: Iterable[int | None] = [None]
     if component not in GLOBAL:
         layers = range(anatomy.layers) if alone or match["layer"] == "*" else [int(match["layer"])]

@@ -219,10 +219,12 @@ def real_cells(site: Site, real: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Mask of the cells of a site's array that belong to real tokens, from that of positions: (rows, positions) →
     broadcastable.
 
-    None if the site has a position, which is real in every row.
+    None if the site has a position, which is real in every row; of attention's matrices the keys may still be padding.
     """
     if site.position is not None:
-        return None
+        if site.component not in ATTENTION_MATRICES:
+            return None
+        return real if site.head is not None else real[:, None, :]
     if site.component in ATTENTION_MATRICES:
         matrix = real[:, :, None] & real[:, None, :]
         return matrix if site.head is not None else matrix[:, None]

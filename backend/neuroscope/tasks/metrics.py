@@ -175,15 +175,12 @@ def arguments_of(function: Callable[..., Any]) -> int:
     """How many arguments a metric takes: the logits, or the prompt as well. Raises `ArgumentError` for another number."""
     count = getattr(function, "num_args", None)
     if count is None:
+        count = -1
         try:
-            inspect.signature(function).bind(None, None)
-            count = 2
-        except TypeError:
-            try:
-                inspect.signature(function).bind(None)
-                count = 1
-            except TypeError:
-                count = -1
+            signature = inspect.signature(function)
+            for number in (1, 2):  # arguments with defaults are the function's own
+                if count < 0 and _takes(signature, number):
+                    count = number
         except ValueError:  # a builtin that does not say
             count = 1
     if count not in (1, 2):
@@ -192,6 +189,14 @@ def arguments_of(function: Callable[..., Any]) -> int:
             remedy="Give a function or block of one or two arguments.",
         )
     return int(count)
+
+
+def _takes(signature: inspect.Signature, number: int) -> bool:
+    try:
+        signature.bind(*[None] * number)
+    except TypeError:
+        return False
+    return True
 
 
 def prompts_of(
