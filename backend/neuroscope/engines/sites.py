@@ -106,13 +106,19 @@ _SITE = re.compile(
     r"\s*(?:(?P<layer>-?\d+)\s*\.)?\s*(?P<component>[A-Za-z_]+)\s*(?:\[\s*(?P<index>\d+)\s*\])?\s*(?:@\s*(?P<position>-?\d+))?\s*"
 )
 
-_HOOK = re.compile(r"^\s*blocks\.(?P<layer>-?\d+)\.(?:(?P<part>attn|mlp)\.)?hook_(?P<name>\w+?)(?=\s*(?:\[|@|$))")
+_HOOK = re.compile(r"^\s*blocks\.(?P<layer>-?\d+|\*)\.(?:(?P<part>attn|mlp|ln1|ln2)\.)?hook_(?P<name>\w+?)(?=\s*(?:\[|@|$))")
 
 
 def _without_hook(match: re.Match[str]) -> str:
     """`blocks.5.attn.hook_z` → `5.z`."""
+    norm = {"ln1": Component.LAYER_NORM, "ln2": Component.MLP_INPUT}.get(match["part"])
     name = f"mlp_{match['name']}" if match["part"] == "mlp" else match["name"]
-    return f"{match['layer']}.{name}"
+    return f"{match['layer']}.{norm.value if norm and name == 'normalized' else name}"
+
+
+def without_hooks(text: str) -> str:
+    """A site, or a pattern of sites, with TransformerLens' hook names rewritten: `blocks.5.attn.hook_z[3]` → `5.z[3]`."""
+    return _HOOK.sub(_without_hook, text)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ class Site:
         """Read the grammar of this module. Raises `SiteError` that quotes the text."""
         if isinstance(text, Site):
             return text
-        match = _SITE.fullmatch(_HOOK.sub(_without_hook, text))
+        match = _SITE.fullmatch(without_hooks(text))
         if match is None:
             raise SiteError(
                 f"{text!r} is not a site.",
@@ -213,10 +219,12 @@ def real_cells(site: Site, real: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Mask of the cells of a site's array that belong to real tokens, from that of positions: (rows, positions) →
     broadcastable.
 
-    None if the site has a position, which is real in every row.
+    None if the site has a position, which is real in every row; of attention's matrices the keys may still be padding.
     """
     if site.position is not None:
-        return None
+        if site.component not in ATTENTION_MATRICES:
+            return None
+        return real if site.head is not None else real[:, None, :]
     if site.component in ATTENTION_MATRICES:
         matrix = real[:, :, None] & real[:, None, :]
         return matrix if site.head is not None else matrix[:, None]

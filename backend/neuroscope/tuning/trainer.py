@@ -247,7 +247,7 @@ class CircuitAwareTrainer(Instrument):
         if circuit.task not in {task.name for task in (*registry.TASKS, *registry.VARIANTS)}:
             return [circuit.pairs] * 3, False
         divided = registry.get(circuit.task).dataset(seed=self.seed).parts_for_model(self.model, _PAIRS, seed=self.seed)
-        return [make_pairs(self.model, part, circuit.metric) for part in divided], True
+        return [make_pairs(self.model, part, circuit.pairs.metric.asked) for part in divided], True
 
     def _descended(
         self, sites: Sequence[WeightSite] | None, aims: Sequence[Aim], title: str, checkpoint: Path | None = None, of: str = ""

@@ -30,6 +30,7 @@ _DRAWERS = tuple(
         "facts",
         "features",
         "lenses",
+        "patching",
         "safety",
         "transfer",
         "tuning",
