@@ -6,11 +6,16 @@ import importlib
 from typing import Any
 
 import neuroscope.waiting  # noqa: F401  # before anything loads the library that reads what it sets
+from neuroscope import bars
 from neuroscope.directory import EXPORTS, announced
 
 __version__ = "0.1.0"
 
 __all__ = ["EXPORTS", "__version__", "connect", *sorted(EXPORTS)]
+
+
+if bars.at_a_prompt():
+    bars.show()
 
 
 def __getattr__(name: str) -> Any:
