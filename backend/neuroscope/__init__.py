@@ -6,12 +6,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import neuroscope.waiting  # noqa: F401  # before anything loads the library that reads what it sets
+from neuroscope import bars
 from neuroscope.directory import EXPORTS, announced
 
 __version__ = "0.1.0"
 
 __all__ = ["EXPORTS", "__version__", "connect", *sorted(EXPORTS)]
 
+
+if bars.at_a_prompt():
+    bars.show()
 
 if TYPE_CHECKING:  # what `__getattr__` imports on first use, for type checkers and editors
     from neuroscope.circuits.circuit import Circuit as Circuit
