@@ -109,5 +109,7 @@ def _component(name: str) -> Component:
     try:
         return Component.parse(name)
     except SiteError as error:
-        names = [*SETS, *(component.value for component in Component)]
-        raise SiteError(error.message, site=name, remedy=did_you_mean(name, names, listing="Names")) from error
+        if error.message.startswith("There is no component"):
+            names = [*SETS, *(component.value for component in Component)]
+            error.remedy = did_you_mean(name, names, listing="Names")
+        raise

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Callable
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from neuroscope import events
 from neuroscope.analyses import registry
 from neuroscope.circuits.patching import ActivationPatcher
-from neuroscope.errors import CancelledError
 from neuroscope.results import Result
 from neuroscope_bridge.rest import schemas
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import Server
-
-#: Seconds between checks of whether the client is still connected.
-_LOOK = 0.2
 
 
 def routes(server: Server) -> APIRouter:
@@ -31,7 +23,7 @@ def routes(server: Server) -> APIRouter:
         return Json({"object": "list", "data": [analysis.as_dictionary() for analysis in registry.ANALYSES]})
 
     @router.post("/v1/analyze/{name}")
-    async def analyze(request: Request, name: str, body: schemas.Analyze) -> Any:
+    async def analyze(name: str, body: schemas.Analyze) -> Any:
         """Run an analysis, such as mathematical_reasoning, factual_recall, creative_writing, attention_patterns or
         residual_stream; GET /v1/analyze lists them. It ends if the client disconnects.
         """
@@ -43,10 +35,10 @@ def routes(server: Server) -> APIRouter:
             result = registry.analyze(pooled.fresh(), name, on, seed=body.seed)
             return {**_described("analysis", pooled, result), "name": registry.get(name).name}
 
-        return Json(await _while_listening(server, request, work))
+        return Json(await server.pool.analyst.run(work))
 
     @router.post("/v1/patch")
-    async def patch(request: Request, body: schemas.Patch) -> Any:
+    async def patch(body: schemas.Patch) -> Any:
         """Patch sites on prompt pairs of your own, and answer the map: the share of the effect at each site, with its interval. With
         `receivers` it is path patching. It ends if the client disconnects.
         """
@@ -68,7 +60,7 @@ def routes(server: Server) -> APIRouter:
                 )
             return _described("patching_map", pooled, result)
 
-        return Json(await _while_listening(server, request, work))
+        return Json(await server.pool.analyst.run(work))
 
     return router
 
@@ -81,21 +73,3 @@ def _described(kind: str, pooled: Any, result: Result) -> dict[str, Any]:
         "summary": result.summary(),
         "result": result.as_dictionary(),
     }
-
-
-async def _while_listening(server: Server, request: Request, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `work` answers in the analyst's thread; it is cancelled if the client disconnects."""
-    gone = threading.Event()
-
-    def cancellable() -> dict[str, Any]:
-        with events.cancellable(gone.is_set):
-            return work()
-
-    running = asyncio.ensure_future(server.pool.analyst.run(cancellable))
-    try:
-        while not (await asyncio.wait({running}, timeout=_LOOK))[0]:
-            if await request.is_disconnected():
-                raise CancelledError("The client disconnected.")
-        return running.result()
-    finally:
-        gone.set()
