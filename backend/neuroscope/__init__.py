@@ -102,10 +102,20 @@ else:
             return _connect()
         module = EXPORTS.get(name) or (None if name.startswith("_") else announced().get(name))
         if module is None:
-            from neuroscope.vocabulary import planned
-
-            raise AttributeError(planned(name) or f"module 'neuroscope' has no attribute {name!r}")
+            raise AttributeError(_unknown(name))
         return getattr(importlib.import_module(module), name)
+
+
+def _unknown(name: str) -> str:
+    from neuroscope.elsewhere import OF_THE_PACKAGE
+    from neuroscope.errors import did_you_mean
+    from neuroscope.vocabulary import planned
+
+    if name.startswith("_"):
+        return f"module 'neuroscope' has no attribute {name!r}"
+    here = OF_THE_PACKAGE.get(name)
+    told = did_you_mean(name, __all__) if here is None else f"Here it is {here}."
+    return planned(name) or f"module 'neuroscope' has no attribute {name!r}. {told}"
 
 
 def _connect() -> Any:

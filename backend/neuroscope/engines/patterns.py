@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from neuroscope.engines.anatomy import Anatomy
-from neuroscope.engines.sites import GLOBAL, PER_HEAD, PER_KEY_VALUE_HEAD, Component, Site, without_hooks
+from neuroscope.engines.other_names import instead, rewritten
+from neuroscope.engines.sites import GLOBAL, PER_HEAD, PER_KEY_VALUE_HEAD, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.naming import fold
 
@@ -60,12 +61,13 @@ def expanded(
 def _sites(text: str, anatomy: Anatomy, positions: int | None, by_head: bool) -> Iterator[Site]:
     name, at, position = text.partition("@")
     whole = SETS.get(fold(name).strip(), name) + at + position
-    match = _PATTERN.fullmatch(without_hooks(whole))
-    if match is None:
+    match = _PATTERN.fullmatch(rewritten(whole))
+    if match is None or instead(text) is not None:
         raise SiteError(
             f"{text!r} names no sites.",
             site=text,
-            remedy="Write layer.component[head or neuron]@position, each a number or *: *.residual@*, 5.headOutput[*]; or heads, neurons.",
+            remedy=instead(text)
+            or "Write layer.component[head or neuron]@position, each a number or *: *.residual@*, 5.headOutput[*]; or heads, neurons.",
         )
     component = _component(match["component"])
     alone = match["layer"] is None and component not in GLOBAL
@@ -107,5 +109,7 @@ def _component(name: str) -> Component:
     try:
         return Component.parse(name)
     except SiteError as error:
-        names = [*SETS, *(component.value for component in Component)]
-        raise SiteError(error.message, site=name, remedy=did_you_mean(name, names, listing="Names")) from error
+        if error.message.startswith("There is no component"):
+            names = [*SETS, *(component.value for component in Component)]
+            error.remedy = did_you_mean(name, names, listing="Names")
+        raise

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.engines.other_names import instead, rewritten
 from neuroscope.errors import SiteError, did_you_mean
 from neuroscope.naming import fold
 
@@ -106,20 +107,6 @@ _SITE = re.compile(
     r"\s*(?:(?P<layer>-?\d+)\s*\.)?\s*(?P<component>[A-Za-z_]+)\s*(?:\[\s*(?P<index>\d+)\s*\])?\s*(?:@\s*(?P<position>-?\d+))?\s*"
 )
 
-_HOOK = re.compile(r"^\s*blocks\.(?P<layer>-?\d+|\*)\.(?:(?P<part>attn|mlp|ln1|ln2)\.)?hook_(?P<name>\w+?)(?=\s*(?:\[|@|$))")
-
-
-def _without_hook(match: re.Match[str]) -> str:
-    """`blocks.5.attn.hook_z` → `5.z`."""
-    norm = {"ln1": Component.LAYER_NORM, "ln2": Component.MLP_INPUT}.get(match["part"])
-    name = f"mlp_{match['name']}" if match["part"] == "mlp" else match["name"]
-    return f"{match['layer']}.{norm.value if norm and name == 'normalized' else name}"
-
-
-def without_hooks(text: str) -> str:
-    """A site, or a pattern of sites, with TransformerLens' hook names rewritten: `blocks.5.attn.hook_z[3]` → `5.z[3]`."""
-    return _HOOK.sub(_without_hook, text)
-
 
 @dataclass(frozen=True)
 class Site:
@@ -149,12 +136,15 @@ class Site:
         """Read the grammar of this module. Raises `SiteError` that quotes the text."""
         if isinstance(text, Site):
             return text
-        match = _SITE.fullmatch(without_hooks(text))
-        if match is None:
+        if not isinstance(text, str):
+            raise SiteError(f"{text!r:.60} is not a site.", site=str(text), remedy="Give a text: '5.headOutput[3]@-1'.")
+        match = _SITE.fullmatch(rewritten(text))
+        if match is None or instead(text) is not None:
             raise SiteError(
                 f"{text!r} is not a site.",
                 site=text,
-                remedy="Write layer.component, with optional [head or neuron] and @position: 5.headOutput[3]@-1",
+                remedy=instead(text)
+                or "Write layer.component, with optional [head or neuron] and @position: 5.headOutput[3]@-1",
             )
         component = Component.parse(match["component"])
         layer = None if match["layer"] is None else int(match["layer"])

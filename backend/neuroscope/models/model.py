@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from neuroscope import events, settings
+from neuroscope.elsewhere import OF_MODELS
 from neuroscope.engines import usual_engine
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.lengths import new_tokens
@@ -57,6 +58,7 @@ class TransformerModel(Tokenized, _Extended):
     """
 
     task_type: str | None
+    names_elsewhere: ClassVar[Mapping[str, str]] = OF_MODELS
 
     def __init__(self, engine: Engine, tokenizer: Any, name: str, weights_hash: str, ran: str | None = None) -> None:
         super().__init__(tokenizer, name)

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from neuroscope.elsewhere import OF_CACHES
 from neuroscope.engines.protocol import Array, ArrayOps, BoolArray, Engine, Port
 from neuroscope.engines.sites import ATTENTION_MATRICES, GLOBAL, Component, Site, real_cells
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 
+if TYPE_CHECKING:
+
+    class _Extended: ...
+else:
+    from neuroscope.extensions import Extensible as _Extended
+
 #: A site, its text, or TransformerLens' pair of a component's name and a layer: `("pattern", 5)`.
 Key = str | Site | tuple[Any, ...]
 
 
 @public
-class ActivationCache:
+class ActivationCache(_Extended):
     """Activations by site: `cache at: '5.residual'`, in Python also `cache["pattern", 5]` and `cache["blocks.5.hook_resid_post"]`.
 
     `tokens` are the texts of each row's tokens. Rows of different lengths are padded; `mask` (rows, positions) marks the positions that
     hold tokens. Statistics of the activations (`mean`, `norm` …) use only those. A tensor read from here shares memory with the cache:
     what is written to it stays.
     """
+
+    names_elsewhere: ClassVar[Mapping[str, str]] = OF_CACHES
 
     def __init__(
         self,

@@ -154,15 +154,8 @@ class LMStudioRESTClient:
 
         A dictionary with `summary` and `result`.
         """
-        options = {
-            "receivers": receivers,
-            "direction": direction,
-            "metric": metric,
-            "replacement": replacement,
-            "method": method,
-            "seed": seed,
-        }
-        return self._ask(self._calls.patch(pairs, sites, **options))
+        ways = {"direction": direction, "metric": metric, "replacement": replacement, "method": method}
+        return self._ask(self._calls.patch(pairs, sites, receivers=receivers, seed=seed, **ways))
 
     # --- the connection -----------------------------------------------------------------------------------------------------
 
@@ -287,8 +280,19 @@ class AsyncLMStudioRESTClient:
     async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         return await self._ask(self._calls.analyze(name, on, seed))
 
-    async def patch(self, pairs: Any, sites: Any = "residual@*", **options: Any) -> dict[str, Any]:
-        return await self._ask(self._calls.patch(pairs, sites, **options))
+    async def patch(
+        self,
+        pairs: Any,
+        sites: Any = "residual@*",
+        receivers: Any = None,
+        direction: str = "denoising",
+        metric: str = "logit_difference",
+        replacement: str = "pair",
+        method: str = "exact",
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        ways = {"direction": direction, "metric": metric, "replacement": replacement, "method": method}
+        return await self._ask(self._calls.patch(pairs, sites, receivers=receivers, seed=seed, **ways))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import neuroscope
 from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError, SiteError
+from neuroscope.models import aliases
 from neuroscope.models.model import TransformerModel
 from neuroscope.tensors.cache import ActivationCache
 from tests import tiny
@@ -198,3 +200,37 @@ def test_other_libraries_names_are_understood(model: TransformerModel) -> None:
         model.run_with_cache(LONG, return_type="loss")
     with pytest.raises(ArgumentError, match="called dtype here"):
         TransformerModel.from_pretrained("gpt2", torch_dtype="float16")
+
+
+def test_names_without_a_counterpart_are_answered(model: TransformerModel, cache: ActivationCache) -> None:
+    asked: list[tuple[Any, str, str]] = [
+        (model, "cfg", "model.architecture"),
+        (model, "W_Q", "attn.W_Q"),
+        (model, "reset_hooks", "clear_all_hooks"),
+        (model, "forward", "model.logits"),
+        (cache, "stack_activation", "cache.stack"),
+        (neuroscope, "HookedTransformer", "TransformerModel.from_pretrained"),
+        (neuroscope, "TransformerModle", "Did you mean 'TransformerModel'"),
+    ]
+    for owner, name, told in asked:
+        with pytest.raises(AttributeError, match=told):
+            getattr(owner, name)
+    for site, told in (
+        ("hook_embed", "embedding"),
+        ("blocks.1.attn.hook_result", "W_O"),
+        ("lm_head", "logits"),
+        ("blocks.1.hook_mlp_in", "mlpRead"),
+    ):
+        with pytest.raises(SiteError, match=told):
+            Site.parse(site)
+        with pytest.raises(SiteError, match=told):
+            model.run_with_caching(LONG, site)
+    for name, here in (
+        ("transformer.h.1.mlp", "1.mlpOutput"),
+        ("model.layers.2", "2.residual"),
+        ("blocks.1.ln1.hook_normalized", "1.layerNorm"),
+    ):
+        assert str(Site.parse(name)) == here
+    assert model.run_with_caching(LONG, "gpt_neox.layers.*.attention").sites == [f"{layer}.attention" for layer in range(3)]
+    assert not hasattr(model, "nonsense")
+    assert aliases.follow("gpt2-small") == aliases.follow("gpt2")

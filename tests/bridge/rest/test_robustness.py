@@ -85,6 +85,8 @@ def test_the_document_has_examples_that_work(http: httpx.Client) -> None:
         for example in document["components"]["schemas"][reference].get("examples", []):
             if "activation_hooks" in example:  # the tiny model has three layers
                 example["activation_hooks"][0]["layer_name"] = "transformer.h.2"
+            if "pairs" in example:  # nor does it know countries
+                example["pairs"] = [{"clean": "w5 w6", "corrupt": "w5 w7", "answer": " w8", "wrong": " w9"}]
             response = http.post(path.replace("{name}", "logit_lens"), json=example)
             assert response.status_code == 200, response.text
             tried += 1
