@@ -437,11 +437,7 @@ class Scaling(Request):
 
 
 class ApplyEdit(Request):
-    """An edit of weights: `scaling`, or `file`, the bytes of an .edit file as base64."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}]}
-    )
+    """An edit of weights: `{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}`, or `file`, the bytes of an .edit file as base64."""
 
     model: Text | None = None
     scaling: Scaling | None = None
