@@ -7,7 +7,7 @@ from typing import Any
 
 import neuroscope.waiting  # noqa: F401  # before anything loads the library that reads what it sets
 from neuroscope import bars
-from neuroscope.directory import EXPORTS, announced
+from neuroscope.directory import EXPORTS, announced, missing
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,10 @@ def __getattr__(name: str) -> Any:
         from neuroscope.vocabulary import planned
 
         raise AttributeError(planned(name) or f"module 'neuroscope' has no attribute {name!r}")
-    return getattr(importlib.import_module(module), name)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise missing(error) or error from error
 
 
 def _connect() -> Any:
