@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from neuroscope.directory import missing
 from neuroscope.engines.threads import governor
 from neuroscope.errors import NeuroScopeError, reason
 from neuroscope_bridge.cli import groups, show, values
@@ -409,6 +410,12 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         show.show_error(error)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        told = missing(error)
+        if told is None or debug:
+            raise
+        show.show_error(told)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
