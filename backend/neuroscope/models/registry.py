@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from neuroscope import events
+
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
 
@@ -33,7 +35,8 @@ class ModelRegistry:
         with loading:
             found = self._models.get(key)
             if found is None:
-                found = load()
+                with events.for_all():
+                    found = load()
                 with self._lock:
                     self._models[key] = found
             return found

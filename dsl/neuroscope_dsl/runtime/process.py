@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from neuroscope_dsl.source import Position, Source
 
 if TYPE_CHECKING:
+    from neuroscope_dsl.limits import Meter
     from neuroscope_dsl.runtime.handlers import Handler
 
 #: Key of a workspace's sources in its globals: a dictionary by the file name of code objects.
@@ -24,10 +25,14 @@ MAX_STACK = 50
 
 
 class Process(threading.local):
-    """The state of one thread: its innermost exception handler, and its number of nested sorts."""
+    """The state of one thread: its innermost exception handler, its number of nested sorts, the meter of its memory, and how many
+    characters may still be printed.
+    """
 
     handler: Handler | None = None
     sorts: int = 0
+    meter: Meter | None = None
+    printable: int | None = None
 
 
 process = Process()

@@ -6,6 +6,7 @@ Integers, floats, strings, booleans, nil, fractions, lists and dictionaries are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from weakref import WeakValueDictionary
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -14,16 +15,18 @@ if TYPE_CHECKING:
 
 class Symbol(str):
     """`#name`. Equal to the string of the same characters, as in Pharo, and so the same dictionary key; but each symbol exists
-    once, so `==` differs.
+    once, as long as something refers to it, so `==` differs.
     """
 
-    __slots__ = ()
-    _table: ClassVar[dict[str, Symbol]] = {}
+    __slots__ = ("__weakref__",)
+    _table: ClassVar[WeakValueDictionary[str, Symbol]] = WeakValueDictionary()
 
     def __new__(cls, name: str) -> Symbol:
+        if type(name) is cls:
+            return name
         found = cls._table.get(name)
         if found is None:
-            found = cls._table[str(name)] = super().__new__(cls, name)
+            found = cls._table.setdefault(str(name), super().__new__(cls, name))
         return found
 
     def __reduce__(self) -> tuple[type[Symbol], tuple[str]]:
@@ -31,18 +34,19 @@ class Symbol(str):
 
 
 class Character:
-    """`$a`. One object for each code point."""
+    """`$a`. One object for each code point, as long as something refers to it."""
 
-    __slots__ = ("value",)
-    _table: ClassVar[dict[str, Character]] = {}
+    __slots__ = ("__weakref__", "value")
+    _usual: ClassVar[dict[str, Character]] = {}
+    _table: ClassVar[WeakValueDictionary[str, Character]] = WeakValueDictionary()
     value: str
 
     def __new__(cls, value: str) -> Character:
-        found = cls._table.get(value)
+        found = cls._usual.get(value) or cls._table.get(value)
         if found is None:
-            found = object.__new__(cls)
-            found.value = value
-            cls._table[value] = found
+            made = object.__new__(cls)
+            made.value = value
+            found = (cls._usual if value < "\u0250" else cls._table).setdefault(value, made)
         return found
 
     def __lt__(self, other: object) -> bool:
