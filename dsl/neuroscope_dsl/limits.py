@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ _MEMORY_GRACE = 0.1
 
 #: Seconds between two samples of the memory.
 _PERIOD = 0.02
+
+#: The part of the limit at which scripts are stopped, since they go on for a moment.
+_SOON = 0.9
 
 #: Python frames of one Smalltalk message: the sender and the method.
 _FRAMES_PER_MESSAGE = 2
@@ -60,22 +64,29 @@ class Meter:
         self.limit = limit
         self.grown = 0
         self.reserved = 0  # asked for since the last sample
+        self._lock = threading.Lock()
 
     @property
     def exceeded(self) -> bool:
-        return self.limit is not None and self.grown > self.limit
+        return self.limit is not None and self.grown > self.limit * _SOON
 
     def reserve(self, size: int) -> None:
         """Ask for memory that is about to be used. Raises `MemoryLimitReached` if the limit does not allow it."""
         if self.limit is None:
             return
-        if self.grown + self.reserved + size > self.limit:
+        if self.grown + self.reserved + size > self.limit * _SOON:
             raise self.error()
         self.reserved += size
 
     def sampled(self, growth: int) -> None:
-        self.grown = max(0, self.grown + growth)
-        self.reserved = 0
+        with self._lock:
+            self.grown = max(0, self.grown + growth)
+            self.reserved = 0
+
+    def hold(self, owner: object, size: int) -> None:
+        """Count memory that came from outside, as long as its owner exists."""
+        self.sampled(size)
+        weakref.finalize(owner, self.sampled, -size).atexit = False
 
     def error(self) -> MemoryLimitReached:
         limit = self.limit or 0
@@ -109,7 +120,7 @@ class Stopper:
             self._stopped_at = now
         self._stops += 1
         self._variables["g_stop"] = True
-        if now - self._stopped_at > GRACE:
+        if now - self._stopped_at > (_MEMORY_GRACE if isinstance(self.reason, MemoryLimitReached) else GRACE):
             self._kill()
 
     def interrupt(self) -> None:

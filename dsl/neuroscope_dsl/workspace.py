@@ -344,6 +344,11 @@ class Workspace:
             return default
         raise unknown_name(name, self._store)
 
+    def clear(self) -> None:
+        """Forget all variables, when the workspace is not needed any more."""
+        for name in list(self.variables):
+            del self._store[f"v_{name}"]
+
     def unbind(self, name: str) -> None:
         """Forget a variable, if there is one of that name."""
         if name in self.variables:

@@ -362,6 +362,9 @@ def serve(
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
     ] = None,
     max_message: Annotated[int, typer.Option(metavar="BYTES", help="Longest message.", min=1024)] = 1 << 30,
+    max_memory: Annotated[
+        int, typer.Option(metavar="MIB", help="Memory that the requests of one session may take; 0: no limit.", min=0)
+    ] = 2048,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -371,7 +374,7 @@ def serve(
     from neuroscope_bridge.host import HostOptions
     from neuroscope_bridge.host.limits import Limits
 
-    limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
+    limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
     options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype)
     serve_until_stopped(
         ServeOptions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ from neuroscope.errors import ArgumentError, reason
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.files import FileError
 from neuroscope_bridge.host import Host, HostOptions
+from neuroscope_bridge.host.faults import OneLine
 from neuroscope_bridge.keys import make_keys
 from neuroscope_bridge.server import ZmqDoor
 
@@ -41,12 +43,9 @@ class ServeOptions:
 
 def serve(options: ServeOptions) -> None:
     """Serve until SIGINT or SIGTERM. Prints the address to standard output when ready, the log to standard error."""
-    logging.basicConfig(
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)-7s %(message)s",
-        datefmt="%H:%M:%S",
-        level=logging.WARNING if options.quiet else logging.INFO,
-    )
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    logging.basicConfig(handlers=[lines], level=logging.WARNING if options.quiet else logging.INFO)
     if options.zmq is None and options.http is None:
         raise ArgumentError("--zmq off and --http off leave nothing to serve.", remedy="Leave one of them on.")
     asked = threading.Event()
@@ -57,6 +56,8 @@ def serve(options: ServeOptions) -> None:
 
     with show.progress_shown(options.quiet):
         host = Host(options.host)
+    gc.collect()
+    gc.freeze()  # what is there now stays: later collections need not look at it
     door = None if options.zmq is None else ZmqDoor(host, options.zmq, options.keys)
     web = _web(host, options)
     url = None if web is None else web.open()
