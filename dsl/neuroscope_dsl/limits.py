@@ -75,7 +75,9 @@ class Meter:
         if self.limit is None:
             return
         if self.grown + self.reserved + size > self.limit * _SOON:
-            raise self.error()
+            _watch.sample()  # what was reserved may be free again
+            if self.grown + size > self.limit * _SOON:
+                raise self.error()
         self.reserved += size
 
     def sampled(self, growth: int) -> None:
@@ -119,8 +121,12 @@ class Stopper:
             self.reason = reason
             self._stopped_at = now
         self._stops += 1
+        grace = GRACE
+        if isinstance(reason, MemoryLimitReached):
+            grace = _MEMORY_GRACE
+            self._stops += LAST - 2  # the next one is the last
         self._variables["g_stop"] = True
-        if now - self._stopped_at > (_MEMORY_GRACE if isinstance(self.reason, MemoryLimitReached) else GRACE):
+        if now - self._stopped_at > grace:
             self._kill()
 
     def interrupt(self) -> None:
@@ -203,7 +209,7 @@ class Stopper:
             self._again = now + GRACE
         if self.meter is not None and self.meter.exceeded:
             self.stop(self.meter.error())
-            self._again = now + _MEMORY_GRACE
+            self._again = now + _MEMORY_GRACE / 2
 
 
 def _send_exception(thread: int, kind: type[BaseException] | None) -> None:
@@ -221,6 +227,7 @@ class _Watch:
         self._lock = threading.Lock()
         self._active: set[Stopper] = set()
         self._ran: set[Meter] = set()
+        self._ran_before: set[Meter] = set()
         self._resident: int | None = None  # at the last sample; None while nothing runs
         self._wanted = threading.Event()
         self._thread: threading.Thread | None = None
@@ -260,17 +267,22 @@ class _Watch:
                 quiet = 0
                 self._wanted.wait()
 
+    def sample(self) -> None:
+        """Measure now."""
+        with self._lock:
+            self._sample()
+
     def _sample(self) -> None:
         resident = resident_memory()
         growth = resident - (resident if self._resident is None else self._resident)
         self._resident = resident
         if events.uncounted():  # a model is being loaded, for all sessions
             growth = min(growth, 0)
-        if self._ran:
-            share = growth // len(self._ran)
-            for meter in self._ran:
-                meter.sampled(share)
-        self._ran = {stopper.meter for stopper in self._active if stopper.meter is not None}
+        # What ran all the time since the last sample took the memory, rather than short requests in between.
+        now = {stopper.meter for stopper in self._active if stopper.meter is not None}
+        for meter in (took := self._ran_before & now or self._ran):
+            meter.sampled(growth // len(took))
+        self._ran_before, self._ran = now, set(now)
 
 
 _watch = _Watch()
