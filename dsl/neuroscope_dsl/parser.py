@@ -51,7 +51,8 @@ def parse(source: Source | str, file: str = "<script>") -> Script:
         source = Source(source, file)
     if len(source.text) > LONGEST_TEXT:
         raise SmalltalkSyntaxError(
-            f"A text of {len(source.text):,} characters is too long.", remedy=f"At most {LONGEST_TEXT:,}; send data as arguments."
+            f"A text of {len(source.text):,} characters is too long.",
+            remedy=f"At most {LONGEST_TEXT:,}; send data as arguments.",
         )
     try:
         builder, lark = _idle.pop()

@@ -213,7 +213,8 @@ def _checked(text: str) -> str:
         raise ArgumentError(f"{text!r:.60} is not a text.", remedy="Give a string.")
     if len(text) > LONGEST_TEXT:
         raise ArgumentError(
-            f"A text of {len(text):,} characters is too long to tokenise.", remedy=f"At most {LONGEST_TEXT:,}; give it in parts."
+            f"A text of {len(text):,} characters is too long to tokenise.",
+            remedy=f"At most {LONGEST_TEXT:,}; give it in parts.",
         )
     try:
         text.encode()

@@ -66,7 +66,9 @@ class Importer:
                 return self.class_named(value.name)
             case BlockSource():
                 if len(value.source) > self._session.limits.source:
-                    raise LimitError(f"A block of {len(value.source):,} characters is too long.", remedy="Send data as captured values.")
+                    raise LimitError(
+                        f"A block of {len(value.source):,} characters is too long.", remedy="Send data as captured values."
+                    )
                 captured = {str(name): self.value(item, depth + 1) for name, item in value.captured.items()}
                 return self._session.workspace.block(value.source, captured)
             case Callback():

@@ -23,7 +23,7 @@ from neuroscope_bridge.host.exchange import Exporter, Importer
 from neuroscope_bridge.host.handles import HandleTable
 from neuroscope_bridge.host.jobs import Job, Stop
 from neuroscope_bridge.wire.errors import CallbackError, LimitError, ProtocolError
-from neuroscope_bridge.wire.messages import EVENTS, Request
+from neuroscope_bridge.wire.messages import EVENTS, Request, shown
 from neuroscope_bridge.wire.values import ClassName, Handle
 from neuroscope_dsl.limits import Meter
 from neuroscope_dsl.workspace import StatementInfo, Workspace
@@ -84,7 +84,8 @@ class Session:
         source = request.get("source", "")
         if len(source) > self.limits.source:
             raise LimitError(
-                f"A text of {len(source):,} characters is too long.", remedy=f"At most {self.limits.source:,}; send data as bindings."
+                f"A text of {len(source):,} characters is too long.",
+                remedy=f"At most {self.limits.source:,}; send data as bindings.",
             )
         return Job(self, request.id, lambda: answer(self, work(self, request), wanted), tell, limit=limit, size=request.size)
 
@@ -208,9 +209,9 @@ class Session:
 
     def subscribe(self, wanted: list[Any]) -> list[str]:
         """Set the events that the client receives."""
-        unknown = [name for name in wanted if name not in EVENTS]
+        unknown = [name for name in wanted if not isinstance(name, str) or name not in EVENTS]
         if unknown:
-            raise ProtocolError(f"There is no event {unknown[0]!r}.", remedy=f"Events: {', '.join(EVENTS)}.")
+            raise ProtocolError(f"There is no event {shown(unknown[0])}.", remedy=f"Events: {', '.join(EVENTS)}.")
         self.subscribed = frozenset(wanted)
         return sorted(self.subscribed)
 

@@ -21,9 +21,9 @@ import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
 from neuroscope.errors import ArgumentError, NeuroScopeError
+from neuroscope_bridge.cookie import USER, new_secret, remove_cookie, write_cookie
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.host.faults import error_fields
-from neuroscope_bridge.cookie import USER, new_secret, remove_cookie, write_cookie
 from neuroscope_bridge.host.limits import UNDECODED
 from neuroscope_bridge.keys import curve_available, is_loopback, read_pair
 from neuroscope_bridge.server.peers import Peer, send_frames, size_of
@@ -241,7 +241,9 @@ class ZmqDoor:
         if peer is None or (size <= _SHORT and not peer.undecoded):
             return self._act(identity, self._read(frames))
         if peer.undecoded_bytes + size > max(self._host.options.limits.message, UNDECODED):
-            self._refuse(identity, None, LimitError("Too many long messages wait to be read.", remedy="Wait for their results."))
+            self._refuse(
+                identity, None, LimitError("Too many long messages wait to be read.", remedy="Wait for their results.")
+            )
             return None
         for frame in frames[1:]:
             if len(frame) > _SHORT and isinstance(frame, memoryview):

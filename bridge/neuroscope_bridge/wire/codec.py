@@ -215,7 +215,9 @@ class _Reader:
                 if below == 0:
                     raise WireError("A fraction has the denominator 0.")
                 if max(above.bit_length(), below.bit_length()) > MAX_FRACTION_BITS:
-                    raise WireError("The parts of a fraction are too large.", remedy=f"At most {MAX_FRACTION_BITS:,} bits each.")
+                    raise WireError(
+                        "The parts of a fraction are too large.", remedy=f"At most {MAX_FRACTION_BITS:,} bits each."
+                    )
                 return Fraction(above, below)
             case Ext.ASSOCIATION, [key, value]:
                 return Association(key, value)

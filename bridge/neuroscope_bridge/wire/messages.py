@@ -93,14 +93,17 @@ def parse_request(header: Any) -> Request:
     operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
         raise UnknownOperationError(
-            f"There is no operation {shown(name)}.", remedy=did_you_mean(str(name), OPERATIONS, listing="Operations")
+            f"There is no operation {shown(name)}.",
+            remedy=did_you_mean(str(name)[:200] if isinstance(name, str) else "", OPERATIONS, listing="Operations"),
         )
     fields = dict(header)
     del fields["v"], fields["id"], fields["op"]
     allowed = operation.allowed
     for key, value in fields.items():
         if key not in allowed:
-            raise ProtocolError(f"{name} has no field {shown(key)}.", remedy=did_you_mean(str(key), allowed, listing="Fields"))
+            raise ProtocolError(
+                f"{name} has no field {shown(key)}.", remedy=did_you_mean(shown(key), allowed, listing="Fields")
+            )
         types = allowed[key]
         if type(value) not in types and types != _ANY:
             _check_type(str(name), key, value, types)

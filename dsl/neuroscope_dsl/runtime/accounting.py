@@ -56,7 +56,9 @@ def account_bits(bits: int, most: int = MAX_BITS) -> None:
     """Allow an integer of so many bits."""
     if bits > most:
         shown = f"{bits:,}" if bits < 10**30 else "so many"
-        raise MemoryLimitReached(f"A number of {shown} bits would be too large to compute with.", remedy=f"At most {most:,} bits.")
+        raise MemoryLimitReached(
+            f"A number of {shown} bits would be too large to compute with.", remedy=f"At most {most:,} bits."
+        )
 
 
 def account_work(work: float) -> None:

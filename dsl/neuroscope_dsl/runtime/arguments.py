@@ -31,6 +31,7 @@ Key: TypeAlias = Any
 Block1: TypeAlias = Callable[[Any], Any]
 Block2: TypeAlias = Callable[[Any, Any], Any]
 
+
 def wanted(what: str, value: Any) -> NoReturn:
     """Signal that an argument is of the wrong kind."""
     error = InvalidArgument(f"{what} is expected here, not {brief(value)}")

@@ -221,7 +221,11 @@ def fast_operators(sender: Callable[[str], Callable[[Any, Any], Any]]) -> dict[s
 
     def g_multiply(left: Any, right: Any) -> Any:
         kind = type(left)
-        if kind in numbers and type(right) in numbers and (kind is float or (-_SMALL < left < _SMALL and -_SMALL < right < _SMALL)):
+        if (
+            kind in numbers
+            and type(right) in numbers
+            and (kind is float or (-_SMALL < left < _SMALL and -_SMALL < right < _SMALL))
+        ):
             return left * right
         return times(left, right)
 

@@ -349,7 +349,11 @@ RandomClass.methods["next"] = lambda receiver: receiver.random()
 
 @RandomClass.method("nextIntegerBetween:and:")
 def next_integer(receiver: random.Random, low: Whole, high: Whole) -> Any:
-    return receiver.randint(low, high) if low <= high else signal(InvalidArgument(f"There is no integer from {brief(low)} to {brief(high)}"))
+    return (
+        receiver.randint(low, high)
+        if low <= high
+        else signal(InvalidArgument(f"There is no integer from {brief(low)} to {brief(high)}"))
+    )
 
 
 @Integer.method("atRandom")

@@ -28,7 +28,7 @@ def add(receiver: Any, item: Any) -> Any:
 def add_all(receiver: Any, items: Any) -> Any:
     if not hasattr(receiver, "add"):
         return signal(ModificationForbidden("This collection cannot be changed"))
-    for item in (items if type(items) is tuple else items_of(items)):
+    for item in items if type(items) is tuple else items_of(items):
         key(key_of(item))
         receiver.add(item)
     return items

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from neuroscope_dsl.runtime.accounting import MAX_TEXT, PIECE, account, account_text, characters, joined
-from neuroscope_dsl.runtime.arguments import Size, Whole, elements, items_of, wanted
+from neuroscope_dsl.runtime.arguments import Size, Whole, items_of, wanted
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error, InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal

@@ -208,7 +208,9 @@ def matches_regex(receiver: Text, pattern: Text) -> Any:
     """Whether the whole string matches. Patterns are the same as in Pharo, except for `:class:` brackets."""
     repeats = math.prod(max(1, int(count[:9])) for count in _COUNTS.findall(pattern[:_LONGEST_PATTERN]))
     if len(pattern) > _LONGEST_PATTERN or repeats > _MOST_REPEATS:
-        return signal(InvalidArgument(f"The pattern {brief(pattern)} is too long, or repeats more than {_MOST_REPEATS:,} times"))
+        return signal(
+            InvalidArgument(f"The pattern {brief(pattern)} is too long, or repeats more than {_MOST_REPEATS:,} times")
+        )
     try:  # `regex` lets other threads run, and gives up on patterns that would take for ever
         return regex.fullmatch(pattern, receiver, timeout=_PATTERN_TIME, concurrent=True) is not None
     except regex.error as error:

@@ -6,8 +6,8 @@ Integers, floats, strings, booleans, nil, fractions, lists and dictionaries are 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from weakref import WeakValueDictionary
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
     from neuroscope_dsl.runtime.classes import SmalltalkClass
