@@ -365,6 +365,8 @@ def serve(
     max_memory: Annotated[
         int, typer.Option(metavar="MIB", help="Memory that the requests of one session may take; 0: no limit.", min=0)
     ] = 2048,
+    max_models: Annotated[int, typer.Option(metavar="N", help="Most models in memory.", min=1)] = 8,
+    allow_edits: Annotated[bool, typer.Option("--allow-edits", help="Let edits of weights be applied over HTTP.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -375,7 +377,7 @@ def serve(
     from neuroscope_bridge.host.limits import Limits
 
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
-    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype)
+    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models)
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,
@@ -386,6 +388,7 @@ def serve(
             answer=max_answer << 20,
             host=options,
             quiet=quiet,
+            edits=allow_edits,
         )
     )
 

@@ -46,14 +46,6 @@ def _short(value: Any) -> Any:
     return [_short(part) for part in value[:20]] if isinstance(value, list) else value
 
 
-class OneLine(logging.Formatter):
-    """Log lines whose text cannot look like another line: control characters are shown as escapes."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-
 def printable(text: str) -> str:
     """A text of strangers in one line: what is not printable is escaped."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -25,7 +25,7 @@ from neuroscope_bridge.cookie import USER, new_secret, remove_cookie, write_cook
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.host.faults import error_fields
 from neuroscope_bridge.host.limits import UNDECODED
-from neuroscope_bridge.keys import curve_available, is_loopback, read_pair
+from neuroscope_bridge.keys import Clients, curve_available, is_loopback, read_pair
 from neuroscope_bridge.server.peers import Peer, send_frames, size_of
 from neuroscope_bridge.server.threads import LeaderThreads, Work
 from neuroscope_bridge.wire import decode, encode
@@ -47,6 +47,9 @@ _BEAT, _PROBE = 1.0, 20.0
 
 #: Seconds for running jobs to end when the server stops.
 _GRACE = 10.0
+
+#: The name under which the authenticator knows this server's socket.
+_DOMAIN = "neuroscope"
 
 
 #: Milliseconds between attempts to send to clients that are behind.
@@ -79,6 +82,8 @@ class ZmqDoor:
         self._host = host
         self._wanted = address
         self._keys = keys
+        self._clients: Clients | None = None
+        self._speaker: bytes | None = None  # the public key behind the message at hand
         self._peers: dict[bytes, Peer] = {}
         self._secret: bytes | None = None
         self._cookie: Path | None = None
@@ -144,16 +149,21 @@ class ZmqDoor:
         self._secret = new_secret()
         self._authenticator = ThreadAuthenticator(self._context, log=logging.getLogger("neuroscope.bridge.auth"))
         self._authenticator.start()
-        self._authenticator.configure_plain(domain="*", passwords={USER.decode(): self._secret.decode()})
+        self._authenticator.configure_plain(domain=_DOMAIN, passwords={USER.decode(): self._secret.decode()})
+        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
+        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
         self._socket.setsockopt(zmq.PLAIN_SERVER, 1)
 
     def _protect(self, folder: Path) -> None:
         if not curve_available():
             raise DeniedError("This build of ZeroMQ has no CURVE.", remedy="Install the wheel of pyzmq from PyPI.")
         public, secret = read_pair(folder / "server.key_secret")
+        self._clients = Clients(folder)
         self._authenticator = ThreadAuthenticator(self._context, log=logging.getLogger("neuroscope.bridge.auth"))
         self._authenticator.start()
-        self._authenticator.configure_curve(domain="*", location=str(folder / "clients"))
+        self._authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=self._clients)
+        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
+        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody enters when the authenticator does not answer
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
         self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
@@ -215,7 +225,11 @@ class ZmqDoor:
         for _ in range(len(self._parked)):
             peer = self._parked.popleft()
             (self._parked if peer.behind and not peer.session.closed else self._ready).append(peer)
+        allowed = None if self._clients is None else self._clients.keys()
         for peer in list(self._peers.values()):
+            if allowed is not None and peer.key not in allowed:
+                self._drop(peer, "its key was taken away")
+                continue
             session = peer.session
             jobs = session.jobs()
             for job in jobs:
@@ -229,7 +243,7 @@ class ZmqDoor:
 
     def _receive(self) -> Work | None:
         identity = self._socket.recv(_NOBLOCK)
-        frames: list[Frame] = [self._socket.recv()]  # a message has one frame at least
+        frames: list[Frame] = [self._first_frame()]  # a message has one frame at least
         while self._socket.getsockopt(_RCVMORE):
             frames.append(self._socket.recv(copy=False).buffer)
         peer = self._peers.get(identity)
@@ -307,6 +321,13 @@ class ZmqDoor:
         self._refuse(identity, number, error)
         return None
 
+    def _first_frame(self) -> Frame:
+        if self._clients is None:
+            return self._socket.recv()
+        frame: Any = self._socket.recv(copy=False)
+        self._speaker = str(frame.get("User-Id")).encode("ascii", "replace")
+        return bytes(frame.buffer)
+
     def _perform(self, identity: bytes, request: Request) -> Work | None:
         peer = self._peers.get(identity)
         if request.operation == "hello":
@@ -329,6 +350,8 @@ class ZmqDoor:
         return (lambda: self._advance(peer)) if session.enqueue(job, request.get("within")) else None
 
     def _hello(self, identity: bytes, peer: Peer | None, request: Request) -> dict[str, Any]:
+        if peer is None and self._clients is not None and not self._clients.allow(self._speaker or b""):
+            raise DeniedError("This client's key was taken away.", remedy="Ask the server's owner for a new one.")
         if peer is None:
             session = self._host.open_session(request.get("client", "")[:80], request.get("lease"), request.get("seed"))
             try:
@@ -336,7 +359,8 @@ class ZmqDoor:
             except NeuroScopeError:
                 self._host.close_session(session, "its hello was faulty")
                 raise
-            peer = self._peers[identity] = Peer(identity, session, time.monotonic(), self._host.options.limits.waiting)
+            limit = self._host.options.limits.waiting
+            peer = self._peers[identity] = Peer(identity, session, time.monotonic(), limit, self._speaker)
         else:
             surplus = [name for name in ("client", "lease", "seed", "events") if name in request.fields]
             if surplus:

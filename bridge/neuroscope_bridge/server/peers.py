@@ -47,6 +47,7 @@ class Peer:
     session: Session
     told: float  # when something was last sent
     limit: int  # bytes that may wait for the client
+    key: bytes | None = None  # the client's public key, with CURVE
     arrived: deque[list[Frame]] = field(default_factory=deque)  # long messages, which another thread decodes
     undecoded: int = 0  # those, and messages whose turn comes after them
     undecoded_bytes: int = 0
