@@ -17,6 +17,7 @@ from typing import Any
 from neuroscope_dsl.runtime.accounting import MAX_FRACTION_BITS, account_bits
 from neuroscope_dsl.runtime.exceptions import DomainError, Error, ZeroDivide
 from neuroscope_dsl.runtime.handlers import signal
+from neuroscope_dsl.runtime.process import within
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
 from neuroscope_dsl.runtime.values import Array, Character, Point, Symbol
 
@@ -181,7 +182,7 @@ def equal(left: Any, right: Any) -> Any:
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         if isinstance(left, (Array, tuple)) != isinstance(right, (Array, tuple)) or len(left) != len(right):
             return False
-        return all(equal(a, b) is True for a, b in zip(left, right, strict=True))
+        return within(lambda: all(equal(a, b) is True for a, b in zip(left, right, strict=True)))
     return left == right
 
 

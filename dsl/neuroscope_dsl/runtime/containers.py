@@ -11,7 +11,7 @@ from neuroscope_dsl.errors import DepthLimitReached
 from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.accounting import MAX_COLLIDING, check_collisions, gathered
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
-from neuroscope_dsl.runtime.process import process
+from neuroscope_dsl.runtime.process import process, within
 from neuroscope_dsl.runtime.values import OrderedCollection
 
 #: Limit of nested sorts: Python's sort keeps four kilobytes on the machine's stack.
@@ -48,7 +48,7 @@ def key_of(item: Any) -> Any:
     if item is False:
         return _FALSE
     if isinstance(item, list):
-        return (type(item).__name__, *map(key_of, item))
+        return within(lambda: (type(item).__name__, *map(key_of, item)))
     if isinstance(item, (dict, set, bytearray)):
         return id(item)
     try:

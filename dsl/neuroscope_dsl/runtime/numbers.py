@@ -76,8 +76,8 @@ def quo(receiver: Real, other: Real) -> Any:
 def raised_to(base: Real, power: Real) -> Any:
     exact = isinstance(power, int) and isinstance(base, (int, Fraction)) and abs(base) not in (0, 1)
     if exact:
-        bits = max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(power)
-        account_bits(bits, MAX_BITS if isinstance(base, int) and power > 0 else MAX_FRACTION_BITS)
+        bits = math.log2(max(abs(base.numerator), base.denominator)) * min(abs(power), 1 << 62)
+        account_bits(int(bits), MAX_BITS if isinstance(base, int) and power > 0 else MAX_FRACTION_BITS)
     if base == 0 and power < 0:
         return signal(ZeroDivide(dividend=1))
     try:
@@ -208,8 +208,8 @@ def fraction(receiver: SmalltalkClass, above: Whole, below: Whole) -> Any:
 def factorial(receiver: Whole) -> Any:
     if receiver < 0:
         return signal(Error("factorial: the receiver must not be negative"))
-    if receiver > 1:
-        account_bits(int(receiver * (receiver.bit_length() - 1.44)))  # Stirling's formula, rounded up
+    if receiver > 20_000:  # its factorial has 256,909 bits
+        account_bits(receiver * receiver.bit_length())
     return math.factorial(receiver)
 
 

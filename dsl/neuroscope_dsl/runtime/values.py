@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakValueDictionary
 
+from neuroscope_dsl.runtime.process import within
+
 if TYPE_CHECKING:
     from neuroscope_dsl.runtime.classes import SmalltalkClass
 
@@ -104,10 +106,12 @@ class Array(list[Any]):
     __slots__ = ()
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self))
+        return within(lambda: hash(tuple(self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, (Array, tuple)) and len(self) == len(other) and list(self) == list(other)
+        if not isinstance(other, (Array, tuple)) or len(self) != len(other):
+            return False
+        return within(lambda: list(self) == list(other))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -119,7 +123,7 @@ class OrderedCollection(list[Any]):
     __slots__ = ("__dict__",)
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self))
+        return within(lambda: hash(tuple(self)))
 
 
 class Association:
@@ -132,10 +136,12 @@ class Association:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Association) and bool(self.key == other.key) and bool(self.value == other.value)
+        if not isinstance(other, Association):
+            return False
+        return within(lambda: bool(self.key == other.key) and bool(self.value == other.value))
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return within(lambda: hash(self.key))
 
     def __lt__(self, other: object) -> bool:
         return bool(self.key < other.key) if isinstance(other, Association) else NotImplemented
@@ -155,10 +161,10 @@ class Point:
         self.y = y
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Point) and bool(self.x == other.x) and bool(self.y == other.y)
+        return isinstance(other, Point) and within(lambda: bool(self.x == other.x) and bool(self.y == other.y))
 
     def __hash__(self) -> int:
-        return hash((self.x, self.y))
+        return within(lambda: hash((self.x, self.y)))
 
 
 class MessageObject:
