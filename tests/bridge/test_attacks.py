@@ -269,7 +269,7 @@ def test_a_client_that_does_not_read_holds_a_bounded_amount(server: Server) -> N
             bad.send(op="evaluate", source=text)
         most = 0.0
         start = time.monotonic()
-        while time.monotonic() - start < 6:
+        while time.monotonic() - start < 3:
             assert good.value(op="evaluate", source="3 + 4") == 7
             most = max(most, resident(process) - before)
             time.sleep(0.05)
@@ -283,8 +283,8 @@ def test_events_that_nobody_reads_are_left_out(server: Server) -> None:
     with Raw(address) as bad:
         bad.value(op="hello", events=["transcript"])
         before = resident(process)
-        number = bad.send(op="evaluate", source="[true] whileTrue: [Transcript show: ('x' repeat: 100000)]", time=4.0)
-        time.sleep(5)
+        number = bad.send(op="evaluate", source="[true] whileTrue: [Transcript show: ('x' repeat: 100000)]", time=2.0)
+        time.sleep(2.5)
         assert resident(process) - before < 400
         assert bad.answer(number, 30)["error"]["code"] == "time-limit"
 
@@ -303,9 +303,7 @@ def test_waiting_requests_are_counted(server: Server) -> None:
 # --- worst scripts ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "name", ["padding beyond", "colliding keys", "large products", "patterns", "comparing", "growing within ensure"]
-)
+@pytest.mark.parametrize("name", ["padding beyond", "colliding keys", "large products", "patterns", "growing within ensure"])
 def test_another_session_goes_on_while_one_runs_its_worst(server: Server, name: str) -> None:
     """`make attacks` measures all of them. The bounds are loose, so that a busy machine passes."""
     process, address, _ = server
