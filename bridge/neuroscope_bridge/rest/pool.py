@@ -166,8 +166,7 @@ class ModelPool:
         return model
 
     def _is_our_own(self, name: str) -> bool:
-        given = self._context.copy().run(aliases.given)
-        return name in given or name == self._host.options.model or name.startswith(aliases.BUNDLED)
+        return self.stand_in(name) is not None or name == self._host.options.model or name.startswith(aliases.BUNDLED)
 
     def _trim(self) -> None:
         """Forget the oldest additional spellings."""
