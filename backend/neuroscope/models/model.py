@@ -90,7 +90,8 @@ class TransformerModel(Tokenized, _Extended):
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
-        key = (chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision)
+        version = revision if source.path is None else None  # a folder is one revision
+        key = (chosen, source.identity, device, dtype, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
 

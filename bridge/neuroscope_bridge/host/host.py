@@ -31,6 +31,7 @@ class HostOptions:
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)
     dtype: str | None = None
+    models: int | None = 8  # most models in memory
 
 
 def _logged(event: events.Event) -> None:
@@ -45,7 +46,7 @@ class Host:
         self.options = options
         if options.dtype is not None:
             precision.checked(options.dtype)
-        self.models = ModelRegistry()
+        self.models = ModelRegistry(options.models)
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)
