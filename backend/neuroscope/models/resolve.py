@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,11 @@ class ModelSource:
     target: str
     kind: Kind
     path: Path | None
+
+    @property
+    def identity(self) -> Hashable:
+        """The same for every spelling of one place: links, `..` and `~` followed."""
+        return (self.kind, self.target) if self.path is None else os.path.realpath(self.path)
 
 
 def resolve(name: str, *, revision: str | None = None, allow_download: bool = True) -> ModelSource:

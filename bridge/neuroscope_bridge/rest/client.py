@@ -64,6 +64,18 @@ class LMStudioRESTClient:
         self._connected()
         return self._ask(self._calls.load_model(name, dtype))
 
+    def unload_model(self, name: str | None = None) -> str:
+        """Unload a model on the server, by default this client's; answer the name that it was first loaded by."""
+        return self._ask(self._calls.unload_model(name))
+
+    def edits(self) -> list[dict[str, Any]]:
+        """The edits on the model's weights, the oldest first, with their ids."""
+        return self._ask(self._calls.edits())
+
+    def revert_edits(self, edit: str | None = None) -> list[str]:
+        """Take an edit back by its id, or all of them, the last first. Return the ids."""
+        return self._ask(self._calls.revert_edits(edit))
+
     def tokenize(self, text: str) -> dict[str, Any]:
         """Ids and texts of a text's tokens."""
         return self._ask(self._calls.tokenize(text))
@@ -126,6 +138,24 @@ class LMStudioRESTClient:
     def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         """Run an analysis by name, such as `logit_lens`: a dictionary with `summary` and `result`."""
         return self._ask(self._calls.analyze(name, on, seed))
+
+    def patch(
+        self,
+        pairs: Any,
+        sites: Any = "residual@*",
+        receivers: Any = None,
+        direction: str = "denoising",
+        metric: str = "logit_difference",
+        replacement: str = "pair",
+        method: str = "exact",
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Patch sites on prompt pairs of your own, as `ActivationPatcher.patch`, or with `receivers` as `patch_paths`.
+
+        A dictionary with `summary` and `result`.
+        """
+        ways = {"direction": direction, "metric": metric, "replacement": replacement, "method": method}
+        return self._ask(self._calls.patch(pairs, sites, receivers=receivers, seed=seed, **ways))
 
     # --- the connection -----------------------------------------------------------------------------------------------------
 
@@ -196,6 +226,15 @@ class AsyncLMStudioRESTClient:
     async def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
         return await self._ask(self._calls.load_model(name, dtype))
 
+    async def unload_model(self, name: str | None = None) -> str:
+        return await self._ask(self._calls.unload_model(name))
+
+    async def edits(self) -> list[dict[str, Any]]:
+        return await self._ask(self._calls.edits())
+
+    async def revert_edits(self, edit: str | None = None) -> list[str]:
+        return await self._ask(self._calls.revert_edits(edit))
+
     async def tokenize(self, text: str) -> dict[str, Any]:
         return await self._ask(self._calls.tokenize(text))
 
@@ -240,6 +279,20 @@ class AsyncLMStudioRESTClient:
 
     async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         return await self._ask(self._calls.analyze(name, on, seed))
+
+    async def patch(
+        self,
+        pairs: Any,
+        sites: Any = "residual@*",
+        receivers: Any = None,
+        direction: str = "denoising",
+        metric: str = "logit_difference",
+        replacement: str = "pair",
+        method: str = "exact",
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        ways = {"direction": direction, "metric": metric, "replacement": replacement, "method": method}
+        return await self._ask(self._calls.patch(pairs, sites, receivers=receivers, seed=seed, **ways))
 
     async def close(self) -> None:
         """Close the connection."""

@@ -16,6 +16,7 @@ from neuroscope.engines.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope_bridge.rest.errors import HookNotFoundError
+from neuroscope_bridge.rest.probes import Watch
 from neuroscope_bridge.rest.schemas import HookSpec
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ class Plan:
 
     captures: tuple[Capture, ...]
     interventions: tuple[ActivationHook, ...]
+    watch: Watch | None = None
 
     @property
     def sites(self) -> list[Site]:
-        return list({capture.site: None for capture in self.captures})
+        """What is captured, for the answer and for the probe that reads along."""
+        watched = [] if self.watch is None else [self.watch.site]
+        return list(dict.fromkeys([*(capture.site for capture in self.captures), *watched]))
 
     def install(self, model: TransformerModel) -> None:
         for hook in self.interventions:
@@ -112,7 +116,7 @@ def _intervention(name: str, site: Site, spec: HookSpec, model: TransformerModel
     neuron = site.neuron
 
     def on_neuron(activations: Any) -> Any:
-        activations[neuron] = change(activations[neuron])
+        activations[..., neuron] = change(activations[..., neuron])
         return activations
 
     return ActivationHook(site.layer, site.component, on_neuron, name=name)
@@ -156,9 +160,11 @@ class HookRegistry:
     """Registered hooks by id. They act only in requests that name them. Thread-safe."""
 
     _MOST = 10_000
+    _LARGEST = 64 << 20  # bytes of JSON of all of them
 
     def __init__(self) -> None:
         self._hooks: dict[str, HookSpec] = {}
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
@@ -171,6 +177,13 @@ class HookRegistry:
                 raise ArgumentError(f"A hook {taken[0]!r} already exists.", remedy="DELETE it first, or choose another id.")
             if len(self._hooks) + len(names) > self._MOST:
                 raise ArgumentError(f"More than {self._MOST} hooks cannot be registered.", remedy="DELETE some.")
+            sizes = {name: len(spec.model_dump_json()) for name, spec in zip(names, specs, strict=True)}
+            if sum(self._sizes.values()) + sum(sizes.values()) > self._LARGEST:
+                raise ArgumentError(
+                    f"Registered hooks take at most {self._LARGEST >> 20} MiB.",
+                    remedy="DELETE some, or send hooks with the request.",
+                )
+            self._sizes |= sizes
             for name, spec in zip(names, specs, strict=True):
                 self._hooks[name] = spec.model_copy(update={"hook_id": name})
             return names
@@ -180,6 +193,7 @@ class HookRegistry:
         with self._lock:
             gone = list(self._hooks) if name is None else [name]
             for one in gone:
+                self._sizes.pop(one, None)
                 if self._hooks.pop(one, None) is None:
                     raise HookNotFoundError(
                         f"No hook {one!r} is registered.", remedy=did_you_mean(one, self._hooks, listing="Registered")

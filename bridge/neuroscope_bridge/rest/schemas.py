@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Query as QueryField
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -256,6 +257,9 @@ class Completion(Generate):
     logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
 
+WatchingProbe = Annotated[Text | None, Field(description="The name of a registered probe, which then scores every token.")]
+
+
 class WithActivations(Generate):
     """A generation with activations. Give `messages`, or `prompt` as plain text or token ids.
 
@@ -283,6 +287,7 @@ class WithActivations(Generate):
         Literal["json", "npy"],
         Field(description="Arrays in a JSON answer: nested lists, or base64 of an .npy file. See also the header Accept."),
     ] = "json"
+    probe: WatchingProbe = None
     logprobs: StrictBool | None = False
     top_logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
@@ -308,6 +313,7 @@ class LensRequest(Generate):
     prompt: Text | list[Index] | None = None
     top: Annotated[StrictInt, Field(ge=1, le=20, description="Tokens of each layer's logit lens.")] = 5
     neurons: Annotated[StrictInt, Field(ge=1, le=50, description="Neurons of each layer.")] = 8
+    probe: WatchingProbe = None
 
     @model_validator(mode="after")
     def _one(self) -> LensRequest:
@@ -353,6 +359,53 @@ class Analyze(Request):
     seed: Annotated[StrictInt | None, Field(ge=0, lt=2**32)] = None
 
 
+class OwnPair(Request):
+    """Two prompts of the same number of tokens; and the two answers, where the metric reads them."""
+
+    clean: Text
+    corrupt: Text
+    answer: Text | None = None
+    wrong: Text | None = None
+
+
+class Patch(Request):
+    """Sites to patch on pairs of your own; see `ActivationPatcher patch:sites:`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "pairs": [
+                        {
+                            "clean": "The capital of France is",
+                            "corrupt": "The capital of Italy is",
+                            "answer": " Paris",
+                            "wrong": " Rome",
+                        }
+                    ],
+                    "sites": "residual@*",
+                }
+            ]
+        },
+    )
+
+    model: Text | None = None
+    pairs: Annotated[list[OwnPair], Field(min_length=1)]
+    sites: Annotated[Text | list[Text], Field(description="Sites, patterns and sets: heads, *.residual@*, 5.mlp[*].")] = (
+        "residual@*"
+    )
+    receivers: Annotated[
+        Text | list[Text] | None,
+        Field(description="For path patching: what reads the sites' corrupt writes, such as logits or 9.query[3]."),
+    ] = None
+    direction: Text = "denoising"
+    metric: Text = "logit_difference"
+    replacement: Text = "pair"
+    method: Text = "exact"
+    seed: Annotated[StrictInt | None, Field(ge=0, lt=2**32)] = None
+
+
 class Tokenize(Request):
     """A text's tokens; with `messages`, those of the chat template."""
 
@@ -367,4 +420,31 @@ class Tokenize(Request):
     def _one(self) -> Tokenize:
         if (self.text is None) == (self.messages is None):
             raise ValueError("give either text or messages")
+        return self
+
+
+# --- edits ------------------------------------------------------------------------------------------------------------------
+
+Query = Annotated[str | None, QueryField(max_length=4096, description="A loaded model; by default the server's.")]
+
+
+class Scaling(Request):
+    """Weights, by their names as in `model weights:`, and the number to multiply them by."""
+
+    weights: Annotated[list[Text], Field(min_length=1, max_length=1000)]
+    by: Annotated[Number, Field(ge=-1e6, le=1e6)]
+    title: Annotated[Text | None, Field(min_length=1, max_length=200)] = None
+
+
+class ApplyEdit(Request):
+    """An edit of weights: `{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}`, or `file`, the bytes of an .edit file as base64."""
+
+    model: Text | None = None
+    scaling: Scaling | None = None
+    file: Annotated[Text | None, Field(max_length=32 << 20)] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ApplyEdit:
+        if (self.scaling is None) == (self.file is None):
+            raise ValueError("give either scaling or file")
         return self
