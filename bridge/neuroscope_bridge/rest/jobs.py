@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuroscope.engines.sites import Site
@@ -15,6 +15,7 @@ from neuroscope_bridge.rest.encoding import dumps
 from neuroscope_bridge.rest.generation import USUAL_TOKENS, GeneratedToken, GenerationRequest, ask, pieces
 from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan
 from neuroscope_bridge.rest.pool import ModelPool, Pull, Worker
+from neuroscope_bridge.rest.probes import ProbeRegistry
 from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 
 
@@ -73,6 +74,7 @@ class Server:
         self.options = options
         self.pool = ModelPool(host, options.generations)
         self.hooks = HookRegistry()
+        self.probes = ProbeRegistry()
         self._taken = 0
 
     async def job(
@@ -136,6 +138,12 @@ class Server:
             self._taken -= job.size
 
         return Room(free)
+
+    async def watching(self, job: Job, probe: str | None) -> Job:
+        """The generation with a probe that reads along. Raises `ProbeNotFoundError`, and `DatasetError` for one of other weights."""
+        if probe is None:
+            return job
+        return replace(job, plan=replace(job.plan, watch=await job.worker.run(self.probes.watch, probe, job.model)))
 
     def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
         return self.pool.pull(job.worker, pieces(job.model, job.asked, sites))

@@ -14,6 +14,7 @@ from neuroscope_bridge.rest.generation import GeneratedToken, prompt_tokens, tok
 from neuroscope_bridge.rest.jobs import Server
 from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import ChatAnswer
+from neuroscope_bridge.rest.probes import Along
 from neuroscope_bridge.rest.routes.documents import STREAMED, STREAMED_ACTIVATIONS
 from neuroscope_bridge.rest.stream import LongAnswer
 
@@ -46,7 +47,9 @@ def routes(server: Server) -> APIRouter:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             encoding=encoding,
         )
+        job = await server.watching(job, body.probe)
         answer = ChatAnswer(job.model, job.asked)
+        along = None if job.plan.watch is None else Along(job.plan.watch, job.asked.prompt_ids)
         gatherers = [Gatherer(capture, job.model, len(job.asked.prompt_ids)) for capture in job.plan.captures]
         if body.stream:
 
@@ -54,12 +57,15 @@ def routes(server: Server) -> APIRouter:
                 found = [gatherer.add(piece.step) for gatherer in gatherers]
                 shown = {one.capture.id: values(one, encoding) for one in found if one is not None}
                 token = {"index": piece.step.index, "id": piece.id}
-                return {**answer.chunk(piece), "token": token, "activations": shown}
+                scored = {} if along is None else {"probe": {**along.watch.opening(), **along.add(piece)}}
+                return {**answer.chunk(piece), "token": token, "activations": shown, **scored}
 
             return await server.stream(job, job.plan.sites, answer.opening(), chunk, answer.last(body.stream_options))
 
         def take(piece: GeneratedToken) -> None:
             answer.take(piece)
+            if along is not None:
+                along.add(piece)
             for gatherer in gatherers:
                 gatherer.keep(gatherer.add(piece.step))
 
@@ -67,6 +73,7 @@ def routes(server: Server) -> APIRouter:
             ids = [*job.asked.prompt_ids, *(piece.id for piece in answer.pieces)]
             seen: list[Captured] = [gatherer.whole() for gatherer in gatherers]
             document = {**answer.whole(), "token_ids": ids, "tokens": [token_text(job.model, id_) for id_ in ids]}
+            document |= {} if along is None else {"probe": along.whole()}
             return encoded(document, seen, encoding)
 
         room = server.room(job)
@@ -92,7 +99,8 @@ def routes(server: Server) -> APIRouter:
             logprobs=body.top,
             encoding=None,
         )
-        shown = Lens(job.model, job.asked, body.top, body.neurons)
+        job = await server.watching(job, body.probe)
+        shown = Lens(job.model, job.asked, body.top, body.neurons, job.plan.watch)
         return await server.stream(job, shown.sites, [shown.opening()], shown.event)
 
     return router
