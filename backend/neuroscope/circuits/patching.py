@@ -26,6 +26,7 @@ from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.sites import Component, Site
+from neuroscope.kinds import at_least
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -140,7 +141,7 @@ class ActivationPatcher(Instrument):
 
     def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int | None = None) -> None:
         super().__init__(model, seed)
-        self.controls: int = controls
+        self.controls: int = at_least(0, "controls", controls)
 
     def test_causal_relationship(self, circuit: Circuit) -> CausalTestResults:
         """Denoise and noise every node of the circuit on its held-out pairs, and map the residual stream.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope import events
-from neuroscope.errors import DatasetError, did_you_mean
+from neuroscope import events, settings
+from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.kinds import at_least
 from neuroscope.results import plain
 from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.files import check_whole, read_rows
@@ -77,6 +78,12 @@ class Dataset:
         seed: int = 0,
         generator: Generator | None = None,
     ) -> None:
+        wrong = next((item for item in _listed(examples) if not isinstance(item, Example)), None)
+        if wrong is not None:
+            raise DatasetError(
+                f"A Dataset holds Examples, not {wrong!r:.60}.",
+                remedy="Dataset.from_examples takes dictionaries with clean, corrupt, answer.",
+            )
         self._examples = list(examples)
         self._generator = generator
         self.name: str = name
@@ -87,8 +94,8 @@ class Dataset:
     @python_only
     def generated(cls, generator: Generator, n: int, *, name: str, task: str, seed: int) -> Dataset:
         """The first `n` different examples that a task's generator makes with this seed."""
-        made = cls([], name=name, task=task, seed=seed, generator=generator)
-        made._examples = made._distinct(n, lambda example: True, [])[0]
+        made = cls([], name=name, task=task, seed=settings.seed(seed), generator=generator)
+        made._examples = made._distinct(at_least(1, "n", n), lambda example: True, [])[0]
         return made
 
     @classmethod
@@ -125,8 +132,20 @@ class Dataset:
 
     @classmethod
     def from_examples(cls, examples: Sequence[Mapping[str, Any]], name: str = "examples") -> Dataset:
-        """Examples from dictionaries with `clean` and, optionally, `corrupt`, `answer`, `wrong`, `label`, `units`."""
-        return cls([_example(item, f"example {number}") for number, item in enumerate(examples)], name=name)
+        """Examples from dictionaries with `clean` and, optionally, `corrupt`, `answer`, `wrong`, `label`, `units`.
+
+        Raises `DatasetError` that names the example and the field, and for one that is given twice.
+        """
+        found = [_example(item, f"example {number}") for number, item in enumerate(_listed(examples))]
+        seen: dict[str, int] = {}
+        for number, example in enumerate(found):
+            first = seen.setdefault(repr(example), number)
+            if first != number:
+                raise DatasetError(
+                    f"Examples {first} and {number} are the same: {example.clean!r}.",
+                    remedy="Leave one out: an example that counts twice makes intervals too narrow.",
+                )
+        return cls(found, name=name)
 
     @classmethod
     def from_file(cls, path: str) -> Dataset:
@@ -161,8 +180,10 @@ class Dataset:
         return self._generator
 
     def take(self, n: int) -> Dataset:
-        """The first `n` examples."""
-        return self.with_examples(self._examples[: max(0, int(n))])
+        """The first `n` examples. Raises `ArgumentError` for fewer than none."""
+        if n < 0:
+            raise ArgumentError(f"There are no {n} examples to take.", remedy="Give a whole number from zero.")
+        return self.with_examples(self._examples[: int(n)])
 
     def shuffled(self, seed: int | None = None) -> Dataset:
         order = np.random.default_rng(self.seed if seed is None else seed).permutation(len(self._examples))
@@ -278,6 +299,13 @@ class Dataset:
 
     def as_dictionary(self) -> dict[str, Any]:
         return {"name": self.name, "task": self.task, "seed": self.seed, "examples": plain(self._examples)}
+
+
+def _listed(examples: Any) -> Sequence[Any]:
+    """Raises `DatasetError` for what is no list: one dictionary, a text."""
+    if isinstance(examples, (str, bytes, Mapping)) or not isinstance(examples, Iterable):
+        raise DatasetError(f"{examples!r:.60} is not a list of examples.", remedy="Give a list, of one if need be.")
+    return list(examples)
 
 
 def _example(item: Mapping[str, Any], where: str) -> Example:
