@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -137,9 +137,9 @@ class Dataset:
         Raises `DatasetError` that names the example and the field, and for one that is given twice.
         """
         found = [_example(item, f"example {number}") for number, item in enumerate(_listed(examples))]
-        seen: dict[str, int] = {}
+        seen: dict[tuple[str | None, ...], int] = {}
         for number, example in enumerate(found):
-            first = seen.setdefault(repr(example), number)
+            first = seen.setdefault(tuple(getattr(example, name) for name in _FIELDS), number)
             if first != number:
                 raise DatasetError(
                     f"Examples {first} and {number} are the same: {example.clean!r}.",
@@ -303,7 +303,7 @@ class Dataset:
 
 def _listed(examples: Any) -> Sequence[Any]:
     """Raises `DatasetError` for what is no list: one dictionary, a text."""
-    if isinstance(examples, (str, bytes, Mapping)) or not isinstance(examples, Iterable):
+    if isinstance(examples, (str, bytes, Mapping)):
         raise DatasetError(f"{examples!r:.60} is not a list of examples.", remedy="Give a list, of one if need be.")
     return list(examples)
 
