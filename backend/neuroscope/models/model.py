@@ -87,7 +87,7 @@ class TransformerModel(Tokenized, _Extended):
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        chosen, dtype, device = settings.engine(engine) or usual_engine(), settings.dtype(dtype), settings.device(device)
 
         def load() -> TransformerModel:
             new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)

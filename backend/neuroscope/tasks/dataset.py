@@ -65,6 +65,10 @@ class Example:
         return {name: getattr(self, name) for name in _FIELDS} | {"meta": dict(self.meta), "units": list(self.units)}
 
 
+#: Most examples that a task makes at once.
+MOST_GENERATED = 1_000_000
+
+
 @public
 class Dataset:
     """A named sequence of examples; one from a task can generate more."""
@@ -94,8 +98,10 @@ class Dataset:
     @python_only
     def generated(cls, generator: Generator, n: int, *, name: str, task: str, seed: int) -> Dataset:
         """The first `n` different examples that a task's generator makes with this seed."""
+        if at_least(1, "n", n) > MOST_GENERATED:
+            raise ArgumentError(f"{name} cannot make {n:,} examples.", remedy=f"At most {MOST_GENERATED:,} at a time.")
         made = cls([], name=name, task=task, seed=settings.seed(seed), generator=generator)
-        made._examples = made._distinct(at_least(1, "n", n), lambda example: True, [])[0]
+        made._examples = made._distinct(int(n), lambda example: True, [])[0]
         return made
 
     @classmethod

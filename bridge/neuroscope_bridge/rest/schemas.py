@@ -257,6 +257,9 @@ class Completion(Generate):
     logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
 
+WatchingProbe = Annotated[Text | None, Field(description="The name of a registered probe, which then scores every token.")]
+
+
 class WithActivations(Generate):
     """A generation with activations. Give `messages`, or `prompt` as plain text or token ids.
 
@@ -284,6 +287,7 @@ class WithActivations(Generate):
         Literal["json", "npy"],
         Field(description="Arrays in a JSON answer: nested lists, or base64 of an .npy file. See also the header Accept."),
     ] = "json"
+    probe: WatchingProbe = None
     logprobs: StrictBool | None = False
     top_logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
@@ -309,6 +313,7 @@ class LensRequest(Generate):
     prompt: Text | list[Index] | None = None
     top: Annotated[StrictInt, Field(ge=1, le=20, description="Tokens of each layer's logit lens.")] = 5
     neurons: Annotated[StrictInt, Field(ge=1, le=50, description="Neurons of each layer.")] = 8
+    probe: WatchingProbe = None
 
     @model_validator(mode="after")
     def _one(self) -> LensRequest:
@@ -432,11 +437,7 @@ class Scaling(Request):
 
 
 class ApplyEdit(Request):
-    """An edit of weights: `scaling`, or `file`, the bytes of an .edit file as base64."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}]}
-    )
+    """An edit of weights: `{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}`, or `file`, the bytes of an .edit file as base64."""
 
     model: Text | None = None
     scaling: Scaling | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from neuroscope import events
-from neuroscope.errors import DatasetError, NeuroScopeError, TaskNotFoundError
+from neuroscope.errors import ArgumentError, DatasetError, NeuroScopeError, TaskNotFoundError
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import wilson
