@@ -276,12 +276,14 @@ class TransformerModel(Tokenized, _Extended):
         return [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
 
     def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
-        """The most likely next tokens, with their probabilities."""
+        """The `count` most likely next tokens, with their probabilities. Raises `ArgumentError` for fewer than one."""
+        if count < 1:
+            raise ArgumentError(f"predictions needs a count of at least 1, not {count}.")
         batch = self.encode(prompt)
         run = self.run(batch, logits=LogitRequest.last(batch))
         ops = self._engine.ops
         logs = ops.to_numpy(ops.log_softmax(run.logits))[0]
-        best = np.argsort(-logs)[: max(1, int(count))]
+        best = np.argsort(-logs)[: int(count)]
         return [(self.token_text(token), float(np.exp(logs[token]))) for token in best]
 
     @python_only
