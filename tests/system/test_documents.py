@@ -25,7 +25,13 @@ from neuroscope_dsl.runtime.classes import LIBRARY
 from neuroscope_dsl.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "docs" / "llms.txt"]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "docs" / "llms.txt",
+]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]\n]+\]\(([^)\s]+)\)")
 
@@ -125,7 +131,12 @@ _operations: set[str] = set()
 @pytest.mark.parametrize("snippet", snippets("python"), ids=str)
 def test_a_program_is_one_and_imports_what_exists(snippet: Snippet) -> None:
     for node in ast.walk(ast.parse(snippet.text)):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("neuroscope") and "harness" not in node.module:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.startswith("neuroscope")
+            and "harness" not in node.module
+        ):
             module = importlib.import_module(node.module)
             assert [name.name for name in node.names if not hasattr(module, name.name)] == []
 
@@ -135,8 +146,10 @@ def test_commands_are_parsed_as_they_are_written() -> None:
     seen = 0
     for snippet in snippets("sh"):
         for line in snippet.text.replace("\\\n", " ").splitlines():
+            if not line.startswith("neuroscope "):
+                continue
             words = shlex.split(line, comments=True)
-            if words[:1] != ["neuroscope"] or "--install-completion" in words:
+            if "--install-completion" in words:
                 continue
             words = [word for word in words[1 : words.index("<a.st") if "<a.st" in words else None] if word not in ("&",)]
             seen += 1
