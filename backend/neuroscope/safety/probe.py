@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from neuroscope import settings
-from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.protocol import BoolArray, IntArray
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.hooks.hook import HookContext
@@ -186,7 +186,7 @@ class Probe(Result):
         self.check(on)
         one = read(on, [text], [self.site])[0]
         tokens = [on.token_text(int(token)) for token in one.ids]
-        at = one.ends if self.reading == SEGMENTS else np.arange(len(one.ids)) > 0
+        at = self.read_at(on, one.ids)
         return TokenScores(self.name, tokens, self.values(one.values[0]).tolist(), at.tolist(), self.threshold)
 
     def detects(self, context: HookContext) -> bool:
@@ -245,9 +245,38 @@ class Probe(Result):
         return self._weights
 
     @python_only
+    def read_at(self, model: TransformerModel, ids: IntArray, first: int = 0) -> BoolArray:
+        """Whether the probe is read at each of some tokens in a row, the first of them at position `first` of its text."""
+        at = segment_ends(model)[ids] if self.reading == SEGMENTS else np.ones(len(ids), dtype=np.bool_)
+        return np.asarray(at & (np.arange(first, first + len(ids)) > 0))
+
+    @python_only
     def values(self, activations: Numbers) -> Numbers:
         """Scores (…) of activations (…, width)."""
         return np.asarray(activations @ self._weights + self._bias)
+
+    @python_only
+    def through(self, matrix: Numbers, shift: Numbers, model: TransformerModel, layer: int) -> Probe:
+        """The probe of another model that scores x as this one scores x @ matrix + shift. It is not calibrated: the map is not exact.
+
+        Raises `ArgumentError` where it does not read the residual stream.
+        """
+        if Component.parse(self.component) is not Component.RESIDUAL:
+            raise ArgumentError(
+                f"The probe {self.name} reads {self.site}, not the residual stream, which is what is mapped.",
+                remedy="Train one at residual.",
+            )
+        return dataclasses.replace(
+            self,
+            layer=layer,
+            threshold=None,
+            false_positives=None,
+            provenance=provenance(
+                model, self.provenance.task, self.provenance.seed, found=self.provenance, **self.provenance.sizes
+            ),
+            _weights=matrix @ self._weights,
+            _bias=float(self._bias + shift @ self._weights),
+        )
 
     @python_only
     def check(self, model: TransformerModel) -> None:

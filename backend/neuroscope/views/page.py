@@ -36,6 +36,7 @@ _DRAWERS = tuple(
         "facts",
         "features",
         "lenses",
+        "patching",
         "safety",
         "transfer",
         "tuning",

@@ -326,6 +326,9 @@ def serve(
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
     ] = None,
     max_message: Annotated[int, typer.Option(metavar="BYTES", help="Longest message.", min=1024)] = 1 << 30,
+    max_memory: Annotated[
+        int, typer.Option(metavar="MIB", help="Memory that the requests of one session may take; 0: no limit.", min=0)
+    ] = 2048,
     max_models: Annotated[int, typer.Option(metavar="N", help="Most models in memory.", min=1)] = 8,
     allow_edits: Annotated[bool, typer.Option("--allow-edits", help="Let edits of weights be applied over HTTP.")] = False,
     quiet: Quiet = False,
@@ -337,7 +340,7 @@ def serve(
     from neuroscope_bridge.host import HostOptions
     from neuroscope_bridge.host.limits import Limits
 
-    limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
+    limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
     options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models)
     serve_until_stopped(
         ServeOptions(
