@@ -132,6 +132,12 @@ class ParityError(NeuroScopeError):
     code = "parity"
 
 
+class WorkerLostError(NeuroScopeError):
+    """Workers died again and again on the same work."""
+
+    code = "worker-lost"
+
+
 class CancelledError(NeuroScopeError):
     """The caller asked a long job to stop."""
 

@@ -345,9 +345,9 @@ class Workspace:
         raise unknown_name(name, self._store)
 
     def clear(self) -> None:
-        """Forget all variables, when the workspace is not needed any more."""
-        for name in list(self.variables):
-            del self._store[f"v_{name}"]
+        """Forget everything, when the workspace is not needed any more: it refers to itself, so it would stay for a while."""
+        self._store.clear()
+        self.dispatcher.clear()
 
     def unbind(self, name: str) -> None:
         """Forget a variable, if there is one of that name."""

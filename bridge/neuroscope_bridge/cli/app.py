@@ -27,8 +27,10 @@ from neuroscope_bridge.cli.options import (
     Model,
     ModelArgument,
     Quiet,
+    Ray,
     Revision,
     Seed,
+    Workers,
 )
 from neuroscope_bridge.cli.preferences import chosen_settings
 from neuroscope_bridge.cli.show import decoded, speak_utf_8
@@ -69,6 +71,8 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
     ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever a file changes; loaded models are kept.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -94,6 +98,8 @@ def run(
         seed=seed,
         time_limit=time_limit,
         quiet=quiet,
+        workers=workers,
+        ray=ray,
     )
     (run_again if watch else run_files)(options)
 

@@ -7,6 +7,7 @@ import gc
 import itertools
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ log = logging.getLogger("neuroscope.bridge")
 
 #: Closed sessions after which garbage is collected.
 _COLLECTED = 50
+
+#: Least seconds between two collections.
+_PERIOD = 10.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Host:
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)
         self._closed = 0
+        self._collected = 0.0
         if options.model is not None:
             self.context(None).run(self._load, options.model)
 
@@ -113,10 +118,13 @@ class Host:
         return freed
 
     def _collect(self) -> None:
-        """Collect the garbage of closed sessions, which refer to themselves, now and then."""
+        """Collect the garbage of closed sessions now and then; not often, since everything waits meanwhile."""
+        now = time.monotonic()
         with self._lock:
             self._closed += 1
-            due = self._closed % _COLLECTED == 0
+            due = self._closed >= _COLLECTED and now - self._collected > _PERIOD
+            if due:
+                self._closed, self._collected = 0, now
         if due:
             gc.collect()
 

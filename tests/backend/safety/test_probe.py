@@ -235,7 +235,7 @@ def test_requests_of_packages_are_asked_and_an_absent_package_is_named(
     assert report.packaged["rhoEval, refusals"]["redirected"].refusals.n == 2
     harm, kind = report.packaged["rhoEval, refusals"], report.packaged["rhoEval, trap answers"]
     assert harm["alone"].texts == model.continuations([prompt(model, one.clean) for one in asked["rhoEval, refusals"]], REPLY)
-    assert harm["alone"].opening.value != harm["redirected"].opening.value != harm["random"].opening.value
+    assert harm["alone"].opening.value != harm["redirected"].opening.value
     assert kind["alone"].opening == kind["redirected"].opening
     assert "rhoEval, refusals" in report.summary()
     assert set(report.harmful) == {one.name for one in JUDGING}
