@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from neuroscope.errors import ArgumentError
+from neuroscope.parallel import executors
+from neuroscope_bridge.cli.run import RunOptions, prepared
 from tests import tiny
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NEUROSCOPE_LIBRARY": os.devnull}
@@ -198,7 +201,7 @@ def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
 
 def test_the_repl_reads_statements_over_lines_and_survives_errors() -> None:
     done = neuroscope("repl", stdin="x := 3.\nx +\n4.\n1 foo.\n[:y |\n  y * x] value: 5\n")
-    assert done.returncode == 0
+    assert done.returncode == 1  # as any program whose pipe held an error
     assert done.stdout.splitlines() == ["3", "7", "15"]
     assert "does not understand #foo" in done.stderr
 
@@ -377,3 +380,18 @@ def test_a_server_needs_one_door(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "'none' is not an address" in done.stderr
     assert "or off" in done.stderr
+
+
+def test_workers_are_the_contexts_executor_for_as_long_as_the_run() -> None:
+    with prepared(RunOptions(files=[], workers=2)):
+        found = executors.executor()
+        assert isinstance(found, executors.LocalWorkers)
+        assert found.count == 2
+    assert executors.executor() is None
+    with (
+        pytest.raises(ArgumentError, match="--workers N, or --ray ADDRESS"),
+        prepared(RunOptions(files=[], workers=2, ray="auto")),
+    ):
+        pass
+    with pytest.raises(ArgumentError, match="at least 1"), prepared(RunOptions(files=[], workers=0)):
+        pass

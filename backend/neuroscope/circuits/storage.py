@@ -127,8 +127,13 @@ def write(
 
     quality: a quality report as data. note: a description in a sentence.
 
-    Raises `CircuitError` if the file cannot be written.
+    Raises `CircuitError` if the file cannot be written, and for a circuit whose metric is a function.
     """
+    if circuit.pairs.metric.function is not None:
+        raise CircuitError(
+            f"The metric of this circuit is {circuit.metric}, which no file can hold.",
+            remedy="Find it with a metric by name: logit_difference, probability or kl.",
+        )
     edges = np.argwhere(circuit.mask).astype(np.int32)
     pairs = circuit.pairs
     found: dict[str, NDArray[Any]] = {

@@ -8,7 +8,7 @@ what they gave; which layer, and how strongly, is found on trial (`planning`). W
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from neuroscope.editing.growth import LARGEST, checked_growth
 from neuroscope.editing.keys import Memory, Numbers
 from neuroscope.editing.measures import FactAnswer, FactRate
 from neuroscope.editing.planning import Kept, Wanted, best_change, tried
-from neuroscope.editing.probes import Question, bystanders, divided, kept_prompts, probes, related, rewordings
+from neuroscope.editing.probes import Probes, Question, bystanders, divided, kept_prompts, probes, related, rewordings
 from neuroscope.editing.statements import Fact, split_statement
 from neuroscope.editing.targets import Target, contexts
 from neuroscope.editing.tracing import FactCircuit, about, editable, trace
@@ -244,7 +244,7 @@ class KnowledgeEditor(Instrument):
         among = related(topics, [fact.subject for fact in facts])
         plan = self._planned(facts, self._layers(circuit, layer), method, among)
         known = {one.subject for questions in plan.kept.values() for one in questions}
-        asked = [probes(fact, record, but=known) for fact, record in wanted]
+        asked = [self._compared(probes(fact, record, but=known)) for fact, record in wanted]
         was = [measures.judged(self.model, one) for one in asked]
         losses = measures.general_loss(self.model, self.seed)
         said = {topic: self._said(questions) for topic, questions in plan.others.items()}
@@ -340,6 +340,14 @@ class KnowledgeEditor(Instrument):
     def _known(self, fact: Fact) -> Fact:
         """The fact as the model has it now."""
         return fact.with_object(self.model.predictions(fact.prompt, 1)[0][0])
+
+    def _compared(self, asked: Probes) -> Probes:
+        """The probes with an object to compare the new one with: what the model says now, where nothing else is known."""
+        fact = asked.fact
+        if asked.old is not None and asked.old != fact.object:
+            return asked
+        likeliest = self.model.predictions(fact.prompt, len(fact.object) + 2)  # of which fewer can be beginnings of the object
+        return replace(asked, old=next(text for text, _ in likeliest if not fact.object.startswith(text)))
 
     def _planned(self, facts: Sequence[Fact], layers: Sequence[int], method: str, among: Mapping[str, list[Question]]) -> _Plan:
         model = self.model

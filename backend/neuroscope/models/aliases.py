@@ -18,6 +18,7 @@ STANDARD: Mapping[str, str] = {
     "gpt-oss-20b": "openai/gpt-oss-20b",
     "gpt-oss-120b": "openai/gpt-oss-120b",
     "gpt2": "openai-community/gpt2",
+    "gpt2-small": "openai-community/gpt2",
     "gpt2-medium": "openai-community/gpt2-medium",
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
@@ -89,11 +90,6 @@ def _chain(name: str, *, standard: bool = True) -> list[str]:
             raise ArgumentError(f"The aliases {' → '.join([*chain, target])} form a cycle.", remedy="Remove one of them.")
         chain.append(target)
     return chain
-
-
-def given() -> Mapping[str, str]:
-    """The user's own aliases."""
-    return _given.get()
 
 
 def table() -> dict[str, str]:

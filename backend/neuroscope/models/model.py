@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from neuroscope import events, settings
+from neuroscope.elsewhere import OF_MODELS
 from neuroscope.engines import usual_engine
 from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.devices import Devices
 from neuroscope.engines.lengths import new_tokens
+from neuroscope.engines.patterns import expanded
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
     Engine,
@@ -37,9 +40,10 @@ if TYPE_CHECKING:
     from neuroscope.analyses.extensions import AnalysesOfModels
     from neuroscope.editing.extensions import EditsOfModels
     from neuroscope.models.verify import VerificationReport
+    from neuroscope.tasks.extensions import RunsOfModels
     from neuroscope.transfer.extensions import TransfersOfModels
 
-    class _Extended(AnalysesOfModels, EditsOfModels, TransfersOfModels): ...
+    class _Extended(AnalysesOfModels, EditsOfModels, RunsOfModels, TransfersOfModels): ...
 else:
     from neuroscope.extensions import Extensible as _Extended
 
@@ -55,12 +59,14 @@ class TransformerModel(Tokenized, _Extended):
     """
 
     task_type: str | None
+    names_elsewhere: ClassVar[Mapping[str, str]] = OF_MODELS
 
     def __init__(self, engine: Engine, tokenizer: Any, name: str, weights_hash: str, ran: str | None = None) -> None:
         super().__init__(tokenizer, name)
         self._engine = engine
         self._ran = ran or name
         self._loaded_hash = weights_hash
+        self._recipe: dict[str, Any] | None = None
         self._hook_manager = HookManager(self)
         self.task_type = None
 
@@ -71,29 +77,65 @@ class TransformerModel(Tokenized, _Extended):
         *,
         engine: str | None = None,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
+        max_memory: Mapping[str, int | str] | None = None,
         dtype: str | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
-        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists
-        the places searched), `ModelLoadError`, `UnsupportedArchitectureError`.
+        device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
+        by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
+        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
+        searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
         chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        if not devices and not max_memory:
+            device = settings.device(device)
+        where = Devices.of(device, devices, max_memory)
 
         def load() -> TransformerModel:
-            new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
+            new = loading.load_onto(chosen, source, devices=where, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         version = revision if source.path is None else None  # a folder is one revision
-        key = (chosen, source.identity, device, dtype, allow_pickle, version)
+        key = (chosen, source.identity, where, dtype, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
-        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        options = {
+            "device": device,
+            "devices": devices,
+            "max_memory": max_memory,
+            "allow_pickle": allow_pickle,
+            "revision": revision,
+        }
+        place = str(source.path.absolute()) if source.kind in ("folder", "gguf") and source.path is not None else source.target
+        found._recipe = {
+            "name": place,
+            "engine": chosen,
+            "dtype": dtype,
+            **{key: value for key, value in options.items() if value},
+        }
+        return found
+
+    @classmethod
+    @python_only
+    def from_pretrained(cls, name: str, **options: Any) -> Self:
+        """`from_hugging_face`, under the name that it has in transformers and TransformerLens."""
+        known = ("engine", "device", "dtype", "allow_pickle", "revision")
+        for option in options:
+            if option not in known:
+                instead = {"torch_dtype": "dtype", "device_map": "device"}.get(option)
+                raise ArgumentError(
+                    f"from_pretrained has no argument {option!r}.",
+                    remedy=f"It is called {instead} here." if instead else f"Arguments: {', '.join(known)}.",
+                )
+        return cls.from_hugging_face(name, **options)
 
     @classmethod
     def load(cls, path: str, engine: str | None = None, allow_imports: bool = False, dtype: str | None = None) -> Self:
@@ -154,6 +196,12 @@ class TransformerModel(Tokenized, _Extended):
 
     @property
     @python_only
+    def recipe(self) -> dict[str, Any] | None:
+        """The arguments of `from_hugging_face` that load this model in another process; None for one that was made in memory."""
+        return self._recipe
+
+    @property
+    @python_only
     def loaded_hash(self) -> str:
         """`weights_hash` at loading; other model objects on the same engine are made with it."""
         return self._loaded_hash
@@ -203,17 +251,29 @@ class TransformerModel(Tokenized, _Extended):
     def run_with_caching(
         self, prompts: str | Sequence[str], sites: Sequence[str] | str | None = None, task_type: str | None = None
     ) -> ActivationCache:
-        """Activations at `sites`, one or several (by default: residual, attention, mlp output of every layer), hooks included."""
-        named = [sites] if isinstance(sites, str) else sites
-        wanted = [Site.parse(site) for site in named] if named is not None else self._usual_sites()
-        batch = self.encode(prompts)
-        run = self.run(batch, wanted, logits=None, task_type=task_type)
-        texts = [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
-        return ActivationCache(run.activations, self._engine.ops, texts, batch.real)
+        """Activations at `sites`, hooks included: by default the embedding, and residual, attention and MLP output of every layer.
 
-    def _usual_sites(self) -> list[Site]:
-        kinds = (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
-        return [Site(layer, kind) for layer in range(self.architecture.layers) for kind in kinds]
+        sites: a site or several, or patterns (`engines.patterns`): `'*.attentionPattern'`, `'5.residual@-1'`, `'logits'`. Raises
+        `SiteError` for one that the model lacks.
+        """
+        batch = self.encode(prompts)
+        run = self.run(batch, self.capturable(sites, batch), logits=None, task_type=task_type)
+        return ActivationCache(run.activations, self._engine.ops, self.token_text_rows(batch), batch.real, engine=self._engine)
+
+    @python_only
+    def capturable(self, sites: Any, batch: TokenBatch) -> list[Site]:
+        """The sites that texts and patterns name, or the usual ones for None; a component's name alone is that of every layer."""
+        if sites is None:
+            kinds = (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
+            layers = range(self.architecture.layers)
+            return [Site(None, Component.EMBEDDING), *(Site(layer, kind) for layer in layers for kind in kinds)]
+        lengths = np.unique(batch.lengths)
+        return expanded(sites, self.architecture, int(lengths[0]) if len(lengths) == 1 else None, by_head=False)
+
+    @python_only
+    def token_text_rows(self, batch: TokenBatch) -> list[list[str]]:
+        """The texts of each row's tokens, without padding."""
+        return [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
 
     def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
         """The most likely next tokens, with their probabilities."""

@@ -247,7 +247,7 @@ class CircuitAwareTrainer(Instrument):
         if circuit.task not in {task.name for task in (*registry.TASKS, *registry.VARIANTS)}:
             return [circuit.pairs] * 3, False
         divided = registry.get(circuit.task).dataset(seed=self.seed).parts_for_model(self.model, _PAIRS, seed=self.seed)
-        return [make_pairs(self.model, part, circuit.metric) for part in divided], True
+        return [make_pairs(self.model, part, circuit.pairs.metric.asked) for part in divided], True
 
     def _descended(
         self, sites: Sequence[WeightSite] | None, aims: Sequence[Aim], title: str, checkpoint: Path | None = None, of: str = ""
@@ -308,7 +308,7 @@ class CircuitAwareTrainer(Instrument):
 
     def _fingerprint(self, dataset: Dataset, names: Sequence[str]) -> str:
         data = [
-            self.model.weights_hash, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
+            self.model.weights_hash, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
             self._items, self.seed, [circuit.mask.tobytes().hex() for circuit in self._circuits],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()

@@ -116,7 +116,7 @@ def _intervention(name: str, site: Site, spec: HookSpec, model: TransformerModel
     neuron = site.neuron
 
     def on_neuron(activations: Any) -> Any:
-        activations[neuron] = change(activations[neuron])
+        activations[..., neuron] = change(activations[..., neuron])
         return activations
 
     return ActivationHook(site.layer, site.component, on_neuron, name=name)

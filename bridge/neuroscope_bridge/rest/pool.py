@@ -137,8 +137,8 @@ class ModelPool:
                 raise
             log.warning("a model could not be loaded over HTTP: %s", " ".join(str(error).split()))
             raise ModelNotFoundError(
-                f"No model {name!r} can be loaded here.",
-                remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded.",
+                f"No model {name[:200]!r} can be loaded here.",
+                remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded, and --alias gives it a name.",
             ) from None
         with self._lock:
             worker = self._workers.get(id(model.engine))
@@ -162,12 +162,11 @@ class ModelPool:
         model = TransformerModel.from_hugging_face(name, dtype=dtype)
         source = resolve.resolve(name, allow_download=False)
         if source.kind == "folder" and source.path is not None:
-            saving.restore(model, source.path)
+            saving.restore(model, source.target)
         return model
 
     def _is_our_own(self, name: str) -> bool:
-        given = self._context.copy().run(aliases.given)
-        return name in given or name == self._host.options.model or name.startswith(aliases.BUNDLED)
+        return self.stand_in(name) is not None or name == self._host.options.model or name.startswith(aliases.BUNDLED)
 
     def _trim(self) -> None:
         """Forget the oldest additional spellings."""

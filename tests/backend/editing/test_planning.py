@@ -77,11 +77,15 @@ def test_the_mildest_change_that_holds_is_taken(model: TransformerModel, monkeyp
     assert planner.change().strength == planning.STRENGTHS[first]
 
 
-def test_of_layers_the_one_that_costs_least_is_taken(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def value(*_: Any, **__: Any) -> Target:
-        return Target(np.random.default_rng(0).normal(size=model.architecture.d_model), 1.0, 1)
+@pytest.fixture
+def _any_value(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some value in place of one that is sought, which takes time."""
+    value = Target(np.random.default_rng(0).normal(size=model.architecture.d_model), 1.0, 1)
+    monkeypatch.setattr(planning, "find_target", lambda *_, **__: value)
 
-    monkeypatch.setattr(planning, "find_target", value)
+
+@pytest.mark.usefixtures("_any_value")
+def test_of_layers_the_one_that_costs_least_is_taken(model: TransformerModel) -> None:
     alone = [best_change(model, [layer], [wanted(model)], "memit") for layer in (0, 1)]
     best = max(alone, key=lambda one: (one.held, -one.cost))
     assert alone[0].cost != alone[1].cost
@@ -127,6 +131,7 @@ def test_edits_stop_where_weights_have_grown(model: TransformerModel) -> None:
     model.revert_edits()
 
 
+@pytest.mark.usefixtures("_any_value")
 def test_an_editor_refuses_an_edit_that_makes_weights_grow_and_changes_nothing(model: TransformerModel) -> None:
     editor = KnowledgeEditor(model)
     editor.largest_growth = 0.5
@@ -163,6 +168,7 @@ def test_where_a_disk_is_full_no_part_of_a_file_is_left(model: TransformerModel,
     assert [path for path in there if path.parent.name != "hashes"] == []  # a hash of weights is small enough
 
 
+@pytest.mark.usefixtures("_any_value")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("step", ["restore", "verify", "judged", "general_loss"])
 def test_whatever_fails_while_a_fact_is_changed_every_bit_is_back(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ def wide(array: Tensor) -> Tensor:
     return array.float() if array.dtype in (torch.float16, torch.bfloat16) else array
 
 
+def as_tensor(array: Any, to_numpy: Callable[[Any], NDArray[Any]]) -> Tensor:
+    """A tensor itself, or a copy of another framework's array."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(to_numpy(array)))
+
+
 class TorchOps:
     """`ArrayOps` for tensors of one device and floating type."""
 
@@ -27,6 +32,11 @@ class TorchOps:
         """A tensor on the engine's device; floats are converted to the engine's type, integers and booleans are not."""
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
+
+    def precise(self, value: Any) -> Tensor:
+        """See `ArrayOps.precise`."""
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        return tensor.to(self.device, torch.promote_types(self.dtype, torch.float32))
 
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         return wide(array.detach()).cpu().numpy()
@@ -63,8 +73,8 @@ class TorchOps:
         return array.exp()
 
     def one_hot(self, ids: Any, width: int) -> Tensor:
-        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids), device=self.device), width)
-        return found.to(self.dtype)
+        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids)), width)
+        return found.to(self.device, self.dtype)
 
     def copy(self, array: Tensor) -> Tensor:
         return array.clone()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
 
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.rest import schemas
@@ -17,6 +16,7 @@ from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import ChatAnswer
 from neuroscope_bridge.rest.probes import Along
 from neuroscope_bridge.rest.routes.documents import STREAMED, STREAMED_ACTIVATIONS
+from neuroscope_bridge.rest.stream import LongAnswer
 
 #: Default number of tokens, small because activations are large.
 _USUAL_TOKENS = 100
@@ -69,8 +69,6 @@ def routes(server: Server) -> APIRouter:
             for gatherer in gatherers:
                 gatherer.keep(gatherer.add(piece.step))
 
-        await server.collect(job, take)
-
         def finish() -> tuple[bytes, str]:
             ids = [*job.asked.prompt_ids, *(piece.id for piece in answer.pieces)]
             seen: list[Captured] = [gatherer.whole() for gatherer in gatherers]
@@ -78,8 +76,14 @@ def routes(server: Server) -> APIRouter:
             document |= {} if along is None else {"probe": along.whole()}
             return encoded(document, seen, encoding)
 
-        content, media = await job.worker.run(finish)
-        return Response(content, media_type=media)
+        room = server.room(job)
+        try:
+            await server.collect(job, take)
+            content, media = await job.worker.run(finish)
+        except BaseException:
+            room.free()
+            raise
+        return LongAnswer(content, media, room.free)
 
     @router.post("/v1/lens", responses=STREAMED)
     async def lens(body: schemas.LensRequest) -> Any:
