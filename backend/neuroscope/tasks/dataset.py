@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.errors import DatasetError, did_you_mean
 from neuroscope.results import plain
 from neuroscope.tasks.draw import Draw
@@ -136,7 +136,7 @@ class Dataset:
         """
         from neuroscope.tasks import records
 
-        file = Path(path).expanduser()
+        file = places.to_read(path, "dataset")
         unit = "record" if file.suffix.lower() == ".json" else "line"
         rows = [(f"{file}, {unit} {number}", item) for number, item in read_rows(file)]
         examples: Sequence[Example] = records.facts(rows) or [_example(item, where) for where, item in rows]

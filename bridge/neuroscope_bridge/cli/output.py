@@ -13,7 +13,7 @@ from typing import Any
 
 from neuroscope import settings, vocabulary
 from neuroscope.errors import NeuroScopeError, first_line
-from neuroscope.files import write_whole
+from neuroscope.files import save
 from neuroscope.results import plain
 from neuroscope_dsl.errors import SmalltalkError
 from neuroscope_dsl.runtime.values import Association, Character, SmalltalkObject
@@ -58,7 +58,8 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
         "seed": settings.seed(),
         "versions": versions(),
     }
-    write_whole(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    save(path, text + "\n", "The JSON of the run")
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:
