@@ -60,6 +60,11 @@ def confined(to: Confinement | None) -> Iterator[None]:
         _confinement.reset(token)
 
 
+def server_folder() -> Path:
+    """The folder of a server that was given none: `neuroscope/server` in the platform's data folder. Made when something is written."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neuroscope" / "server"
+
+
 def own() -> AbstractContextManager[None]:
     """A block in which the program opens paths that it chose itself, never one that came from a caller."""
     return confined(None)
@@ -82,7 +87,9 @@ def to_read(path: str | os.PathLike[str], what: str = "file") -> Path:
         where = ", ".join(map(str, roots))
         raise AccessError(
             f"The {what} {given} lies outside the folders that may be read here.",
-            remedy=f"Folders: {where}. `neuroscope serve --allow-read FOLDER` adds one." if where else "A stored hook reads no files.",
+            remedy=f"Folders: {where}. `neuroscope serve --allow-read FOLDER` adds one."
+            if where
+            else "A stored hook reads no files.",
         )
     return next((one for one in allowed if one.exists()), allowed[0])
 
@@ -98,7 +105,9 @@ def to_write(path: str | os.PathLike[str], what: str = "file", *, folder: bool =
     if confinement is None:
         return given.expanduser()
     if confinement.folder is None:
-        raise AccessError(f"The {what} {given} cannot be written: no files are written here.", remedy="A stored hook only computes.")
+        raise AccessError(
+            f"The {what} {given} cannot be written: no files are written here.", remedy="A stored hook only computes."
+        )
     root = confinement.folder.resolve()
     target = given if given.is_absolute() else root / given
     inside = target.relative_to(root).parts if target.is_relative_to(root) else ()
@@ -121,6 +130,13 @@ def check_links(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in confinement.roots):
             raise AccessError(f"{path.name} in {folder} is a link that leads outside.", remedy="Copy the file itself.")
+
+
+def check_writable() -> None:
+    """Raise `AccessError` where nothing may be written, not even by name into the library."""
+    confinement = current()
+    if confinement is not None and confinement.folder is None:
+        raise AccessError("No files are written here.", remedy="A stored hook only computes.")
 
 
 def check_display() -> None:

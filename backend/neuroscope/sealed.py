@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_tensors
 
-from neuroscope.errors import NeuroScopeError, first_line
 from neuroscope import places
+from neuroscope.errors import NeuroScopeError, first_line
 from neuroscope.files import save
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -33,7 +33,9 @@ class SealedFiles:
     def path(self, path: str | Path) -> Path:
         """The path with the suffix, added where it is missing."""
         target = Path(path)
-        return places.to_write(target if target.suffix == self.suffix else target.with_name(target.name + self.suffix), self.kind)
+        return places.to_write(
+            target if target.suffix == self.suffix else target.with_name(target.name + self.suffix), self.kind
+        )
 
     def write(self, path: str | Path, header: Mapping[str, Any], tensors: Tensors) -> Path:
         """Write a file, whole or not at all. Raises the kind's error when the place cannot be written."""

@@ -112,6 +112,7 @@ class CircuitLibrary:
         """
         circuit = as_circuit(circuit, "The library")
         target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
+        places.check_writable()
         with places.own(), planned("The circuit", target, CircuitError), locked(target.parent):
             version = 1
             if target.is_file():

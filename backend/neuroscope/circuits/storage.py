@@ -105,7 +105,9 @@ class CircuitFile:
     def _pairs(self) -> PairBatch:
         tensors = self.tensors
         real = np.arange(tensors["clean"].shape[1])[None] < tensors["lengths"][:, None]
-        metric = PromptMetric(checked_metric(self.header["metric"]), tensors["answers"].astype(np.int64), tensors["wrongs"].astype(np.int64))
+        metric = PromptMetric(
+            checked_metric(self.header["metric"]), tensors["answers"].astype(np.int64), tensors["wrongs"].astype(np.int64)
+        )
         clean, corrupt = (TokenBatch(tensors[name].astype(np.int64), real) for name in ("clean", "corrupt"))
         return PairBatch(clean, corrupt, metric, tuple(frozenset(row) for row in self.header.get("units", ())))
 

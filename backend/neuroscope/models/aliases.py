@@ -75,6 +75,11 @@ def follow_given(name: str) -> str:
     return chain[-1]
 
 
+def given() -> set[str]:
+    """The names and targets of the user's own aliases."""
+    return {*_given.get(), *_given.get().values()}
+
+
 def stand_in(name: str) -> str | None:
     """What stands in for `name` because the user asked for it, or None. Reports nothing."""
     return _chain(name)[-1] if name in _given.get() else None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.engines import architectures, loader
 from neuroscope.engines.checkpoint import Checkpoint, Loader, misconfigured
 from neuroscope.engines.folder import ModelFolder
@@ -23,6 +23,12 @@ from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safete
 from neuroscope.errors import MissingExtraError, ModelLoadError, NeuroScopeError
 from neuroscope.models.cache import file_hash, stored
 from neuroscope.models.resolve import ModelSource, not_found
+
+#: Settings by which a configuration can name code to fetch, or another file of weights.
+_CODE = (
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation",
+    "_experts_implementation", "_experts_implementation_internal", "transformers_weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,9 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
         return converted(source.path)
     if source.path is not None:
         return source.path
+    confinement = places.current()
+    if confinement is not None and not (confinement.download or source.chosen):
+        raise not_found(source, "not asked, since this server downloads nothing (--allow-download).")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -105,6 +114,18 @@ def _config(files: ModelFolder, engine: str) -> dict[str, Any]:
             f"{folder / 'config.json'} has the model_type {kind!r}, not a text.", remedy="Save the model again."
         )
     architectures.find(kind, engine)
+    for part in (files.config, files.text_config):
+        for setting in _CODE:
+            value = part.get(setting)
+            if value is not None and value not in ("eager", "sdpa", "grouped_mm", "batched_mm"):
+                raise ModelLoadError(
+                    f"{folder / 'config.json'} chooses code with {setting}: {str(value)[:100]!r}.", remedy="Remove the setting."
+                )
+    if (folder / "adapter_config.json").exists():
+        raise ModelLoadError(
+            f"{folder} holds an adapter too, which may name another model.",
+            remedy="Merge it into the model, or remove its files.",
+        )
     return files.text_config
 
 

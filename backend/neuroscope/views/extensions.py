@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import cast
 
-from neuroscope.circuits.circuit import Circuit
 from neuroscope import places
+from neuroscope.circuits.circuit import Circuit
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.extensions import extends
 from neuroscope.files import save

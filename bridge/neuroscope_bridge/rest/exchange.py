@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from neuroscope import places
 from neuroscope.engines import host_ops
 from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
@@ -53,6 +54,8 @@ def target(name: str, url: str) -> str:
     target = aliases.follow_given(str(name))
     local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
     looks_like_path = target.startswith((".", "~")) or "/" in target
+    if places.current() is not None:  # a session's client: what lies here is not for it to see
+        return target
     return str(Path(target).expanduser().resolve()) if local and looks_like_path and Path(target).exists() else target
 
 

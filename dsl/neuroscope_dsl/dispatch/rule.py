@@ -22,7 +22,7 @@ from enum import Enum
 from functools import cache
 
 from neuroscope.naming import camel_case, fold, snake_case
-from neuroscope.vocabulary import Kind, Operation, operations
+from neuroscope.vocabulary import Kind, Operation, operations, python_only_arguments
 
 _KEYWORD_SELECTOR = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*:)+\Z")
 _UNARY_SELECTOR = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -221,7 +221,8 @@ def _signature(cls: type, operation: Operation) -> inspect.Signature:
     member = inspect.getattr_static(cls, operation.name)
     function = member.__func__ if isinstance(member, classmethod) else member
     signature = inspect.signature(function)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+    hidden = python_only_arguments(function)
+    return signature.replace(parameters=[each for each in list(signature.parameters.values())[1:] if each.name not in hidden])
 
 
 @cache

@@ -18,7 +18,7 @@ def path(name: str) -> Path:
     Raises `ModelNotFoundError` if this installation has none of that name, `ModelLoadError` for a missing or changed file.
     """
     folder = WEIGHTS / name
-    if not (folder / MANIFEST).is_file():
+    if Path(name).name != name or not (folder / MANIFEST).is_file():
         raise ModelNotFoundError(
             f"This version of NeuroScope has no bundled model that stands in for {name}.",
             remedy="Leave out --embedded and use another model: "
