@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from neuroscope.engines.tokenizers import complete
 from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safetensors_files
 from neuroscope.errors import MissingExtraError, ModelLoadError, NeuroScopeError
 from neuroscope.models.cache import file_hash, stored
+from neuroscope.models.memory import check_sizes, count_parameters
 from neuroscope.models.resolve import ModelSource, not_found
 
 #: Settings by which a configuration can name code to fetch, or another file of weights.
@@ -54,17 +56,24 @@ def load(
     folder = _folder(source, revision)
     files = ModelFolder(folder)
     config = _config(files, loader.name)
-    checkpoint = Checkpoint(folder, config, _weight_files(folder, allow_pickle), files.has_parts)
+    weights = _weight_files(folder, allow_pickle)
+    if weights[0].suffix == ".safetensors":
+        check_sizes(weights, config, folder / "config.json")
+    checkpoint = Checkpoint(folder, config, weights, files.has_parts)
     if checkpoint.part:
         events.notice(f"{source.name} is multimodal; only its language model is loaded.")
     ends = files.end_tokens, files.stop_texts
-    with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
+    with (
+        events.progress(f"loading {source.name}", total=3, unit="steps") as job,
+        ThreadPoolExecutor(1, thread_name_prefix="hashing") as hashing,  # beside loading, which waits for the disk
+    ):
+        hashes = [hashing.submit(file_hash, path) for path in checkpoint.weights]
         tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
         engine = _engine(checkpoint, loader, dtype, device)
         engine.end_tokens, engine.stop_texts = ends
         job.advance()
-        digest = hashlib.sha256("".join(file_hash(path) for path in checkpoint.weights).encode()).hexdigest()
+        digest = hashlib.sha256("".join(hash_.result() for hash_ in hashes).encode()).hexdigest()
         job.advance()
     return LoadedModel(engine, tokenizer, digest)
 
@@ -171,6 +180,8 @@ def converted(gguf: Path) -> Path:
             raise MissingExtraError(
                 f"Reading {gguf.name} needs the package {package}.", remedy="pip install 'neuroscope-interp[gguf]'"
             )
+
+    count_parameters(gguf)  # refuses one whose counts do not fit its size
 
     def convert(folder: Path) -> None:
         from neuroscope.engines.torch.loading import convert_gguf

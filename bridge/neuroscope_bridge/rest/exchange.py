@@ -108,7 +108,7 @@ def failure(response: httpx.Response, asked: Mapping[str, Any] | None) -> Remote
             "remedy": "Is it a NeuroScope server? `neuroscope serve` starts one.",
         }
     name = str((asked or {}).get("model", ""))
-    if details["code"] == "model-not-found" and name.startswith(_PLACEHOLDER):
+    if details["code"] in ("model-not-found", "access") and name.startswith(_PLACEHOLDER):
         details["remedy"] = (
             f"{name} in the script is a placeholder for a model: replace it by a name, or run with "
             f"`--alias {name}=NAME` (for example bundled:gpt2-medium)."
