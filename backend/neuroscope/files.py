@@ -123,6 +123,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def keep(current: Path, older: Path) -> None:
+    """Give a file a second, lasting name, before a new version replaces it under the first. Raises `OSError`."""
+    older.unlink(missing_ok=True)
+    try:
+        os.link(current, older)
+    except OSError:  # a disk without links
+        write_whole(older, current.read_bytes())
+
+
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuroscope.errors import AccessError, ArgumentError
+from neuroscope.errors import AccessError, ArgumentError, reason
 
 #: Kinds of files that a server writes. None of them is run or imported by anything because of its name.
 KINDS = (".html", ".svg", ".json", ".safetensors", ".circuit", ".edit", ".probe", ".checkpoint")
@@ -119,7 +119,21 @@ def to_write(path: str | os.PathLike[str], what: str = "file", *, folder: bool =
         raise AccessError(f"The {what} {given} has a hidden name.", remedy="Choose a name that does not begin with a point.")
     if not folder and target.suffix.lower() not in KINDS:
         raise AccessError(f"A server does not write {given.name!r}.", remedy=f"Kinds of files: {', '.join(KINDS)}.")
+    _own_folder(root)
     return target
+
+
+def _own_folder(root: Path) -> None:
+    """Make the own folder, for its user alone. Raises `AccessError` where it cannot be made, or where others could put links into it."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = root.stat()
+    except OSError as error:
+        raise AccessError(
+            f"The server's folder {root} cannot be made: {reason(error)}.", remedy="Start it with --folder FOLDER."
+        ) from error
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o022):
+        raise AccessError(f"Other users can write to the server's folder {root}.", remedy="chmod go-w, or another --folder.")
 
 
 def check_links(folder: Path) -> None:
@@ -149,6 +163,12 @@ def _path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{path!r} is not a path")
     text = os.fspath(path)
-    if not text or "\0" in text:
-        raise ArgumentError(f"{text!r} is not a path.", remedy="Give the name of a file or folder.")
+    try:
+        name = os.fsencode(text)
+    except UnicodeEncodeError:
+        name = b""
+    if not name or b"\0" in name or len(name) > 4000 or max(map(len, name.split(b"/"))) > 255:
+        raise ArgumentError(f"{text[:100]!r} is not a path.", remedy="Give the name of a file or folder.")
+    if current() is not None and text.startswith("~"):
+        raise AccessError(f"{text[:100]} lies outside the folders of this server.", remedy="Give a path without ~.")
     return Path(text)

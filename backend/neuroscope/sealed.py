@@ -63,7 +63,7 @@ class SealedFiles:
         if _digest(metadata["header"], tensors) != metadata["sha256"]:
             raise self.refused(source, "its contents do not match its hash: it was changed after it was written")
         with self.understood(source):
-            header = json.loads(metadata["header"])
+            header = json.loads(metadata["header"], parse_int=_whole)
             if not isinstance(header, dict):
                 raise TypeError("it is not an object")
         return source, header, tensors
@@ -84,6 +84,12 @@ class SealedFiles:
     def refused(self, path: Path, why: str) -> NeuroScopeError:
         """The error for a file that cannot be used."""
         return self.error(f"{path} is refused: {why}.", remedy="Get the file again from where it came.")
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 19:
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _digest(header: str, tensors: Tensors) -> str:

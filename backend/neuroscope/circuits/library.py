@@ -22,7 +22,7 @@ from neuroscope.circuits.quality import ASPECTS
 from neuroscope.circuits.storage import FILES, SUFFIX, CircuitFile, read, write
 from neuroscope.engines.precision import epsilon
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
-from neuroscope.files import locked, planned, write_whole
+from neuroscope.files import keep, locked, planned
 from neuroscope.kinds import misfit
 from neuroscope.naming import fold
 from neuroscope.results import Result, titled
@@ -117,7 +117,7 @@ class CircuitLibrary:
             version = 1
             if target.is_file():
                 version = read(target).version + 1
-                _keep(target, target.with_name(f"{target.stem}@{version - 1}{SUFFIX}"))
+                keep(target, target.with_name(f"{target.stem}@{version - 1}{SUFFIX}"))
             return _entry(read(write(circuit, target, version=version, quality=quality, note=note)))
 
     @classmethod
@@ -218,15 +218,6 @@ def _read(path: Path) -> CircuitFile:
     """A file of the library's own folders, which anybody may read by its name."""
     with places.own():
         return read(path)
-
-
-def _keep(current: Path, older: Path) -> None:
-    """Give a version its lasting name, while it stays the current one until the new one replaces it."""
-    older.unlink(missing_ok=True)
-    try:
-        os.link(current, older)
-    except OSError:  # a disk without links
-        write_whole(older, current.read_bytes())
 
 
 def _older(path: Path) -> Iterator[int]:

@@ -72,6 +72,7 @@ class CircuitFile:
         # Before anything of the graph's size is made.
         if wrong is None and not (1 <= graph.key_value_heads <= graph.heads and graph.sources == len(tensors["means"])):
             wrong = f"a graph of {graph.layers} layers and {graph.heads} heads"
+        wrong = wrong or _misshapen(tensors)
         if wrong is not None:
             raise TypeError(wrong)
         mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
@@ -110,6 +111,23 @@ class CircuitFile:
         )
         clean, corrupt = (TokenBatch(tensors[name].astype(np.int64), real) for name in ("clean", "corrupt"))
         return PairBatch(clean, corrupt, metric, tuple(frozenset(row) for row in self.header.get("units", ())))
+
+
+def _misshapen(tensors: Tensors) -> str | None:
+    """The first tensor that has not the shape and kind of a circuit's, in words; None if all have."""
+    edges, (rows, columns) = len(tensors["edges"]), tensors["clean"].shape
+    shapes = {
+        "edges": (edges, 2), "scores": (edges,), "means": tensors["means"].shape[:2], "clean": (rows, columns), "corrupt": (rows, columns),
+        "lengths": (rows,), "answers": (rows,), "wrongs": (rows,),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        found, whole = tensors[name], name not in ("scores", "means")
+        if found.shape != shape or (found.dtype.kind not in "iu" if whole else found.dtype.kind != "f"):
+            return f"{name} {found.dtype} {found.shape}"
+        if not np.isfinite(found).all() or (whole and found.size and found.min() < 0):
+            return f"{name} holds {found.min()}"
+    lengths = tensors["lengths"]
+    return f"lengths of {columns} columns" if rows and not (lengths.min() >= 1 and lengths.max() <= columns) else None
 
 
 def _judgement(header: Mapping[str, Any]) -> dict[str, Any]:

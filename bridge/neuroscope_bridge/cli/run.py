@@ -105,7 +105,7 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
                 options.engine,
                 options.seed,
                 dtype=options.dtype,
-                readable=(Path.cwd(),),
+                readable=(Path(Path.cwd().anchor),),
                 download=True,
             )
             host = Host(given)
