@@ -16,6 +16,7 @@ import zmq
 from zmq.auth import certs
 
 from neuroscope.errors import ArgumentError
+from neuroscope.files import planned, write_whole
 from neuroscope_bridge.files import FileError
 
 
@@ -28,15 +29,22 @@ def make_keys(folder: Path, client: str = "client") -> list[Path]:
     for path in (secret, public):
         if path.exists():
             raise FileError(f"{path} already exists.", remedy="Choose another --client name, or remove the file.")
-    allowed.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    if not (folder / "server.key_secret").exists():
-        written += [Path(path) for path in certs.create_certificates(folder, "server")]
-    made = [Path(path) for path in certs.create_certificates(folder, client)]
-    made[0].rename(public)
-    for path in folder.glob("*.key_secret"):
-        path.chmod(0o600)
-    return [*written, public, secret]
+    with planned("The keys", folder):
+        for one in (folder, allowed):
+            one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        written: list[Path] = []
+        if not (folder / "server.key_secret").exists():
+            written += _write_pair(folder / "server.key", folder / "server.key_secret")
+        return [*written, *_write_pair(public, secret)]
+
+
+def _write_pair(public: Path, secret: Path) -> list[Path]:
+    """Make a pair and write it in ZeroMQ's format; only the user can read the secret file, from its first moment on."""
+    key, hidden = (half.decode() for half in zmq.curve_keypair())
+    head = "# NeuroScope's {} key of ZeroMQ's CURVE\nmetadata\ncurve\n"
+    write_whole(secret, f'{head.format("secret")}    public-key = "{key}"\n    secret-key = "{hidden}"\n', private=True)
+    write_whole(public, f'{head.format("public")}    public-key = "{key}"\n')
+    return [public, secret]
 
 
 def read_pair(path: Path) -> tuple[bytes, bytes]:
