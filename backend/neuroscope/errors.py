@@ -54,6 +54,12 @@ class ModelLoadError(NeuroScopeError):
     code = "model-load"
 
 
+class ModelLimitError(NeuroScopeError):
+    """As many models are loaded as the server allows."""
+
+    code = "too-many-models"
+
+
 class UnsupportedArchitectureError(ModelLoadError):
     """The architecture has no description, or the model does not fit it."""
 

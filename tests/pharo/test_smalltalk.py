@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,19 @@ def test_with_keys_a_session_is_encrypted_and_without_them_there_is_none(tmp_pat
     assert "connectTo:key:serverKey:" in output
     assert "file: There is no key file nowhere.key_secret." in output
     assert f"file: {tmp_path}/damaged.key has no public-key." in output
+
+
+def test_an_image_that_was_saved_with_a_session_starts_without_it(server: str, tmp_path: Path) -> None:
+    saved, before, after = tmp_path / "saved.im", tmp_path / "before.st", tmp_path / "after.st"
+    before.write_text(
+        f"Eval [ NeuroScope connectTo: '{server}'. (NeuroScope evaluate: '3 + 4') printNl. ObjectMemory snapshot: '{saved}'. "
+        "(NeuroScope evaluate: '4 + 4') printNl ]\n"
+    )
+    after.write_text(
+        "Eval [ ([NeuroScope evaluate: '5 + 5'] on: NsServerGone do: [:error | error return: error messageText]) displayNl. "
+        f"NeuroScope connectTo: '{server}'. (NeuroScope evaluate: '6 + 6') printNl ]\n"
+    )
+    assert "\n7\n8\n" in gst(before)
+    done = subprocess.run(["gst", "-I", str(saved), str(after)], capture_output=True, timeout=30, check=False)
+    assert b"The session is closed." in done.stdout
+    assert b"\n12\n" in done.stdout, done.stdout + done.stderr

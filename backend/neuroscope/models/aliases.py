@@ -75,11 +75,6 @@ def follow_given(name: str) -> str:
     return chain[-1]
 
 
-def given() -> set[str]:
-    """The names and targets of the user's own aliases."""
-    return {*_given.get(), *_given.get().values()}
-
-
 def stand_in(name: str) -> str | None:
     """What stands in for `name` because the user asked for it, or None. Reports nothing."""
     return _chain(name)[-1] if name in _given.get() else None
@@ -94,6 +89,11 @@ def _chain(name: str, *, standard: bool = True) -> list[str]:
             raise ArgumentError(f"The aliases {' → '.join([*chain, target])} form a cycle.", remedy="Remove one of them.")
         chain.append(target)
     return chain
+
+
+def given() -> Mapping[str, str]:
+    """The user's own aliases."""
+    return _given.get()
 
 
 def table() -> dict[str, str]:

@@ -91,7 +91,8 @@ class TransformerModel(Tokenized, _Extended):
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
-        key = (chosen, source.kind, source.target, source.path, device, dtype, allow_pickle, revision)
+        version = revision if source.path is None else None  # a folder is one revision
+        key = (chosen, source.identity, device, dtype, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
 
@@ -104,10 +105,12 @@ class TransformerModel(Tokenized, _Extended):
         that `allow_imports` names, and from no others, since the folder chooses the functions; only Python can name modules. Raises
         `HookError` for a hook that cannot be restored, and the errors of `from_hugging_face`.
         """
-        from neuroscope.models import saving
+        from neuroscope.models import resolve, saving
 
         model = cls.from_hugging_face(path, engine=engine, dtype=dtype)
-        saving.restore(model, path, allow_imports=allow_imports)
+        folder = resolve.resolve(str(path)).path
+        if folder is not None:
+            saving.restore(model, folder, allow_imports=allow_imports)
         return model
 
     def save(self, path: str) -> str:

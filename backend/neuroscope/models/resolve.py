@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -38,6 +39,11 @@ class ModelSource:
     path: Path | None
     chosen: bool = False
 
+    @property
+    def identity(self) -> Hashable:
+        """The same for every spelling of one place: links, `..` and `~` followed."""
+        return (self.kind, self.target) if self.path is None else os.path.realpath(self.path)
+
 
 def resolve(name: str, *, revision: str | None = None, allow_download: bool = True) -> ModelSource:
     """Find a model by name or path. Uses no network; with `allow_download` false a model of the hub is not found.
@@ -53,7 +59,9 @@ def resolve(name: str, *, revision: str | None = None, allow_download: bool = Tr
         raise ArgumentError(f"{revision!r} is not a revision.", remedy="Give a branch, a tag or a commit.")
     target = aliases.follow(name)
     confinement = places.current()
-    chosen = confinement is not None and not {name, target}.isdisjoint({*aliases.given(), *confinement.models})
+    chosen = confinement is not None and not {name, target}.isdisjoint(
+        {*aliases.given(), *aliases.given().values(), *confinement.models}
+    )
     with places.confined(None if chosen else confinement):
         source = _here(name, target)
     if source is not None:

@@ -13,7 +13,6 @@ from neuroscope import extensions, places
 from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope.files import planned, whole_folder
 from neuroscope.hooks import storage
-from neuroscope.models.resolve import resolve
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
@@ -59,15 +58,12 @@ def _disk_errors() -> Iterator[None]:
         raise OSError(number, os.strerror(number)) from error
 
 
-def restore(model: TransformerModel, path: str | Path, *, allow_imports: Sequence[str] = ()) -> None:
-    """Restore the additional data of a model loaded from `path`. allow_imports: modules whose functions hooks may run."""
+def restore(model: TransformerModel, folder: Path, *, allow_imports: Sequence[str] = ()) -> None:
+    """Restore the additional data of a model that was loaded from a folder. allow_imports: modules whose functions hooks may run."""
     if isinstance(allow_imports, (str, bool)) or not all(isinstance(name, str) for name in allow_imports):
         raise ArgumentError(
             f"allow_imports is {allow_imports!r}.", remedy='Name the modules whose functions hooks may run: ["my_hooks"].'
         )
-    folder = resolve(str(path)).path
-    if folder is None:
-        return
     for keeper in reversed(_keepers(model)):
         keeper.read(model, folder, allow_imports=allow_imports)
 

@@ -375,6 +375,8 @@ def serve(
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
     ] = None,
     max_message: Annotated[int, typer.Option(metavar="BYTES", help="Longest message.", min=1024)] = 1 << 30,
+    max_models: Annotated[int, typer.Option(metavar="N", help="Most models in memory.", min=1)] = 8,
+    allow_edits: Annotated[bool, typer.Option("--allow-edits", help="Let edits of weights be applied over HTTP.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -387,7 +389,7 @@ def serve(
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
     readable = tuple(path.expanduser().absolute() for path in allow_read or ())
     own = None if folder is None else folder.expanduser().absolute()
-    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, own, readable, allow_download)
+    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models, own, readable, allow_download)
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,
@@ -398,6 +400,7 @@ def serve(
             answer=max_answer << 20,
             host=options,
             quiet=quiet,
+            edits=allow_edits,
         )
     )
 

@@ -37,6 +37,7 @@ class HostOptions:
     seed: int | None = None
     limits: Limits = field(default_factory=Limits)
     dtype: str | None = None
+    models: int | None = 8  # most models in memory
     folder: Path | None = None
     readable: tuple[Path, ...] = ()
     download: bool = False
@@ -60,7 +61,7 @@ class Host:
         self.options = options
         if options.dtype is not None:
             precision.checked(options.dtype)
-        self.models = ModelRegistry()
+        self.models = ModelRegistry(options.models)
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)

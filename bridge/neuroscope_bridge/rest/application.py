@@ -17,10 +17,11 @@ import neuroscope
 from neuroscope.errors import NeuroScopeError
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors
-from neuroscope_bridge.rest.access import Guard
+from neuroscope_bridge.rest.access import Doorkeeper, Guard
+from neuroscope_bridge.rest.attending import Attending
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import HttpOptions, Server
-from neuroscope_bridge.rest.routes import activations, analyses, completions, hooks, models, page
+from neuroscope_bridge.rest.routes import activations, analyses, completions, edits, hooks, models, page
 from neuroscope_bridge.rest.routes.documents import REFUSALS
 
 
@@ -45,13 +46,13 @@ def application(host: Host, options: HttpOptions) -> Any:
         responses=REFUSALS,
     )
     _handle_errors(app)
-    for subject in (models, completions, activations, analyses, hooks, page):
+    for subject in (models, completions, activations, analyses, hooks, edits, page):
         app.include_router(subject.routes(server))
     _describe(app)
-    wrapped: Any = Guard(app, loopback=options.loopback, token=options.token, origins=options.origins)
+    wrapped: Any = Guard(Attending(app), options.current_token)
     if options.origins:
         wrapped = CORSMiddleware(wrapped, allow_origins=list(options.origins), allow_methods=["*"], allow_headers=["*"])
-    return wrapped
+    return Doorkeeper(wrapped, loopback=options.loopback, origins=options.origins)
 
 
 def _handle_errors(app: FastAPI) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgpack
@@ -79,6 +80,26 @@ class Calls:
 
         body = {"model": exchange.target(name, self.url), **({} if dtype is None else {"dtype": str(dtype)})}
         return Call("POST", "/v1/models/load", body, read, asked={"model": str(name)})
+
+    def unload_model(self, name: str | None) -> Call:
+        named = self._model if name is None else str(name)
+
+        def read(response: httpx.Response) -> str:
+            if named == self._model:
+                self._model = self._asked_for = self._layers = None
+            return str(response.json()["id"])
+
+        return Call("DELETE", f"/v1/models/{quote(named or '', safe='')}", read=read, asked={"model": named})
+
+    def edits(self) -> Call:
+        return Call("GET", f"/v1/edits{self._model_query()}", read=lambda response: response.json()["data"])
+
+    def revert_edits(self, edit: str | None) -> Call:
+        path = "/v1/edits" if edit is None else f"/v1/edits/{quote(str(edit), safe='')}"
+        return Call("DELETE", f"{path}{self._model_query()}", read=lambda response: response.json()["reverted"])
+
+    def _model_query(self) -> str:
+        return "" if self._model is None else f"?model={quote(self._model, safe='')}"
 
     def tokenize(self, text: str) -> Call:
         return Call("POST", "/v1/tokenize", self._with_model({"text": str(text)}))

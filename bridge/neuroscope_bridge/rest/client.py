@@ -64,6 +64,18 @@ class LMStudioRESTClient:
         self._connected()
         return self._ask(self._calls.load_model(name, dtype))
 
+    def unload_model(self, name: str | None = None) -> str:
+        """Unload a model on the server, by default this client's; answer the name that it was first loaded by."""
+        return self._ask(self._calls.unload_model(name))
+
+    def edits(self) -> list[dict[str, Any]]:
+        """The edits on the model's weights, the oldest first, with their ids."""
+        return self._ask(self._calls.edits())
+
+    def revert_edits(self, edit: str | None = None) -> list[str]:
+        """Take an edit back by its id, or all of them, the last first. Return the ids."""
+        return self._ask(self._calls.revert_edits(edit))
+
     def tokenize(self, text: str) -> dict[str, Any]:
         """Ids and texts of a text's tokens."""
         return self._ask(self._calls.tokenize(text))
@@ -195,6 +207,15 @@ class AsyncLMStudioRESTClient:
 
     async def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
         return await self._ask(self._calls.load_model(name, dtype))
+
+    async def unload_model(self, name: str | None = None) -> str:
+        return await self._ask(self._calls.unload_model(name))
+
+    async def edits(self) -> list[dict[str, Any]]:
+        return await self._ask(self._calls.edits())
+
+    async def revert_edits(self, edit: str | None = None) -> list[str]:
+        return await self._ask(self._calls.revert_edits(edit))
 
     async def tokenize(self, text: str) -> dict[str, Any]:
         return await self._ask(self._calls.tokenize(text))

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -14,6 +16,7 @@ from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.keys import is_loopback
 from neuroscope_bridge.rest.application import application
+from neuroscope_bridge.rest.connections import Connection, usual_most
 from neuroscope_bridge.rest.jobs import HttpOptions
 from neuroscope_bridge.wire.errors import DeniedError
 
@@ -36,7 +39,7 @@ class HttpDoor:
         """Raises `DeniedError` for an address that other machines can reach, without a token."""
         self._name, self._port = _parsed(address)
         loopback = is_loopback(f"http://{_bracketed(self._name)}")
-        if not loopback and not options.token:
+        if not loopback and not options.current_token():
             raise DeniedError(
                 f"{address} can be reached from other machines, but is not protected.",
                 remedy="Give a secret with --token-file FILE (or NEUROSCOPE_TOKEN), or listen on 127.0.0.1.",
@@ -66,8 +69,18 @@ class HttpDoor:
 
     def start(self) -> None:
         """Serve. Raises the errors of loading a model."""
+        options = self._options
+        protocol: Any = partial(
+            Connection,
+            patience=options.patience,
+            stall=options.stall,
+            most=options.connections or usual_most(),
+            own=options.own and options.loopback and options.token is None,
+        )
         config = uvicorn.Config(
-            application(self._host, self._options),
+            application(self._host, options),
+            http=protocol,
+            ws="none",
             log_config=None,
             access_log=False,
             lifespan="on",

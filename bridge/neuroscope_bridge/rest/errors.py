@@ -30,6 +30,12 @@ class HookNotFoundError(NeuroScopeError):
     code = "hook-not-found"
 
 
+class EditNotFoundError(NeuroScopeError):
+    """No edit with this id is on the weights."""
+
+    code = "edit-not-found"
+
+
 class UnauthorizedError(NeuroScopeError):
     """The bearer token is missing or wrong."""
 
@@ -62,9 +68,11 @@ class ErrorBody(BaseModel):
 _STATUS = {
     "model-not-found": 404,
     "hook-not-found": 404,
+    "edit-not-found": 404,
     "analysis-not-found": 404,
     "task-not-found": 404,
     "not-found": 404,
+    "too-many-models": 409,
     "too-large": 413,
     "busy": 503,
     "cancelled": 503,
@@ -92,6 +100,8 @@ def status_of(fields: dict[str, Any]) -> int:
 def body(error: BaseException, param: str | None = None) -> tuple[int, dict[str, Any]]:
     """Status and JSON body. An internal error is logged with its traceback."""
     fields = error_fields(error)
+    if fields["code"] == "internal":  # its text may hold what no client should read
+        fields["message"] = f"The request failed ({type(error).__name__})."
     return status_of(fields), envelope(fields, param)
 
 

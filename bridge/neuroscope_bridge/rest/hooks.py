@@ -156,9 +156,11 @@ class HookRegistry:
     """Registered hooks by id. They act only in requests that name them. Thread-safe."""
 
     _MOST = 10_000
+    _LARGEST = 64 << 20  # bytes of JSON of all of them
 
     def __init__(self) -> None:
         self._hooks: dict[str, HookSpec] = {}
+        self._sizes: dict[str, int] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
@@ -171,6 +173,13 @@ class HookRegistry:
                 raise ArgumentError(f"A hook {taken[0]!r} already exists.", remedy="DELETE it first, or choose another id.")
             if len(self._hooks) + len(names) > self._MOST:
                 raise ArgumentError(f"More than {self._MOST} hooks cannot be registered.", remedy="DELETE some.")
+            sizes = {name: len(spec.model_dump_json()) for name, spec in zip(names, specs, strict=True)}
+            if sum(self._sizes.values()) + sum(sizes.values()) > self._LARGEST:
+                raise ArgumentError(
+                    f"Registered hooks take at most {self._LARGEST >> 20} MiB.",
+                    remedy="DELETE some, or send hooks with the request.",
+                )
+            self._sizes |= sizes
             for name, spec in zip(names, specs, strict=True):
                 self._hooks[name] = spec.model_copy(update={"hook_id": name})
             return names
@@ -180,6 +189,7 @@ class HookRegistry:
         with self._lock:
             gone = list(self._hooks) if name is None else [name]
             for one in gone:
+                self._sizes.pop(one, None)
                 if self._hooks.pop(one, None) is None:
                     raise HookNotFoundError(
                         f"No hook {one!r} is registered.", remedy=did_you_mean(one, self._hooks, listing="Registered")

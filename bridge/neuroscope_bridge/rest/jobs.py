@@ -6,10 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from starlette.requests import Request
-
 from neuroscope.engines.sites import Site
-from neuroscope.errors import ArgumentError, CancelledError
+from neuroscope.errors import ArgumentError
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors, schemas
 from neuroscope_bridge.rest.capture import check_size
@@ -22,14 +20,26 @@ from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 
 @dataclass(frozen=True)
 class HttpOptions:
-    """`answer`: most bytes of activations in one answer; `generations`: most concurrent ones; `stall` in seconds."""
+    """Options of the door.
 
-    token: str | None = None
+    token: the bearer token, or a function that answers it. answer: most bytes of activations in one answer. generations: most concurrent
+    ones. patience: seconds for a request to come whole. stall: seconds for a reader that reads nothing. connections: most open ones. own:
+    refuse the other users of this machine, where there is no token and the system tells. edits: whether weights may be edited over HTTP.
+    """
+
+    token: str | Callable[[], str | None] | None = None
     loopback: bool = True
     origins: Sequence[str] = field(default_factory=tuple)
     answer: int = 256 << 20
     generations: int = 128
     stall: float = STALL
+    patience: float = 20.0
+    connections: int | None = None
+    own: bool = True
+    edits: bool = False
+
+    def current_token(self) -> str | None:
+        return self.token() if callable(self.token) else self.token
 
 
 @dataclass(frozen=True)
@@ -99,13 +109,12 @@ class Server:
     def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
         return self.pool.pull(job.worker, pieces(job.model, job.asked, sites))
 
-    async def collect(self, request: Request, job: Job, take: Callable[[GeneratedToken], None]) -> None:
-        """Generate to the end, passing each piece to `take` in the worker's thread; ends if the client disconnects."""
+    async def collect(self, job: Job, take: Callable[[GeneratedToken], None]) -> None:
+        """Generate to the end, passing each piece to `take` in the worker's thread."""
         pull = self.begin(job, job.plan.sites)
         try:
             while await pull.some(take):
-                if await request.is_disconnected():
-                    raise CancelledError("The client disconnected.")
+                pass
         finally:
             pull.close()
 

@@ -1,13 +1,16 @@
 """The models of HTTP requests, each with one compute worker.
 
 A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on its model's worker. So
-requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits.
+requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits. Work of a request that was cancelled
+leaves the queue, or ends at its next step.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +18,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from neuroscope.errors import ModelNotFoundError, did_you_mean
-from neuroscope.models import aliases
+from neuroscope import events
+from neuroscope.engines import precision
+from neuroscope.errors import ModelLimitError, ModelNotFoundError, did_you_mean
+from neuroscope.models import aliases, resolve, saving
 from neuroscope_bridge.host import Host
-from neuroscope_bridge.rest.errors import BusyError
+from neuroscope_bridge.rest.errors import BusyError, ForbiddenError
 
 if TYPE_CHECKING:
+    from neuroscope.engines.protocol import Engine
     from neuroscope.models.model import TransformerModel
+
+log = logging.getLogger("neuroscope.bridge")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,6 +37,9 @@ R = TypeVar("R")
 
 #: Longest time in seconds that an unstreamed generation holds the worker.
 SLICE = 0.03
+
+#: Names that are kept for loaded models, in addition to those under which they were first loaded.
+_SPELLINGS = 256
 
 
 class Worker:
@@ -39,10 +50,19 @@ class Worker:
         self._context = context
 
     async def run(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Compute in the worker's thread, in turn."""
+        """Compute in the worker's thread, in turn. Cancelling it takes it out of the queue, or stops it at its next step."""
         context = self._context.copy()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: context.run(function, *arguments, **named))
+        gone = threading.Event()
+
+        def work() -> T:
+            with events.cancellable(gone.is_set):
+                return function(*arguments, **named)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: context.run(work))
+        except asyncio.CancelledError:
+            gone.set()
+            raise
 
     def later(self, function: Callable[[], object]) -> None:
         """Run a function in the worker's thread, after its current work."""
@@ -61,15 +81,19 @@ class PooledModel:
     worker: Worker
 
     def fresh(self) -> TransformerModel:
-        """The same weights with separate hooks, for one request."""
+        """The same weights with separate hooks, for one request; those that were saved with the model act in every request."""
         from neuroscope.models.model import TransformerModel
 
         model = self.model
-        return TransformerModel(model.engine, model.tokenizer, model.name, model.loaded_hash, model.ran)
+        made = TransformerModel(model.engine, model.tokenizer, model.name, model.loaded_hash, model.ran)
+        made.task_type = model.task_type
+        for hook in model.hook_manager:
+            made.hook_manager.add_persistent_hook(hook)
+        return made
 
 
 class ModelPool:
-    """Loaded models by name; the one loaded last serves requests that name none."""
+    """Loaded models by name. Requests that name none get the server's own (`--model`), or else the first that was loaded."""
 
     def __init__(self, host: Host, most: int) -> None:
         self._host = host
@@ -77,7 +101,7 @@ class ModelPool:
         self._lock = threading.Lock()
         self._models: dict[str, PooledModel] = {}
         self._workers: dict[int, Worker] = {}
-        self._default: str | None = None
+        self._default: PooledModel | None = None
         self._loader = Worker("loader", self._context)
         self.analyst = Worker("analyst", self._context)  # long work, which takes turns with generations at the engine
         self._most = most
@@ -89,35 +113,106 @@ class ModelPool:
             await self.load(self._host.options.model)
 
     async def load(self, name: str, dtype: str | None = None) -> PooledModel:
-        """Load the model of a name if needed, and make it the default. Raises the errors of loading.
+        """The model of a name, loaded if needed. Replaces one of another `dtype` under that name.
 
-        Replaces one of another `dtype`.
+        Raises `ArgumentError` for an unknown `dtype`, `ModelLimitError`, and `ModelNotFoundError` without further reasons: those are in
+        the log. Only for models of the server's own names (`--alias`, `--model`, `bundled:`) it raises the errors of loading.
         """
+        if dtype is not None:
+            precision.checked(dtype)
         pooled = self._models.get(name)
         if pooled is None or dtype not in (None, pooled.model.precision):
             pooled = await self._loader.run(self._load, name, dtype)
-        self._default = name
+        if self._default is None:
+            self._default = pooled
         return pooled
 
     def _load(self, name: str, dtype: str | None = None) -> PooledModel:
-        from neuroscope.models.model import TransformerModel
-
-        model = TransformerModel.from_hugging_face(name, dtype=dtype)
+        try:
+            model = self._loaded(name, dtype)
+        except ModelLimitError:
+            raise
+        except Exception as error:
+            if self._is_our_own(name):
+                raise
+            log.warning("a model could not be loaded over HTTP: %s", " ".join(str(error).split()))
+            raise ModelNotFoundError(
+                f"No model {name!r} can be loaded here.",
+                remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded.",
+            ) from None
         with self._lock:
             worker = self._workers.get(id(model.engine))
             if worker is None:
                 worker = self._workers[id(model.engine)] = Worker(name, self._context)
-            pooled = self._models.get(name)
+            before = self._models.pop(name, None)
+            pooled = before
             if pooled is None or pooled.model.engine is not model.engine:
-                pooled = self._models[name] = PooledModel(model, int(time.time()), worker)
-            return pooled
+                pooled = PooledModel(model, int(time.time()), worker)
+            self._models[name] = pooled
+            self._trim()
+        if before is not None and before.model.engine is not model.engine:
+            self._drop_unused(before.model.engine)
+        return pooled
+
+    @staticmethod
+    def _loaded(name: str, dtype: str | None) -> TransformerModel:
+        """The model, with the hooks and the vectors that were saved in its folder."""
+        from neuroscope.models.model import TransformerModel
+
+        model = TransformerModel.from_hugging_face(name, dtype=dtype)
+        source = resolve.resolve(name, allow_download=False)
+        if source.kind == "folder" and source.path is not None:
+            saving.restore(model, source.path)
+        return model
+
+    def _is_our_own(self, name: str) -> bool:
+        given = self._context.copy().run(aliases.given)
+        return name in given or name == self._host.options.model or name.startswith(aliases.BUNDLED)
+
+    def _trim(self) -> None:
+        """Forget the oldest additional spellings."""
+        firsts = set(self._host.models.names())
+        others = [name for name in self._models if name not in firsts]
+        for name in others[: max(0, len(others) - _SPELLINGS)]:
+            del self._models[name]
+
+    def _drop_unused(self, engine: Engine) -> None:
+        """Free an engine that no name has any more."""
+        with self._lock:
+            kept = [*self._models.values(), *([] if self._default is None else [self._default])]
+            if any(pooled.model.engine is engine for pooled in kept):
+                return
+            self._workers.pop(id(engine), None)  # its thread ends with the last request that uses it
+        self._host.models.forget(engine)
+        gc.collect()
+
+    async def unload(self, name: str) -> str:
+        """Forget the model of a name under all its names; answers the one it was first loaded by.
+
+        Running requests keep it until they end, and so do ZeroMQ sessions that hold it. Raises `ModelNotFoundError`, and `ForbiddenError`
+        for the server's own model.
+        """
+        engine = (await self.find(name)).model.engine
+        own = self._host.options.model
+        if own is not None and self._default is not None and engine is self._default.model.engine:
+            raise ForbiddenError(f"{own} is the server's own model (--model).", remedy="Stop the server to free its memory.")
+        first = self._first_name(engine)
+        with self._lock:
+            self._models = {key: pooled for key, pooled in self._models.items() if pooled.model.engine is not engine}
+            if self._default is not None and self._default.model.engine is engine:
+                self._default = None
+        await self._loader.run(self._drop_unused, engine)
+        return first
+
+    def _first_name(self, engine: Engine) -> str:
+        return next((model.name for model in self._host.models.loaded() if model.engine is engine), "")
 
     async def find(self, name: str | None) -> PooledModel:
         """The loaded model of a name, or the default for None. Raises `ModelNotFoundError`."""
         if name is None:
             if self._default is None:
                 raise ModelNotFoundError("No model is loaded.", remedy='POST /v1/models/load {"model": "…"}.')
-            return self._models[self._default]
+            return self._default
         found = self._models.get(name)
         if found is not None:
             return found
@@ -127,7 +222,8 @@ class ModelPool:
         raise ModelNotFoundError(f"No model {name!r} is loaded.", remedy=remedy)
 
     def names(self) -> list[str]:
-        return sorted({*self._models, *self._host.models.names()})
+        """The names under which the loaded models were first asked for, by HTTP or by a session."""
+        return self._host.models.names()
 
     def stand_in(self, name: str) -> str | None:
         """The stand-in for the model of a name, or None."""
@@ -139,7 +235,7 @@ class ModelPool:
 
     @property
     def default(self) -> str | None:
-        return self._default
+        return None if self._default is None else self._default.model.name
 
     @property
     def running(self) -> int:

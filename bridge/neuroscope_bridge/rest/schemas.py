@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+from fastapi import Query as QueryField
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -367,4 +368,35 @@ class Tokenize(Request):
     def _one(self) -> Tokenize:
         if (self.text is None) == (self.messages is None):
             raise ValueError("give either text or messages")
+        return self
+
+
+# --- edits ------------------------------------------------------------------------------------------------------------------
+
+Query = Annotated[str | None, QueryField(max_length=4096, description="A loaded model; by default the server's.")]
+
+
+class Scaling(Request):
+    """Weights, by their names as in `model weights:`, and the number to multiply them by."""
+
+    weights: Annotated[list[Text], Field(min_length=1, max_length=1000)]
+    by: Annotated[Number, Field(ge=-1e6, le=1e6)]
+    title: Annotated[Text | None, Field(min_length=1, max_length=200)] = None
+
+
+class ApplyEdit(Request):
+    """An edit of weights: `scaling`, or `file`, the bytes of an .edit file as base64."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}]}
+    )
+
+    model: Text | None = None
+    scaling: Scaling | None = None
+    file: Annotated[Text | None, Field(max_length=32 << 20)] = None
+
+    @model_validator(mode="after")
+    def _one(self) -> ApplyEdit:
+        if (self.scaling is None) == (self.file is None):
+            raise ValueError("give either scaling or file")
         return self

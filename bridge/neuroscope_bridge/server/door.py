@@ -23,7 +23,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from neuroscope.errors import ArgumentError, NeuroScopeError
 from neuroscope_bridge.host import Host, Session
 from neuroscope_bridge.host.faults import error_fields
-from neuroscope_bridge.keys import curve_available, is_loopback, read_pair
+from neuroscope_bridge.keys import Clients, curve_available, is_loopback, read_pair
 from neuroscope_bridge.server.threads import LeaderThreads, Work
 from neuroscope_bridge.wire import decode, encode
 from neuroscope_bridge.wire.codec import Frame
@@ -45,6 +45,9 @@ _BEAT, _PROBE = 1.0, 20.0
 #: Seconds for running jobs to end when the server stops.
 _GRACE = 10.0
 
+#: The name under which the authenticator knows this server's socket.
+_DOMAIN = "neuroscope"
+
 
 @dataclass
 class _Peer:
@@ -53,6 +56,7 @@ class _Peer:
     identity: bytes
     session: Session
     told: float  # when something was last sent
+    key: bytes | None = None  # the client's public key, with CURVE
 
 
 class ZmqDoor:
@@ -72,6 +76,8 @@ class ZmqDoor:
         self._host = host
         self._wanted = address
         self._keys = keys
+        self._clients: Clients | None = None
+        self._speaker: bytes | None = None  # the public key behind the message at hand
         self._peers: dict[bytes, _Peer] = {}
         self._outbox: deque[tuple[bytes, list[Frame]]] = deque()
         self._ready: deque[_Peer] = deque()
@@ -116,9 +122,12 @@ class ZmqDoor:
         if not curve_available():
             raise DeniedError("This build of ZeroMQ has no CURVE.", remedy="Install the wheel of pyzmq from PyPI.")
         public, secret = read_pair(folder / "server.key_secret")
+        self._clients = Clients(folder)
         self._authenticator = ThreadAuthenticator(self._context, log=logging.getLogger("neuroscope.bridge.auth"))
         self._authenticator.start()
-        self._authenticator.configure_curve(domain="*", location=str(folder / "clients"))
+        self._authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=self._clients)
+        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
+        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody enters when the authenticator does not answer
         self._socket.setsockopt(zmq.CURVE_SERVER, 1)
         self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
         self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
@@ -164,7 +173,11 @@ class ZmqDoor:
         return None
 
     def _tick(self, now: float) -> None:
+        allowed = None if self._clients is None else self._clients.keys()
         for peer in list(self._peers.values()):
+            if allowed is not None and peer.key not in allowed:
+                self._drop(peer, "its key was taken away")
+                continue
             session = peer.session
             jobs = session.jobs()
             for job in jobs:
@@ -178,7 +191,7 @@ class ZmqDoor:
 
     def _receive(self) -> Work | None:
         identity = self._socket.recv(_NOBLOCK)
-        frames: list[Frame] = [self._socket.recv()]  # a message has one frame at least
+        frames: list[Frame] = [self._first_frame()]  # a message has one frame at least
         while self._socket.getsockopt(_RCVMORE):
             frames.append(self._socket.recv(copy=False).buffer)
         header: Any = None
@@ -195,6 +208,13 @@ class ZmqDoor:
         except Exception as error:  # no message may stop the server
             self._refuse(identity, request_id(header), error)
         return None
+
+    def _first_frame(self) -> Frame:
+        if self._clients is None:
+            return self._socket.recv()
+        frame: Any = self._socket.recv(copy=False)
+        self._speaker = str(frame.get("User-Id")).encode("ascii", "replace")
+        return bytes(frame.buffer)
 
     def _perform(self, identity: bytes, request: Request) -> Work | None:
         peer = self._peers.get(identity)
@@ -213,6 +233,8 @@ class ZmqDoor:
         return (lambda: self._advance(peer)) if session.enqueue(job, request.get("within")) else None
 
     def _hello(self, identity: bytes, peer: _Peer | None, request: Request) -> dict[str, Any]:
+        if self._clients is not None and not self._clients.allow(self._speaker or b""):
+            raise DeniedError("This client's key was taken away.", remedy="Ask the server's owner for a new one.")
         if peer is None:
             session = self._host.open_session(request.get("client", "")[:80], request.get("lease"), request.get("seed"))
             try:
@@ -220,7 +242,7 @@ class ZmqDoor:
             except NeuroScopeError:
                 self._host.close_session(session, "its hello was faulty")
                 raise
-            peer = self._peers[identity] = _Peer(identity, session, time.monotonic())
+            peer = self._peers[identity] = _Peer(identity, session, time.monotonic(), self._speaker)
         else:
             surplus = [name for name in ("client", "lease", "seed", "events") if name in request.fields]
             if surplus:

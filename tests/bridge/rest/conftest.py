@@ -57,19 +57,26 @@ class Serve:
     def __init__(self, chatty: Path, speechless: Path) -> None:
         self._aliases = [f"chatty={chatty}", f"speechless={speechless}"]
         self._doors: dict[str, tuple[HttpDoor, Host]] = {}
+        self._shared: dict[str, str] = {}
 
-    def __call__(self, address: str = "127.0.0.1:0", **options: Any) -> str:
-        host = Host(HostOptions("chatty", self._aliases))
-        door = HttpDoor(host, address, HttpOptions(**options))
+    def __call__(self, address: str = "127.0.0.1:0", host: dict[str, Any] | None = None, **options: Any) -> str:
+        served = Host(HostOptions("chatty", self._aliases, **(host or {})))
+        door = HttpDoor(served, address, HttpOptions(**options))
         url = door.open()
         door.start()
-        self._doors[url] = door, host
+        self._doors[url] = door, served
         return url
 
-    def engine(self, url: str) -> TorchEngine:
+    def once(self, name: str, **options: Any) -> str:
+        """A server that tests share, by a name."""
+        if name not in self._shared:
+            self._shared[name] = self(**options)
+        return self._shared[name]
+
+    def engine(self, url: str, name: str = "chatty") -> TorchEngine:
         """The engine that a server computes with."""
         host = self._doors[url][1]
-        engine = host.context(None).run(TransformerModel.from_hugging_face, "chatty").engine
+        engine = host.context(None).run(TransformerModel.from_hugging_face, name).engine
         assert isinstance(engine, TorchEngine)
         return engine
 

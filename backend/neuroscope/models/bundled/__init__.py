@@ -18,7 +18,7 @@ def path(name: str) -> Path:
     Raises `ModelNotFoundError` if this installation has none of that name, `ModelLoadError` for a missing or changed file.
     """
     folder = WEIGHTS / name
-    if Path(name).name != name or not (folder / MANIFEST).is_file():
+    if name not in names():
         raise ModelNotFoundError(
             f"This version of NeuroScope has no bundled model that stands in for {name}.",
             remedy="Leave out --embedded and use another model: "
@@ -26,6 +26,11 @@ def path(name: str) -> Path:
         )
     check(folder)
     return folder
+
+
+def names() -> list[str]:
+    """The bundled models of this installation."""
+    return sorted(file.parent.name for file in WEIGHTS.glob(f"*/{MANIFEST}"))
 
 
 def check(folder: Path) -> None:

@@ -63,7 +63,7 @@ def routes(server: Server) -> APIRouter:
             for gatherer in gatherers:
                 gatherer.keep(gatherer.add(piece.step))
 
-        await server.collect(request, job, take)
+        await server.collect(job, take)
 
         def finish() -> tuple[bytes, str]:
             ids = [*job.asked.prompt_ids, *(piece.id for piece in answer.pieces)]

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 
-from neuroscope import events
 from neuroscope.analyses import registry
-from neuroscope.errors import CancelledError
 from neuroscope_bridge.rest import schemas
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import Server
-
-#: Seconds between checks of whether the client is still connected.
-_LOOK = 0.2
 
 
 def routes(server: Server) -> APIRouter:
@@ -28,18 +21,16 @@ def routes(server: Server) -> APIRouter:
         return Json({"object": "list", "data": [analysis.as_dictionary() for analysis in registry.ANALYSES]})
 
     @router.post("/v1/analyze/{name}")
-    async def analyze(request: Request, name: str, body: schemas.Analyze) -> Any:
+    async def analyze(name: str, body: schemas.Analyze) -> Any:
         """Run an analysis, such as mathematical_reasoning, factual_recall, creative_writing, attention_patterns or
         residual_stream; GET /v1/analyze lists them. It ends if the client disconnects.
         """
         registry.get(name)
         pooled = await server.pool.find(body.model)
-        gone = threading.Event()
         on: Any = [pair.model_dump() for pair in body.on] if isinstance(body.on, list) else body.on
 
         def work() -> dict[str, Any]:
-            with events.cancellable(gone.is_set):
-                result = registry.analyze(pooled.fresh(), name, on, seed=body.seed)
+            result = registry.analyze(pooled.fresh(), name, on, seed=body.seed)
             return {
                 "object": "analysis",
                 "name": registry.get(name).name,
@@ -49,13 +40,6 @@ def routes(server: Server) -> APIRouter:
                 "result": result.as_dictionary(),
             }
 
-        running = asyncio.ensure_future(server.pool.analyst.run(work))
-        try:
-            while not (await asyncio.wait({running}, timeout=_LOOK))[0]:
-                if await request.is_disconnected():
-                    raise CancelledError("The client disconnected.")
-            return Json(running.result())
-        finally:
-            gone.set()
+        return Json(await server.pool.analyst.run(work))
 
     return router

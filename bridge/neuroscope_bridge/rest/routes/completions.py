@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from neuroscope.errors import ArgumentError
@@ -23,7 +23,7 @@ def routes(server: Server) -> APIRouter:
     router = APIRouter(tags=["generation"])
 
     @router.post("/v1/chat/completions", responses=STREAMED)
-    async def chat(request: Request, body: schemas.Chat) -> Any:
+    async def chat(body: schemas.Chat) -> Any:
         """OpenAI's chat completions, in the model's chat template. `hooks` may steer, ablate and scale."""
         if body.max_tokens is not None and body.max_completion_tokens is not None:
             raise ArgumentError("max_tokens and max_completion_tokens are synonyms.", remedy="Give one.")
@@ -36,10 +36,10 @@ def routes(server: Server) -> APIRouter:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             encoding=None,
         )
-        return await finished(request, body, job, ChatAnswer(job.model, job.asked))
+        return await finished(body, job, ChatAnswer(job.model, job.asked))
 
     @router.post("/v1/completions", responses=STREAMED)
-    async def completion(request: Request, body: schemas.Completion) -> Any:
+    async def completion(body: schemas.Completion) -> Any:
         """OpenAI's completions of plain text. `hooks` may steer, ablate and scale."""
         job = await server.job(
             body.model,
@@ -51,12 +51,12 @@ def routes(server: Server) -> APIRouter:
             logprobs=body.logprobs,
             encoding=None,
         )
-        return await finished(request, body, job, TextAnswer(job.model, job.asked))
+        return await finished(body, job, TextAnswer(job.model, job.asked))
 
-    async def finished(request: Request, body: schemas.Generate, job: Job, answer: Answer) -> Response:
+    async def finished(body: schemas.Generate, job: Job, answer: Answer) -> Response:
         if body.stream:
             return await server.stream(job, (), answer.opening(), answer.chunk, answer.last(body.stream_options))
-        await server.collect(request, job, answer.take)
+        await server.collect(job, answer.take)
         return Json(answer.whole())
 
     return router

@@ -35,7 +35,7 @@ def routes(server: Server) -> APIRouter:
     async def health(request: Request) -> Any:
         """Status and version; with access, also models and running generations."""
         found: dict[str, Any] = {"status": "ok", "version": neuroscope.__version__}
-        if allowed(request.headers, server.options.token):
+        if allowed(request.headers, server.options.current_token()):
             pool = server.pool
             stand_ins = {name: target for name in pool.names() if (target := pool.stand_in(name)) is not None}
             found |= {"model": pool.default, "models": pool.names(), "stand_ins": stand_ins, "generations": pool.running}
@@ -48,13 +48,18 @@ def routes(server: Server) -> APIRouter:
 
     @router.post("/v1/models/load")
     async def load(request: schemas.Load) -> Any:
-        """Load a model by name, folder or GGUF file; it becomes the default. Returns its sizes."""
+        """Load a model by name, folder or GGUF file, with the hooks that were saved in its folder. Returns its sizes."""
         return Json(described(await server.pool.load(request.model, request.dtype)))
 
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> Any:
         """One loaded model, with its sizes."""
         return Json(described(await server.pool.find(name)))
+
+    @router.delete("/v1/models/{name:path}")
+    async def unload(name: str) -> Any:
+        """Unload a model; its memory is free when the last request that uses it ends. The server's own model (--model) stays."""
+        return Json({"id": await server.pool.unload(name), "object": "model", "deleted": True})
 
     @router.post("/v1/tokenize")
     async def tokenize(request: schemas.Tokenize) -> Any:
