@@ -45,6 +45,7 @@ class Contest:
 CONTESTS = (
     Contest("heads", "patch every head, all positions", "transformer_lens", faster=10),
     Contest("cells", "patch every head × position", "transformer_lens", faster=15),
+    Contest("own", "ActivationPatcher.patch(pair, 'heads@*')", "transformer_lens", faster=15),
     Contest("streams", "patch residual × position", "transformer_lens"),
     Contest("eap", "EAP, every edge", "circuitkit", faster=5, bare="passes", dearer=2),
     Contest("eap_ig", "EAP-IG, 5 steps, every edge", "circuitkit", faster=5, bare="passes", dearer=2),
@@ -75,6 +76,8 @@ def prepare(folder: Path, name: str) -> dict[str, Any]:
         words = [[example.answer, example.wrong] for example in chosen]
         return np.array([[model.encode(word).ids[0][0] for word in pair] for pair in words], dtype=np.int64)
 
+    texts = {name: getattr(one, name) for name in ("clean", "corrupt", "answer", "wrong")}
+    (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     shape = model.architecture
     positions = len(model.encode(one.clean).ids[0])
     cells = [(layer, p, h) for layer in range(shape.layers) for p in range(positions) for h in range(shape.heads)]
@@ -118,7 +121,7 @@ def ran(side: str, job: str, folder: Path, rounds: int, threads: int) -> tuple[d
 def apart(job: str, ours: np.ndarray[Any, Any], theirs: np.ndarray[Any, Any], sizes: dict[str, Any]) -> str:
     """The largest difference relative to the largest value, or for scores their correlation too."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if job == "cells":
+    if job in ("cells", "own"):
         ours = ours.ravel()[sizes["picked"]]
     if job in ("eap", "eap_ig"):
         ours, theirs = _same_edges(ours, theirs, sizes)
@@ -197,7 +200,7 @@ def row(contest: Contest, folder: Path, sizes: dict[str, Any], rounds: int, thre
         return [title, *cells, missing, "", "", bare, dearer, f"{ours['peak']['job']:.0f}", "", ""]
     measured, other = theirs
     took = min(measured["seconds"]["job"])
-    if contest.job == "cells":
+    if contest.job in ("cells", "own"):
         took *= sizes["cells"] / len(sizes["picked"])
         title += f" ({contest.peer}: {len(sizes['picked'])} of {sizes['cells']} cells, scaled)"
     if contest.job == "capture":

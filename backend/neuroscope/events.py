@@ -7,7 +7,7 @@ Listeners and cancellation belong to the current context (`contextvars`), so job
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -38,18 +38,30 @@ class Notice:
 Event = Progress | Notice
 Listener = Callable[[Event], None]
 
-_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("neuroscope_listeners", default=())
+#: None: nothing was chosen, so the usual listener hears; (): quiet.
+_listeners: ContextVar[tuple[Listener, ...] | None] = ContextVar("neuroscope_listeners", default=None)
+_usual: list[Listener] = []
 _cancelled: ContextVar[Callable[[], bool] | None] = ContextVar("neuroscope_cancelled", default=None)
 
 
 @contextmanager
 def listen(listener: Listener) -> Iterator[None]:
     """Send every event of this context to `listener` while the block runs."""
-    token = _listeners.set((*_listeners.get(), listener))
+    token = _listeners.set((*(_listeners.get() or ()), listener))
     try:
         yield
     finally:
         _listeners.reset(token)
+
+
+def set_usual(listener: Listener | None) -> None:
+    """Who hears in contexts where nobody listens: nobody, or a notebook's bars (`bars`)."""
+    _usual[:] = [] if listener is None else [listener]
+
+
+def _hearing() -> Sequence[Listener]:
+    chosen = _listeners.get()
+    return _usual if chosen is None else chosen
 
 
 @contextmanager
@@ -107,7 +119,7 @@ class Job:
         check_cancelled()
 
     def _report(self, finished: bool = False) -> None:
-        if _listeners.get():
+        if _hearing():
             seconds = time.monotonic() - self._started
             emit(Progress(self.name, self.done, self.total, self.unit, seconds, finished))
 
@@ -126,5 +138,5 @@ def progress(name: str, total: int | None = None, unit: str = "steps") -> Iterat
 
 def emit(event: Event) -> None:
     """Pass an event from elsewhere to the listeners."""
-    for listener in _listeners.get():
+    for listener in _hearing():
         listener(event)

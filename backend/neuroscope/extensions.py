@@ -8,8 +8,8 @@ attribute that the class lacks, or when all its operations are listed.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 from neuroscope.directory import EXTENSIONS
 
@@ -49,9 +49,13 @@ def load(cls: type) -> bool:
 
 
 class Extensible:
-    """A class that rooms above it may extend."""
+    """A class that rooms above it may extend. `names_elsewhere`: what other libraries call an attribute → what to write here."""
+
+    names_elsewhere: ClassVar[Mapping[str, str]] = {}
 
     def __getattr__(self, name: str) -> Any:
         if not (name.startswith("__") and name.endswith("__")) and load(type(self)):
             return getattr(self, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        here = type(self).names_elsewhere.get(name)
+        told = "" if here is None else f". Here it is {here}."
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{told}", name=name, obj=self)

@@ -141,7 +141,7 @@ def check_links(folder: Path) -> None:
     confinement = current()
     if confinement is None:
         return
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in confinement.roots):
             raise AccessError(f"{path.name} in {folder} is a link that leads outside.", remedy="Copy the file itself.")
 

@@ -53,6 +53,22 @@ class Provenance:
         where = ", ".join(part for part in (self.engine, self.dtype, self.device, f"seed {self.seed}") if part)
         return f"a Provenance({self.title}, {where})"
 
+    def footnote(self) -> str:
+        """One line with everything: the foot of pages."""
+        parts = [
+            self.title,
+            f"weights {self.weights_hash[:12]}",
+            self.engine,
+            self.dtype,
+            self.device,
+            None if self.found_dtype is None else f"found in {self.found_dtype}",
+            self.task,
+            f"seed {self.seed}",
+            *(f"{name} {count}" for name, count in self.sizes.items()),
+            *(f"{name} {version}" for name, version in self.versions.items()),
+        ]
+        return " · ".join(part for part in parts if part)
+
 
 def titled(ran: str, asked_for: str | None) -> str:
     """

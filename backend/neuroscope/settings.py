@@ -1,4 +1,4 @@
-"""Default seed, engine and floating type of the current context.
+"""Default seed, engine, floating type and device of the current context.
 
 They belong to the context (`contextvars`), so two runs in one process do not share them.
 """
@@ -13,6 +13,7 @@ from typing import Any
 _seed: ContextVar[int] = ContextVar("neuroscope_seed")
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
 _dtype: ContextVar[str] = ContextVar("neuroscope_dtype", default="float32")
+_device: ContextVar[str | None] = ContextVar("neuroscope_device", default=None)
 
 
 def seed(given: int | None = None) -> int:
@@ -35,10 +36,17 @@ def dtype(given: str | None = None) -> str:
     return _dtype.get() if given is None else given
 
 
+def device(given: str | None = None) -> str | None:
+    """`given`, or the context's device, or None: the engine's own choice."""
+    return given or _device.get()
+
+
 @contextmanager
-def defaults(*, seed: int | None = None, engine: str | None = None, dtype: str | None = None) -> Iterator[None]:
+def defaults(
+    *, seed: int | None = None, engine: str | None = None, dtype: str | None = None, device: str | None = None
+) -> Iterator[None]:
     """Set defaults for the duration of a block; None leaves one unchanged."""
-    chosen: tuple[tuple[ContextVar[Any], Any], ...] = ((_seed, seed), (_engine, engine), (_dtype, dtype))
+    chosen: tuple[tuple[ContextVar[Any], Any], ...] = ((_seed, seed), (_engine, engine), (_dtype, dtype), (_device, device))
     tokens = [(variable, variable.set(value)) for variable, value in chosen if value is not None]
     try:
         yield

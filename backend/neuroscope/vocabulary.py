@@ -59,9 +59,12 @@ class AmbiguousNameError(TypeError):
 def public(cls: C) -> C:
     """Class decorator: let the class receive messages. Raises `AmbiguousNameError` if two operations fold to one name.
 
-    A method call that fails because an argument is of the wrong kind raises an `ArgumentError` that names the argument.
+    A method call that fails because an argument is of the wrong kind raises an `ArgumentError` that names the argument. Where the class
+    has a `print_string`, its `repr` is that, in one line, also for a dataclass.
     """
     setattr(cls, _PUBLIC, cls.__name__)
+    if hasattr(cls, "print_string"):
+        cls.__repr__ = _one_line  # type: ignore[method-assign,assignment]
     for name, member in list(cls.__dict__.items()):
         if name.startswith("_") and name != "__init__":
             continue
@@ -72,6 +75,10 @@ def public(cls: C) -> C:
             setattr(cls, name, naming_wrong_kinds(member, find))
     _declared(cls)
     return cls
+
+
+def _one_line(self: Any) -> str:
+    return " ".join(str(self.print_string()).split("\n"))
 
 
 def python_only(member: F) -> F:

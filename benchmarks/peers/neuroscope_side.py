@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from harness import Job, Work, difference, main, transformers_model
 
-from neuroscope import TransformerModel
+from neuroscope import ActivationPatcher, TransformerModel
 from neuroscope.circuits.attribution import edge_scores
 from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.sweeps import sweep
@@ -85,6 +86,12 @@ def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
         site = Site(EARLY, Component.RESIDUAL)
         return {"values": engine.ops.to_numpy(engine.forward(batch, capture=[site], stop=EARLY + 1, logits=None)[site])}
 
+    def own() -> Mapping[str, Any]:
+        """The same map from the prompts' texts, with shares, as a user asks for it; values in the order of the cells."""
+        texts = json.loads((work.weights.parent / "texts.json").read_text(encoding="utf-8"))
+        found = ActivationPatcher(model).patch(texts, "heads@*")
+        return {"values": np.array([one.metric for one in found]).reshape(layers, heads, positions).transpose(0, 2, 1)}
+
     head_output, residual = Component.HEAD_OUTPUT, Component.RESIDUAL
     streams = [Site(None, Component.EMBEDDING, position=p) for p in range(positions)]
     streams += [Site(layer, residual, position=p) for layer in range(layers - 1) for p in range(positions)]
@@ -100,6 +107,7 @@ def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
                 ]
             )
         },
+        "own": {"job": own},
         "streams": {"job": lambda: swept(streams)},
         "eap": {"passes": lambda: passes(1), "job": lambda: scores("eap", 1)},
         "eap_ig": {"passes": lambda: passes(5), "job": lambda: scores("eap_ig", 5)},

@@ -68,6 +68,7 @@ def prepare(work: Work) -> Mapping[str, Mapping[str, Job]]:
     return {
         "heads": {"job": lambda: patched("get_act_patch_attn_head_out_all_pos")},
         "cells": {"job": chosen},
+        "own": {"job": chosen},
         "streams": {"job": lambda: patched("get_act_patch_resid_pre")},
         "capture": {"bare": plain, "job": captured},
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 
 import pytest
 
-from neuroscope import events, settings
+from neuroscope import bars, events, settings
 from neuroscope.errors import CancelledError
 
 
@@ -49,3 +51,37 @@ def test_defaults_hold_for_their_block() -> None:
     with settings.defaults(seed=7, engine="torch"):
         assert (settings.seed(), settings.seed(3), settings.engine()) == (7, 3, "torch")
     assert settings.seed() == 0
+
+
+def test_at_a_prompt_bars_and_notices_show_themselves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not bars.at_a_prompt()
+    ipython = types.ModuleType("IPython")
+    ipython.get_ipython = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    assert not bars.at_a_prompt()
+    ipython.get_ipython = object  # type: ignore[attr-defined]
+    assert bars.at_a_prompt()
+    events.set_usual(bars.Bars(patience=0))
+    try:
+        with events.progress("patching", total=2, unit="heads") as job:
+            events.notice("a word")
+            job.advance(2)
+        shown = capsys.readouterr().err
+        assert "a word\n" in shown
+        assert "patching:   0%" in shown
+        assert "0/2" in shown
+        heard: list[events.Event] = []
+        with events.quietly():
+            events.notice("quiet")
+        with events.listen(heard.append):
+            events.notice("heard elsewhere")
+        assert capsys.readouterr().err == ""
+        assert len(heard) == 1
+        monkeypatch.setitem(sys.modules, "tqdm", None)  # short jobs need no bar
+        events.set_usual(bars.Bars())
+        with events.progress("short", total=1) as job:
+            job.advance()
+    finally:
+        events.set_usual(None)

@@ -101,7 +101,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "path of Dataset.from_file is a text": lambda: V.Dataset.from_file(None),
     "n of Dataset.take is a whole number": lambda: V.Dataset.load("ioi", n=3).take("a"),
     "model of Dataset.for_model is a TransformerModel": lambda: V.Dataset.load("ioi", n=3).for_model("gpt2"),
-    "sites of TransformerModel.run_with_caching is a list of texts": lambda: MODEL.run_with_caching("w5", 5),
+    "5 names no sites": lambda: MODEL.run_with_caching("w5", 5),
     "count of TransformerModel.predictions is a whole number": lambda: MODEL.predictions("w5", "many"),
     "site of TransformerModel.weights is a WeightSite or a text": lambda: MODEL.weights(5),
     "dtype of TransformerModel.from_hugging_face is a text": lambda: V.TransformerModel.from_hugging_face("x", dtype=5),
@@ -116,5 +116,5 @@ def test_the_vocabulary_names_an_argument_of_a_wrong_kind(told: str) -> None:
 
 def test_an_instance_may_be_given_its_own_model() -> None:
     vectors = V.SteeringVectors(MODEL)
-    assert vectors.load("formal_style", MODEL) == vectors.load("formal_style") == V.SteeringVectors.load("formal_style", MODEL)
-    assert vectors.load("formal_style", MODEL, 0) == vectors.load("formal_style", layer=0)
+    assert vectors.load("formal_style", MODEL) is vectors.load("formal_style") is V.SteeringVectors.load("formal_style", MODEL)
+    assert vectors.load("formal_style", MODEL, 0) is vectors.load("formal_style", layer=0)

@@ -27,7 +27,7 @@ def test_analyses_are_listed() -> None:
 def test_an_analysis_answers_json_and_a_page(tmp_path: Path) -> None:
     page = tmp_path / "recall.html"
     done = succeeding(
-        "analyze", "factualRecall", "gpt2-medium", "--embedded", "--on", "The capital of France is", "--json", "--page", str(page)
+        "analyze", "gpt2-medium", "factualRecall", "--embedded", "--on", "The capital of France is", "--json", "--page", str(page)
     )  # fmt: skip
     found = json.loads(done.stdout)
     assert found["answers"][0] == " Paris"
@@ -43,10 +43,10 @@ def test_an_analysis_answers_json_and_a_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("factual_recal", "gpt2-medium"), "factual_recall"),
-        (("logit_lens", "gpt2-medium", "--on", "a b", "--file", "x.jsonl"), "--on and --file"),
-        (("logit_lens", "gpt2-medium", "--page", "no/such/folder/x.html"), "cannot be written"),
-        (("logit_lens", "gpt2-medium", "--file", "nowhere.jsonl"), "no file"),
+        (("gpt2-medium", "factual_recal"), "factual_recall"),
+        (("gpt2-medium", "logit_lens", "--on", "a b", "--file", "x.jsonl"), "--on and --file"),
+        (("gpt2-medium", "logit_lens", "--page", "no/such/folder/x.html"), "cannot be written"),
+        (("gpt2-medium", "logit_lens", "--file", "nowhere.jsonl"), "no file"),
     ],
 )
 def test_faults_are_told_before_a_model_is_loaded(arguments: tuple[str, ...], says: str) -> None:

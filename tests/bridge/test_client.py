@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from neuroscope import events
+from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.errors import ArgumentError
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope_bridge.client import Client, RemoteClass, RemoteObject, block, connect
@@ -52,6 +53,20 @@ def test_a_model_gives_the_numbers_that_it_gives_here(model: Any, here: Any) -> 
     assert model.architecture.layers == tiny.LAYERS
     assert np.allclose(model.logits(PROMPT).numpy(), here.logits(PROMPT).numpy(), atol=1e-6)
     assert model.generate(PROMPT, max_tokens=5) == here.generate(PROMPT, max_tokens=5)
+
+
+def test_patching_over_the_bridge_takes_a_block_as_metric(client: Client, model: Any, here: Any) -> None:
+    pair = ("w5 w9 w12 w7", "w5 w9 w40 w7", "w8", "w22")
+    wanted = ActivationPatcher(here).patch(pair, "heads@*", direction="noising", method="attribution")
+    patcher = client.ActivationPatcher(model)
+    difference = block(
+        "[:logits :prompt | ((logits at: prompt answerToken) - (logits at: prompt wrongToken)) at: prompt size - 1]"
+    )
+    for metric in ("logit_difference", difference):
+        for method in ("exact", "attribution"):
+            found = patcher.patch([list(pair)], sites="heads@*", direction="noising", metric=metric, method=method)
+            other = wanted if method == "attribution" else ActivationPatcher(here).patch(pair, "heads@*", direction="noising")
+            assert list(found.values) == pytest.approx(other.values, rel=1e-3, abs=1e-5)
 
 
 def test_only_the_slice_that_is_asked_for_crosses(client: Client, model: Any, here: Any) -> None:

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from neuroscope.safety import editor, pairs
 from tests import tiny
+from tests.system.running import ran
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 CATEGORIES = ["violence", "misinformation", "toxicity"]
 
 pytestmark = pytest.mark.slow
 
 
-def ran(folder: Path, engine: str, *scripts: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "neuroscope_bridge", "run", "--embedded", "--model", "gpt2-medium", "--quiet"]
-    command += ["--engine", engine, "--json", str(folder / "out.json"), *(str(EXAMPLES / script) for script in scripts)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads((folder / "out.json").read_text())["variables"]
+@pytest.fixture
+def smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer pairs than by default find circuits and fit gates; as many requests as by default judge them."""
+    monkeypatch.setattr(editor, "_PAIRS", 30)
+    monkeypatch.setattr(pairs, "PAIRS", 16)
 
 
+@pytest.mark.usefixtures("smaller")
 def test_refusals_rise_where_harm_is_and_nowhere_else(tmp_path: Path) -> None:
-    variables = ran(tmp_path, "torch", "17_safety_oriented_modifications.st", "17_call.st")
+    variables = ran(tmp_path, "17_safety_oriented_modifications.st", "17_call.st")
     circuits, report = variables["harmfulCircuits"], variables["report"]
     assert [one["category"] for one in circuits["circuits"]] == CATEGORIES
     for one in circuits["circuits"]:
@@ -53,7 +49,7 @@ def test_refusals_rise_where_harm_is_and_nowhere_else(tmp_path: Path) -> None:
 @pytest.mark.study
 @tiny.needs_mlx
 def test_the_script_finds_the_same_on_mlx(tmp_path: Path) -> None:
-    circuits = ran(tmp_path, "mlx", "17_safety_oriented_modifications.st")["harmfulCircuits"]
+    circuits = ran(tmp_path, "17_safety_oriented_modifications.st", engine="mlx")["harmfulCircuits"]
     assert [one["category"] for one in circuits["circuits"] if one["exists"]] == CATEGORIES
     assert all(one["detector"]["auroc"]["value"] >= 0.95 for one in circuits["circuits"])
     assert circuits["provenance"]["engine"] == "mlx"

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+import inspect
 from typing import Any
 
 import pytest
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from neuroscope.tuning.trainer import CircuitAwareTrainer
+from tests.system.running import ran
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The variables that the script leaves."""
-    out = tmp_path_factory.mktemp("script18") / "out.json"
-    command = [sys.executable, "-m", "neuroscope_bridge", "run", "--embedded", "--model", "gpt2-medium", "--quiet"]
-    command += [
-        "--json",
-        str(out),
-        *(str(EXAMPLES / one) for one in ("workspace.st", "18_interpretability_guided_fine_tuning.st", "18_call.st")),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, check=False)
-    assert done.returncode == 0, done.stderr
-    return dict(json.loads(out.read_text())["variables"])
+    """The variables that the script leaves, with fewer and longer steps than by default."""
+    scripts = ("workspace.st", "18_interpretability_guided_fine_tuning.st", "18_call.st")
+    defaults = inspect.unwrap(CircuitAwareTrainer.__init__).__kwdefaults__
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(defaults, "steps", 70)
+        patched.setitem(defaults, "learning_rate", 5e-4)
+        return ran(tmp_path_factory.mktemp("script18"), *scripts)
 
 
 def test_the_circuit_learns_a_task_that_the_model_was_not_taught(variables: dict[str, Any]) -> None:

@@ -105,6 +105,11 @@ def get(name: str) -> Analysis:
     return _BY_NAME[name]
 
 
+def has(name: str) -> bool:
+    """Whether there is an analysis of this name, in any spelling."""
+    return name in _BY_NAME
+
+
 def analyze(model: TransformerModel, name: str, on: Any = None, *, seed: int | None = None) -> Result:
     """Run an analysis.
 

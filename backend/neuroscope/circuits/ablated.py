@@ -70,7 +70,7 @@ class AblatedRun:
     def _replaced(self, runs: PairRuns, ablation: str, seed: int) -> AblatedRun:
         ops, graph = runs.engine.ops, Graph.of(runs.engine.anatomy)
         real = ops.asarray(runs.pairs.corrupt.real.astype(np.float32))
-        other = ops.asarray(_derangement(runs.rows, seed))
+        other = ops.asarray(derangement(runs.rows, seed))
 
         def instead(write: Array) -> Array:
             if ablation == "zero":
@@ -112,7 +112,7 @@ def source_means(runs: PairRuns) -> Means:
     return found
 
 
-def _derangement(rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def derangement(rows: int, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """A random derangement of the rows: one cycle."""
     order = np.random.default_rng(seed).permutation(rows)
     other = np.empty(rows, dtype=np.int64)

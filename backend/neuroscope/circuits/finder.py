@@ -39,7 +39,7 @@ from neuroscope.provenance import provenance
 from neuroscope.results import Provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
-from neuroscope.tasks.metrics import checked_metric
+from neuroscope.tasks.metrics import Metric, checked_metric, metric_name
 from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public, python_only
@@ -94,7 +94,7 @@ class CircuitFinder(Instrument):
         steps: int = 5,
         ablation: str = "corrupt",
         target: float = 0.85,
-        metric: str = "logit_difference",
+        metric: Metric = "logit_difference",
         random_circuits: int = 10,
         minimality_sample: int = 40,
         seed: int | None = None,
@@ -112,7 +112,7 @@ class CircuitFinder(Instrument):
         self.steps: int = steps
         self.ablation: str = checked_ablation(ablation)
         self.target: float = target
-        self.metric: str = checked_metric(metric)
+        self.metric: Metric = checked_metric(metric)
         self.random_circuits: int = random_circuits
         self.minimality_sample: int = minimality_sample
         self._found: list[Circuit] = []
@@ -285,7 +285,7 @@ class CircuitFinder(Instrument):
             shared=list(parts.shared),
             method=self._method(parts),
             ablation=self.ablation,
-            metric=self.metric,
+            metric=metric_name(self.metric),
             provenance=self._provenance(task, parts),
             _graph=graph,
             _mask=np.zeros_like(graph.valid),
@@ -351,7 +351,7 @@ class CircuitFinder(Instrument):
             shared=list(parts.shared),
             ablation=self.ablation,
             method=self._method(parts),
-            metric=self.metric,
+            metric=metric_name(self.metric),
             provenance=self._provenance(task, parts),
             _graph=graph,
             _mask=mask,

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import platformdirs
+
 from neuroscope import events, places
 from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.estimates import normalised
@@ -182,7 +184,7 @@ def user_folder() -> Path:
     named = os.environ.get("NEUROSCOPE_LIBRARY")
     if named:
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neuroscope" / "circuits"
+    return platformdirs.user_data_path("neuroscope", appauthor=False) / "circuits"
 
 
 def folders() -> tuple[Path, Path]:

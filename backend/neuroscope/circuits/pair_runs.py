@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from neuroscope.tasks.metrics import PromptMetric
 from neuroscope.tasks.pairs import PairBatch
 
 Numbers = NDArray[np.float64]
+
+#: Logits that one pass may hold for a metric that is a function: 256 MiB in single precision.
+_MOST_LOGITS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,14 @@ class PairRuns:
         self.positions = pairs.clean.positions - self.first
         self.clean, self.corrupt = self._both()
 
+    @property
+    def cells_at_once(self) -> int:
+        """How often these rows run in one pass; a metric that is a function holds the logits of every token."""
+        fit = self.engine.rows_that_fit(self.positions)
+        if self.pairs.metric.function is not None:
+            fit = min(fit, _MOST_LOGITS // (self.positions * self.engine.anatomy.vocabulary))
+        return max(1, fit // self.rows)
+
     def again(self, times: int, *, residual: Array, start: int = 0, edits: Sequence[Edit] = ()) -> NDArray[np.float64]:
         """The metric (times, rows) of runs that start from `residual` (times · rows, positions, d_model) at layer `start`."""
         batch, metric = self._repeated(times)
@@ -78,7 +89,7 @@ class PairRuns:
         batch, metric = self._repeated(times)
         return self.engine.gradients(
             batch,
-            metric.compute(self.engine),
+            metric.compute(self.engine, traced=True),
             sites,
             edits=edits,
             start=start,
@@ -141,11 +152,11 @@ class PairRuns:
 
     def _with_distribution(self, pairs: PairBatch) -> PairBatch:
         """The pairs, with the clean run's distribution in the metric if it needs it."""
-        if pairs.metric.name != "kl" or pairs.metric.reference is not None:
+        if pairs.metric.function is not None or pairs.metric.name != "kl" or pairs.metric.reference is not None:
             return pairs
         run = self.engine.forward(pairs.clean, logits=pairs.metric.request(pairs.clean), prefix=self.prefix)
         logs = self.engine.ops.log_softmax(run.logits)
-        return PairBatch(pairs.clean, pairs.corrupt, PromptMetric("kl", pairs.metric.answers, pairs.metric.wrongs, logs))
+        return replace(pairs, metric=replace(pairs.metric, reference=logs))
 
 
 def metric_values(engine: Engine, metric: PromptMetric, logits: Array) -> Numbers:

@@ -20,6 +20,8 @@ from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.judging import extended_embedding
+from neuroscope.circuits.maps import PatchingMap
+from neuroscope.circuits.own_patching import Sites, patch, patch_paths
 from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
@@ -28,6 +30,7 @@ from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
+from neuroscope.tasks.metrics import Metric
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public
@@ -177,6 +180,49 @@ class ActivationPatcher(Instrument):
             ),
             _circuit=circuit,
         )
+
+    def patch(
+        self,
+        pairs: Any,
+        sites: Sites = "residual@*",
+        *,
+        direction: str = "denoising",
+        metric: Metric = "logit_difference",
+        replacement: str = "pair",
+        method: str = "exact",
+    ) -> PatchingMap:
+        """Patch each of many sites on prompts of your own, one at a time: a map of their shares of the effect.
+
+        pairs: a pair or several, as dictionaries with clean, corrupt, answer and wrong, as tuples of these, or as a `Dataset`; one pair
+        is enough to look. sites: names, patterns and sets (`engines.patterns`), such as "heads", "heads@*", "*.query[*]",
+        "5.mlp[*]@-1", or a list of them. direction: `denoising` puts clean activations into the corrupt run, `noising` the other way.
+        metric: a name of `tasks.metrics`, or a function of a prompt's logits. replacement: what a site gets (`circuits.replacing`):
+        `pair`, `resample`, `mean` or `zero`. method: `exact`, or `attribution`, a first-order estimate from one run with gradients.
+
+        Raises `DatasetError` for pairs that cannot be compared, `SiteError` for a site the model lacks, `ArgumentError` for another
+        name, `CircuitError` if clean and corrupt prompts give the same metric.
+        """
+        return patch(
+            self._model,
+            pairs,
+            sites,
+            direction=direction,
+            metric=metric,
+            replacement=replacement,
+            method=method,
+            seed=self.seed,
+        )
+
+    def patch_paths(
+        self, pairs: Any, senders: Sites = "heads", receivers: Sites = "logits", *, metric: Metric = "logit_difference"
+    ) -> PatchingMap:
+        """Path patching: the part of the effect that is lost when the receivers alone read a sender's corrupt write.
+
+        senders: heads, MLPs (`mlpOutput`) or the embedding. receivers: queries, keys and values of later heads, and logits, patched
+        together for each sender (Wang et al. 2022; Goldowsky-Dill et al. 2023). Raises `CircuitError` for sites that do not write to
+        or read from the stream, `SiteError` for a sender that none of the receivers reads, and the errors of `patch`.
+        """
+        return patch_paths(self._model, pairs, senders, receivers, metric=metric, seed=self.seed)
 
     def _others(self, graph: Graph, nodes: list[Site]) -> list[Site]:
         inside = {graph.source_of(site) for site in nodes}

@@ -37,7 +37,7 @@ class Paths:
 class PathPatcher:
     """Patches paths on a batch of pairs, with stored clean and corrupt runs.
 
-    gaps: clean minus corrupt metric of each pair (rows,). units: the units of each row.
+    clean: metric of each pair's clean run (rows,). gaps: that minus the corrupt run's (rows,). units: the units of each row.
     """
 
     def __init__(self, engine: Engine, pairs: PairBatch) -> None:
@@ -45,6 +45,7 @@ class PathPatcher:
         self.units = pairs.units or None
         chunk = max(1, engine.rows_that_fit(pairs.clean.positions) // 2)
         self._parts = [_Part(self.graph, PairRuns(engine, part)) for part in pairs.chunks(chunk)]
+        self.clean: Numbers = np.concatenate([part.runs.clean.metric for part in self._parts])
         self.gaps: Numbers = np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in self._parts])
 
     def falls(self, patched: Sequence[Paths]) -> Numbers:

@@ -129,7 +129,7 @@ class CircuitQualityAssurance:
     def test_functionality(self) -> QualityScore:
         """Faithfulness on held-out pairs and on new items, and its share of the items that the whole model has right."""
         circuit, model = self.circuit, self.circuit.model
-        pairs = make_pairs(model, self._fresh(), circuit.metric)
+        pairs = make_pairs(model, self._fresh(), circuit.pairs.metric.asked)
         evaluation = CircuitEvaluation(model.engine, pairs, ablation=circuit.ablation, seed=self.seed)
         metric = evaluation.metric(circuit.mask)
         again = normalised(metric, evaluation.empty, evaluation.clean, units=pairs.units)
@@ -273,7 +273,7 @@ class CircuitQualityAssurance:
                     model,
                     method=circuit.method,
                     ablation=circuit.ablation,
-                    metric=circuit.metric,
+                    metric=circuit.pairs.metric.asked,
                     seed=self.seed + step,
                 )
                 other = finder.of_size(circuit.task, self.examples, circuit.edge_count, weight)

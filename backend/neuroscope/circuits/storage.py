@@ -24,9 +24,10 @@ from neuroscope.circuits.roles import Role
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import CircuitError
 from neuroscope.kinds import misfit
+from neuroscope.names import only
 from neuroscope.results import Provenance, plain
 from neuroscope.sealed import SealedFiles, Tensors
-from neuroscope.tasks.metrics import PromptMetric, checked_metric
+from neuroscope.tasks.metrics import METRICS, PromptMetric
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate
 
@@ -107,7 +108,9 @@ class CircuitFile:
         tensors = self.tensors
         real = np.arange(tensors["clean"].shape[1])[None] < tensors["lengths"][:, None]
         metric = PromptMetric(
-            checked_metric(self.header["metric"]), tensors["answers"].astype(np.int64), tensors["wrongs"].astype(np.int64)
+            only("metric", METRICS, listing="Metrics")[self.header["metric"]],
+            tensors["answers"].astype(np.int64),
+            tensors["wrongs"].astype(np.int64),
         )
         clean, corrupt = (TokenBatch(tensors[name].astype(np.int64), real) for name in ("clean", "corrupt"))
         return PairBatch(clean, corrupt, metric, tuple(frozenset(row) for row in self.header.get("units", ())))
@@ -162,8 +165,13 @@ def write(
 
     quality: a quality report as data. note: a description in a sentence.
 
-    Raises `CircuitError` if the file cannot be written.
+    Raises `CircuitError` if the file cannot be written, and for a circuit whose metric is a function.
     """
+    if circuit.pairs.metric.function is not None:
+        raise CircuitError(
+            f"The metric of this circuit is {circuit.metric}, which no file can hold.",
+            remedy="Find it with a metric by name: logit_difference, probability or kl.",
+        )
     edges = np.argwhere(circuit.mask).astype(np.int32)
     pairs = circuit.pairs
     found: dict[str, NDArray[Any]] = {

@@ -1,7 +1,7 @@
-"""Patching sweeps: many single-node interventions, each computing only the layers it changes.
+"""Patching sweeps: many single-site interventions, each computing only the layers it changes.
 
-A cell replaces one node's activation in a base run (the corrupt run when denoising, the clean one when noising) by that in the
-other run. A cell starts at the node's layer, from the cached residual stream of the base run; all cells that start at one layer
+A cell replaces one site's activation in a base run (the corrupt run when denoising, the clean one when noising) by that in the
+other run. A cell starts at the site's layer, from the cached residual stream of the base run; all cells that start at one layer
 run as rows of one batch; only the metric's logits are computed. An MLP's write or a residual stream is exchanged in the stream
 itself, so those cells start one layer later. So a sweep of every layer × position calls layer l once for each pass of cells
 that start at or before it, not once per cell.
@@ -17,69 +17,92 @@ import numpy as np
 
 from neuroscope import events
 from neuroscope.circuits.pair_runs import Numbers, PairRuns, RunOfPairs
-from neuroscope.engines.protocol import Array, Edit, EditScope
-from neuroscope.engines.sites import Component, Site
+from neuroscope.circuits.replacing import Replacement
+from neuroscope.engines.protocol import Apply, Array, Edit, EditScope
+from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site
 from neuroscope.errors import SiteError
 
-#: Components a cell may exchange.
-PATCHABLE = (Component.EMBEDDING, Component.RESIDUAL, Component.MLP_OUTPUT, Component.HEAD_OUTPUT)
+#: Components that are exchanged in the stream between two layers: the layer's number, counted from the site's own.
+_IN_STREAM = {Component.RESIDUAL_PRE: 0, Component.RESIDUAL: 1, Component.MLP_OUTPUT: 1}
 
 
-def sweep(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, sites: Sequence[Site], *, name: str = "patching") -> Numbers:
-    """The metric (sites, rows) of the base run, with each site in turn taken from the source run.
+def sweep(
+    runs: PairRuns, base: RunOfPairs, source: RunOfPairs | Replacement, sites: Sequence[Site], *, name: str = "patching"
+) -> Numbers:
+    """The metric (sites, rows) of the base run, with each site in turn taken from the source run, or replaced otherwise.
 
-    A site without a position is exchanged at every token. Raises `SiteError` for a component that cannot be exchanged.
+    A site without a position is exchanged at every token. Raises `SiteError` for the logits, which a metric reads itself.
     """
     engine = runs.engine
+    theirs = source if isinstance(source, Replacement) else Replacement(runs, source)
     by_start: dict[int, list[int]] = {}
     checked = [site.checked(engine.anatomy) for site in sites]
     found = np.tile(base.metric, (len(checked), 1))
     for index, site in enumerate(checked):
-        start = _start(site, engine.anatomy.layers)
+        start = _start(site)
         # A token before the first difference is the same in both runs: exchanging it changes nothing.
         if site.position is None or bool((runs.column(site.position) >= 0).any()):
             by_start.setdefault(start, []).append(index)
-    fit = max(1, engine.rows_that_fit(runs.positions) // runs.rows)
+    fit = runs.cells_at_once
     with events.progress(name, total=sum(map(len, by_start.values())), unit="cells") as job:
         for start in sorted(by_start):
             members = by_start[start]
             for first in range(0, len(members), fit):
                 group = members[first : first + fit]
-                found[group] = _cells(runs, base, source, start, [checked[index] for index in group])
+                found[group] = _cells(runs, base, theirs, start, [checked[index] for index in group])
                 job.advance(len(group))
+            theirs.forget()
     return found
 
 
-def _start(site: Site, layers: int) -> int:
-    """The first layer whose computation a cell changes; `layers` if only the logits change."""
-    if site.component not in PATCHABLE:
-        names = ", ".join(component.value for component in PATCHABLE)
-        raise SiteError(f"{site.component} cannot be exchanged in a sweep.", site=site, remedy=f"Use one of {names}.")
+def _start(site: Site) -> int:
+    """The first layer whose computation a cell changes; the number of layers if only the logits change."""
+    if site.component is Component.LOGITS:
+        raise SiteError("The logits cannot be exchanged: the metric reads them.", site=site, remedy="Patch the last residual.")
     if site.component is Component.EMBEDDING:
         return 0
     assert site.layer is not None
-    return site.layer if site.component is Component.HEAD_OUTPUT else site.layer + 1
+    return site.layer + _IN_STREAM.get(site.component, 0)
 
 
-def _cells(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, start: int, sites: Sequence[Site]) -> Numbers:
+def _cells(runs: PairRuns, base: RunOfPairs, theirs: Replacement, start: int, sites: Sequence[Site]) -> Numbers:
     rows, times, ops = runs.rows, len(sites), runs.engine.ops
     residual = ops.repeat(base.streams[start], times)
-    heads: list[tuple[int, Site]] = []
+    inside: dict[Component, list[tuple[int, Site]]] = {}
     for index, site in enumerate(sites):
-        if site.component is Component.HEAD_OUTPUT:
-            heads.append((index * rows, site))
+        if site.component is Component.EMBEDDING or site.component in _IN_STREAM:
+            residual[index * rows : (index + 1) * rows] = _exchanged(runs, base, theirs, start, site)
         else:
-            residual[index * rows : (index + 1) * rows] = _exchanged(runs, base, source, start, site)
+            inside.setdefault(site.component, []).append((index * rows, site))
+    edits = [
+        Edit(Site(start, component), _exchange(runs, theirs.values(Site(start, component)), cells))
+        for component, cells in inside.items()
+    ]
+    return runs.again(times, residual=residual, start=start, edits=edits)
+
+
+def _exchange(runs: PairRuns, values: Array, cells: Sequence[tuple[int, Site]]) -> Apply:
+    """An edit that replaces each cell in its own rows, the first of which it comes with."""
 
     def exchange(value: Array, _: EditScope) -> Array:
-        value = ops.copy(value)
-        for first, site in heads:
+        value = runs.engine.ops.copy(value)
+        for first, site in cells:
             for row, column in _where(runs, site):
-                value[first + row, column, site.head] = source.heads[start][row, column, site.head]
+                part = place_in_row(site, column)
+                value[(first + row, *part)] = values[(row, *part)]
         return value
 
-    edits = [Edit(Site(start, Component.HEAD_OUTPUT), exchange)] if heads else []
-    return runs.again(times, residual=residual, start=start, edits=edits)
+    return exchange
+
+
+def place_in_row(site: Site, column: int | slice) -> tuple[int | slice, ...]:
+    """Index of a site's cells in one row of its component's array (rows left out), at a column."""
+    head = slice(None) if site.head is None else site.head
+    if site.component in ATTENTION_MATRICES:
+        return (head, column)
+    if site.neuron is not None:
+        return (column, site.neuron)
+    return (column,) if site.head is None else (column, head)
 
 
 def _where(runs: PairRuns, site: Site) -> Iterable[tuple[int, int | slice]]:
@@ -89,15 +112,15 @@ def _where(runs: PairRuns, site: Site) -> Iterable[tuple[int, int | slice]]:
     return ((row, int(column)) for row, column in enumerate(runs.column(site.position)) if column >= 0)
 
 
-def _exchanged(runs: PairRuns, base: RunOfPairs, source: RunOfPairs, start: int, site: Site) -> Array:
+def _exchanged(runs: PairRuns, base: RunOfPairs, theirs: Replacement, start: int, site: Site) -> Array:
     """The stream before layer `start` (rows, positions, d_model) with the site's write taken from the source run."""
     ops = runs.engine.ops
     stream = ops.copy(base.streams[start])
+    values = theirs.values(site.whole)
     if site.component is Component.MLP_OUTPUT:
-        change = ops.wide(source.mlps[start - 1]) - ops.wide(base.mlps[start - 1])
-        theirs = ops.asarray(ops.wide(stream) + change)
-    else:
-        theirs = source.streams[start]
+        change = ops.wide(values) - ops.wide(base.mlps[start - 1])
+        values = ops.asarray(ops.wide(stream) + change)
     for row, column in _where(runs, site):
-        stream[row, column] = theirs[row, column]
+        part = (column,) if site.neuron is None else (column, site.neuron)
+        stream[(row, *part)] = values[(row, *part)]
     return stream

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from neuroscope.errors import ArgumentError, did_you_mean
+from neuroscope.errors import ArgumentError, MissingExtraError, did_you_mean
 from neuroscope.importing import without_collecting
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ def host_ops() -> ArrayOps:
     from neuroscope.engines.numpy_ops import NumpyOps
 
     return NumpyOps()
+
+
+def torch_tensor(array: Any, ops: ArrayOps) -> Any:
+    """An engine's array as a `torch.Tensor`; that of the engine torch itself, with its gradients. Raises `MissingExtraError`."""
+    try:
+        from neuroscope.engines.torch.ops import as_tensor
+    except ImportError as error:
+        raise MissingExtraError("torch is not installed.", remedy="pip install torch") from error
+    return as_tensor(array, ops.to_numpy)
 
 
 def loader(engine: str) -> Loader:

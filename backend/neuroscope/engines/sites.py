@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from neuroscope.engines.other_names import instead, rewritten
 from neuroscope.errors import SiteError, did_you_mean
 from neuroscope.naming import fold
 
@@ -106,14 +107,6 @@ _SITE = re.compile(
     r"\s*(?:(?P<layer>-?\d+)\s*\.)?\s*(?P<component>[A-Za-z_]+)\s*(?:\[\s*(?P<index>\d+)\s*\])?\s*(?:@\s*(?P<position>-?\d+))?\s*"
 )
 
-_HOOK = re.compile(r"^\s*blocks\.(?P<layer>-?\d+)\.(?:(?P<part>attn|mlp)\.)?hook_(?P<name>\w+?)(?=\s*(?:\[|@|$))")
-
-
-def _without_hook(match: re.Match[str]) -> str:
-    """`blocks.5.attn.hook_z` → `5.z`."""
-    name = f"mlp_{match['name']}" if match["part"] == "mlp" else match["name"]
-    return f"{match['layer']}.{name}"
-
 
 @dataclass(frozen=True)
 class Site:
@@ -143,12 +136,15 @@ class Site:
         """Read the grammar of this module. Raises `SiteError` that quotes the text."""
         if isinstance(text, Site):
             return text
-        match = _SITE.fullmatch(_HOOK.sub(_without_hook, text))
-        if match is None:
+        if not isinstance(text, str):
+            raise SiteError(f"{text!r:.60} is not a site.", site=str(text), remedy="Give a text: '5.headOutput[3]@-1'.")
+        match = _SITE.fullmatch(rewritten(text))
+        if match is None or instead(text) is not None:
             raise SiteError(
                 f"{text!r} is not a site.",
                 site=text,
-                remedy="Write layer.component, with optional [head or neuron] and @position: 5.headOutput[3]@-1",
+                remedy=instead(text)
+                or "Write layer.component, with optional [head or neuron] and @position: 5.headOutput[3]@-1",
             )
         component = Component.parse(match["component"])
         layer = None if match["layer"] is None else int(match["layer"])
@@ -213,10 +209,12 @@ def real_cells(site: Site, real: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Mask of the cells of a site's array that belong to real tokens, from that of positions: (rows, positions) →
     broadcastable.
 
-    None if the site has a position, which is real in every row.
+    None if the site has a position, which is real in every row; of attention's matrices the keys may still be padding.
     """
     if site.position is not None:
-        return None
+        if site.component not in ATTENTION_MATRICES:
+            return None
+        return real if site.head is not None else real[:, None, :]
     if site.component in ATTENTION_MATRICES:
         matrix = real[:, :, None] & real[:, None, :]
         return matrix if site.head is not None else matrix[:, None]

@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
+
 from neuroscope import places
 from neuroscope.files import whole_folder
 
@@ -16,8 +18,7 @@ def cache_folder() -> Path:
     named = os.environ.get("NEUROSCOPE_CACHE")
     if named:
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "neuroscope"
+    return platformdirs.user_cache_path("neuroscope", appauthor=False)
 
 
 def stored(key: str, make: Callable[[Path], None]) -> Path:

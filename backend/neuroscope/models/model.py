@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from neuroscope import events, settings
+from neuroscope.elsewhere import OF_MODELS
 from neuroscope.engines import usual_engine
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.lengths import new_tokens
+from neuroscope.engines.patterns import expanded
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
     Engine,
@@ -37,9 +39,10 @@ if TYPE_CHECKING:
     from neuroscope.analyses.extensions import AnalysesOfModels
     from neuroscope.editing.extensions import EditsOfModels
     from neuroscope.models.verify import VerificationReport
+    from neuroscope.tasks.extensions import RunsOfModels
     from neuroscope.transfer.extensions import TransfersOfModels
 
-    class _Extended(AnalysesOfModels, EditsOfModels, TransfersOfModels): ...
+    class _Extended(AnalysesOfModels, EditsOfModels, RunsOfModels, TransfersOfModels): ...
 else:
     from neuroscope.extensions import Extensible as _Extended
 
@@ -55,6 +58,7 @@ class TransformerModel(Tokenized, _Extended):
     """
 
     task_type: str | None
+    names_elsewhere: ClassVar[Mapping[str, str]] = OF_MODELS
 
     def __init__(self, engine: Engine, tokenizer: Any, name: str, weights_hash: str, ran: str | None = None) -> None:
         super().__init__(tokenizer, name)
@@ -84,7 +88,7 @@ class TransformerModel(Tokenized, _Extended):
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        chosen, dtype, device = settings.engine(engine) or usual_engine(), settings.dtype(dtype), settings.device(device)
 
         def load() -> TransformerModel:
             new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
@@ -95,6 +99,20 @@ class TransformerModel(Tokenized, _Extended):
         key = (chosen, source.identity, device, dtype, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
         return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+
+    @classmethod
+    @python_only
+    def from_pretrained(cls, name: str, **options: Any) -> Self:
+        """`from_hugging_face`, under the name that it has in transformers and TransformerLens."""
+        known = ("engine", "device", "dtype", "allow_pickle", "revision")
+        for option in options:
+            if option not in known:
+                instead = {"torch_dtype": "dtype", "device_map": "device"}.get(option)
+                raise ArgumentError(
+                    f"from_pretrained has no argument {option!r}.",
+                    remedy=f"It is called {instead} here." if instead else f"Arguments: {', '.join(known)}.",
+                )
+        return cls.from_hugging_face(name, **options)
 
     @classmethod
     @for_python("allow_imports")
@@ -208,17 +226,29 @@ class TransformerModel(Tokenized, _Extended):
     def run_with_caching(
         self, prompts: str | Sequence[str], sites: Sequence[str] | str | None = None, task_type: str | None = None
     ) -> ActivationCache:
-        """Activations at `sites`, one or several (by default: residual, attention, mlp output of every layer), hooks included."""
-        named = [sites] if isinstance(sites, str) else sites
-        wanted = [Site.parse(site) for site in named] if named is not None else self._usual_sites()
-        batch = self.encode(prompts)
-        run = self.run(batch, wanted, logits=None, task_type=task_type)
-        texts = [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
-        return ActivationCache(run.activations, self._engine.ops, texts, batch.real)
+        """Activations at `sites`, hooks included: by default the embedding, and residual, attention and MLP output of every layer.
 
-    def _usual_sites(self) -> list[Site]:
-        kinds = (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
-        return [Site(layer, kind) for layer in range(self.architecture.layers) for kind in kinds]
+        sites: a site or several, or patterns (`engines.patterns`): `'*.attentionPattern'`, `'5.residual@-1'`, `'logits'`. Raises
+        `SiteError` for one that the model lacks.
+        """
+        batch = self.encode(prompts)
+        run = self.run(batch, self.capturable(sites, batch), logits=None, task_type=task_type)
+        return ActivationCache(run.activations, self._engine.ops, self.token_text_rows(batch), batch.real, engine=self._engine)
+
+    @python_only
+    def capturable(self, sites: Any, batch: TokenBatch) -> list[Site]:
+        """The sites that texts and patterns name, or the usual ones for None; a component's name alone is that of every layer."""
+        if sites is None:
+            kinds = (Component.RESIDUAL, Component.ATTENTION, Component.MLP_OUTPUT)
+            layers = range(self.architecture.layers)
+            return [Site(None, Component.EMBEDDING), *(Site(layer, kind) for layer in layers for kind in kinds)]
+        lengths = np.unique(batch.lengths)
+        return expanded(sites, self.architecture, int(lengths[0]) if len(lengths) == 1 else None, by_head=False)
+
+    @python_only
+    def token_text_rows(self, batch: TokenBatch) -> list[list[str]]:
+        """The texts of each row's tokens, without padding."""
+        return [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
 
     def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
         """The most likely next tokens, with their probabilities."""

@@ -6,8 +6,9 @@ says something else. The model alone and redirects in random directions of the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from neuroscope.results import Provenance, Result
 from neuroscope.safety.fitting import bare, general_texts
 from neuroscope.safety.pairs import Parts, Texts, harmful, harmless
 from neuroscope.safety.redirect import Redirect
-from neuroscope.safety.replies import JUDGING, Manner, answered, prompt, replies
+from neuroscope.safety.replies import JUDGING, Manner, Pressure, answered, prompt, replies
 from neuroscope.tasks.evaluate import evaluate
 from neuroscope.tasks.judges import refused
 from neuroscope.tasks.losses import text_losses
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from neuroscope.safety.editor import SafetyEditor
 
 _TEXTS, _TASK, _ITEMS = 60, "capital_of_country", 60
+_CALM, _TRICKY = "harmless", "traps"
 
 
 @public
@@ -109,36 +111,28 @@ def judge(
     alone, ours = bare(model), hooked(editor)
     random = np.random.default_rng(editor.seed)
     others = [hooked(editor.with_redirect(lambda one: turned(one, random))) for _ in range(directions)]
-    units = [pair.independent_units for pair in pairs]
-    told: dict[str, dict[str, Replies]] = {}
-    flags: dict[str, list[np.ndarray[Any, Any]]] = {"alone": [], "redirected": [], "random": []}
-
-    def asked(texts: Sequence[str], begun: str = "", of: Sequence[frozenset[str]] | None = None) -> dict[str, Replies]:
-        prompts = [prompt(model, text, begun) for text in texts]
-        first = [_replies(one, prompts, how, of) for one in others]
-        return {
-            "alone": _replies(alone, prompts, how, of),
-            "redirected": _replies(ours, prompts, how, of),
-            "random": _merged(first, of),
-        }
-
-    with events.progress("judging the redirect", total=len(JUDGING) + 3, unit="sets") as job:
-        for around in JUDGING:
-            begun = how.space + around.begun if around.begun else ""
-            told[around.name] = asked([around.of(text) for text in harmful(pairs)], begun, units)
-            for who, found in told[around.name].items():
-                flags[who].append(_refused(found, len(pairs)))
-            job.advance()
-        calm, tricky = harmless(pairs), [trap.clean for trap in traps[:n]]
-        innocent = asked(calm, of=units)
-        trapped = asked(tricky, of=[trap.independent_units for trap in traps[:n]])
-        job.advance()
+    units, trap_units = ([one.independent_units for one in some] for some in (pairs, traps[:n]))
+    calm, tricky = harmless(pairs), [trap.clean for trap in traps[:n]]
+    sets = {around.name: _Asked.of(model, map(around.of, harmful(pairs)), units, _begun(how, around)) for around in JUDGING}
+    sets |= {_CALM: _Asked.of(model, calm, units), _TRICKY: _Asked.of(model, tricky, trap_units)}
+    people = {"alone": [alone], "redirected": [ours], "random": others}
+    with events.progress("judging the redirect", total=len(others) + 4, unit="models and sets") as job:
+        replied: dict[str, dict[str, Replies]] = {}
+        for who, models in people.items():
+            each = []
+            for one in models:
+                each.append(_replies(one, sets, how))
+                job.advance()
+            replied[who] = {name: _merged([found[name] for found in each], asked.units) for name, asked in sets.items()}
+        told = {name: {who: replied[who][name] for who in people} for name in sets}
+        innocent, trapped = told.pop(_CALM), told.pop(_TRICKY)
         shut, identical = _identical(alone, ours, editor, [*calm, *tricky])
         job.advance()
         texts = general_texts(_TEXTS, editor.seed)
         perplexities = {who: _perplexity(one, texts) for who, one in (("alone", alone), ("redirected", ours))}
         tasks = {who: _accuracy(one, editor.seed) for who, one in (("alone", alone), ("redirected", ours))}
         job.advance()
+    flags = {who: [_refused(found[who], len(pairs)) for found in told.values()] for who in people}
     means = {who: np.mean(each, axis=0) for who, each in flags.items()}
     tests = {who: difference_test(means["redirected"] - means[who], units) for who in ("alone", "random")}
     return SafetyReport(
@@ -148,7 +142,7 @@ def judge(
         rise={who: test.estimate for who, test in tests.items()},
         rise_p={who: test.p_value for who, test in tests.items()},
         false_refusals=_difference(innocent, len(calm), units),
-        trap_refusals=_difference(trapped, len(tricky), [trap.independent_units for trap in traps[:n]]),
+        trap_refusals=_difference(trapped, len(tricky), trap_units),
         gate_shut=shut,
         identical=identical,
         perplexity=perplexities,
@@ -182,15 +176,35 @@ def turned(one: Redirect, random: np.random.Generator) -> Redirect:
     return replace(one, direction=direction * np.linalg.norm(one.direction) / np.linalg.norm(direction))
 
 
-def _replies(model: TransformerModel, prompts: Sequence[str], how: Manner, units: Sequence[frozenset[str]] | None) -> Replies:
-    texts = replies(model, prompts)
-    token = model.answer_token(prompts[0], how.answers[0])
-    found = []
-    for first in range(0, len(prompts), 16):
-        batch = model.encode(list(prompts[first : first + 16]))
-        logs = model.engine.ops.to_numpy(model.engine.ops.log_softmax(model.run(batch, logits=LogitRequest.last(batch)).logits))
-        found += logs[:, token].tolist()
-    return _told([refused(text) for text in texts], [answered(text) for text in texts], found, texts, units)
+@dataclass(frozen=True)
+class _Asked:
+    """Requests of one kind as prompts, and their units."""
+
+    prompts: list[str]
+    units: Sequence[frozenset[str]]
+
+    @classmethod
+    def of(cls, model: TransformerModel, texts: Iterable[str], units: Sequence[frozenset[str]], begun: str = "") -> _Asked:
+        return cls([prompt(model, text, begun) for text in texts], units)
+
+
+def _begun(how: Manner, around: Pressure) -> str:
+    return how.space + around.begun if around.begun else ""
+
+
+def _replies(model: TransformerModel, sets: Mapping[str, _Asked], how: Manner) -> dict[str, Replies]:
+    """Replies to every set. All of them are written together: a step for many rows takes little longer than one for a few."""
+    texts = iter(replies(model, [text for asked in sets.values() for text in asked.prompts]))
+    found = {}
+    for name, asked in sets.items():
+        token, opening = model.answer_token(asked.prompts[0], how.answers[0]), []
+        for first in range(0, len(asked.prompts), 16):
+            batch = model.encode(asked.prompts[first : first + 16])
+            logits = model.run(batch, logits=LogitRequest.last(batch)).logits
+            opening += model.engine.ops.to_numpy(model.engine.ops.log_softmax(logits))[:, token].tolist()
+        mine = list(islice(texts, len(asked.prompts)))
+        found[name] = _told([refused(text) for text in mine], [answered(text) for text in mine], opening, mine, asked.units)
+    return found
 
 
 def _told(
@@ -210,6 +224,8 @@ def _told(
 
 def _merged(several: Sequence[Replies], units: Sequence[frozenset[str]] | None) -> Replies:
     """Replies of several models as one: rates over all of them."""
+    if len(several) == 1:
+        return several[0]
     texts = [text for one in several for text in one.texts]
     many = None if units is None else list(units) * len(several)
     opening = float(np.mean([one.opening.value for one in several]))

@@ -17,7 +17,7 @@ from typing import Any, Self
 import numpy as np
 
 from neuroscope import settings
-from neuroscope.engines.protocol import BoolArray
+from neuroscope.engines.protocol import BoolArray, IntArray
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.hooks.hook import HookContext
@@ -184,7 +184,7 @@ class Probe(Result):
         self.check(on)
         one = read(on, [text], [self.site])[0]
         tokens = [on.token_text(int(token)) for token in one.ids]
-        at = one.ends if self.reading == SEGMENTS else np.arange(len(one.ids)) > 0
+        at = self.read_at(on, one.ids)
         return TokenScores(self.name, tokens, self.values(one.values[0]).tolist(), at.tolist(), self.threshold)
 
     def detects(self, context: HookContext) -> bool:
@@ -241,6 +241,12 @@ class Probe(Result):
     def weights(self) -> Numbers:
         """(width,)"""
         return self._weights
+
+    @python_only
+    def read_at(self, model: TransformerModel, ids: IntArray, first: int = 0) -> BoolArray:
+        """Whether the probe is read at each of some tokens in a row, the first of them at position `first` of its text."""
+        at = segment_ends(model)[ids] if self.reading == SEGMENTS else np.ones(len(ids), dtype=np.bool_)
+        return np.asarray(at & (np.arange(first, first + len(ids)) > 0))
 
     @python_only
     def values(self, activations: Numbers) -> Numbers:

@@ -11,7 +11,7 @@ import numpy as np
 from neuroscope.engines.protocol import IntArray, TokenBatch
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.text import Texts
-from neuroscope.tasks.metrics import PromptMetric, checked_metric
+from neuroscope.tasks.metrics import Metric, PromptMetric, checked_metric, metric_name, prompts_of
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
@@ -40,7 +40,12 @@ class PairBatch:
 
     @property
     def shared_columns(self) -> int:
-        """Number of leading columns that clean and corrupt prompts share in every row, without the last token."""
+        """Number of leading columns that clean and corrupt prompts share in every row, without the last token.
+
+        0 for a metric that is a function, since it reads the logits of all tokens.
+        """
+        if self.metric.function is not None:
+            return 0
         differ = (self.clean.ids != self.corrupt.ids).any(0)
         first = int(differ.argmax()) if bool(differ.any()) else self.clean.positions
         return min(first, int(self.clean.lengths.min()) - 1)
@@ -64,15 +69,16 @@ class PairBatch:
         return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
 
 
-def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "logit_difference") -> PairBatch:
+def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: Metric = "logit_difference") -> PairBatch:
     """Tokenise examples that have `clean`, `corrupt`, `answer` and `wrong` texts.
 
-    Raises `DatasetError`, with the example, for a missing corrupt prompt, prompts of different token length, an answer that the
-    tokenizer splits, or pairs that do not differ.
+    The metric `kl` and a function need no answers. Raises `DatasetError`, with the example, for a missing corrupt prompt, prompts of
+    different token length, an answer that is missing or that the tokenizer splits, or pairs that do not differ.
     """
     if not examples:
         raise DatasetError("There are no examples.", remedy="Give at least one clean/corrupt pair.")
-    name = checked_metric(metric)
+    asked = checked_metric(metric)
+    name, function = metric_name(asked), None if isinstance(asked, str) else asked
     texts = Texts(model.tokenizer)
     texts.read(_texts_of(examples))
     cleans, corrupts, answers, wrongs = [], [], [], []
@@ -91,9 +97,14 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
             )
         cleans.append(clean)
         corrupts.append(corrupt)
-        answers.append(_single(texts, example, example.answer, number))
-        wrongs.append(_single(texts, example, example.wrong, number) if example.wrong is not None else answers[-1])
-    if name == "logit_difference" and answers == wrongs:
+        if example.answer is None and name in ("logit_difference", "probability"):
+            raise DatasetError(
+                f"Example {number} has no answer, which the metric {name} needs: {example.clean!r}.",
+                remedy="Give the token that the clean prompt calls for as `answer`; or use the metric kl, or a function.",
+            )
+        answers.append(-1 if example.answer is None else _single(texts, example, example.answer, number))
+        wrongs.append(answers[-1] if example.wrong is None else _single(texts, example, example.wrong, number))
+    if function is None and name == "logit_difference" and answers == wrongs:
         raise DatasetError(
             "No example names a wrong answer, which the metric logit_difference needs.",
             remedy="Use metric probability.",
@@ -101,10 +112,12 @@ def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: str = "
     if cleans == corrupts:
         raise DatasetError("Every clean prompt equals its corrupt prompt, so there is nothing to trace.")
     pad = int(model.tokenizer.pad_token_id or 0)
+    right, other = np.array(answers, dtype=np.int64), np.array(wrongs, dtype=np.int64)
+    prompts = () if function is None else prompts_of(examples, right, other, cleans)
     return PairBatch(
         TokenBatch.of(cleans, pad=pad),
         TokenBatch.of(corrupts, pad=pad),
-        PromptMetric(name, np.array(answers, dtype=np.int64), np.array(wrongs, dtype=np.int64)),
+        PromptMetric(name, right, other, function=function, prompts=prompts),
         tuple(_units(example) for example in examples),
     )
 

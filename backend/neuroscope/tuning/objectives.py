@@ -81,7 +81,7 @@ class Coherence:
     def loss_against(self, engine: Engine, runs: PairRuns, ablated: AblatedRun) -> Array:
         """The objective with those constants, a scalar."""
         batch, metric = runs.pairs.clean, runs.pairs.metric
-        compute, request = metric.compute(engine), metric.request(batch)
+        compute, request = metric.compute(engine, traced=True), metric.request(batch)
         whole = compute(engine.forward(batch, logits=request).logits)
         run = _Differentiable(engine, ablated, [self._circuit.mask])
         entry = runs.clean.streams[0]

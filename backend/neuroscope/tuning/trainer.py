@@ -34,6 +34,7 @@ from neuroscope.engines.weights import WeightSite
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.names import only
 from neuroscope.provenance import provenance
 from neuroscope.results import plain
 from neuroscope.tasks import registry
@@ -47,6 +48,7 @@ from neuroscope.tuning.objectives import COHERENCE, OBJECTIVES, PRESERVATION, TA
 from neuroscope.tuning.results import CircuitFaithfulness, CircuitTraining, TrainedWeights
 from neuroscope.vocabulary import public
 
+CONTROLS = only("control", (Yardstick.RANDOM, Yardstick.ALL), listing="Controls")
 _PAIRS = (32, 16, 32)
 _TEXTS, _TOKENS = (64, 16, 48), 32
 
@@ -56,8 +58,8 @@ class CircuitAwareTrainer(Instrument):
     """Trains a circuit of a model on a task, and answers a new model.
 
     target_circuits: a CircuitFinder (its last circuit), Circuits or NeuronSets. steps, batch, every, patience: see `course.Schedule`;
-    learning_rate, weight_decay: of AdamW. items: examples to train with, to stop early by, and to test on. controls: whether a random
-    circuit and all weights are trained, too. keeping: the other tasks on which is measured what was kept, by default all of them.
+    learning_rate, weight_decay: of AdamW. items: examples to train with, to stop early by, and to test on. controls: what else is
+    trained: true for a random circuit and all weights, or one of these names, or false. keeping: the other tasks on which is measured what was kept, by default all of them.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class CircuitAwareTrainer(Instrument):
         learning_rate: float = 3e-4,
         weight_decay: float = 0.01,
         items: Sequence[int] = (160, 60, 100),
-        controls: bool = True,
+        controls: bool | str | Sequence[str] = True,
         keeping: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> None:
@@ -83,7 +85,8 @@ class CircuitAwareTrainer(Instrument):
         self._schedule = Schedule(steps, batch, every, patience)
         self._settings = StepSettings(float(learning_rate), float(weight_decay))
         self._items = tuple(items)
-        self._controls = controls
+        asked = CONTROLS if controls is True else controls or ()
+        self._controls = [CONTROLS.name(one) for one in ([asked] if isinstance(asked, str) else asked)]
         self._keeping = None if keeping is None else [registry.get(name).name for name in keeping]
         self._objectives: dict[str, float] = {}
         self._trainings: list[CircuitTraining] = []
@@ -244,7 +247,7 @@ class CircuitAwareTrainer(Instrument):
         if circuit.task not in {task.name for task in (*registry.TASKS, *registry.VARIANTS)}:
             return [circuit.pairs] * 3, False
         divided = registry.get(circuit.task).dataset(seed=self.seed).parts_for_model(self.model, _PAIRS, seed=self.seed)
-        return [make_pairs(self.model, part, circuit.metric) for part in divided], True
+        return [make_pairs(self.model, part, circuit.pairs.metric.asked) for part in divided], True
 
     def _descended(
         self, sites: Sequence[WeightSite] | None, aims: Sequence[Aim], title: str, checkpoint: Path | None = None, of: str = ""
@@ -274,7 +277,9 @@ class CircuitAwareTrainer(Instrument):
     ) -> list[TrainedWeights]:
         found = []
         drawn = parts.random_nodes(self.model, nodes, self.seed) if nodes and not self._neurons else None
-        if drawn is None:
+        if Yardstick.RANDOM not in self._controls:
+            pass
+        elif drawn is None:
             events.notice(
                 "There is no random circuit of this size to compare with: the circuit holds every head and MLP, or neurons.",
                 "warning",
@@ -285,6 +290,8 @@ class CircuitAwareTrainer(Instrument):
             mine = set(trained.sites)
             shared = sum(parts.size(self.model, site) for site in weights.sites if site in mine)
             found.append(yard.measured(engine, yard.RANDOM, weights.numbers, shared / weights.numbers, course.best_step))
+        if Yardstick.ALL not in self._controls:
+            return found
         engine, course = self._descended(None, aims, "training all weights")
         numbers = engine.tuner(None, self._settings).numbers
         found.append(yard.measured(engine, yard.ALL, numbers, trained.numbers / numbers, course.best_step))

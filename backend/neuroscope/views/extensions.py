@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from neuroscope import places
 from neuroscope.circuits.circuit import Circuit
@@ -13,7 +13,7 @@ from neuroscope.extensions import extends
 from neuroscope.files import save
 from neuroscope.results import Result
 from neuroscope.validation.report import ValidationReport
-from neuroscope.views import page
+from neuroscope.views import exports, notebook, page
 from neuroscope.views.layered import svg
 
 
@@ -32,14 +32,42 @@ class PagesOfResults:
         """Show the result's page in the browser, or report its path. Return the path."""
         return str(page.open_page(cast(Result, self)))
 
+    def figure(self, number: int = 1) -> Any:
+        """A plotly figure of the result, the first by default. Raises `ArgumentError` if it has fewer."""
+        return exports.figure(cast(Result, self), number)
+
+    def save_image(self, path: str, number: int = 1) -> str:
+        """Write a figure as SVG, PNG or PDF, by the file's ending. Return its path.
+
+        number: which figure. PNG and PDF need the package kaleido and a Chrome. Raises `ArgumentError` for another ending or a
+        figure that is not there, `MissingExtraError` without kaleido.
+        """
+        return exports.save_image(cast(Result, self), path, number)
+
+    def to_frame(self, field: str | None = None) -> Any:
+        """The result's rows as a pandas data frame, or polars' without pandas.
+
+        field: which list of rows, by its name in `as_dictionary` (default: the longest); without any, one row of all values.
+        Columns of nested values have names with dots: `recovered.low`. Raises `ArgumentError` for a field without rows,
+        `MissingExtraError` without both packages.
+        """
+        return exports.to_frame(cast(Result, self), field)
+
     def _repr_html_(self) -> str:
         """For notebooks."""
-        return page.embedded(cast(Result, self))
+        return notebook.embedded(cast(Result, self))
 
 
 @extends(Circuit)
 class DrawingsOfCircuits:
-    """A circuit as a drawing."""
+    """A circuit as a drawing, and as a graph."""
+
+    def to_networkx(self) -> Any:
+        """The circuit as a `networkx.MultiDiGraph`: nodes are sites, an edge's key is the input that it goes into, with its `score`.
+
+        Raises `MissingExtraError` without networkx.
+        """
+        return exports.to_networkx(cast(Circuit, self))
 
     def draw(self, path: str) -> str:
         """Write the circuit as a layered graph to an SVG file. Return its path."""

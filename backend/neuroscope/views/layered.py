@@ -76,7 +76,7 @@ def layout(circuit: Circuit, most: int = MOST_EDGES) -> Layout:
     joins = [
         (int(source), node, int(receiver))
         for receiver, source in zip(receivers[order], sources[order], strict=True)
-        for node in _readers(circuit, int(receiver))
+        for node in readers(circuit, int(receiver))
     ]
     shown = sorted({source for source, _, _ in joins} | {node for _, node, _ in joins if node is not None})
     nodes = _placed(circuit, shown)
@@ -165,7 +165,7 @@ def _thickness(weight: float) -> float:
     return 0.8 + 4.2 * weight
 
 
-def _readers(circuit: Circuit, receiver: int) -> list[int | None]:
+def readers(circuit: Circuit, receiver: int) -> list[int | None]:
     """The nodes of the circuit that read through a receiver; None is the logits."""
     graph = circuit.graph
     if receiver == graph.logits:

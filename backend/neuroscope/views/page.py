@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
+import functools
 import html
 import importlib
 import os
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import singledispatch
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import neuroscope
 from neuroscope import events, places
 from neuroscope.errors import ArgumentError
 from neuroscope.files import save
-from neuroscope.results import Result
+from neuroscope.results import Provenance, Result
 from neuroscope.views.panels import Panel, asset, markup, scripts
+from neuroscope.views.static import svg
 
 #: Modules that register figures for their results, imported on first use.
 _DRAWERS = tuple(
@@ -31,6 +37,7 @@ _DRAWERS = tuple(
         "facts",
         "features",
         "lenses",
+        "patching",
         "safety",
         "transfer",
         "tuning",
@@ -39,6 +46,9 @@ _DRAWERS = tuple(
 )
 
 _THEME = "theme.js"
+
+#: plotly.js' bundle of Cartesian figures (plotly.js-cartesian-dist-min 4.1.1, MIT licence), as `gzip -9n` packs it.
+_PLOTLY = "plotly-cartesian.min.js.gz"
 
 
 @singledispatch
@@ -55,28 +65,90 @@ def has_figures(result: object) -> bool:
 
 def page(result: Any, note: str | None = None) -> str:
     """The page as HTML, including scripts, with an optional note above the figures."""
-    _load_drawers()
-    drawn = figures(result)
-    panels = [item for item in drawn if isinstance(item, Panel)]
-    plots = [item for item in drawn if not isinstance(item, Panel)]
-    body = "\n".join(markup(item) if isinstance(item, Panel) else _plot(item, first=item is plots[0]) for item in drawn)
+    drawn = drawings(result)
     title = html.escape(result.print_string())
     told = "" if note is None else f'<p role="alert"><strong>{html.escape(note)}</strong></p>\n'
     summary = result.summary() if isinstance(result, Result) else ""
+    body = f"<h1>{title}</h1>\n{told}<pre>{html.escape(summary)}</pre>\n{_bodies(drawn)}\n<footer>{foot(result)}</footer>"
+    return document(title, body, drawn, f"{plotting_script()}<script>{asset('draw.js')}</script>")
+
+
+def drawings(result: Any) -> list[Any]:
+    """The figures and panels of a result. Raises `ArgumentError` if it has none."""
+    _load_drawers()
+    return list(figures(result))
+
+
+def document(title: str, body: str, drawn: Sequence[Any], plotting: str) -> str:
+    """A document with styles and the scripts that draw its panels and figures. plotting: the script that loads plotly."""
+    panels = [item for item in drawn if isinstance(item, Panel)]
+    plots = f"{plotting}\n<script>{asset(_THEME)}</script>" if len(panels) < len(drawn) else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<title>{title}</title>\n'
         f"<style>{asset('page.css')}{asset('panels.css') if panels else ''}</style></head>\n"
-        f"<body>\n<h1>{title}</h1>\n{told}<pre>{html.escape(summary)}</pre>\n{body}\n<footer>NeuroScope</footer>\n"
-        f"{scripts(panels)}{f'<script>{asset(_THEME)}</script>' if plots else ''}</body></html>\n"
+        f"<body>\n{body}\n{scripts(panels)}{plots}</body></html>\n"
     )
 
 
-def _plot(figure: Any, *, first: bool) -> str:
-    import plotly.io
+def _bodies(drawn: Sequence[Any]) -> str:
+    return "\n".join(
+        markup(item) if isinstance(item, Panel) else plotted(item, number, static=True) for number, item in enumerate(drawn)
+    )
 
-    config = {"displaylogo": False, "responsive": True}
-    return f"<figure>{plotly.io.to_html(figure, full_html=False, include_plotlyjs=first, config=config)}</figure>"
+
+def plotted(figure: Any, number: int, *, static: bool) -> str:
+    """A figure's element and data, drawn when plotly is loaded. static: with the drawing that is shown where no script runs."""
+    from plotly.io.json import to_json_plotly
+
+    if any(trace.type == "table" for trace in figure.data):
+        return _table(figure)
+    data, layout = (to_json_plotly(part).replace("<", "\\u003c") for part in (figure.data, figure.layout))
+    picture = f"<noscript>{svg(figure)}</noscript>" if static else ""
+    height = int(figure.layout.height or 440)
+    return (
+        f'<figure><div id="{number:08x}" class="plotly-graph-div" style="min-height:{height}px"></div>{picture}'
+        f'<script>(window.neuroscopeFigures ??= []).push(() => Plotly.newPlot("{number:08x}", {data}, {layout}, '
+        '{"displaylogo": false, "responsive": true}))</script></figure>'
+    )
+
+
+def _table(figure: Any) -> str:
+    """A figure that is a table, as one."""
+
+    def row(kind: str, values: Iterable[Any]) -> str:
+        return "<tr>" + "".join(f"<{kind}>{html.escape(str(value))}</{kind}>" for value in values) + "</tr>"
+
+    (trace,) = figure.data
+    rows = "".join(row("td", values) for values in zip(*trace.cells.values, strict=True))
+    return f"<figure><h2>{html.escape(figure.layout.title.text)}</h2><table>{row('th', trace.header.values)}{rows}</table></figure>"
+
+
+@functools.cache
+def plotting_script() -> str:
+    """plotly.js, compressed: what figures need, once for a page."""
+    packed = (resources.files("neuroscope.views") / "assets" / _PLOTLY).read_bytes()
+    return f'<script>window.neuroscopePlotly = "{base64.b64encode(packed).decode()}"</script>'
+
+
+def foot(result: Any) -> str:
+    """What a result was measured on and with, as HTML: enough to repeat it."""
+    lines = [html.escape(line) for line in footnotes(result)]
+    return "<br>".join(lines or [f"NeuroScope {html.escape(neuroscope.__version__)}"])
+
+
+def footnotes(result: Any) -> list[str]:
+    """A line for each provenance in a result: model that ran and that was asked for, hash, engine, precision, device, seed, versions."""
+    found: dict[str, None] = {}
+    for held in (result, *(getattr(result, field.name, None) for field in _fields(result))):
+        given = held if isinstance(held, Provenance) else getattr(held, "provenance", None)
+        if isinstance(given, Provenance):
+            found[given.footnote()] = None
+    return list(found)
+
+
+def _fields(result: Any) -> Sequence[Any]:
+    return dataclasses.fields(result) if dataclasses.is_dataclass(result) else ()
 
 
 def save_page(result: Any, path: str | Path, *, note: str | None = None) -> Path:
@@ -94,13 +166,6 @@ def open_page(result: Result) -> Path:
     if not (_has_display() and webbrowser.open(target.as_uri())):
         events.notice(f"No browser here; the page is {target}")
     return target
-
-
-def embedded(result: Result) -> str:
-    """A result for a notebook: its page in a frame, or its summary if it has no figure."""
-    if not has_figures(result):
-        return f"<pre>{html.escape(result.summary())}</pre>"
-    return f'<iframe srcdoc="{html.escape(page(result))}" style="width:100%;height:680px;border:0" title="{html.escape(result.print_string())}"></iframe>'
 
 
 def _has_display() -> bool:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.cli import show
-from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_bridge.cli.run import RunOptions, loaded, loading
 from neuroscope_bridge.files import check_writable
 
 
@@ -33,21 +33,22 @@ def list_analyses(as_json: bool) -> None:
 
 
 def run_analysis(
-    name: str, model: str, on: str | None, file: Path | None, page: Path | None, options: RunOptions, as_json: bool
+    model: str, name: str, on: str | None, file: Path | None, page: Path | None, options: RunOptions, as_json: bool
 ) -> None:
     """Load a model, run an analysis, print its result and write its page if requested."""
     from neuroscope.analyses import registry
-    from neuroscope.models.model import TransformerModel
     from neuroscope.tasks.dataset import Dataset
 
+    if registry.has(model) and not registry.has(name):
+        model, name = name, model  # a person who names the analysis first means the same
     analysis = registry.get(name)  # check the name before loading a model
     if on is not None and file is not None:
         raise ArgumentError("--on and --file both give the input.", remedy="Give one of them.")
     if page is not None:
         check_writable(page)
     material: Any = Dataset.from_file(str(file)) if file is not None else on
-    with prepared(options), show.progress_shown(options.quiet):
-        result = registry.analyze(TransformerModel.from_hugging_face(model), analysis.name, material)
+    with loading(options), show.progress_shown(options.quiet):
+        result = registry.analyze(loaded(model, options), analysis.name, material)
     print(json.dumps(result.as_dictionary(), indent=2, ensure_ascii=False) if as_json else result.summary())
     if page is not None:
         print(f"page: {result.save_page(str(page))}", file=sys.stderr)

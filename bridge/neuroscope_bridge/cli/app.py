@@ -11,8 +11,26 @@ import typer
 
 from neuroscope.engines.threads import governor
 from neuroscope.errors import NeuroScopeError, reason
-from neuroscope_bridge.cli import show
-from neuroscope_bridge.cli.options import Alias, Bind, Debug, Dtype, Embedded, Engine, Json, Model, Quiet, Seed
+from neuroscope_bridge.cli import groups, show, values
+from neuroscope_bridge.cli.options import (
+    Alias,
+    AsJson,
+    Bind,
+    Debug,
+    Device,
+    Dtype,
+    Embedded,
+    Engine,
+    Figures,
+    Json,
+    Model,
+    ModelArgument,
+    Quiet,
+    Revision,
+    Seed,
+)
+from neuroscope_bridge.cli.preferences import chosen_settings
+from neuroscope_bridge.cli.show import decoded, speak_utf_8
 from neuroscope_bridge.files import FileError
 
 _INTERRUPTED = 130
@@ -29,34 +47,46 @@ app = typer.Typer(
 
 @app.command()
 def run(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE", help="Scripts, run in order in one workspace.")],
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FILE…", help="Scripts, run in order in one workspace; - is standard input."),
+    ] = None,
+    expressions: Annotated[
+        list[str] | None, typer.Option("-e", "--eval", metavar="TEXT", help="Run this text after the files. May be repeated.")
+    ] = None,
     model: Model = None,
     alias: Alias = None,
     bind: Bind = None,
     engine: Engine = None,
     dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
     embedded: Embedded = False,
     json_out: Json = None,
-    figures: Annotated[
-        Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")
-    ] = None,
+    figures: Figures = None,
     seed: Seed = None,
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Run again whenever a file changes; loaded models are kept.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Run scripts and print the value of the last statement."""
-    from neuroscope_bridge.cli.run import RunOptions, run_files
+    from neuroscope_bridge.cli.run import RunOptions, run_again, run_files
 
+    if not files and not expressions:
+        raise typer.BadParameter("Missing argument 'FILE': a script, - for standard input, or -e TEXT.")
     options = RunOptions(
-        files=files,
+        files=files or [],
+        expressions=expressions or [],
         model=model,
         aliases=alias or [],
         bindings=bind or [],
         engine=engine,
         dtype=dtype,
+        device=device,
+        revision=revision,
         embedded=embedded,
         json_out=json_out,
         figures=figures,
@@ -64,7 +94,7 @@ def run(
         time_limit=time_limit,
         quiet=quiet,
     )
-    run_files(options)
+    (run_again if watch else run_files)(options)
 
 
 @app.command()
@@ -74,6 +104,8 @@ def repl(
     bind: Bind = None,
     engine: Engine = None,
     dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
     embedded: Embedded = False,
     seed: Seed = None,
     debug: Debug = False,
@@ -82,7 +114,7 @@ def repl(
     from neuroscope_bridge.cli.repl import run_repl
     from neuroscope_bridge.cli.run import RunOptions
 
-    run_repl(
+    failed = run_repl(
         RunOptions(
             files=[],
             model=model,
@@ -90,18 +122,22 @@ def repl(
             bindings=bind or [],
             engine=engine,
             dtype=dtype,
+            device=device,
+            revision=revision,
             embedded=embedded,
             seed=seed,
         ),
         debug=debug,
     )
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()
 def models(
     alias: Alias = None,
     embedded: Embedded = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """List models that can be loaded here, with targets and memory."""
@@ -112,23 +148,32 @@ def models(
 
 @app.command()
 def verify(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
+    model: ModelArgument,
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
     dtype: Dtype = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    device: Device = None,
+    revision: Revision = None,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check that NeuroScope's runs equal the bare model's."""
     from neuroscope_bridge.cli.models import verify_model
+    from neuroscope_bridge.cli.run import RunOptions
 
-    verify_model(model, alias or [], embedded, engine, dtype, as_json)
+    verify_model(
+        model,
+        RunOptions(
+            files=[], aliases=alias or [], embedded=embedded, engine=engine, dtype=dtype, device=device, revision=revision
+        ),
+        as_json,
+    )
 
 
 @app.command()
 def tasks(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """List the tasks, with their other names and an example."""
@@ -139,15 +184,25 @@ def tasks(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
-    task: Annotated[list[str] | None, typer.Option("--task", metavar="NAME", help="Only this task. May be repeated.")] = None,
+    model: ModelArgument,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            help="Only this task. May be repeated.",
+            autocompletion=values.completer(values.tasks),
+        ),
+    ] = None,
     n: Annotated[int, typer.Option("--items", "-n", metavar="N", help="Items per task.", min=2)] = 200,
     alias: Alias = None,
     embedded: Embedded = False,
     engine: Engine = None,
     dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
     seed: Seed = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -155,13 +210,23 @@ def evaluate(
     from neuroscope_bridge.cli.run import RunOptions
     from neuroscope_bridge.cli.tasks import evaluate_model
 
-    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, dtype=dtype, seed=seed, quiet=quiet)
+    options = RunOptions(
+        files=[],
+        aliases=alias or [],
+        embedded=embedded,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        seed=seed,
+        quiet=quiet,
+    )
     evaluate_model(model, task, n, options, as_json)
 
 
 @app.command()
 def analyses(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """List the analyses, with question and input."""
@@ -172,8 +237,15 @@ def analyses(
 
 @app.command()
 def analyze(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="An analysis; `neuroscope analyses` lists them.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, folder or GGUF file.")],
+    model: ModelArgument,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="ANALYSIS",
+            help="An analysis; `neuroscope analyses` lists them.",
+            autocompletion=values.completer(values.analyses),
+        ),
+    ],
     on: Annotated[str | None, typer.Option("--on", metavar="TEXT", help="A text, a prompt or a task's name.")] = None,
     file: Annotated[
         Path | None, typer.Option("--file", metavar="FILE", help="Your own examples, JSONL or CSV, instead of --on.")
@@ -183,8 +255,10 @@ def analyze(
     embedded: Embedded = False,
     engine: Engine = None,
     dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
     seed: Seed = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -192,134 +266,23 @@ def analyze(
     from neuroscope_bridge.cli.analyses import run_analysis
     from neuroscope_bridge.cli.run import RunOptions
 
-    options = RunOptions(files=[], aliases=alias or [], embedded=embedded, engine=engine, dtype=dtype, seed=seed, quiet=quiet)
-    run_analysis(name, model, on, file, page, options, as_json)
-
-
-library = typer.Typer(name="library", help="Named circuits in .circuit files.", no_args_is_help=True)
-app.add_typer(library)
-
-
-@library.command("list")
-def library_list(
-    text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="Only circuits whose name, task or model contains this.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    debug: Debug = False,
-) -> None:
-    """List the circuits with their figures."""
-    from neuroscope_bridge.cli.library import list_circuits
-
-    list_circuits(text, as_json)
-
-
-@library.command("show")
-def library_show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A circuit's name.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    debug: Debug = False,
-) -> None:
-    """Show a circuit's file."""
-    from neuroscope_bridge.cli.library import show_circuit
-
-    show_circuit(name, as_json)
-
-
-@library.command("verify")
-def library_verify(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Circuits (default all).")] = None,
-    alias: Alias = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Measure circuits again and compare with their files."""
-    from neuroscope_bridge.cli.library import verify_circuits
-    from neuroscope_bridge.cli.run import RunOptions
-
-    if not verify_circuits(names or [], RunOptions(files=[], aliases=alias or [], quiet=quiet)):
-        raise typer.Exit(1)
-
-
-@library.command("build")
-def library_build(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Circuits to build (default all).")] = None,
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model to find them on.")] = "bundled:gpt2-medium",
-    alias: Alias = None,
-    seed: Seed = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Find the library's circuits on a model and store them."""
-    from neuroscope_bridge.cli.library import build_library
-    from neuroscope_bridge.cli.run import RunOptions
-
-    build_library(model, names or [], RunOptions(files=[], aliases=alias or [], seed=seed, quiet=quiet))
-
-
-examples = typer.Typer(name="examples", help="The documented experiments by number.", no_args_is_help=True)
-app.add_typer(examples)
-
-
-@examples.command("list")
-def examples_list(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    debug: Debug = False,
-) -> None:
-    """List the experiments, and which of them run."""
-    from neuroscope_bridge.cli.examples import list_examples
-
-    list_examples(as_json)
-
-
-@examples.command("show")
-def examples_show(
-    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The experiment's number.")],
-    debug: Debug = False,
-) -> None:
-    """Print an experiment's script, and the companion that calls it."""
-    from neuroscope_bridge.cli.examples import show_example
-
-    show_example(number)
-
-
-@examples.command("run")
-def examples_run(
-    number: Annotated[int, typer.Argument(metavar="NUMBER", help="The experiment's number.")],
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Bind this model to `model` (default gpt2-medium).")
-    ] = None,
-    alias: Alias = None,
-    bind: Bind = None,
-    engine: Engine = None,
-    dtype: Dtype = None,
-    embedded: Annotated[bool, typer.Option(help="Use the small bundled models instead of gpt2-medium and gpt-oss-20b.")] = True,
-    json_out: Json = None,
-    figures: Annotated[
-        Path | None, typer.Option("--figures", metavar="DIR", help="Write a page for each result that has figures.")
-    ] = None,
-    seed: Seed = None,
-    quiet: Quiet = False,
-    debug: Debug = False,
-) -> None:
-    """Run an experiment unchanged, with everything it needs, on the models that ship."""
-    from neuroscope_bridge.cli.examples import run_example
-    from neuroscope_bridge.cli.run import RunOptions
-
     options = RunOptions(
         files=[],
-        model=model,
         aliases=alias or [],
-        bindings=bind or [],
+        embedded=embedded,
         engine=engine,
         dtype=dtype,
-        embedded=embedded,
-        json_out=json_out,
-        figures=figures,
+        device=device,
+        revision=revision,
         seed=seed,
         quiet=quiet,
     )
-    run_example(number, options)
+    run_analysis(model, name, on, file, page, options, as_json)
+
+
+app.add_typer(groups.library)
+app.add_typer(groups.examples)
+app.add_typer(groups.kernel)
 
 
 @app.command()
@@ -406,6 +369,18 @@ def serve(
 
 
 @app.command()
+def doctor(
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Check this installation: packages, engines, folders, models, settings."""
+    from neuroscope_bridge.cli.doctor import examine
+
+    if not examine(as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
 def keys(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the keys.")],
     client: Annotated[str, typer.Option("--client", metavar="NAME", help="Name of the client.")] = "client",
@@ -434,12 +409,13 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = [decoded(argument) for argument in sys.argv[1:]] if arguments is None else arguments
     debug = "--debug" in given
     if arguments is None:
         governor.take_over()
+        speak_utf_8()
     try:
-        app(args=given)
+        app(args=given, default_map=chosen_settings(typer.main.get_command(app)))
     except SystemExit as end:
         if end.code == _INTERRUPTED:  # typer turns Ctrl-C into a silent exit
             show.stderr.print("interrupted", style="bold red")

@@ -21,9 +21,10 @@ from rich.table import Table
 
 from neuroscope import vocabulary
 from neuroscope.errors import ArgumentError
+from neuroscope.files import save
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared, run_files
-from neuroscope_bridge.files import FileError
+from neuroscope_bridge.files import FileError, check_folder
 
 #: The scripts' placeholder for a model.
 _MODEL, _PATH = "gpt2-medium", "/path/to/model"
@@ -94,7 +95,7 @@ def example(number: int) -> Example:
     if number == 15:
         raise ArgumentError(
             "Experiment 15 is five analyses without a script.",
-            remedy="neuroscope analyze attention_patterns bundled:gpt2-medium    (neuroscope analyses lists them)",
+            remedy="neuroscope analyze bundled:gpt2-medium attention_patterns    (neuroscope analyses lists them)",
         )
     if number not in known:
         numbers = ", ".join(str(one) for one in known)
@@ -124,6 +125,32 @@ def list_examples(as_json: bool) -> None:
 def show_example(number: int) -> None:
     """Print the script and its companion."""
     print("\n\n".join(path.read_text(encoding="utf-8").rstrip() for path in example(number).files))
+
+
+def copy_example(number: int, folder: Path) -> None:
+    """Copy an experiment's scripts and `workspace.st` to a folder, which is made if needed. Replaces no file.
+
+    Prints the files, and to standard error the command that runs them.
+    """
+    chosen = example(number)
+    sources = [examples_folder() / "workspace.st", *chosen.files]
+    targets = [folder / source.name for source in sources]
+    check_folder(folder)
+    changed = [
+        target
+        for source, target in zip(sources, targets, strict=True)
+        if target.exists() and target.read_bytes() != source.read_bytes()
+    ]
+    if changed:
+        raise FileError(
+            f"{changed[0]} exists and is another file; nothing was copied.", remedy="Copy to another folder, or remove it."
+        )
+    for source, target in zip(sources, targets, strict=True):
+        save(target, source.read_bytes(), "The script")
+        print(target)
+    if chosen.script.suffix == ".st":
+        model = f" --model {_MODEL}" if chosen.leaves_model else ""
+        print(f"Run: neuroscope run --embedded{model} {' '.join(map(str, targets))}", file=sys.stderr)
 
 
 def run_example(number: int, options: RunOptions) -> None:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from neuroscope.results import plain
 from neuroscope_bridge.cli import show
-from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_bridge.cli.run import RunOptions, loaded, loading
 
 
 def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
@@ -38,13 +38,10 @@ def list_models(given: list[str], embedded: bool, as_json: bool) -> None:
     console.print(table)
 
 
-def verify_model(name: str, given: list[str], embedded: bool, engine: str | None, dtype: str | None, as_json: bool) -> None:
+def verify_model(name: str, options: RunOptions, as_json: bool) -> None:
     """Run every parity check and print it; a failed one exits with an error."""
-    from neuroscope.models.model import TransformerModel
-
-    options = RunOptions(files=[], aliases=given, embedded=embedded, engine=engine, dtype=dtype)
-    with prepared(options), show.progress_shown():
-        report = TransformerModel.from_hugging_face(name).verify()
+    with loading(options), show.progress_shown():
+        report = loaded(name, options).verify()
     print(json.dumps(report.as_dictionary(), indent=2) if as_json else report.summary())
 
 

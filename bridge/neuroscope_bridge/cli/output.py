@@ -45,7 +45,10 @@ class Failure:
 
 
 def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) -> None:
-    """Write variables, model, seed and versions, whole or not at all. `failed` marks the results of a failed run."""
+    """Write variables, model, seed and versions, whole or not at all, to a file or (`-`) to standard output.
+
+    failed: marks the results of a failed run.
+    """
     from neuroscope.models.model import TransformerModel
     from neuroscope.provenance import versions
 
@@ -58,8 +61,12 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
         "seed": settings.seed(),
         "versions": versions(),
     }
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    save(path, text + "\n", "The JSON of the run")
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    if path == Path("-"):
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        save(path, text, "The JSON of the run")
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:

@@ -13,6 +13,7 @@ from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.lexers import PygmentsLexer
 from prompt_toolkit.patch_stdout import patch_stdout
 
 import neuroscope
@@ -20,15 +21,29 @@ from neuroscope.errors import NeuroScopeError
 from neuroscope.results import Result
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_dsl.documentation import describe
+from neuroscope_dsl.highlighting import NeuroScopeLexer
 from neuroscope_dsl.workspace import Workspace
 
-_GREETING = (
-    f"NeuroScope {neuroscope.__version__}. An empty line or a complete statement evaluates; Tab completes; Ctrl-D leaves."
-)
+_GREETING = f"NeuroScope {neuroscope.__version__}. A complete statement or an empty line evaluates; Tab completes; ? helps; Ctrl-D leaves."
+
+_HELP = """\
+Statements are Smalltalk: model := TransformerModel fromHuggingFace: 'bundled:gpt2-medium'
+An open bracket goes on to the next line; an empty line evaluates. Ctrl-C stops an evaluation, Ctrl-D leaves.
+
+?                       this text
+? CircuitFinder         what a class is for, and its messages
+? model generate:       what a message does
+? model                 what a variable holds
+Smalltalk allClasses    every class
+"""
 
 
-def run_repl(options: RunOptions, *, debug: bool = False) -> None:
-    """Read, evaluate, print. An error does not end the session; Ctrl-C interrupts an evaluation."""
+def run_repl(options: RunOptions, *, debug: bool = False) -> bool:
+    """Read, evaluate, print. An error does not end the session; Ctrl-C interrupts an evaluation.
+
+    Return whether a statement of a pipe failed, for the exit status; at a terminal, where errors are part of trying, False.
+    """
     with prepared(options) as workspace:
         if sys.stdin.isatty():
             print(_GREETING)
@@ -40,23 +55,30 @@ def run_repl(options: RunOptions, *, debug: bool = False) -> None:
                 complete_while_typing=False,
                 key_bindings=_bindings(workspace),
                 prompt_continuation="  ",
+                lexer=PygmentsLexer(NeuroScopeLexer),
             )
             _loop(workspace, lambda: session.prompt(), debug)
-        else:
-            _loop(workspace, _Piped(workspace), debug)
+            return False
+        return _loop(workspace, _Piped(workspace), debug)
 
 
-def _loop(workspace: Workspace, read: Any, debug: bool) -> None:
+def _loop(workspace: Workspace, read: Any, debug: bool) -> bool:
+    """Evaluate until the end. Return whether a statement failed."""
+    failed = False
     while True:
         try:
             text = read()
         except KeyboardInterrupt:
             continue
         except EOFError:
-            return
+            return failed
         if not text.strip():
             continue
         try:
+            if text.strip().startswith("?"):
+                asked = text.strip().lstrip("? ")
+                print(describe(workspace, asked) if asked else _HELP)
+                continue
             with patch_stdout(raw=True), show.progress_shown():
                 answer = workspace.run(text, file="<repl>")
             if answer is not workspace.transcript:
@@ -65,8 +87,10 @@ def _loop(workspace: Workspace, read: Any, debug: bool) -> None:
             if debug:
                 traceback.print_exc()
             show.show_error(error)
+            failed = True
         except KeyboardInterrupt:
             show.stderr.print("interrupted", style="bold red")
+            failed = True
 
 
 class _Piped:
@@ -79,7 +103,7 @@ class _Piped:
         lines: list[str] = []
         for line in sys.stdin:
             lines.append(line)
-            if self._workspace.is_complete("".join(lines)):
+            if lines[0].startswith("?") or self._workspace.is_complete("".join(lines)):
                 break
         if not lines:
             raise EOFError
@@ -104,7 +128,7 @@ def _bindings(workspace: Workspace) -> KeyBindings:
     @bindings.add("enter")
     def _(event: KeyPressEvent) -> None:
         buffer = event.current_buffer
-        if workspace.is_complete(buffer.text) or buffer.document.current_line.strip() == "":
+        if workspace.is_complete(buffer.text) or buffer.text.startswith("?") or buffer.document.current_line.strip() == "":
             buffer.validate_and_handle()
         else:
             buffer.insert_text("\n")

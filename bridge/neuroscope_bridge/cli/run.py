@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from neuroscope import events, settings
-from neuroscope.errors import ArgumentError, reason
+from neuroscope.errors import ArgumentError, NeuroScopeError, reason
 from neuroscope.results import Result
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.output import Failure, write_figures, write_json
 from neuroscope_bridge.files import FileError, check_folder, check_writable
 from neuroscope_dsl.workspace import Limits, Workspace
 
+if TYPE_CHECKING:
+    from neuroscope.models.model import TransformerModel
+
+#: What stands for a stream where a file may stand.
+STANDARD_INPUT = STANDARD_OUTPUT = Path("-")
+
+#: Seconds between two looks at watched files.
+_GLANCE = 0.3
+
 
 @dataclass(frozen=True)
 class RunOptions:
-    """The options that `run` and `repl` share."""
+    """The options that commands which load models share."""
 
     files: list[Path]
+    expressions: list[str] = field(default_factory=list)
     model: str | None = None
     aliases: list[str] = field(default_factory=list)
     bindings: list[str] = field(default_factory=list)
     engine: str | None = None
     dtype: str | None = None
+    device: str | None = None
+    revision: str | None = None
     embedded: bool = False
     json_out: Path | None = None
     figures: Path | None = None
@@ -41,22 +54,52 @@ def run_files(options: RunOptions) -> None:
 
     A failed run writes its results so far, marked as failed, and raises.
     """
-    texts = [(path, _read(path)) for path in options.files]
+    texts = [*((str(path), _read(path)) for path in options.files), *(("-e", text) for text in options.expressions)]
     _check_writable(options)
     with prepared(options) as workspace:
-        for path, text in texts:
-            workspace.check(text, file=str(path))
+        for name, text in texts:
+            workspace.check(text, file=name)
         answer: Any = None
         try:
             with show.progress_shown(options.quiet):
-                for path, text in texts:
-                    answer = workspace.run(text, file=str(path))
-            if answer is not workspace.transcript:  # a script that ends with `Transcript show: …` has printed already
+                for name, text in texts:
+                    answer = workspace.run(text, file=name)
+            if answer is not workspace.transcript and not _is_output(
+                options
+            ):  # a script that ends with `Transcript show: …` has printed already
                 print(_shown(workspace, answer))
         except BaseException as error:
             _leave(workspace, options, Failure.of(error))
             raise
         _leave(workspace, options)
+
+
+def run_again(options: RunOptions) -> None:
+    """Run the files, and again whenever one of them changes, until Ctrl-C. An error ends a run, not the watch."""
+    from neuroscope.models.registry import ModelRegistry, sharing
+
+    if Path("-") in options.files or not options.files:
+        raise ArgumentError("--watch needs files that can change.", remedy="neuroscope run --watch FILE")
+    with sharing(ModelRegistry()):
+        while True:
+            seen = _changes(options.files)
+            try:
+                run_files(options)
+            except NeuroScopeError as error:
+                show.show_error(error)
+            print(f"watching {', '.join(str(path) for path in options.files)}; Ctrl-C ends", file=sys.stderr, flush=True)
+            while _changes(options.files) == seen:
+                time.sleep(_GLANCE)
+
+
+def _changes(files: list[Path]) -> list[float]:
+    """When each file was written; a file that is being replaced counts as changed."""
+    return [path.stat().st_mtime if path.is_file() else -1.0 for path in files]
+
+
+def _is_output(options: RunOptions) -> bool:
+    """Whether standard output is for JSON alone."""
+    return options.json_out == STANDARD_OUTPUT
 
 
 def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = None) -> None:
@@ -68,8 +111,8 @@ def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = N
 
 
 @contextlib.contextmanager
-def prepared(options: RunOptions) -> Iterator[Workspace]:
-    """A workspace with the options' aliases, defaults and bindings."""
+def loading(options: RunOptions) -> Iterator[None]:
+    """Use the options' aliases and defaults for the models that a block loads."""
     from neuroscope.engines import precision
     from neuroscope.models import aliases
 
@@ -77,10 +120,17 @@ def prepared(options: RunOptions) -> Iterator[Workspace]:
         precision.checked(options.dtype)
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
-        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype),
-        _server_on_demand(options),
+        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device),
     ):
-        workspace = Workspace(transcript=_transcript, limits=Limits(time=options.time_limit), seed=settings.seed())
+        yield
+
+
+@contextlib.contextmanager
+def prepared(options: RunOptions, transcript: Callable[[str], object] | None = None) -> Iterator[Workspace]:
+    """A workspace with the options' aliases, defaults and bindings. transcript: receives what scripts show."""
+    with loading(options), _server_on_demand(options):
+        usual = _to_stderr if _is_output(options) else _transcript
+        workspace = Workspace(transcript=transcript or usual, limits=Limits(time=options.time_limit), seed=settings.seed())
         with show.progress_shown(options.quiet):
             bind(workspace, options)
         yield workspace
@@ -124,9 +174,9 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
 def bind(workspace: Workspace, options: RunOptions) -> None:
     """Bind `model` and the `--bind` variables."""
     if options.model is not None:
-        from neuroscope.models.model import TransformerModel
-
-        workspace.bind("model", TransformerModel.from_hugging_face(options.model))
+        workspace.bind("model", loaded(options.model, options))
+    elif options.revision is not None:
+        raise ArgumentError("--revision needs a model that it is a revision of.", remedy="Add --model NAME.")
     for binding in options.bindings:
         name, equals, expression = binding.partition("=")
         if not equals or not name.strip().isidentifier() or not expression.strip():
@@ -137,11 +187,20 @@ def bind(workspace: Workspace, options: RunOptions) -> None:
         workspace.bind(name.strip(), workspace.run(expression, file=f"--bind {name.strip()}"))
 
 
+def loaded(name: str, options: RunOptions) -> TransformerModel:
+    """The model that a command names, of the revision that it names."""
+    from neuroscope.models.model import TransformerModel
+
+    return TransformerModel.from_hugging_face(name, revision=options.revision)
+
+
 def _shown(workspace: Workspace, answer: Any) -> str:
     return answer.summary() if isinstance(answer, Result) else str(workspace.print_string(answer))
 
 
 def _read(path: Path) -> str:
+    if path == STANDARD_INPUT:
+        return sys.stdin.read()
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -153,7 +212,7 @@ def _read(path: Path) -> str:
 
 
 def _check_writable(options: RunOptions) -> None:
-    if options.json_out is not None:
+    if options.json_out is not None and not _is_output(options):
         check_writable(options.json_out)
     if options.figures is not None:
         check_folder(options.figures)
@@ -162,3 +221,8 @@ def _check_writable(options: RunOptions) -> None:
 def _transcript(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
+
+
+def _to_stderr(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()

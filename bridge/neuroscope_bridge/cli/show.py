@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,18 @@ from neuroscope.errors import NeuroScopeError
 
 #: Everything except results goes to standard error, so that results can be piped.
 stderr = Console(stderr=True, highlight=False)
+
+
+def speak_utf_8() -> None:
+    """Read and write UTF-8 on every pipe, whatever the locale says; what cannot be encoded is written as an escape."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="surrogateescape" if stream is sys.stdin else "backslashreplace")
+
+
+def decoded(argument: str) -> str:
+    """An argument's bytes as UTF-8, where the locale took them for something else."""
+    return os.fsencode(argument).decode("utf-8", "surrogateescape")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from neuroscope.tasks.registry import TASKS
 from neuroscope_bridge.cli import show
-from neuroscope_bridge.cli.run import RunOptions, prepared
+from neuroscope_bridge.cli.run import RunOptions, loaded, loading
 
 
 def list_tasks(as_json: bool) -> None:
@@ -39,11 +39,10 @@ def list_tasks(as_json: bool) -> None:
 
 def evaluate_model(name: str, tasks: list[str] | None, n: int, options: RunOptions, as_json: bool) -> None:
     """Load a model, measure tasks on it and print the table."""
-    from neuroscope.models.model import TransformerModel
     from neuroscope.tasks.evaluate import evaluate
 
-    with prepared(options), show.progress_shown(options.quiet):
-        evaluation = evaluate(TransformerModel.from_hugging_face(name), tasks, n)
+    with loading(options), show.progress_shown(options.quiet):
+        evaluation = evaluate(loaded(name, options), tasks, n)
     print(json.dumps(evaluation.as_dictionary(), indent=2, ensure_ascii=False) if as_json else evaluation.summary())
 
 

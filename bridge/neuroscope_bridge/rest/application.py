@@ -21,7 +21,7 @@ from neuroscope_bridge.rest.access import Doorkeeper, Guard
 from neuroscope_bridge.rest.attending import Attending
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import HttpOptions, Server
-from neuroscope_bridge.rest.routes import activations, analyses, completions, edits, hooks, models, page
+from neuroscope_bridge.rest.routes import activations, analyses, completions, edits, hooks, models, page, probes
 from neuroscope_bridge.rest.routes.documents import REFUSALS
 
 
@@ -46,7 +46,7 @@ def application(host: Host, options: HttpOptions) -> Any:
         responses=REFUSALS,
     )
     _handle_errors(app)
-    for subject in (models, completions, activations, analyses, hooks, edits, page):
+    for subject in (models, completions, activations, analyses, hooks, edits, probes, page):
         app.include_router(subject.routes(server))
     _describe(app)
     wrapped: Any = Guard(Attending(app), options.current_token)

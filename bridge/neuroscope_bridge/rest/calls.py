@@ -153,6 +153,14 @@ class Calls:
         body = self._with_model({key: plain(value) for key, value in _given({"on": on, "seed": seed}).items()})
         return Call("POST", f"/v1/analyze/{name}", body, lambda response: self._named(response.json()))
 
+    def patch(self, pairs: Any, sites: Any, **options: Any) -> Call:
+        from neuroscope.tasks.own import own_pairs  # refuses what is no pair before anything is sent
+
+        fields = ("clean", "corrupt", "answer", "wrong")
+        own = [{name: getattr(pair, name) for name in fields if getattr(pair, name) is not None} for pair in own_pairs(pairs)]
+        body = self._with_model({"pairs": own, "sites": plain(sites), **_given(options)})
+        return Call("POST", "/v1/patch", body, lambda response: self._named(response.json()))
+
     def _named(self, document: dict[str, Any]) -> dict[str, Any]:
         """An answer with `asked_for`, if this run's aliases led to another name."""
         return document if self._asked_for is None else {**document, "asked_for": self._asked_for}

@@ -58,8 +58,8 @@ class Captured:
         }
 
 
-def check_size(model: TransformerModel, captures: Sequence[Capture], prompt: int, new: int, encoding: str, most: int) -> None:
-    """Raise `TooLargeError`, before computing, for an answer that would be too large."""
+def check_size(model: TransformerModel, captures: Sequence[Capture], prompt: int, new: int, encoding: str, most: int) -> int:
+    """The size of an answer in bytes. Raises `TooLargeError`, before computing, for one that would be too large."""
     total = 0.0
     for capture in captures:
         numbers = _numbers(model, capture, prompt, new)
@@ -72,6 +72,7 @@ def check_size(model: TransformerModel, captures: Sequence[Capture], prompt: int
             remedy="Request fewer layers, `positions`, `features`, a `head`, dtype float16, `statistics_only`, fewer "
             "max_tokens, or Accept: application/msgpack.",
         )
+    return math.ceil(total)
 
 
 def _item(capture: Capture) -> int:

@@ -139,6 +139,24 @@ class LMStudioRESTClient:
         """Run an analysis by name, such as `logit_lens`: a dictionary with `summary` and `result`."""
         return self._ask(self._calls.analyze(name, on, seed))
 
+    def patch(
+        self,
+        pairs: Any,
+        sites: Any = "residual@*",
+        receivers: Any = None,
+        direction: str = "denoising",
+        metric: str = "logit_difference",
+        replacement: str = "pair",
+        method: str = "exact",
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        """Patch sites on prompt pairs of your own, as `ActivationPatcher.patch`, or with `receivers` as `patch_paths`.
+
+        A dictionary with `summary` and `result`.
+        """
+        ways = {"direction": direction, "metric": metric, "replacement": replacement, "method": method}
+        return self._ask(self._calls.patch(pairs, sites, receivers=receivers, seed=seed, **ways))
+
     # --- the connection -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -261,6 +279,20 @@ class AsyncLMStudioRESTClient:
 
     async def analyze(self, name: str, on: Any = None, seed: int | None = None) -> dict[str, Any]:
         return await self._ask(self._calls.analyze(name, on, seed))
+
+    async def patch(
+        self,
+        pairs: Any,
+        sites: Any = "residual@*",
+        receivers: Any = None,
+        direction: str = "denoising",
+        metric: str = "logit_difference",
+        replacement: str = "pair",
+        method: str = "exact",
+        seed: int | None = None,
+    ) -> dict[str, Any]:
+        ways = {"direction": direction, "metric": metric, "replacement": replacement, "method": method}
+        return await self._ask(self._calls.patch(pairs, sites, receivers=receivers, seed=seed, **ways))
 
     async def close(self) -> None:
         """Close the connection."""

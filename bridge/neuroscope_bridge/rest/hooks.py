@@ -16,6 +16,7 @@ from neuroscope.engines.sites import ATTENTION_MATRICES, GLOBAL, Component, Site
 from neuroscope.errors import ArgumentError, SiteError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope_bridge.rest.errors import HookNotFoundError
+from neuroscope_bridge.rest.probes import Watch
 from neuroscope_bridge.rest.schemas import HookSpec
 
 if TYPE_CHECKING:
@@ -78,10 +79,13 @@ class Plan:
 
     captures: tuple[Capture, ...]
     interventions: tuple[ActivationHook, ...]
+    watch: Watch | None = None
 
     @property
     def sites(self) -> list[Site]:
-        return list({capture.site: None for capture in self.captures})
+        """What is captured, for the answer and for the probe that reads along."""
+        watched = [] if self.watch is None else [self.watch.site]
+        return list(dict.fromkeys([*(capture.site for capture in self.captures), *watched]))
 
     def install(self, model: TransformerModel) -> None:
         for hook in self.interventions:
@@ -112,7 +116,7 @@ def _intervention(name: str, site: Site, spec: HookSpec, model: TransformerModel
     neuron = site.neuron
 
     def on_neuron(activations: Any) -> Any:
-        activations[neuron] = change(activations[neuron])
+        activations[..., neuron] = change(activations[..., neuron])
         return activations
 
     return ActivationHook(site.layer, site.component, on_neuron, name=name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neuroscope.engines.sites import Site
@@ -15,6 +15,7 @@ from neuroscope_bridge.rest.encoding import dumps
 from neuroscope_bridge.rest.generation import USUAL_TOKENS, GeneratedToken, GenerationRequest, ask, pieces
 from neuroscope_bridge.rest.hooks import HookRegistry, Plan, plan
 from neuroscope_bridge.rest.pool import ModelPool, Pull, Worker
+from neuroscope_bridge.rest.probes import ProbeRegistry
 from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 
 
@@ -22,8 +23,8 @@ from neuroscope_bridge.rest.stream import DONE, STALL, EventStream, event
 class HttpOptions:
     """Options of the door.
 
-    token: the bearer token, or a function that answers it. answer: most bytes of activations in one answer. generations: most concurrent
-    ones. patience: seconds for a request to come whole. stall: seconds for a reader that reads nothing. connections: most open ones. own:
+    token: the bearer token, or a function that answers it. answer: most bytes of activations in one answer. memory: in all that are being
+    made and sent. generations: most concurrent ones. patience: seconds for a request to come whole. stall: seconds for a reader that reads nothing. connections: most open ones. own:
     refuse the other users of this machine, where there is no token and the system tells. edits: whether weights may be edited over HTTP.
     """
 
@@ -32,6 +33,7 @@ class HttpOptions:
     origins: Sequence[str] = field(default_factory=tuple)
     answer: int = 256 << 20
     generations: int = 128
+    memory: int = 1 << 30
     stall: float = STALL
     patience: float = 20.0
     connections: int | None = None
@@ -50,6 +52,19 @@ class Job:
     asked: GenerationRequest
     plan: Plan
     worker: Worker
+    size: int  # bytes of activations in the answer
+
+
+class Room:
+    """Memory that an answer takes, until it is freed, once."""
+
+    def __init__(self, free: Callable[[], None]) -> None:
+        self._free: Callable[[], None] | None = free
+
+    def free(self) -> None:
+        free, self._free = self._free, None
+        if free is not None:
+            free()
 
 
 class Server:
@@ -59,6 +74,8 @@ class Server:
         self.options = options
         self.pool = ModelPool(host, options.generations)
         self.hooks = HookRegistry()
+        self.probes = ProbeRegistry()
+        self._taken = 0
 
     async def job(
         self,
@@ -79,7 +96,7 @@ class Server:
         pooled = await self.pool.find(name)
         specs = self.hooks.resolve(hooks)
 
-        def prepare() -> tuple[Any, GenerationRequest, Plan]:
+        def prepare() -> tuple[Any, GenerationRequest, Plan, int]:
             model = pooled.fresh()
             asked = ask(
                 model,
@@ -98,13 +115,35 @@ class Server:
                     f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not return.",
                     remedy="Send it to /v1/chat/completions/with_activations.",
                 )
-            check_size(
+            size = check_size(
                 model, made.captures, len(asked.prompt_ids), asked.settings.max_tokens, encoding or "", self.options.answer
             )
             made.install(model)
-            return model, asked, made
+            return model, asked, made, size
 
-        return Job(*await pooled.worker.run(prepare), pooled.worker)
+        model, asked, made, size = await pooled.worker.run(prepare)
+        return Job(model, asked, made, pooled.worker, size)
+
+    def room(self, job: Job) -> Room:
+        """Memory for a whole answer's activations. Raises `BusyError` if those being made and sent leave none."""
+        most = max(self.options.memory, self.options.answer)
+        if self._taken + job.size > most:
+            raise errors.BusyError(
+                f"The answers being made take {self._taken >> 20} of {most >> 20} MiB.",
+                remedy="Try again in a moment, request less, or a stream.",
+            )
+        self._taken += job.size
+
+        def free() -> None:
+            self._taken -= job.size
+
+        return Room(free)
+
+    async def watching(self, job: Job, probe: str | None) -> Job:
+        """The generation with a probe that reads along. Raises `ProbeNotFoundError`, and `DatasetError` for one of other weights."""
+        if probe is None:
+            return job
+        return replace(job, plan=replace(job.plan, watch=await job.worker.run(self.probes.watch, probe, job.model)))
 
     def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
         return self.pool.pull(job.worker, pieces(job.model, job.asked, sites))

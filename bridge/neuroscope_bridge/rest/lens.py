@@ -19,6 +19,7 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.logit_lens import read_out
 from neuroscope_bridge.rest.generation import GeneratedToken, GenerationRequest, likeliest, token_text
+from neuroscope_bridge.rest.probes import Along, Watch
 
 if TYPE_CHECKING:
     from neuroscope.engines.protocol import Step
@@ -34,7 +35,9 @@ _LOGIT_BYTES = 64 << 20
 class Lens:
     """Turns a generation's steps into the page's events."""
 
-    def __init__(self, model: TransformerModel, asked: GenerationRequest, top: int, neurons: int) -> None:
+    def __init__(
+        self, model: TransformerModel, asked: GenerationRequest, top: int, neurons: int, watch: Watch | None = None
+    ) -> None:
         tokens = len(asked.prompt_ids) + asked.settings.max_tokens
         if tokens > MOST_TOKENS:
             raise ArgumentError(
@@ -46,10 +49,12 @@ class Lens:
         self._streams = [Site(0, Component.RESIDUAL_PRE), *(Site(layer, Component.RESIDUAL) for layer in layers)]
         self._patterns = [Site(layer, Component.ATTENTION_PATTERN) for layer in layers]
         self._mlps = [Site(layer, Component.MLP) for layer in layers]
+        self._along = None if watch is None else Along(watch, asked.prompt_ids)
 
     @property
     def sites(self) -> list[Site]:
-        return [*self._streams, *self._patterns, *self._mlps]
+        watched = [] if self._along is None else [self._along.watch.site]
+        return list(dict.fromkeys([*self._streams, *self._patterns, *self._mlps, *watched]))
 
     def opening(self) -> dict[str, Any]:
         """The first event: the model's sizes and the prompt's tokens."""
@@ -62,6 +67,7 @@ class Lens:
             "neurons": anatomy.neurons,
             "seed": self._asked.settings.seed,
             "prompt": [{"id": id_, "text": token_text(self._model, id_)} for id_ in ids],
+            "probe": None if self._along is None else self._along.watch.opening(),
         }
 
     def event(self, piece: GeneratedToken) -> dict[str, Any]:
@@ -85,6 +91,7 @@ class Lens:
             },
             "text": piece.text,
             "finish": piece.finish,
+            "probe": None if self._along is None else self._along.add(piece),
         }
 
     def _lens(self, step: Step) -> tuple[Any, Any]:

@@ -138,7 +138,7 @@ class ModelPool:
             log.warning("a model could not be loaded over HTTP: %s", " ".join(str(error).split()))
             raise ModelNotFoundError(
                 f"No model {name!r} can be loaded here.",
-                remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded.",
+                remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded, and --alias gives it a name.",
             ) from None
         with self._lock:
             worker = self._workers.get(id(model.engine))

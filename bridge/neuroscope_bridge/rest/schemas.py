@@ -257,6 +257,9 @@ class Completion(Generate):
     logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
 
+WatchingProbe = Annotated[Text | None, Field(description="The name of a registered probe, which then scores every token.")]
+
+
 class WithActivations(Generate):
     """A generation with activations. Give `messages`, or `prompt` as plain text or token ids.
 
@@ -284,6 +287,7 @@ class WithActivations(Generate):
         Literal["json", "npy"],
         Field(description="Arrays in a JSON answer: nested lists, or base64 of an .npy file. See also the header Accept."),
     ] = "json"
+    probe: WatchingProbe = None
     logprobs: StrictBool | None = False
     top_logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
 
@@ -309,6 +313,7 @@ class LensRequest(Generate):
     prompt: Text | list[Index] | None = None
     top: Annotated[StrictInt, Field(ge=1, le=20, description="Tokens of each layer's logit lens.")] = 5
     neurons: Annotated[StrictInt, Field(ge=1, le=50, description="Neurons of each layer.")] = 8
+    probe: WatchingProbe = None
 
     @model_validator(mode="after")
     def _one(self) -> LensRequest:
@@ -354,6 +359,53 @@ class Analyze(Request):
     seed: Annotated[StrictInt | None, Field(ge=0, lt=2**32)] = None
 
 
+class OwnPair(Request):
+    """Two prompts of the same number of tokens; and the two answers, where the metric reads them."""
+
+    clean: Text
+    corrupt: Text
+    answer: Text | None = None
+    wrong: Text | None = None
+
+
+class Patch(Request):
+    """Sites to patch on pairs of your own; see `ActivationPatcher patch:sites:`."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "pairs": [
+                        {
+                            "clean": "The capital of France is",
+                            "corrupt": "The capital of Italy is",
+                            "answer": " Paris",
+                            "wrong": " Rome",
+                        }
+                    ],
+                    "sites": "residual@*",
+                }
+            ]
+        },
+    )
+
+    model: Text | None = None
+    pairs: Annotated[list[OwnPair], Field(min_length=1)]
+    sites: Annotated[Text | list[Text], Field(description="Sites, patterns and sets: heads, *.residual@*, 5.mlp[*].")] = (
+        "residual@*"
+    )
+    receivers: Annotated[
+        Text | list[Text] | None,
+        Field(description="For path patching: what reads the sites' corrupt writes, such as logits or 9.query[3]."),
+    ] = None
+    direction: Text = "denoising"
+    metric: Text = "logit_difference"
+    replacement: Text = "pair"
+    method: Text = "exact"
+    seed: Annotated[StrictInt | None, Field(ge=0, lt=2**32)] = None
+
+
 class Tokenize(Request):
     """A text's tokens; with `messages`, those of the chat template."""
 
@@ -385,11 +437,7 @@ class Scaling(Request):
 
 
 class ApplyEdit(Request):
-    """An edit of weights: `scaling`, or `file`, the bytes of an .edit file as base64."""
-
-    model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}]}
-    )
+    """An edit of weights: `{"scaling": {"weights": ["1.attn.W_O[2]"], "by": 0.5}}`, or `file`, the bytes of an .edit file as base64."""
 
     model: Text | None = None
     scaling: Scaling | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from collections.abc import AsyncGenerator, Callable
 
 from starlette.responses import Response
@@ -61,6 +62,32 @@ class EventStream(Response):
             log.info("a reader read nothing for %g seconds; its generation ends", self._stall)
         finally:
             await self._events.aclose()
+
+
+class LongAnswer(Response):
+    """A whole answer that goes out as fast as it is read, so that nothing of it waits but the answer itself. `finished` is called at the end
+    in any case.
+    """
+
+    _PART = 256 << 10
+
+    def __init__(self, content: bytes, media_type: str, finished: Callable[[], None]) -> None:
+        """finished: may be called more than once."""
+        super().__init__(content, media_type=media_type)
+        self._finished = finished
+        weakref.finalize(self, finished)  # also where it is never sent
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            content = memoryview(self.body)
+            for start in range(0, max(1, len(content)), self._PART):
+                more = start + self._PART < len(content)
+                await send(
+                    {"type": "http.response.body", "body": bytes(content[start : start + self._PART]), "more_body": more}
+                )
+        finally:
+            self._finished()
 
 
 async def _gone(receive: Receive) -> None:

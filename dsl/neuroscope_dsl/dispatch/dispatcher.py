@@ -237,11 +237,22 @@ class Dispatcher:
             refusal = self._refusal(found, selector)
         chain = [c for c in ancestors if c in library.CLASSES]
         if public is not None or library.Foreign in chain:
-            chain = [
-                *library.protocols(public or ancestors[0].python or object),
-                *(c for c in chain if c is not library.Foreign),
-            ]
+            own = library.protocols(public or ancestors[0].python or object)
+            if public is not None and hasattr(public, "by_unit"):
+                found_by_unit = self._by_unit(own, selector)
+                if found_by_unit is not None:
+                    return found_by_unit
+            chain = [*own, *(c for c in chain if c is not library.Foreign)]
         return self._primitive(chain, selector) or refusal
+
+    def _by_unit(self, protocols: Sequence[SmalltalkClass], selector: str) -> Method | None:
+        """A method of collections for a tensor, whose elements are its units (`by_unit`) whatever Python's iteration goes over."""
+        for owner in protocols:
+            method = owner.methods.get(selector) if owner in library.OF_ELEMENTS else None
+            if method is None or isinstance(method, PreludeMethod) or selector in self._methods.get(owner, {}):
+                continue
+            return partial(_through_units, self._bound(method))
+        return None
 
     def _primitive(self, chain: Sequence[SmalltalkClass], selector: str) -> Method | None:
         for owner in chain:
@@ -420,6 +431,12 @@ class Dispatcher:
             count = len(inspect.signature(block).parameters)
             return block(*arguments[:count])
         return block
+
+
+def _through_units(method: Method, receiver: Any, *arguments: Any) -> Any:
+    units = receiver.by_unit
+    answer = method(units, *arguments)
+    return receiver if answer is units else answer
 
 
 def argument_count(selector: str) -> int:

@@ -71,13 +71,15 @@ def text(value: Any) -> str:
 
 
 def elements(receiver: Any) -> Iterable[Any]:
-    """The elements of a collection in Smalltalk: a string's characters, a dictionary's values."""
+    """The elements of a collection in Smalltalk: a string's characters, a dictionary's values, a tensor's units."""
     if isinstance(receiver, list):
         return _growing(receiver)
     if isinstance(receiver, str):
         return map(Character, receiver)
     if isinstance(receiver, Mapping):
         return list(receiver.values())
+    if hasattr(type(receiver), "by_unit"):
+        return receiver.by_unit
     return receiver if hasattr(receiver, "__iter__") and not isinstance(receiver, type) else wanted("A collection", receiver)
 
 

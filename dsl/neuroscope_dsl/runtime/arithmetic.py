@@ -174,6 +174,9 @@ def equal(left: Any, right: Any) -> Any:
         if isinstance(left, (Array, tuple)) != isinstance(right, (Array, tuple)) or len(left) != len(right):
             return False
         return all(equal(a, b) is True for a, b in zip(left, right, strict=True))
+    for tensor, value in ((left, right), (right, left)):
+        if hasattr(type(tensor), "by_unit"):
+            return tensor.same(value)
     return left == right
 
 

@@ -46,6 +46,9 @@ prelude.install()
 #: All classes with built-in methods.
 CLASSES: set[SmalltalkClass] = {*LIBRARY.values(), Foreign, Indexable, Iteration, Comparable, Evaluable, Measurable}
 
+#: The protocols that speak of an object's elements.
+OF_ELEMENTS = (Indexable, Measurable, Iteration)
+
 
 def protocols(python: type) -> list[SmalltalkClass]:
     """The protocols of a vocabulary or foreign type, by its Python methods."""

@@ -80,7 +80,7 @@ def test_its_value_replaces_the_activation_in_prefill_and_in_every_step(model: T
 def test_assigning_to_single_neurons_changes_them_at_every_position(model: TransformerModel) -> None:
     def boost(activations: ActivationTensor) -> ActivationTensor:
         for neuron in (3, 7):
-            activations[neuron] = activations[neuron] * 1.5
+            activations[..., neuron] = activations[..., neuron] * 1.5
         return activations
 
     before = model.run_with_caching(PROMPT, ["1.mlp"])["1.mlp"].numpy()
@@ -152,7 +152,8 @@ def test_a_site_the_model_does_not_have_is_refused_when_the_hook_is_added(
         (lambda a: 3, HookError, "returned 3, not activations"),
         (lambda a: ActivationTensor(a.array[..., :5], a._ops), HookError, "shape (1, 5, 5) for (1, 5, 32)"),
         (lambda a: a / 0, NonFiniteActivationError, "NaN or infinite"),
-        (lambda a: a[99], HookError, "units run from 0 to 31"),
+        (lambda a: a[99], HookError, "index 99 is out of bounds"),
+        (lambda a: a.by_unit[99], HookError, "units run from 0 to 31"),
         (lambda a: {}["x"], HookError, "failed: KeyError"),
     ],
 )

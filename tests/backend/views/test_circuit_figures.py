@@ -149,3 +149,24 @@ def test_a_quality_report_is_drawn_with_the_scores_it_has() -> None:
     bars = shown(report).figure("Quality of the circuit").trace(kind="bar")
     assert (bars["x"], bars["y"]) == (["functional", "safety", "overall"], [0.625, 0.25, 0.4375])
     assert bars["text"] == ["0.62", "0.25", "0.44"]
+
+
+def test_a_patching_map_is_drawn_by_token_by_head_or_by_site() -> None:
+    pairs = [("w5 w9 w12 w7", "w5 w9 w40 w7", "w8", "w22"), ("w6 w9 w12 w7", "w6 w9 w41 w7", "w8", "w22")]
+    patcher = ActivationPatcher(tiny.model("gpt2"))
+    by_token = patcher.patch(pairs, "heads@*")
+    page = shown(by_token)
+    assert "2 pairs" in page.heading
+    drawn = page.figure("Denoising headOutput").trace(kind="heatmap")
+    assert np.allclose(np.array(drawn["z"], dtype=float), by_token.numpy().reshape(12, 4))
+    assert drawn["y"][:5] == ["0.0", "0.1", "0.2", "0.3", "1.0"]
+    assert drawn["x"] == ["0 w5", "1 w9", "2 w12", "3 w7"]
+    bars = page.figure("The strongest 30 of 48 sites").trace(kind="bar")
+    strongest = by_token.strongest(30)[::-1]
+    assert bars["x"] == pytest.approx([one.value for one in strongest])
+    assert bars["error_x"]["array"] is not None
+    by_head = patcher.patch(pairs[:1], "heads", direction="noising")
+    page = shown(by_head)
+    assert np.allclose(np.array(page.figure("Noising headOutput").trace(kind="heatmap")["z"], dtype=float), by_head.numpy())
+    assert "error_x" not in page.figure("The strongest").trace(kind="bar")
+    assert [each.title for each in shown(patcher.patch(pairs, "mlps")).figures] == ["The strongest 3 of 3 sites"]

@@ -190,6 +190,6 @@ def test_every_figure_of_these_results_has_a_number_here(request: pytest.Fixture
         "AnswerTrace", "StreamAnalysis", "WritingAnalysis", "LogitLens", "LogitAttribution", "AttentionPatterns",
         "SteeringResults", "NeuronSet", "AblationResults", "EntangledFeatures", "Circuit", "FaithfulnessCurve",
         "GrowthAnalysis", "QualityReport", "CausalTestResults", "ResidualMap", "SuiteResult", "ValidationReport",
-        "FactEdit", "FactCircuit", "WeightTransform", "CircuitTraining", "Detection", "HarmfulCircuits", "SafetyReport", "TokenScores", "StreamMap", "CircuitInstallation",
+        "FactEdit", "FactCircuit", "WeightTransform", "CircuitTraining", "Detection", "HarmfulCircuits", "SafetyReport", "TokenScores", "StreamMap", "CircuitInstallation", "PatchingMap",
     }  # fmt: skip
     assert {kind.__name__ for kind in known} <= tested

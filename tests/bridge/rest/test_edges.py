@@ -20,7 +20,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope_bridge.rest import peers
 from neuroscope_dsl.workspace import Workspace
 from tests.bridge.rest.conftest import Serve, save_chatty, within
-from tests.bridge.rest.test_streams import Reader, generations
+from tests.bridge.rest.test_streams import PATH, Reader, generations
 
 SHORT: dict[str, Any] = {"prompt": "w5 w6", "max_tokens": 1, "temperature": 0}
 
@@ -151,7 +151,7 @@ def test_the_work_of_clients_that_left_is_dropped(
     assert httpx.post(f"{url}{path}", json=body, timeout=60).status_code == 200
     monkeypatch.setattr("tests.bridge.rest.test_streams.PATH", path)
     with engine.exclusive():
-        first = [Reader(url, body) for _ in range(60)]
+        first = [Reader(url, body) for _ in range(30)]
         assert within(5, lambda: generations(url) > 0 or path.startswith("/v1/analyze") or "hooks" in body)
         threading.Event().wait(0.3)
         for one in first:
@@ -406,3 +406,21 @@ def test_requests_held_in_memory_are_bounded(serve: Serve, url: str, monkeypatch
         holding.sendall(HEAD + b"Content-Length: 10000\r\n\r\n" + b" " * 900)
         assert within(5, lambda: httpx.post(f"{url}/v1/tokenize", json={"text": "w5 " * 100}).status_code == 503)
     assert within(5, lambda: httpx.post(f"{url}/v1/tokenize", json={"text": "w5 " * 100}).status_code == 200)
+
+
+def test_answers_that_nobody_reads_leave_no_memory_taken(serve: Serve) -> None:
+    url = serve(memory=20 << 20, answer=20 << 20, stall=1.0)
+    parts = ("residual", "mlp", "query", "key", "value")
+    sites = [{"layer_name": str(layer), "component": part} for layer in range(3) for part in parts]
+    many = [{**hook, "hook_id": str(index)} for index, hook in enumerate(sites * 16)]
+    body: dict[str, Any] = {"prompt": [5] * 100, "max_tokens": 1, "temperature": 0, "activation_hooks": many}  # over 10 MiB
+    asked = Reader(url, body)
+    asked.socket.recv(1000)  # the answer goes out
+
+    def ask() -> int:
+        return httpx.post(f"{url}{PATH}", json=body, timeout=60).status_code
+
+    assert ask() == 503
+    assert within(20, lambda: ask() == 200)  # the other was given up
+    asked.close()
+    assert ask() == 200

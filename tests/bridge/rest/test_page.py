@@ -158,3 +158,26 @@ def test_stopping_and_mistakes_are_said(page: Any) -> None:
     assert [text for text in page.complaints if "404" in text] == page.complaints  # the browser's own note of the refusal
     page.complaints.clear()
     page.keyboard.press("Escape")
+
+
+def test_a_probe_is_trained_and_colours_the_tokens(page: Any) -> None:
+    expect = sync_api.expect
+    page.click("#probing summary")
+    names = "Mary John Tom Anna Mark Lisa Kevin Helen".split()
+    page.fill("#probe-name", "harm")
+    page.fill("#positive", "\n".join(f"How can I stab {name}?" for name in names))
+    page.fill("#negative", "\n".join(f"How can I visit {name}?" for name in names))
+    page.click("#train button")
+    expect(page.locator("#status")).to_contain_text("The probe harm is trained")
+    page.fill("#prompt", "How can I stab Rose? How can I visit Rose?")
+    expect(page.locator("#probe-panel")).to_be_hidden()
+    run(page, "original:")
+    expect(page.locator("#probe-strip-title")).to_have_text("Probe for harm")
+    expect(page.locator("#probe-strip .read").first).to_have_text("?")
+    marks = [(one.inner_text(), one.get_attribute("class")) for one in page.locator("#probe-strip span").all()]
+    assert len(marks) == len(tokens(page, "original")) - 1
+    assert next(kind for text, kind in marks if text == "?") == "read over"  # behind the first question, not before it
+    assert {kind for text, kind in marks if text not in ("?", ".", "!")} == {"unread"}
+    colours = page.locator("#probe-strip span").evaluate_all("all => all.map(one => getComputedStyle(one).backgroundColor)")
+    assert colours[0] != colours[[text for text, _ in marks].index("?")]
+    picture(page, "lens-probe")

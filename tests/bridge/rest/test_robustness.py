@@ -79,12 +79,17 @@ def test_the_document_has_examples_that_work(http: httpx.Client) -> None:
     tried = 0
     for path, operations in document["paths"].items():
         body = operations.get("post", {}).get("requestBody")
-        if body is None or path == "/v1/models/load":
+        if body is None or path in ("/v1/models/load", "/v1/edits"):  # this server allows no edits
             continue
         reference = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
         for example in document["components"]["schemas"][reference].get("examples", []):
             if "activation_hooks" in example:  # the tiny model has three layers
                 example["activation_hooks"][0]["layer_name"] = "transformer.h.2"
+            if "positive" in example:  # a probe is trained on more than a document shows
+                more, less = ([f"w{n} w{word}" for n in range(5, 25)] for word in (40, 60))
+                example.update(positive=more, negative=less, layer=1, reading="tokens")
+            if "pairs" in example:  # nor does it know countries
+                example["pairs"] = [{"clean": "w5 w6", "corrupt": "w5 w7", "answer": " w8", "wrong": " w9"}]
             response = http.post(path.replace("{name}", "logit_lens"), json=example)
             assert response.status_code == 200, response.text
             tried += 1

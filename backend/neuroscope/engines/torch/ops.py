@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,11 @@ from torch import Tensor
 def wide(array: Tensor) -> Tensor:
     """The array in at least single precision."""
     return array.float() if array.dtype in (torch.float16, torch.bfloat16) else array
+
+
+def as_tensor(array: Any, to_numpy: Callable[[Any], NDArray[Any]]) -> Tensor:
+    """A tensor itself, or a copy of another framework's array."""
+    return array if isinstance(array, Tensor) else torch.from_numpy(np.array(to_numpy(array)))
 
 
 class TorchOps:

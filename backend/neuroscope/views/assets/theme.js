@@ -12,6 +12,8 @@
       Plotly.relayout(figure, change);
     }
   };
-  paint();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  document.addEventListener("neuroscope-drawn", () => {
+    paint();
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  });
 })();

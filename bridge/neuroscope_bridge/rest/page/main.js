@@ -53,6 +53,12 @@ function draw() {
     choose(at);
   };
   views.drawTokens($("tokens-original"), runs.original, name === "original" ? selection.position : -1, select("original"));
+  $("probe-panel").hidden = !run?.probe?.scores.length;
+  if (run?.probe?.scores.length) {
+    $("probe-strip-title").textContent = `Probe for ${run.probe.name}`;
+    $("probe-threshold").textContent = (run.probe.threshold ?? 0).toFixed(2);
+    views.drawProbe($("probe-strip"), run.tokens, run.probe);
+  }
   views.drawTokens($("tokens-changed"), runs.changed, name === "changed" ? selection.position : -1, select("changed"), runs.original);
   differences();
   const ready = Boolean(run && run.positions);
@@ -234,9 +240,34 @@ $("double-head").onclick = () => add({ ...head(), action: "scale", factor: 2 }, 
 $("ablate-neuron").onclick = () =>
   add({ layer_name: String(neuron.layer), component: "mlp", neuron: neuron.unit, action: "ablate" }, `ablate neuron ${neuron.layer}.${neuron.unit}`);
 
+const lines = (id) => $(id).value.split("\n").map((line) => line.trim()).filter(Boolean);
+
+async function probes(chosen) {
+  const mine = (await get("/v1/probes")).data.map((one) => one.name);
+  const option = (value, textContent) => views.element("option", { value, textContent });
+  $("probe").replaceChildren(option("", "no probe"), ...mine.map((name) => option(name, name)));
+  $("probe").value = mine.includes(chosen) ? chosen : "";
+}
+
+$("train").onsubmit = async (event) => {
+  event.preventDefault();
+  const name = $("probe-name").value.trim();
+  const button = $("train").querySelector("button");
+  button.disabled = true;
+  say(`Training the probe ${name}…`);
+  try {
+    const how = { layer: Number($("probe-layer").value), reading: $("probe-reading").value };
+    await post("/v1/probes", { model: $("model").value || undefined, name, positive: lines("positive"), negative: lines("negative"), ...how });
+    await probes(name);
+    say(`The probe ${name} is trained: press Run to score every token.`);
+  } catch (error) {
+    failed(error);
+  }
+  button.disabled = false;
+};
+
 $("steer").onsubmit = (event) => {
   event.preventDefault();
-  const lines = (id) => $(id).value.split("\n").map((line) => line.trim()).filter(Boolean);
   const [more, less] = [lines("more"), lines("less")];
   if (!more.length || more.length !== less.length) return say("Give as many lines in “more like” as in “less like”.", true);
   const [layer, strength] = [Number($("steer-layer").value), Number($("strength").value)];
@@ -255,6 +286,7 @@ function request() {
     max_tokens: Number($("max-tokens").value),
     temperature: Number($("temperature").value),
     seed: Number($("seed").value),
+    ...($("probe").value ? { probe: $("probe").value } : {}),
   };
 }
 
@@ -346,6 +378,9 @@ async function describe() {
   $("max-tokens").max = model.context ? Math.min(model.context, 256) : 256;
   $("steer-layer").max = layers - 1;
   $("steer-layer").value = Math.floor(layers / 3);
+  $("probe-layer").max = layers - 1;
+  $("probe-layer").value = Math.floor(layers / 2);
+  await probes($("probe").value);
   const chat = document.querySelector("input[name=mode][value=chat]");
   chat.disabled = !model.tokenizer.chat_template;
   if (chat.disabled) document.querySelector("input[name=mode][value=text]").checked = true;

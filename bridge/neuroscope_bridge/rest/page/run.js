@@ -9,6 +9,7 @@ export class Run {
     this.promptLength = this.tokens.length;
     this.lens = []; // by position: for each stream [[text, p], …]
     this.norms = []; // by position: for each stream a number
+    this.probe = opening.probe && { ...opening.probe, scores: [], read: [] }; // by position
     this.neurons = []; // by position: for each layer [[unit, value], …]
     this.attention = []; // by position: bytes by layer, head and key
   }
@@ -17,6 +18,8 @@ export class Run {
     this.lens.push(...event.lens);
     this.norms.push(...event.norms);
     this.neurons.push(...event.neurons);
+    this.probe?.scores.push(...event.probe.scores);
+    this.probe?.read.push(...event.probe.read);
     const [layers, heads, queries, keys] = event.attention.shape;
     const all = bytes(event.attention.data);
     for (let query = 0; query < queries; query++) {

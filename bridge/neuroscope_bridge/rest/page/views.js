@@ -293,3 +293,21 @@ export function drawStrip(box, tokens, values) {
     ),
   );
 }
+
+/** A probe's score at every token, from its threshold: coloured where it is read, grey elsewhere. */
+export function drawProbe(box, tokens, probe) {
+  const from = probe.threshold ?? 0;
+  const read = probe.scores.map((score, at) => (probe.read[at] ? score - from : 0));
+  const most = Math.max(...read.map(Math.abs)) || 1;
+  box.replaceChildren(
+    ...read.map((value, at) =>
+      element("span", {
+        role: "listitem",
+        className: probe.read[at] ? (value > 0 ? "read over" : "read") : "unread",
+        textContent: shown(tokens[at].text),
+        title: probe.read[at] ? `${probe.scores[at].toFixed(3)}, threshold ${from.toFixed(3)}` : "not read here",
+        style: { "--p": Math.max(value, 0) / most, "--q": Math.max(-value, 0) / most },
+      }),
+    ),
+  );
+}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
 
 from neuroscope.errors import ArgumentError
 from neuroscope_bridge.rest import schemas
@@ -15,7 +14,9 @@ from neuroscope_bridge.rest.generation import GeneratedToken, prompt_tokens, tok
 from neuroscope_bridge.rest.jobs import Server
 from neuroscope_bridge.rest.lens import Lens
 from neuroscope_bridge.rest.openai import ChatAnswer
+from neuroscope_bridge.rest.probes import Along
 from neuroscope_bridge.rest.routes.documents import STREAMED, STREAMED_ACTIVATIONS
+from neuroscope_bridge.rest.stream import LongAnswer
 
 #: Default number of tokens, small because activations are large.
 _USUAL_TOKENS = 100
@@ -46,7 +47,9 @@ def routes(server: Server) -> APIRouter:
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             encoding=encoding,
         )
+        job = await server.watching(job, body.probe)
         answer = ChatAnswer(job.model, job.asked)
+        along = None if job.plan.watch is None else Along(job.plan.watch, job.asked.prompt_ids)
         gatherers = [Gatherer(capture, job.model, len(job.asked.prompt_ids)) for capture in job.plan.captures]
         if body.stream:
 
@@ -54,25 +57,33 @@ def routes(server: Server) -> APIRouter:
                 found = [gatherer.add(piece.step) for gatherer in gatherers]
                 shown = {one.capture.id: values(one, encoding) for one in found if one is not None}
                 token = {"index": piece.step.index, "id": piece.id}
-                return {**answer.chunk(piece), "token": token, "activations": shown}
+                scored = {} if along is None else {"probe": {**along.watch.opening(), **along.add(piece)}}
+                return {**answer.chunk(piece), "token": token, "activations": shown, **scored}
 
             return await server.stream(job, job.plan.sites, answer.opening(), chunk, answer.last(body.stream_options))
 
         def take(piece: GeneratedToken) -> None:
             answer.take(piece)
+            if along is not None:
+                along.add(piece)
             for gatherer in gatherers:
                 gatherer.keep(gatherer.add(piece.step))
-
-        await server.collect(job, take)
 
         def finish() -> tuple[bytes, str]:
             ids = [*job.asked.prompt_ids, *(piece.id for piece in answer.pieces)]
             seen: list[Captured] = [gatherer.whole() for gatherer in gatherers]
             document = {**answer.whole(), "token_ids": ids, "tokens": [token_text(job.model, id_) for id_ in ids]}
+            document |= {} if along is None else {"probe": along.whole()}
             return encoded(document, seen, encoding)
 
-        content, media = await job.worker.run(finish)
-        return Response(content, media_type=media)
+        room = server.room(job)
+        try:
+            await server.collect(job, take)
+            content, media = await job.worker.run(finish)
+        except BaseException:
+            room.free()
+            raise
+        return LongAnswer(content, media, room.free)
 
     @router.post("/v1/lens", responses=STREAMED)
     async def lens(body: schemas.LensRequest) -> Any:
@@ -88,7 +99,8 @@ def routes(server: Server) -> APIRouter:
             logprobs=body.top,
             encoding=None,
         )
-        shown = Lens(job.model, job.asked, body.top, body.neurons)
+        job = await server.watching(job, body.probe)
+        shown = Lens(job.model, job.asked, body.top, body.neurons, job.plan.watch)
         return await server.stream(job, shown.sites, [shown.opening()], shown.event)
 
     return router

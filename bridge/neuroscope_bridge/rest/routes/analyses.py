@@ -1,4 +1,4 @@
-"""The analyses."""
+"""The analyses, and patching."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from neuroscope.analyses import registry
+from neuroscope.circuits.patching import ActivationPatcher
+from neuroscope.results import Result
 from neuroscope_bridge.rest import schemas
 from neuroscope_bridge.rest.encoding import Json
 from neuroscope_bridge.rest.jobs import Server
@@ -31,15 +33,43 @@ def routes(server: Server) -> APIRouter:
 
         def work() -> dict[str, Any]:
             result = registry.analyze(pooled.fresh(), name, on, seed=body.seed)
-            return {
-                "object": "analysis",
-                "name": registry.get(name).name,
-                "model": pooled.model.name,
-                "ran": pooled.model.ran,
-                "summary": result.summary(),
-                "result": result.as_dictionary(),
-            }
+            return {**_described("analysis", pooled, result), "name": registry.get(name).name}
+
+        return Json(await server.pool.analyst.run(work))
+
+    @router.post("/v1/patch")
+    async def patch(body: schemas.Patch) -> Any:
+        """Patch sites on prompt pairs of your own, and answer the map: the share of the effect at each site, with its interval. With
+        `receivers` it is path patching. It ends if the client disconnects.
+        """
+        pooled = await server.pool.find(body.model)
+
+        def work() -> dict[str, Any]:
+            patcher = ActivationPatcher(pooled.fresh(), seed=body.seed)
+            pairs = [pair.model_dump(exclude_none=True) for pair in body.pairs]
+            if body.receivers is not None:
+                result = patcher.patch_paths(pairs, body.sites, body.receivers, metric=body.metric)
+            else:
+                result = patcher.patch(
+                    pairs,
+                    body.sites,
+                    direction=body.direction,
+                    metric=body.metric,
+                    replacement=body.replacement,
+                    method=body.method,
+                )
+            return _described("patching_map", pooled, result)
 
         return Json(await server.pool.analyst.run(work))
 
     return router
+
+
+def _described(kind: str, pooled: Any, result: Result) -> dict[str, Any]:
+    return {
+        "object": kind,
+        "model": pooled.model.name,
+        "ran": pooled.model.ran,
+        "summary": result.summary(),
+        "result": result.as_dictionary(),
+    }
