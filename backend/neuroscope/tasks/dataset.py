@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroscope import events
-from neuroscope.errors import DatasetError, did_you_mean
+from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
 from neuroscope.results import plain
 from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.files import check_whole, read_rows
@@ -64,6 +64,10 @@ class Example:
         return {name: getattr(self, name) for name in _FIELDS} | {"meta": dict(self.meta), "units": list(self.units)}
 
 
+#: Most examples that a task makes at once.
+MOST_GENERATED = 1_000_000
+
+
 @public
 class Dataset:
     """A named sequence of examples; one from a task can generate more."""
@@ -87,6 +91,8 @@ class Dataset:
     @python_only
     def generated(cls, generator: Generator, n: int, *, name: str, task: str, seed: int) -> Dataset:
         """The first `n` different examples that a task's generator makes with this seed."""
+        if n > MOST_GENERATED:
+            raise ArgumentError(f"{name} cannot make {n:,} examples.", remedy=f"At most {MOST_GENERATED:,} at a time.")
         made = cls([], name=name, task=task, seed=seed, generator=generator)
         made._examples = made._distinct(n, lambda example: True, [])[0]
         return made

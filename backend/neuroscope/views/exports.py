@@ -43,7 +43,7 @@ def save_image(result: Result, path: str, number: int) -> str:
         if target.suffix.lower() == ".svg":
             write_whole(target, svg(drawn))
         else:
-            _package("kaleido", "figures", f"A {target.suffix[1:].upper()} image")
+            _package("kaleido", "images", f"A {target.suffix[1:].upper()} image")
             write_whole(target, drawn.to_image(format=target.suffix[1:].lower(), width=900, scale=2))
     except OSError as error:
         raise ArgumentError(f"{target} cannot be written: {reason(error)}.", remedy="Choose another place.") from error
@@ -64,7 +64,9 @@ def to_frame(result: Result, field: str | None) -> Any:
             return importlib.import_module(package).DataFrame(columns)
         except ImportError:
             continue
-    raise MissingExtraError("A data frame needs the package pandas, or polars.", remedy="pip install pandas")
+    raise MissingExtraError(
+        "A data frame needs the package pandas, or polars.", remedy="pip install 'neuroscope-interp[frames]'"
+    )
 
 
 def to_networkx(circuit: Circuit) -> Any:
