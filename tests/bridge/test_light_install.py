@@ -90,7 +90,14 @@ def test_every_import_is_declared_where_the_directory_says() -> None:
         "ipykernel": ["ipykernel"],
         "jupyter_client": ["jupyter-client"],
     }
-    distributions |= {"pandas": ["pandas"], "polars": ["polars"], "kaleido": ["kaleido"], "mlx": ["mlx"], "mlx_lm": ["mlx-lm"]}
+    distributions |= {
+        "pandas": ["pandas"],
+        "polars": ["polars"],
+        "kaleido": ["kaleido"],
+        "mlx": ["mlx"],
+        "mlx_lm": ["mlx-lm"],
+        "ray": ["ray"],
+    }
     extra_of = {package: extra for extra, packages in EXTRAS.items() for package in packages}
     imported: set[str] = set()
     for folder in ("backend", "dsl", "bridge"):
