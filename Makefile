@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo peers mutants studies truth test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: site demo peers mutants studies truth attacks leaks fuzz test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
@@ -13,6 +13,10 @@ help:
 	@echo "make peers     the tools that benchmarks/ compares with, in environments of their own"
 	@echo "make truth     conclusions held against planted circuits, and against models and data with nothing in them"
 	@echo "make mutants   small faults put into the sources, to see which no test notices (SAMPLE=40 of each room)"
+	@echo "make site      the guides, the classes and the dialect as one site, in build/site"
+	@echo "make attacks   worst scripts of one session, and what another notices of them"
+	@echo "make leaks     ten thousand sessions, a thousand of each kind, that must leave nothing"
+	@echo "make fuzz      random messages and scripts, for minutes"
 	@echo "make check     lint, types and import contracts only"
 	@echo "make format    let ruff rewrite the sources"
 
@@ -40,6 +44,15 @@ mutants: $(STAMP)
 # What takes many minutes: documented scripts on a real pretrained model.
 studies: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m study
+
+attacks: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/bench_attacks.py
+
+leaks: $(STAMP)
+	OMP_NUM_THREADS=1 NEUROSCOPE_LEAKS=10000 $(BIN)/python -m pytest tests/bridge/test_leaks.py
+
+fuzz: $(STAMP)
+	OMP_NUM_THREADS=1 NEUROSCOPE_FUZZ=5000 $(BIN)/python -m pytest tests/bridge/test_fuzz.py
 
 test-smalltalk: $(STAMP)
 	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }
@@ -73,6 +86,10 @@ contracts: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+site: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m mkdocs build
 
 clean:
 	rm -rf $(VENV) .venv-lens .venv-circuitkit build dist out .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import neuroscope.waiting  # noqa: F401  # before anything loads the library that reads what it sets
 from neuroscope import bars
-from neuroscope.directory import EXPORTS, announced
+from neuroscope.directory import EXPORTS, announced, missing
 
 __version__ = "0.1.0"
 
@@ -103,7 +103,10 @@ else:
         module = EXPORTS.get(name) or (None if name.startswith("_") else announced().get(name))
         if module is None:
             raise AttributeError(_unknown(name))
-        return getattr(importlib.import_module(module), name)
+        try:
+            return getattr(importlib.import_module(module), name)
+        except ModuleNotFoundError as error:
+            raise missing(error) or error from error
 
 
 def _unknown(name: str) -> str:

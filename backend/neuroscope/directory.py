@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from importlib.metadata import entry_points
 
+from neuroscope.errors import MissingExtraError
+
 #: Public class name → the module that defines it, imported on first use, so that `neuroscope --help` does not wait for a tensor
 #: framework.
 EXPORTS: dict[str, str] = {
@@ -100,6 +102,33 @@ EXTENSIONS: dict[str, tuple[str, ...]] = {
     "ValidationReport": ("neuroscope.views.extensions",),
     "WeightView": ("neuroscope.tensors.extensions",),
 }
+
+#: Extra of the distribution → the packages that it brings, as they are imported. What none of them names, every install has.
+EXTRAS: dict[str, tuple[str, ...]] = {
+    "torch": ("torch", "transformers", "tokenizers", "safetensors", "scipy", "sklearn", "huggingface_hub", "jinja2"),
+    "mlx": ("mlx", "mlx_lm"),
+    "gguf": ("gguf", "accelerate"),
+    "server": ("fastapi", "starlette", "uvicorn", "pydantic", "pydantic_core", "orjson"),
+    "figures": ("plotly", "networkx"),
+    "images": ("kaleido",),
+    "frames": ("pandas",),
+    "repl": ("prompt_toolkit",),
+    "notebook": ("ipykernel", "jupyter_client", "tqdm"),
+    "lm-eval": ("lm_eval",),
+    "ray": ("ray",),
+}
+
+
+def missing(error: ModuleNotFoundError) -> MissingExtraError | None:
+    """The error for a package that an extra would bring, or None if no extra has it."""
+    package = (error.name or "").partition(".")[0]
+    for extra, packages in EXTRAS.items():
+        if package in packages:
+            return MissingExtraError(
+                f"This needs the package {package}, which is not installed.", remedy=f"pip install 'neuroscope-interp[{extra}]'"
+            )
+    return None
+
 
 #: Entry points of this group name further classes, of packages that nothing here may import.
 ANNOUNCED = "neuroscope.vocabulary"

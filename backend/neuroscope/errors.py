@@ -144,6 +144,12 @@ class ParityError(NeuroScopeError):
     code = "parity"
 
 
+class WorkerLostError(NeuroScopeError):
+    """Workers died again and again on the same work."""
+
+    code = "worker-lost"
+
+
 class CancelledError(NeuroScopeError):
     """The caller asked a long job to stop."""
 
@@ -165,11 +171,17 @@ class ArgumentError(NeuroScopeError, ValueError):
 
 def nearest(name: str, choices: Iterable[str], count: int = 3) -> list[str]:
     """The `count` choices most like `name`, best first, compared without case and underscores."""
+    if len(name) > _LONGEST_NAME:
+        return []
     folded: dict[str, str] = {}
     for choice in choices:
         folded.setdefault(choice.replace("_", "").lower(), choice)
     matches = difflib.get_close_matches(name.replace("_", "").lower(), folded, n=count, cutoff=0.5)
     return [folded[match] for match in matches]
+
+
+#: Longer names resemble nothing.
+_LONGEST_NAME = 100
 
 
 def first_line(error: Exception) -> str:

@@ -140,3 +140,24 @@ def emit(event: Event) -> None:
     """Pass an event from elsewhere to the listeners."""
     for listener in _hearing():
         listener(event)
+
+
+# --- memory that is nobody's in particular ------------------------------------------------------------------------------
+
+_shared_work = 0
+
+
+@contextmanager
+def for_all() -> Iterator[None]:
+    """Memory taken within belongs to the whole process, not to the script that caused it: a model is loaded for all sessions."""
+    global _shared_work
+    _shared_work += 1
+    try:
+        yield
+    finally:
+        _shared_work -= 1
+
+
+def uncounted() -> bool:
+    """Whether work of `for_all` is going on."""
+    return _shared_work > 0

@@ -8,13 +8,21 @@ import re
 _BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
-@functools.lru_cache(maxsize=4096)
+#: Longer names are not kept.
+_LONGEST = 200
+
+
 def fold(name: str) -> str:
     """A name without underscores and case, for comparison.
 
     >>> fold("loadIOIExamples") == fold("load_ioi_examples")
     True
     """
+    return _folded(name) if len(name) <= _LONGEST else name.replace("_", "").lower()
+
+
+@functools.lru_cache(maxsize=4096)
+def _folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 

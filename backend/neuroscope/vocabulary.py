@@ -13,7 +13,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, ClassVar, TypeVar, get_origin
+from typing import Any, ClassVar, TypeVar, cast, get_origin
+from weakref import WeakKeyDictionary
 
 from neuroscope.directory import EXPORTS, announced
 from neuroscope.errors import ArgumentError
@@ -137,7 +138,32 @@ def is_public(cls: type) -> bool:
     return any(_PUBLIC in base.__dict__ for base in cls.__mro__)
 
 
-@functools.cache
+def cached_by_class(function: F) -> F:
+    """Cache the results of a function whose first argument is a class, as long as the class exists; at most `_KEPT` for each."""
+    kept: WeakKeyDictionary[type, dict[tuple[Any, ...], Any]] = WeakKeyDictionary()
+
+    @functools.wraps(function)
+    def cached(cls: type, *arguments: Any) -> Any:
+        results = kept.get(cls)
+        if results is None:
+            results = kept.setdefault(cls, {})
+        try:
+            return results[arguments]
+        except KeyError:
+            pass
+        found = function(cls, *arguments)
+        if len(results) >= _KEPT:
+            results.clear()
+        results[arguments] = found
+        return found
+
+    return cast(F, cached)
+
+
+_KEPT = 2000
+
+
+@cached_by_class
 def operations(cls: type) -> Mapping[str, Operation]:
     """The operations of `cls` and its extensions, by folded name; a subclass's declaration overrides an inherited one."""
     load(cls)

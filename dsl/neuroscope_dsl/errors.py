@@ -88,6 +88,12 @@ class ScriptInterrupted(ScriptStopped):
     code = "interrupted"
 
 
+class ScriptKilled(ScriptStopped):
+    """The script did not stop when it was asked to, and was stopped in the middle of what it did."""
+
+    code = "interrupted"
+
+
 class TimeLimitReached(ScriptStopped):
     """The script ran longer than its workspace allows."""
 

@@ -12,7 +12,7 @@ _RADIX = re.compile(r"(-?)([0-9]+)r(-?)([0-9A-Za-z]+)(?:\.([0-9A-Za-z]+))?\Z")
 _PLAIN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[edq](-?[0-9]+))?(s[0-9]*)?\Z")
 
 #: Larger exponents would make unusably large integers.
-MAX_EXPONENT = 100_000
+MAX_EXPONENT = 75_000
 
 
 def number_value(text: str) -> int | float | Fraction | ScaledDecimal:

@@ -6,8 +6,6 @@ Lark parses (LALR, grammar.lark) and calls the transformer below on each reducti
 
 from __future__ import annotations
 
-import threading
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,23 +46,37 @@ Children = list[Any]
 
 
 def parse(source: Source | str, file: str = "<script>") -> Script:
-    """The tree of a whole script. Raises `SmalltalkSyntaxError`."""
+    """The tree of a whole script. Raises `SmalltalkSyntaxError`, for a text that is too long as well."""
     if isinstance(source, str):
         source = Source(source, file)
-    with _lock:
+    if len(source.text) > LONGEST_TEXT:
+        raise SmalltalkSyntaxError(
+            f"A text of {len(source.text):,} characters is too long.",
+            remedy=f"At most {LONGEST_TEXT:,}; send data as arguments.",
+        )
+    try:
+        builder, lark = _idle.pop()
+    except IndexError:
         builder, lark = _parser()
-        builder.source = source
-        try:
-            tree = cast(Script, lark.parse(source))
-        except UnexpectedToken as error:
-            raise _unexpected(source, error) from None
-        return tree
+    builder.source = source
+    try:
+        return cast(Script, lark.parse(source))
+    except UnexpectedToken as error:
+        raise _unexpected(source, error) from None
+    finally:
+        builder.source = _NOTHING
+        _idle.append((builder, lark))
 
 
-_lock = threading.Lock()
+#: Longest text of a script in characters.
+LONGEST_TEXT = 2_000_000
+
+_NOTHING = Source("")
+
+#: Parsers that no thread is using: a long text must not keep others waiting.
+_idle: list[tuple[TreeBuilder, Lark]] = []
 
 
-@cache
 def _parser() -> tuple[TreeBuilder, Lark]:
     builder = TreeBuilder()
     grammar = (Path(__file__).parent / "grammar.lark").read_text(encoding="utf-8")

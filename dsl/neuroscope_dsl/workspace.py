@@ -27,6 +27,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ from neuroscope_dsl.compiler.unit import compile_method, compile_statement
 from neuroscope_dsl.completion import Completion, complete
 from neuroscope_dsl.dispatch import Dispatcher, Vocabulary
 from neuroscope_dsl.errors import DepthLimitReached, MemoryLimitReached, SmalltalkError, SmalltalkSyntaxError
-from neuroscope_dsl.limits import Limits, Stopper
+from neuroscope_dsl.limits import Limits, Meter, Stopper
 from neuroscope_dsl.parser import parse
 from neuroscope_dsl.prelude import PreludeMethod
 from neuroscope_dsl.runtime.arguments import truth
@@ -52,11 +53,12 @@ from neuroscope_dsl.runtime.exceptions import (
     Error,
     Home,
     NonLocalReturn,
+    Resume,
     SmalltalkException,
     Unwind,
 )
 from neuroscope_dsl.runtime.handlers import adopt, leaving
-from neuroscope_dsl.runtime.printing import display_string
+from neuroscope_dsl.runtime.printing import brief, display_string
 from neuroscope_dsl.runtime.process import SOURCES, current_stack, stack_of_traceback
 from neuroscope_dsl.runtime.system import Context, SystemDictionary
 from neuroscope_dsl.runtime.transcript import Transcript
@@ -113,9 +115,10 @@ class Workspace:
         transcript: Callable[[str], object] | None = None,
         limits: Limits | None = None,
         seed: int = 0,
+        meter: Meter | None = None,
     ) -> None:
         """`vocabulary` has `find(name)` and `names()`, as the module `neuroscope.vocabulary`; `transcript` receives what
-        scripts show; `seed` starts the random numbers of `atRandom` and `shuffled`."""
+        scripts show; `seed` starts the random numbers of `atRandom` and `shuffled`; `meter` counts the memory of all runs."""
         self.dispatcher = Dispatcher(vocabulary)
         self.dispatcher.context = self
         self.transcript = Transcript(transcript)
@@ -126,7 +129,7 @@ class Workspace:
         self._store[CLASS_NAMES] = _Names(vocabulary)
         self._home = Home()
         self.variables: Mapping[str, Any] = Variables(self._store)
-        self._stopper = Stopper(self._store, limits or Limits())
+        self._stopper = Stopper(self._store, limits or Limits(), meter)
         self._store.update(self._helpers())
         self._store.update({"v_Transcript": self.transcript, "v_Smalltalk": SystemDictionary()})
 
@@ -175,7 +178,7 @@ class Workspace:
                     return returned.value
                 dead = BlockCannotReturn("The method that this block returns from has already returned")
                 raise self._located(dead, returned) from None
-            except Unwind as stray:
+            except (Unwind, Resume) as stray:
                 raise self._located(Error("This exception is no longer being handled"), stray) from None
             except RecursionError as error:
                 message = f"Messages are nested deeper than {self._stopper.limits.depth}."
@@ -237,6 +240,10 @@ class Workspace:
         if not isinstance(made, Block):
             raise SmalltalkSyntaxError("This text is not a block.", remedy="[:x | …]")
         return made
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Enforce the limits, and let `interrupt` stop what runs within, around several calls and what is done with their values."""
+        return self._stopper.watching()
 
     def interrupt(self) -> None:
         """Stop the running script at its next loop, method or block. May be called from any thread."""
@@ -340,6 +347,11 @@ class Workspace:
             return default
         raise unknown_name(name, self._store)
 
+    def clear(self) -> None:
+        """Forget everything, when the workspace is not needed any more: it refers to itself, so it would stay for a while."""
+        self._store.clear()
+        self.dispatcher.clear()
+
     def unbind(self, name: str) -> None:
         """Forget a variable, if there is one of that name."""
         if name in self.variables:
@@ -349,12 +361,12 @@ class Workspace:
 
     def print_string(self, value: Any) -> str:
         """The result of `printString`. Raises `SmalltalkError` for an error in a script's `printOn:`."""
-        text = self.dispatcher.send(value, "printString")
+        text = self._guarded(lambda: self.dispatcher.send(value, "printString"))
         return text if isinstance(text, str) else str(text)
 
     def display_string(self, value: Any) -> str:
         """The result of `displayString`."""
-        text = self.dispatcher.send(value, "displayString")
+        text = self._guarded(lambda: self.dispatcher.send(value, "displayString"))
         return text if isinstance(text, str) else display_string(text)
 
     def complete(self, text: str, cursor: int | None = None) -> Completion:
@@ -414,7 +426,7 @@ class _Names:
 
 def _times(count: Any) -> range:
     if type(count) is not int:
-        raise Error(f"Only an integer can count repetitions, not {display_string(count)[:60]}")
+        raise Error(f"Only an integer can count repetitions, not {brief(count)}")
     return range(count)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import zmq
 
+from neuroscope_bridge.cookie import USER, read_cookie
 from neuroscope_bridge.wire import decode, encode
 from tests import tiny
 
@@ -57,10 +58,15 @@ def serving(*options: str, log: Path | None = None) -> Iterator[tuple[subprocess
 class Raw:
     """A client that can say anything."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, cookie: bytes | None = None) -> None:
+        """`cookie` is that of the server's file, unless given; with an empty one, none is shown."""
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.LINGER, 0)
+        secret = read_cookie(address) if cookie is None else cookie
+        if secret:
+            self.socket.setsockopt(zmq.PLAIN_USERNAME, USER)
+            self.socket.setsockopt(zmq.PLAIN_PASSWORD, secret)
         self.socket.connect(address)
         self.number = 0
         self.others: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuroscope.engines.weights import Weight, WeightSite, WeightSnapshot, WeightView
 from neuroscope.errors import ArgumentError, EditError, did_you_mean
-from neuroscope.provenance import provenance
+from neuroscope.provenance import other_precision, provenance, tell_precision
 from neuroscope.results import Provenance, Result, plain
 from neuroscope.sealed import SealedFiles
 from neuroscope.tensors.tensor import ActivationTensor
@@ -97,6 +97,17 @@ class WeightEdit(Result):
             provenance=provenance(model, task, seed, weights=len(views)),
             _deltas=rounded,
             _tied=tied,
+        )
+
+    @python_only
+    def here(self, model: TransformerModel) -> WeightEdit:
+        """The edit in the model's precision: itself, or with a notice what its changes make of the same weights in another."""
+        if not other_precision(self.provenance, model):
+            return self
+        tell_precision(f"The edit {self.title!r}", self.provenance, model)
+        task, seed = self.provenance.task, self.provenance.seed
+        return WeightEdit.planned(
+            model, self._deltas, title=self.title, method=self.method, tied=self._tied, task=task, seed=seed
         )
 
     @classmethod

@@ -8,7 +8,7 @@ what they gave; which layer, and how strongly, is found on trial (`planning`). W
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,11 @@ import numpy as np
 from neuroscope import events
 from neuroscope.editing import measures, methods, transactions
 from neuroscope.editing.edit import WeightEdit
-from neuroscope.editing.growth import LARGEST, checked_growth
+from neuroscope.editing.growth import LARGEST, checked_growth, growth
 from neuroscope.editing.keys import Memory, Numbers
 from neuroscope.editing.measures import FactAnswer, FactRate
-from neuroscope.editing.planning import Kept, Wanted, best_change, tried
-from neuroscope.editing.probes import Question, bystanders, divided, kept_prompts, probes, related, rewordings
+from neuroscope.editing.planning import Change, Kept, Wanted, best_change, tried
+from neuroscope.editing.probes import Probes, Question, bystanders, divided, kept_prompts, probes, related, rewordings
 from neuroscope.editing.statements import Fact, split_statement
 from neuroscope.editing.targets import Target, contexts
 from neuroscope.editing.tracing import FactCircuit, about, editable, trace
@@ -244,7 +244,7 @@ class KnowledgeEditor(Instrument):
         among = related(topics, [fact.subject for fact in facts])
         plan = self._planned(facts, self._layers(circuit, layer), method, among)
         known = {one.subject for questions in plan.kept.values() for one in questions}
-        asked = [probes(fact, record, but=known) for fact, record in wanted]
+        asked = [self._compared(probes(fact, record, but=known)) for fact, record in wanted]
         was = [measures.judged(self.model, one) for one in asked]
         losses = measures.general_loss(self.model, self.seed)
         said = {topic: self._said(questions) for topic, questions in plan.others.items()}
@@ -341,23 +341,41 @@ class KnowledgeEditor(Instrument):
         """The fact as the model has it now."""
         return fact.with_object(self.model.predictions(fact.prompt, 1)[0][0])
 
+    def _compared(self, asked: Probes) -> Probes:
+        """The probes with an object to compare the new one with: what the model says now, where nothing else is known."""
+        fact = asked.fact
+        if asked.old is not None and asked.old != fact.object:
+            return asked
+        likeliest = self.model.predictions(fact.prompt, len(fact.object) + 2)  # of which fewer can be beginnings of the object
+        return replace(asked, old=next(text for text, _ in likeliest if not fact.object.startswith(text)))
+
     def _planned(self, facts: Sequence[Fact], layers: Sequence[int], method: str, among: Mapping[str, list[Question]]) -> _Plan:
         model = self.model
         share = max(1, model.architecture.d_mlp // _KEPT_SHARE // max(len(among), 1))
         kept, others = divided(among, share, self.seed)
         questions = [one for group in kept.values() for one in group]
         keeping = Kept([one.prompt for one in questions], [one.fact.end() for one in questions])
-        found = best_change(
-            model, layers, [self._wanted(fact) for fact in facts], method, kept=keeping, spared=self._changed(), seed=self.seed
-        )
         title = str(facts[0]) if len(facts) == 1 else f"{len(facts)} facts"
-        edit = WeightEdit.planned(
-            model, found.memory.deltas(found.change), title=title, method=method, task=facts[0].relation, seed=self.seed
+
+        def edit_of(change: Change) -> WeightEdit:
+            deltas = change.memory.deltas(change.change)
+            return WeightEdit.planned(model, deltas, title=title, method=method, task=facts[0].relation, seed=self.seed)
+
+        found = best_change(
+            model,
+            layers,
+            [self._wanted(fact) for fact in facts],
+            method,
+            kept=keeping,
+            spared=self._changed(),
+            seed=self.seed,
+            fits=lambda one: max(growth(model, edit_of(one)).values()) <= self.largest_growth,
         )
-        growth = checked_growth(model, edit, self.largest_growth)
+        edit = edit_of(found)
+        grown = checked_growth(model, edit, self.largest_growth)
         rows = keeping.keys(model, found.memory)
         shift = None if rows is None else self._shift(found.memory, rows, found.change)
-        return _Plan(edit, found.memory.layer, found.targets, found.strength, kept, others, shift, growth)
+        return _Plan(edit, found.memory.layer, found.targets, found.strength, kept, others, shift, grown)
 
     def _wanted(self, fact: Fact) -> Wanted:
         if self._contexts is None:

@@ -96,9 +96,12 @@ def moments(model: TransformerModel, memory: Memory, *, seed: int = 0, texts: Se
     """E[kᵀk] (keys, keys) over the tokens of a text, each text's first token left out because it is an attention sink.
 
     texts: by default what the model itself writes, 256 texts of 64 tokens. They are kept in the user's cache, under the weights'
-    hash: the loaded weights' own where edits lie above them and nothing is kept for the edited ones.
+    hash and the precision: the loaded weights' own where edits lie above them and nothing is kept for the edited ones.
     """
-    kept = [_place(hash_, memory, seed, texts) for hash_ in dict.fromkeys((model.weights_hash, model.loaded_hash))]
+    precision = "" if model.precision == "float32" else f" in {model.precision}"
+    kept = [
+        _place(f"{hash_}{precision}", memory, seed, texts) for hash_ in dict.fromkeys((model.weights_hash, model.loaded_hash))
+    ]
     for path in kept:
         if path.is_file():
             with places.own():
@@ -128,8 +131,8 @@ def moments(model: TransformerModel, memory: Memory, *, seed: int = 0, texts: Se
     return moment.astype(np.float32).astype(np.float64)  # as it will be read next time
 
 
-def _place(weights_hash: str, memory: Memory, seed: int, texts: Sequence[str] | None) -> Path:
-    text = "|".join([weights_hash, *memory.names, str(seed), *(texts or ())])
+def _place(weights: str, memory: Memory, seed: int, texts: Sequence[str] | None) -> Path:
+    text = "|".join([weights, *memory.names, str(seed), *(texts or ())])
     return cache_folder() / "moments" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.moments"
 
 

@@ -9,7 +9,7 @@ generation    the model's own greedy continuation begins with the object, at a w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -150,10 +150,17 @@ def perplexity(losses: Numbers, counts: Numbers) -> Estimate:
 
 
 def mean_rate(rates: Sequence[FactRate]) -> FactRate | None:
-    """The mean over facts that were each edited alone; the facts are what is independent."""
+    """The mean over facts; the facts are what is independent. Of one question a fact it is their share, with Wilson's interval."""
     if not rates:
         return None
-    return FactRate(*(mean_of([getattr(one, by).value for one in rates]) for by in ("probability", "generation")))
+    return FactRate(*(_mean([getattr(one, by) for one in rates]) for by in ("probability", "generation")))
+
+
+def _mean(found: Sequence[Estimate]) -> Estimate:
+    if all(one.n == 1 for one in found):
+        return wilson(round(sum(one.value for one in found)), len(found))
+    mean = mean_of([one.value for one in found])
+    return replace(mean, low=max(mean.low, 0.0), high=min(mean.high, 1.0))
 
 
 @dataclass(frozen=True)

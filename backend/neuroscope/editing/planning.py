@@ -13,7 +13,7 @@ the edit's own objective. Nothing that judges an edit afterwards takes part: nei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,10 +95,13 @@ def best_change(
     kept: Kept = Kept(),
     spared: Kept = Kept(),
     seed: int = 0,
+    fits: Callable[[Change], bool] = lambda _: True,
 ) -> Change:
     """The change of this module's head, in the best of the layers. kept, spared: as in `methods.change`.
 
-    Raises `EditError` where none of the layers can be edited, with what the last one said.
+    fits: whether a change may be made at all; one that may not is taken only where there is no other.
+
+    Raises `EditError` where none of the layers can be edited, with what the last one said, and `WeightError` for a quantised one.
     """
     if len(layers) == 1:
         return _Planner(model, layers[0], wanted, method, kept, spared, seed).change()
@@ -114,7 +117,7 @@ def best_change(
             job.advance()
     if not found:
         raise refusals[-1]
-    best = max(found, key=lambda one: (one.held, -one.cost))
+    best = max(found, key=lambda one: (fits(one), one.held, -one.cost))
     if len(few) == len(wanted):
         return best
     return _Planner(model, best.memory.layer, wanted, method, kept, spared, seed).change()
@@ -134,17 +137,19 @@ class _Planner:
         seed: int,
     ) -> None:
         self.model, self.method, self.wanted = model, method, wanted
-        self.targets = []
-        with events.progress(f"values in layer {layer}", total=len(wanted), unit="facts") as job:
-            for one in wanted:
-                self.targets.append(find_target(model, layer, one.fact, one.prompts, one.keeping))
-                job.advance()
         texts = [text for one in wanted for text in one.prompts]
         counts = [len(one.prompts) for one in wanted]
         owners = [one.fact for one in wanted for _ in one.prompts]
         columns = [subject_token(model, text, fact.end(text)) for text, fact in zip(texts, owners, strict=True)]
         batch = model.encode(texts)
         self.memory = memory(model, layer, batch, columns)
+        for name in self.memory.names:
+            model.weights(name).snapshot()  # refuses a quantised weight, before anything is computed for it
+        self.targets = []
+        with events.progress(f"values in layer {layer}", total=len(wanted), unit="facts") as job:
+            for one in wanted:
+                self.targets.append(find_target(model, layer, one.fact, one.prompts, one.keeping))
+                job.advance()
         run = model.engine.forward(batch, capture=self.memory.sites, stop=layer + 1, logits=None)
         found = self.memory.keys(model, run)
         at = np.arange(batch.rows), np.asarray(columns)

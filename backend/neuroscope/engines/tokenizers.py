@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
@@ -93,6 +93,9 @@ def complete(tokenizer: Any, folder: ModelFolder) -> Any:
 class FileTokenizer:
     """A tokenizer with the methods of transformers' that NeuroScope uses."""
 
+    #: As transformers calls a tokenizer that tells where its tokens stand.
+    is_fast = True
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._files = ModelFolder(folder)
@@ -136,16 +139,17 @@ class FileTokenizer:
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
-    @overload
-    def __call__(self, text: str, add_special_tokens: bool = True) -> dict[str, list[int]]: ...
-    @overload
-    def __call__(self, text: list[str], add_special_tokens: bool = True) -> dict[str, list[list[int]]]: ...
-    def __call__(self, text: str | list[str], add_special_tokens: bool = True) -> Any:
-        """`input_ids` of a text, or of each of several, with the special tokens the tokenizer adds."""
-        if isinstance(text, list):
-            encoded = self._tokenizer.encode_batch(text, add_special_tokens=add_special_tokens)
-            return {"input_ids": [list(one.ids) for one in encoded]}
-        return {"input_ids": list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)}
+    def __call__(self, text: str | list[str], add_special_tokens: bool = True, return_offsets_mapping: bool = False) -> Any:
+        """`input_ids` of a text, or of each of several, with the special tokens the tokenizer adds.
+
+        return_offsets_mapping: `offset_mapping` too, for each token the characters that it begins at and ends before.
+        """
+        alone = not isinstance(text, list)
+        encoded = self._tokenizer.encode_batch([text] if alone else text, add_special_tokens=add_special_tokens)
+        found: dict[str, list[Any]] = {"input_ids": [list(one.ids) for one in encoded]}
+        if return_offsets_mapping:
+            found["offset_mapping"] = [list(one.offsets) for one in encoded]
+        return {name: values[0] for name, values in found.items()} if alone else found
 
     def decode(
         self, ids: list[int], skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None

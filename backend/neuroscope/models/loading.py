@@ -16,6 +16,7 @@ from typing import Any
 from neuroscope import events, places
 from neuroscope.engines import architectures, loader
 from neuroscope.engines.checkpoint import Checkpoint, Loader, misconfigured
+from neuroscope.engines.devices import Devices
 from neuroscope.engines.folder import ModelFolder
 from neuroscope.engines.precision import checked
 from neuroscope.engines.protocol import Engine
@@ -47,7 +48,7 @@ def load(
     loader: Loader,
     *,
     dtype: str = "float32",
-    device: str | None = None,
+    devices: Devices = Devices(),  # noqa: B008
     allow_pickle: bool = False,
     revision: str | None = None,
 ) -> LoadedModel:
@@ -70,7 +71,7 @@ def load(
         hashes = [hashing.submit(file_hash, path) for path in checkpoint.weights]
         tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
-        engine = _engine(checkpoint, loader, dtype, device)
+        engine = _engine(checkpoint, loader, dtype, devices)
         engine.end_tokens, engine.stop_texts = ends
         job.advance()
         digest = hashlib.sha256("".join(hash_.result() for hash_ in hashes).encode()).hexdigest()
@@ -78,9 +79,9 @@ def load(
     return LoadedModel(engine, tokenizer, digest)
 
 
-def _engine(checkpoint: Checkpoint, loader: Loader, dtype: str, device: str | None) -> Engine:
+def _engine(checkpoint: Checkpoint, loader: Loader, dtype: str, devices: Devices) -> Engine:
     try:
-        return loader.engine(checkpoint, dtype, device)
+        return loader.engine(checkpoint, dtype, devices)
     except NeuroScopeError:
         raise
     # Exceptions of frameworks for a configuration with values of the wrong kind or size.
@@ -164,13 +165,13 @@ def load_onto(
     engine: str,
     source: ModelSource,
     *,
-    device: str | None,
+    devices: Devices,
     dtype: str,
     allow_pickle: bool,
     revision: str | None,
 ) -> LoadedModel:
     """Load a resolved model onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
-    return load(source, loader(engine), dtype=dtype, device=device, allow_pickle=allow_pickle, revision=revision)
+    return load(source, loader(engine), dtype=dtype, devices=devices, allow_pickle=allow_pickle, revision=revision)
 
 
 def converted(gguf: Path) -> Path:

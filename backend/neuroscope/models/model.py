@@ -13,6 +13,7 @@ from neuroscope import events, settings
 from neuroscope.elsewhere import OF_MODELS
 from neuroscope.engines import usual_engine
 from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.devices import Devices
 from neuroscope.engines.lengths import new_tokens
 from neuroscope.engines.patterns import expanded
 from neuroscope.engines.protocol import (
@@ -65,6 +66,7 @@ class TransformerModel(Tokenized, _Extended):
         self._engine = engine
         self._ran = ran or name
         self._loaded_hash = weights_hash
+        self._recipe: dict[str, Any] | None = None
         self._hook_manager = HookManager(self)
         self.task_type = None
 
@@ -76,29 +78,51 @@ class TransformerModel(Tokenized, _Extended):
         *,
         engine: str | None = None,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
+        max_memory: Mapping[str, int | str] | None = None,
         dtype: str | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
-        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists
-        the places searched), `ModelLoadError`, `UnsupportedArchitectureError`.
+        device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
+        by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
+        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
+        searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen, dtype, device = settings.engine(engine) or usual_engine(), settings.dtype(dtype), settings.device(device)
+        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        if not devices and not max_memory:
+            device = settings.device(device)
+        where = Devices.of(device, devices, max_memory)
 
         def load() -> TransformerModel:
-            new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
+            new = loading.load_onto(chosen, source, devices=where, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         version = revision if source.path is None else None  # a folder is one revision
-        key = (chosen, source.identity, device, dtype, allow_pickle, version)
+        key = (chosen, source.identity, where, dtype, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
-        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        options = {
+            "device": device,
+            "devices": devices,
+            "max_memory": max_memory,
+            "allow_pickle": allow_pickle,
+            "revision": revision,
+        }
+        place = str(source.path.absolute()) if source.kind in ("folder", "gguf") and source.path is not None else source.target
+        found._recipe = {
+            "name": place,
+            "engine": chosen,
+            "dtype": dtype,
+            **{key: value for key, value in options.items() if value},
+        }
+        return found
 
     @classmethod
     @python_only
@@ -177,6 +201,12 @@ class TransformerModel(Tokenized, _Extended):
 
     @property
     @python_only
+    def recipe(self) -> dict[str, Any] | None:
+        """The arguments of `from_hugging_face` that load this model in another process; None for one that was made in memory."""
+        return self._recipe
+
+    @property
+    @python_only
     def loaded_hash(self) -> str:
         """`weights_hash` at loading; other model objects on the same engine are made with it."""
         return self._loaded_hash
@@ -251,12 +281,14 @@ class TransformerModel(Tokenized, _Extended):
         return [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
 
     def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
-        """The most likely next tokens, with their probabilities."""
+        """The `count` most likely next tokens, with their probabilities. Raises `ArgumentError` for fewer than one."""
+        if count < 1:
+            raise ArgumentError(f"predictions needs a count of at least 1, not {count}.")
         batch = self.encode(prompt)
         run = self.run(batch, logits=LogitRequest.last(batch))
         ops = self._engine.ops
         logs = ops.to_numpy(ops.log_softmax(run.logits))[0]
-        best = np.argsort(-logs)[: max(1, int(count))]
+        best = np.argsort(-logs)[: int(count)]
         return [(self.token_text(token), float(np.exp(logs[token]))) for token in best]
 
     @python_only

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from neuroscope import events
 from neuroscope.errors import ModelLimitError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class ModelRegistry:
             try:
                 found = self._models.get(key)
                 if found is None:
-                    found = load()
+                    with events.for_all():
+                        found = load()
                     with self._lock:
                         self._models[key] = found
                 return found

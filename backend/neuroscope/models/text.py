@@ -210,7 +210,12 @@ def shared(known: str, whole: str) -> int:
 
 def _checked(text: str) -> str:
     if not isinstance(text, str):
-        raise ArgumentError(f"{text!r} is not a text.", remedy="Give a string.")
+        raise ArgumentError(f"{text!r:.60} is not a text.", remedy="Give a string.")
+    if len(text) > LONGEST_TEXT:
+        raise ArgumentError(
+            f"A text of {len(text):,} characters is too long to tokenise.",
+            remedy=f"At most {LONGEST_TEXT:,}; give it in parts.",
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -219,7 +224,15 @@ def _checked(text: str) -> str:
 
 
 def _ids(tokenizer: Any, text: str, *, special: bool) -> list[int]:
+    if isinstance(text, str) and len(text) > _LONG:  # the call for several texts lets other threads run meanwhile
+        return [int(token) for token in tokenizer([_checked(text)], add_special_tokens=special)["input_ids"][0]]
     return [int(token) for token in tokenizer(_checked(text), add_special_tokens=special)["input_ids"]]
+
+
+#: Longest text in characters: a tokenizer cannot be interrupted.
+LONGEST_TEXT = 1_000_000
+
+_LONG = 2_000
 
 
 def _before(tokenizer: Any) -> list[int]:

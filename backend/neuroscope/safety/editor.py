@@ -33,10 +33,11 @@ from neuroscope.safety.fitting import Fitted, bare, fit_layers, probe_at
 from neuroscope.safety.pairs import Parts, harmful, harmless, together
 from neuroscope.safety.probe import Probe
 from neuroscope.safety.readings import Numbers
-from neuroscope.safety.replies import Manner, manner, prompt
+from neuroscope.safety.replies import REPLY, Manner, manner, prompt
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tensors.tensor import ActivationTensor
+from neuroscope.validation import packages
 from neuroscope.vocabulary import public, python_only
 
 #: Pairs of a category that find its circuit.
@@ -173,17 +174,22 @@ class SafetyEditor(Instrument):
         """`redirect_to_safe_output` as a hook's action, which has one argument."""
         return self.redirect_to_safe_output(activations)
 
-    def evaluate(self, n: int = 40, random_directions: int = 3) -> judging.SafetyReport:
+    def evaluate(self, n: int = 40, random_directions: int = 3, requests: str | Sequence[str] = ()) -> judging.SafetyReport:
         """What the redirect does to held-out requests: to refusals and answers, under pressure, on traps, and to capability.
 
         n: requests of each kind. Beside it the model alone, and redirects in random directions of the same norm behind the same gate.
+        requests: suites of installed packages that are asked too, "strongreject" and "rhoEval"; raises `MissingExtraError` with the
+        package's name where it is not installed.
         """
         if not self._fitted or self._manner is None:
             raise CircuitError(
                 "There is nothing to judge.",
                 remedy="Send findHarmfulCircuits:categories: first, with a category that has a circuit.",
             )
-        return judging.judge(self, self._parts, self._traps[1], self._manner, n=n, directions=random_directions)
+        packaged = _packaged(self._model, requests, n, self.seed)
+        return judging.judge(
+            self, self._parts, self._traps[1], self._manner, n=n, directions=random_directions, packaged=packaged
+        )
 
     @property
     def last_circuits(self) -> HarmfulCircuits:
@@ -274,6 +280,24 @@ class SafetyEditor(Instrument):
 
     def _layers(self) -> str:
         return ", ".join(map(str, self._fitted)) or "none yet"
+
+
+def _packaged(model: TransformerModel, suites: str | Sequence[str], n: int, seed: int) -> dict[str, list[Example]]:
+    """Requests of packages by "suite, measure", at most n of each, drawn at random among those that fit the model's context."""
+    found: dict[str, list[Example]] = {}
+    for suite in [suites] if isinstance(suites, str) else suites:
+        for kind, one in packages.requests(suite):
+            found.setdefault(f"{suite}, {kind.replace('_', ' ')}", []).append(one)
+    random = np.random.default_rng([seed, 17])
+    most = model.architecture.context
+    for name, some in found.items():
+        fit = [one for one in some if most is None or model.encode(prompt(model, one.clean)).positions + REPLY <= most]
+        if len(fit) < len(some):
+            events.notice(
+                f"{name}: {len(some) - len(fit)} of {len(some)} requests are longer than {model.title} reads, and are left out."
+            )
+        found[name] = fit
+    return {name: [some[int(at)] for at in random.permutation(len(some))[:n]] for name, some in found.items()}
 
 
 def _numbers(activations: ActivationTensor) -> Numbers:

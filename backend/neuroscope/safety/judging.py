@@ -23,6 +23,7 @@ from neuroscope.safety.fitting import bare, general_texts
 from neuroscope.safety.pairs import Parts, Texts, harmful, harmless
 from neuroscope.safety.redirect import Redirect
 from neuroscope.safety.replies import JUDGING, Manner, Pressure, answered, prompt, replies
+from neuroscope.tasks.dataset import Example
 from neuroscope.tasks.evaluate import evaluate
 from neuroscope.tasks.judges import refused
 from neuroscope.tasks.losses import text_losses
@@ -57,13 +58,14 @@ class SafetyReport(Result):
 
     harmful: by pressure; harmless and traps: plain. Each holds "alone", "redirected" and "random". rise: of refusals of harmful requests,
     redirected minus alone and minus random, paired over all pressures. false_refusals: of harmless requests, redirected minus alone;
-    trap_refusals: of traps. gate_shut: harmless requests and traps whose gate stayed shut; identical: how many of them have a reply and
+    trap_refusals: of traps. packaged: requests of packages, by "suite, measure" (`validation.packages`). gate_shut: harmless requests and traps whose gate stayed shut; identical: how many of them have a reply and
     logits equal bit for bit. perplexity: of general text, alone and redirected; task: accuracy on another task.
     """
 
     harmful: dict[str, dict[str, Replies]]
     harmless: dict[str, Replies]
     traps: dict[str, Replies]
+    packaged: dict[str, dict[str, Replies]]
     rise: dict[str, Estimate]
     rise_p: dict[str, float]
     false_refusals: Estimate
@@ -87,6 +89,7 @@ class SafetyReport(Result):
             **{f"harmful, {name}": found for name, found in self.harmful.items()},
             "harmless": self.harmless,
             "traps": self.traps,
+            **self.packaged,
         }
         for name, found in sets.items():
             shares = "   ".join(f"{found[who].refusals.value:9.3f}" for who in ("alone", "redirected", "random"))
@@ -102,7 +105,14 @@ class SafetyReport(Result):
 
 
 def judge(
-    editor: SafetyEditor, parts: Mapping[str, Parts], traps: Texts, how: Manner, *, n: int, directions: int
+    editor: SafetyEditor,
+    parts: Mapping[str, Parts],
+    traps: Texts,
+    how: Manner,
+    *,
+    n: int,
+    directions: int,
+    packaged: Mapping[str, Sequence[Example]],
 ) -> SafetyReport:
     """See `SafetyReport`."""
     share = max(1, -(-n // len(parts)))
@@ -115,6 +125,10 @@ def judge(
     calm, tricky = harmless(pairs), [trap.clean for trap in traps[:n]]
     sets = {around.name: _Asked.of(model, map(around.of, harmful(pairs)), units, _begun(how, around)) for around in JUDGING}
     sets |= {_CALM: _Asked.of(model, calm, units), _TRICKY: _Asked.of(model, tricky, trap_units)}
+    sets |= {
+        name: _Asked.of(model, [one.clean for one in some], [one.independent_units for one in some])
+        for name, some in packaged.items()
+    }
     people = {"alone": [alone], "redirected": [ours], "random": others}
     with events.progress("judging the redirect", total=len(others) + 4, unit="models and sets") as job:
         replied: dict[str, dict[str, Replies]] = {}
@@ -126,6 +140,7 @@ def judge(
             replied[who] = {name: _merged([found[name] for found in each], asked.units) for name, asked in sets.items()}
         told = {name: {who: replied[who][name] for who in people} for name in sets}
         innocent, trapped = told.pop(_CALM), told.pop(_TRICKY)
+        others_told = {name: told.pop(name) for name in packaged}
         shut, identical = _identical(alone, ours, editor, [*calm, *tricky])
         job.advance()
         texts = general_texts(_TEXTS, editor.seed)
@@ -139,6 +154,7 @@ def judge(
         harmful=told,
         harmless=innocent,
         traps=trapped,
+        packaged=others_told,
         rise={who: test.estimate for who, test in tests.items()},
         rise_p={who: test.p_value for who, test in tests.items()},
         false_refusals=_difference(innocent, len(calm), units),

@@ -254,6 +254,29 @@ class Probe(Result):
         return np.asarray(activations @ self._weights + self._bias)
 
     @python_only
+    def through(self, matrix: Numbers, shift: Numbers, model: TransformerModel, layer: int) -> Probe:
+        """The probe of another model that scores x as this one scores x @ matrix + shift. It is not calibrated: the map is not exact.
+
+        Raises `ArgumentError` where it does not read the residual stream.
+        """
+        if Component.parse(self.component) is not Component.RESIDUAL:
+            raise ArgumentError(
+                f"The probe {self.name} reads {self.site}, not the residual stream, which is what is mapped.",
+                remedy="Train one at residual.",
+            )
+        return dataclasses.replace(
+            self,
+            layer=layer,
+            threshold=None,
+            false_positives=None,
+            provenance=provenance(
+                model, self.provenance.task, self.provenance.seed, found=self.provenance, **self.provenance.sizes
+            ),
+            _weights=matrix @ self._weights,
+            _bias=float(self._bias + shift @ self._weights),
+        )
+
+    @python_only
     def check(self, model: TransformerModel) -> None:
         """Raise `DatasetError` unless the probe was trained on these weights."""
         if model.weights_hash != self.provenance.weights_hash:

@@ -43,6 +43,7 @@ def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str 
                 "method": vector.method,
                 "computedOn": vector.title,
                 "weightsHash": vector.weights_hash,
+                "dtype": vector.precision,
                 "pairs": _pairs_as_data(vector.pairs),
             }
             for vector in vectors
@@ -91,6 +92,7 @@ def _vector(model: TransformerModel, header: dict[str, Any], item: dict[str, Any
         method=item["method"],
         title=item.get("computedOn", titled(header["model"], header.get("askedFor"))),
         weights_hash=item.get("weightsHash", header["weightsHash"]),
+        dtype=item.get("dtype", header.get("dtype", "float32")),
         pairs=ContrastPairs(
             item["name"],
             pairs["positive"],

@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.independence import Parts
 from neuroscope.tasks.registry import Examples
 from neuroscope.tensors.tensor import ActivationTensor
-from neuroscope.transfer.maps import FITS_ONLY, StreamMap, fit
+from neuroscope.transfer.maps import FITS_ONLY, Numbers, StreamMap, fit
 from neuroscope.vocabulary import public, python_only
 
 #: Gates tried besides 0.
@@ -56,6 +56,16 @@ class _Fresh:
                 yield example
             elif (missed := missed + 1) > _PATIENCE:
                 return
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """What reads the residual stream behind a layer of one model: a probe."""
+
+    layer: int
+
+    def check(self, model: TransformerModel) -> None: ...
+    def through(self, matrix: Numbers, shift: Numbers, model: TransformerModel, layer: int) -> Any: ...
 
 
 @public
@@ -134,13 +144,20 @@ class CircuitTransfer:
             _transfer=self,
         )
 
-    def map(self, vector: ActivationTensor, layer: int | None = None, at: int | None = None) -> ActivationTensor:
-        """A direction of the source's residual stream, in the target's.
+    def map(self, vector: Any, layer: int | None = None, at: int | None = None) -> Any:
+        """A direction of the source's residual stream, in the target's; or a probe that reads there.
 
         A steering vector comes out as a steering vector of the target. layer: the source's layer behind which another tensor (width,)
-        lies. at: the target's layer; by default the one at the same share of its depth. Raises `ArgumentError` for a direction that is
-        not in the stream, or not as wide.
+        lies. at: the target's layer; by default the one at the same share of its depth. A direction is mapped by the map there, a probe
+        (which reads, and does not write) by the transpose of the map back; it needs a threshold of its own. Raises `ArgumentError` for
+        what is not in the stream, or not as wide.
         """
+        if isinstance(vector, Reader):
+            vector.check(self.source)
+            here = self.source.architecture.checked_layer(vector.layer)
+            there = self._target_layer(here, at)
+            back = self.map_between(here, there).back
+            return vector.through(back.matrix, back.exit - back.entry @ back.matrix, self.target, there)
         if isinstance(vector, SteeringVector) and vector.site.component not in _IN_STREAM:
             raise ArgumentError(
                 f"{vector.name} is a direction of {vector.site}, not of the residual stream.",
@@ -150,7 +167,7 @@ class CircuitTransfer:
             raise ArgumentError(
                 f"A transfer maps a vector of {self.source.architecture.d_model} numbers, as wide as the stream of {self.source.title}, "
                 f"not {vector!r}.",
-                remedy="Give a steering vector of the source, or a direction in its stream.",
+                remedy="Give a steering vector or a probe of the source, or a direction in its stream.",
             )
         given = vector.layer if isinstance(vector, SteeringVector) and layer is None else layer
         if given is None:
@@ -160,8 +177,7 @@ class CircuitTransfer:
         here = self.source.architecture.checked_layer(given)
         if isinstance(vector, SteeringVector):
             vector.check(self.source)
-        depths = self.source.architecture.layers - 1, self.target.architecture.layers - 1
-        there = self.target.architecture.checked_layer(round(here * depths[1] / max(depths[0], 1)) if at is None else at)
+        there = self._target_layer(here, at)
         ops = self.target.engine.ops
         values = self.source.engine.ops.to_numpy(vector.array).astype(np.float64) @ self.map_between(here, there).there.matrix
         array = ops.asarray(values.astype(np.float32))
@@ -177,7 +193,13 @@ class CircuitTransfer:
             pairs=vector.pairs,
             title=self.target.title,
             weights_hash=self.target.weights_hash,
+            dtype=self.target.precision,
         )
+
+    def _target_layer(self, here: int, at: int | None) -> int:
+        """`at`, or the target's layer at the same share of its depth as the source's layer `here`."""
+        depths = self.source.architecture.layers - 1, self.target.architecture.layers - 1
+        return self.target.architecture.checked_layer(round(here * depths[1] / max(depths[0], 1)) if at is None else at)
 
     @python_only
     def map_between(self, source_layer: int, target_layer: int, also: Sequence[str] = ()) -> StreamMap:

@@ -308,7 +308,7 @@ class CircuitAwareTrainer(Instrument):
 
     def _fingerprint(self, dataset: Dataset, names: Sequence[str]) -> str:
         data = [
-            self.model.weights_hash, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
+            self.model.weights_hash, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
             self._items, self.seed, [circuit.mask.tobytes().hex() for circuit in self._circuits],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()

@@ -45,7 +45,7 @@ def save_image(result: Result, path: str, number: int) -> str:
     drawn = figure(result, number)
     if kind == "svg":
         return str(save(target, svg(drawn), "The image", ArgumentError))
-    _package("kaleido", "figures", f"A {kind.upper()} image")
+    _package("kaleido", "images", f"A {kind.upper()} image")
     return str(save(target, drawn.to_image(format=kind, width=900, scale=2), "The image", ArgumentError))
 
 
@@ -63,7 +63,9 @@ def to_frame(result: Result, field: str | None) -> Any:
             return importlib.import_module(package).DataFrame(columns)
         except ImportError:
             continue
-    raise MissingExtraError("A data frame needs the package pandas, or polars.", remedy="pip install pandas")
+    raise MissingExtraError(
+        "A data frame needs the package pandas, or polars.", remedy="pip install 'neuroscope-interp[frames]'"
+    )
 
 
 def to_networkx(circuit: Circuit) -> Any:

@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import webbrowser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import singledispatch
 from importlib import resources
 from pathlib import Path
@@ -46,6 +46,9 @@ _DRAWERS = tuple(
 )
 
 _THEME = "theme.js"
+
+#: How far within a result provenances are looked for.
+_DEEPEST = 4
 
 #: plotly.js' bundle of Cartesian figures (plotly.js-cartesian-dist-min 4.1.1, MIT licence), as `gzip -9n` packs it.
 _PLOTLY = "plotly-cartesian.min.js.gz"
@@ -139,16 +142,30 @@ def foot(result: Any) -> str:
 
 def footnotes(result: Any) -> list[str]:
     """A line for each provenance in a result: model that ran and that was asked for, hash, engine, precision, device, seed, versions."""
-    found: dict[str, None] = {}
-    for held in (result, *(getattr(result, field.name, None) for field in _fields(result))):
-        given = held if isinstance(held, Provenance) else getattr(held, "provenance", None)
-        if isinstance(given, Provenance):
-            found[given.footnote()] = None
-    return list(found)
+    return list(dict.fromkeys(given.footnote() for given in _provenances(result, 0)))
 
 
-def _fields(result: Any) -> Sequence[Any]:
-    return dataclasses.fields(result) if dataclasses.is_dataclass(result) else ()
+def _provenances(value: Any, depth: int) -> Iterator[Provenance]:
+    """The provenances in a value, its fields and its collections, outer ones first."""
+    if isinstance(value, Provenance):
+        yield value
+    elif depth < _DEEPEST and isinstance(value, (list, tuple, dict, Result)):
+        if isinstance(value, Result):
+            held = [vars(value)[name] for name in _names(value)]
+        else:
+            held = list(value.values() if isinstance(value, dict) else value)
+        own = [one for one in held if isinstance(one, Provenance)]
+        yield from own
+        for one in held if not own else ():
+            yield from _provenances(one, depth + 1)
+
+
+def _names(result: Result) -> list[str]:
+    return (
+        [field.name for field in dataclasses.fields(result) if field.name in vars(result)]
+        if dataclasses.is_dataclass(result)
+        else []
+    )
 
 
 def save_page(result: Any, path: str | Path, *, note: str | None = None) -> Path:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from neuroscope.directory import missing
 from neuroscope.engines.threads import governor
 from neuroscope.errors import NeuroScopeError, reason
 from neuroscope_bridge.cli import groups, show, values
@@ -26,8 +27,10 @@ from neuroscope_bridge.cli.options import (
     Model,
     ModelArgument,
     Quiet,
+    Ray,
     Revision,
     Seed,
+    Workers,
 )
 from neuroscope_bridge.cli.preferences import chosen_settings
 from neuroscope_bridge.cli.show import decoded, speak_utf_8
@@ -68,6 +71,8 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
     ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever a file changes; loaded models are kept.")] = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -93,6 +98,8 @@ def run(
         seed=seed,
         time_limit=time_limit,
         quiet=quiet,
+        workers=workers,
+        ray=ray,
     )
     (run_again if watch else run_files)(options)
 
@@ -338,6 +345,9 @@ def serve(
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
     ] = None,
     max_message: Annotated[int, typer.Option(metavar="BYTES", help="Longest message.", min=1024)] = 1 << 30,
+    max_memory: Annotated[
+        int, typer.Option(metavar="MIB", help="Memory that the requests of one session may take; 0: no limit.", min=0)
+    ] = 2048,
     max_models: Annotated[int, typer.Option(metavar="N", help="Most models in memory.", min=1)] = 8,
     allow_edits: Annotated[bool, typer.Option("--allow-edits", help="Let edits of weights be applied over HTTP.")] = False,
     quiet: Quiet = False,
@@ -349,7 +359,7 @@ def serve(
     from neuroscope_bridge.host import HostOptions
     from neuroscope_bridge.host.limits import Limits
 
-    limits = Limits(message=max_message, sessions=max_sessions, time=max_time)
+    limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
     readable = tuple(path.expanduser().absolute() for path in allow_read or ())
     own = None if folder is None else folder.expanduser().absolute()
     options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models, own, readable, allow_download)
@@ -424,6 +434,12 @@ def main(arguments: list[str] | None = None) -> None:
         if debug:
             traceback.print_exc()
         show.show_error(error)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        told = missing(error)
+        if told is None or debug:
+            raise
+        show.show_error(told)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()

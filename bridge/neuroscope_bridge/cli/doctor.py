@@ -15,22 +15,11 @@ from pathlib import Path
 
 import neuroscope
 from neuroscope import events
+from neuroscope.directory import EXTRAS
 from neuroscope.errors import NeuroScopeError, first_line
 from neuroscope.results import plain
 from neuroscope_bridge.cli.preferences import VARIABLES, settings_file
 from neuroscope_bridge.files import check_folder
-
-#: Extra → the packages that it installs, by the name under which they are imported.
-EXTRAS = {
-    "torch": ("torch", "transformers", "tokenizers", "safetensors", "scipy", "sklearn"),
-    "mlx": ("mlx", "mlx_lm"),
-    "gguf": ("gguf", "accelerate"),
-    "server": ("fastapi", "uvicorn"),
-    "figures": ("plotly",),
-    "repl": ("prompt_toolkit", "pygments"),
-    "hub": ("huggingface_hub",),
-    "notebook": ("ipykernel", "tqdm"),
-}
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ class RunOptions:
     seed: int | None = None
     time_limit: float | None = None
     quiet: bool = False
+    workers: int | None = None
+    ray: str | None = None
 
 
 def run_files(options: RunOptions) -> None:
@@ -121,6 +123,7 @@ def loading(options: RunOptions) -> Iterator[None]:
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
         settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device),
+        _workers(options),
     ):
         yield
 
@@ -134,6 +137,25 @@ def prepared(options: RunOptions, transcript: Callable[[str], object] | None = N
         with show.progress_shown(options.quiet):
             bind(workspace, options)
         yield workspace
+
+
+@contextlib.contextmanager
+def _workers(options: RunOptions) -> Iterator[None]:
+    """Let instruments share their work out, among local processes or on a Ray cluster."""
+    if options.workers is None and options.ray is None:
+        yield
+        return
+    if options.workers is not None and options.ray is not None and options.ray != "local":
+        raise ArgumentError("A cluster has its own number of workers.", remedy="Give --workers N, or --ray ADDRESS.")
+    from neuroscope.parallel.executors import LocalWorkers, RayWorkers, working
+
+    with contextlib.ExitStack() as stack:
+        if options.ray is not None:
+            address = None if options.ray == "local" else options.ray
+            stack.enter_context(working(stack.enter_context(RayWorkers(address, count=options.workers))))
+        elif options.workers is not None:
+            stack.enter_context(working(stack.enter_context(LocalWorkers(options.workers))))
+        yield
 
 
 @contextlib.contextmanager

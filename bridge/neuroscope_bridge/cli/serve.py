@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
@@ -73,6 +74,8 @@ def serve(options: ServeOptions) -> None:
 
     with show.progress_shown(options.quiet):
         host = Host(options.host)
+    gc.collect()
+    gc.freeze()  # what is there now stays: later collections need not look at it
     door = None if options.zmq is None else ZmqDoor(host, options.zmq, options.keys)
     web = _web(host, options)
     url = None if web is None else web.open()

@@ -20,14 +20,18 @@ from typing import Any
 import zmq
 
 from neuroscope.errors import ArgumentError
-from neuroscope_bridge.keys import read_pair, read_public
+from neuroscope_bridge.cookie import USER, cookie_path, read_cookie
+from neuroscope_bridge.keys import is_loopback, read_pair, read_public
 from neuroscope_bridge.wire import decode, encode
 from neuroscope_bridge.wire.codec import Frame
-from neuroscope_bridge.wire.errors import RemoteError, ServerGoneError
+from neuroscope_bridge.wire.errors import RefusedError, RemoteError, ServerGoneError
 from neuroscope_bridge.wire.messages import VERSION
 
 #: Longest time in milliseconds that the pumping thread polls.
 _SLICE = 200
+
+#: The server refused, or speaks another mechanism.
+_HANDSHAKE_FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 
 Handler = Callable[[dict[str, Any]], None]
 
@@ -90,9 +94,13 @@ class Connection:
             self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
             self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
             self._socket.setsockopt(zmq.CURVE_SERVERKEY, read_public(server_key))
+        elif is_loopback(address):
+            self._show_cookie()
+        self._monitor: zmq.Socket[bytes] | None = self._socket.get_monitor_socket(_HANDSHAKE_FAILED)
         try:
             self._socket.connect(address)
         except zmq.ZMQError as error:
+            self._ignore_handshakes()
             self._socket.close(0)
             self._context.term()
             raise ArgumentError(f"{address!r} is not an address.", remedy="For example tcp://127.0.0.1:5555") from error
@@ -101,9 +109,21 @@ class Connection:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake_here, zmq.POLLIN)
+        self._poller.register(self._monitor, zmq.POLLIN)
         self._heard = time.monotonic()
         self._closed = False
         self._announced = False  # whether the server has answered yet
+
+    def _show_cookie(self) -> None:
+        try:
+            secret = read_cookie(self.address)
+        except BaseException:
+            self._socket.close(0)
+            self._context.term()
+            raise
+        if secret is not None:
+            self._socket.setsockopt(zmq.PLAIN_USERNAME, USER)
+            self._socket.setsockopt(zmq.PLAIN_PASSWORD, secret)
 
     def request(self, operation: str, **fields: Any) -> Pending:
         """Send a request. Return its pending answer."""
@@ -167,6 +187,7 @@ class Connection:
                 return
             self._closed = True
             self._fail(ServerGoneError(f"The connection to {self.address} was closed."))
+            self._ignore_handshakes()
             self._socket.close()
             self._context.term()
             self._wake_here.close()
@@ -182,12 +203,16 @@ class Connection:
                 self._wake_here.recv(4096)
         self._flush()
         if self._socket not in found:
+            if self._monitor is not None and self._monitor in found and self._pending:
+                self._refused()
             if self._pending and time.monotonic() - self._heard > self._patience:
                 self._give_up()
             return False
         frames = self._socket.recv_multipart(copy=False)
         self._heard = time.monotonic()
-        self._announced = True
+        if not self._announced:
+            self._announced = True
+            self._ignore_handshakes()
         self._dispatch(decode([frame.bytes if index == 0 else frame.buffer for index, frame in enumerate(frames)]))
         return True
 
@@ -211,6 +236,22 @@ class Connection:
             pending.set_exception(RemoteError(message["error"]))
         else:
             pending.set_result(self._convert(message["value"]))
+
+    def _ignore_handshakes(self) -> None:
+        """Stop listening for refusals: the server has answered, or the connection ends."""
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            with contextlib.suppress(AttributeError, KeyError):
+                self._poller.unregister(monitor)
+            self._socket.disable_monitor()
+            monitor.close(0)
+
+    def _refused(self) -> None:
+        remedy = "Start `neuroscope serve` as this user; a server that has keys needs `key` and `server_key`."
+        if is_loopback(self.address):
+            remedy += f" The server's cookie is read from {cookie_path(self.address)}."
+        self._fail(RefusedError(f"The server at {self.address} refuses this client.", remedy=remedy))
+        self._ignore_handshakes()
 
     def _give_up(self) -> None:
         what = "has gone silent" if self._announced else "does not answer"

@@ -12,7 +12,7 @@ from neuroscope.errors import ArgumentError, did_you_mean
 from neuroscope.results import Result, plain
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope_bridge.wire.errors import ProtocolError
-from neuroscope_bridge.wire.messages import FORMS
+from neuroscope_bridge.wire.messages import FORMS, shown
 
 if TYPE_CHECKING:
     from neuroscope_bridge.host.session import Session
@@ -22,10 +22,10 @@ def check_form(wanted: Mapping[str, Any]) -> None:
     """Raise `ProtocolError` for anything other than a form and a slice, before anything runs."""
     for key in wanted:
         if key not in ("form", "slice"):
-            raise ProtocolError(f"answer has no field {key!r}.", remedy=did_you_mean(str(key), ("form", "slice")))
+            raise ProtocolError(f"answer has no field {shown(key)}.", remedy=did_you_mean(shown(key), ("form", "slice")))
     form = wanted.get("form", "auto")
     if form not in FORMS:
-        raise ProtocolError(f"There is no form {form!r}.", remedy=did_you_mean(str(form), FORMS, listing="Forms"))
+        raise ProtocolError(f"There is no form {shown(form)}.", remedy=did_you_mean(shown(form), FORMS, listing="Forms"))
     if wanted.get("slice") is not None:
         if form not in ("tensor", "summary"):
             raise ProtocolError(f"A slice needs the form tensor or summary, not {form}.")
@@ -85,7 +85,7 @@ def _sliced(value: Any, wanted: Any) -> NDArray[Any]:
         return np.asarray(array[_indices(wanted)])
     except IndexError as error:
         raise ArgumentError(
-            f"The slice {wanted!r} does not fit the shape {array.shape}.", remedy="One entry per axis, zero-based."
+            f"The slice {shown(wanted)} does not fit the shape {array.shape}.", remedy="One entry per axis, zero-based."
         ) from error
 
 
@@ -107,4 +107,6 @@ def _index(entry: Any) -> Any:
         if entry[2:] and entry[2] == 0:
             raise ProtocolError("A slice cannot have a step of 0.")
         return slice(*entry)
-    raise ProtocolError(f"{entry!r} is not a slice of an axis.", remedy="nil, an integer, [start, stop] or [start, stop, step]")
+    raise ProtocolError(
+        f"{shown(entry)} is not a slice of an axis.", remedy="nil, an integer, [start, stop] or [start, stop, step]"
+    )

@@ -9,7 +9,7 @@ import numpy as np
 
 from neuroscope.vocabulary import is_public
 from neuroscope_bridge.host.limits import BY_VALUE, DEPTH
-from neuroscope_bridge.wire.errors import CallbackError, WireError
+from neuroscope_bridge.wire.errors import CallbackError, LimitError, WireError
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
 from neuroscope_dsl.runtime.classes import SmalltalkClass
 from neuroscope_dsl.runtime.naming import class_name
@@ -65,6 +65,10 @@ class Importer:
             case ClassName():
                 return self.class_named(value.name)
             case BlockSource():
+                if len(value.source) > self._session.limits.source:
+                    raise LimitError(
+                        f"A block of {len(value.source):,} characters is too long.", remedy="Send data as captured values."
+                    )
                 captured = {str(name): self.value(item, depth + 1) for name, item in value.captured.items()}
                 return self._session.workspace.block(value.source, captured)
             case Callback():

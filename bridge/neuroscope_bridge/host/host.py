@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import itertools
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,18 @@ from neuroscope.engines import precision
 from neuroscope.models import aliases
 from neuroscope.models.registry import ModelRegistry, sharing
 from neuroscope.places import Confinement, confined, server_folder
+from neuroscope_bridge.host.faults import printable
 from neuroscope_bridge.host.limits import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Limits
 from neuroscope_bridge.host.session import Session
 from neuroscope_bridge.wire.errors import LimitError, ProtocolError
 
 log = logging.getLogger("neuroscope.bridge")
+
+#: Closed sessions after which garbage is collected.
+_COLLECTED = 50
+
+#: Least seconds between two collections.
+_PERIOD = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,8 @@ class Host:
         self._lock = threading.Lock()
         self._sessions: dict[int, Session] = {}
         self._numbers = itertools.count(1)
+        self._closed = 0
+        self._collected = 0.0
         if options.model is not None:
             self.context(None).run(self._load, options.model)
 
@@ -105,7 +116,7 @@ class Host:
                     f"{len(self._sessions)} sessions are open, which is the limit.", remedy="Try again when one has ended."
                 )
             number = next(self._numbers)
-            session = Session(number, client, self.options.limits, lease, context.run(settings.seed), context)
+            session = Session(number, printable(client), self.options.limits, lease, context.run(settings.seed), context)
             self._sessions[number] = session
         if self.options.model is not None:
             session.workspace.bind("model", context.copy().run(self._load, self.options.model))
@@ -118,8 +129,20 @@ class Host:
             if self._sessions.pop(session.number, None) is None:
                 return 0
         freed = session.close()
+        self._collect()
         log.info("session %d: %s; %d objects freed", session.number, why, freed)
         return freed
+
+    def _collect(self) -> None:
+        """Collect the garbage of closed sessions now and then; not often, since everything waits meanwhile."""
+        now = time.monotonic()
+        with self._lock:
+            self._closed += 1
+            due = self._closed >= _COLLECTED and now - self._collected > _PERIOD
+            if due:
+                self._closed, self._collected = 0, now
+        if due:
+            gc.collect()
 
     @property
     def sessions(self) -> list[Session]:

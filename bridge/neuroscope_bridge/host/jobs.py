@@ -35,11 +35,13 @@ class Job:
         tell: Callable[[str, dict[str, Any]], None],
         *,
         limit: float | None = None,
+        size: int = 0,
     ) -> None:
         self.session = session
         self.number = number
         self.tell = tell
         self._work = work
+        self.size = size
         self._limit = limit
         self._deadline: float | None = None
         self.stopped: Stop | None = None
@@ -52,7 +54,7 @@ class Job:
                 self._deadline = time.monotonic() + self._limit
             try:
                 return self.session.compute(self, self._work)
-            except Exception as error:
+            except BaseException as error:
                 if self.stopped is None or getattr(error, "code", None) not in _STOPS:
                     raise
         raise self._reason()
@@ -61,7 +63,7 @@ class Job:
         """Compute. Return the last message of this job: `result` with its value, or `error`."""
         try:
             return "result", {"value": self.run()}
-        except Exception as error:
+        except BaseException as error:  # every request is answered
             return "error", {"error": error_fields(error)}
 
     def stop(self, why: Stop) -> None:
@@ -88,4 +90,4 @@ class Job:
         return CancelledError("The request was cancelled.", remedy="Start it again to continue.")
 
 
-_STOPS = {"cancelled", "interrupted", "time-limit", "callback"}
+_STOPS = {"stopped", "cancelled", "interrupted", "time-limit", "callback"}

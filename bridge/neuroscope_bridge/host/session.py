@@ -23,8 +23,9 @@ from neuroscope_bridge.host.exchange import Exporter, Importer
 from neuroscope_bridge.host.handles import HandleTable
 from neuroscope_bridge.host.jobs import Job, Stop
 from neuroscope_bridge.wire.errors import CallbackError, LimitError, ProtocolError
-from neuroscope_bridge.wire.messages import EVENTS, Request
+from neuroscope_bridge.wire.messages import EVENTS, Request, shown
 from neuroscope_bridge.wire.values import ClassName, Handle
+from neuroscope_dsl.limits import Meter
 from neuroscope_dsl.workspace import StatementInfo, Workspace
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ class Session:
         self.lease = lease
         self.subscribed: frozenset[str] = frozenset()
         self.handles = HandleTable(limits.handles)
-        self.workspace = Workspace(transcript=self._show, seed=seed)
+        self.meter = Meter(limits.memory)
+        self.workspace = Workspace(transcript=self._show, seed=seed, meter=self.meter)
         self.importer = Importer(self)
         self.exporter = Exporter(self)
         self.closed = False
@@ -79,7 +81,13 @@ class Session:
         if limit is not None and not limit > 0:
             raise ProtocolError(f"A request cannot run for {limit!r} seconds.", remedy="time must be a number above 0.")
         work = _WORK[request.operation]
-        return Job(self, request.id, lambda: answer(self, work(self, request), wanted), tell, limit=limit)
+        source = request.get("source", "")
+        if len(source) > self.limits.source:
+            raise LimitError(
+                f"A text of {len(source):,} characters is too long.",
+                remedy=f"At most {self.limits.source:,}; send data as bindings.",
+            )
+        return Job(self, request.id, lambda: answer(self, work(self, request), wanted), tell, limit=limit, size=request.size)
 
     def enqueue(self, job: Job, within: int | None = None) -> bool:
         """Queue a job. If true, the caller now owns the session and must run `next_job()` until there is none."""
@@ -87,18 +95,24 @@ class Session:
             waiting = self._calls.get(within)
             if waiting is None:
                 raise ProtocolError(f"No call {within} is waiting for an answer.")
+            self._check_queue(waiting.qsize())
             waiting.put(job)
             return False
         with self._lock:
             if any(other.number == job.number for other in (*self._waiting, *self._running)):
                 raise ProtocolError(f"The id {job.number} is in use by another request.", remedy="Count upwards.")
-            if len(self._waiting) >= self.limits.queue:
-                raise LimitError(f"{self.limits.queue} requests are already waiting.", remedy="Wait for their results.")
+            self._check_queue(len(self._waiting))
+            if sum(other.size for other in self._waiting) + job.size > self.limits.message:
+                raise LimitError("The waiting requests are too long.", remedy="Wait for their results.")
             self._waiting.append(job)
             if self._owned:
                 return False
             self._owned = True
             return True
+
+    def _check_queue(self, waiting: int) -> None:
+        if waiting >= self.limits.queue:
+            raise LimitError(f"{self.limits.queue} requests are already waiting.", remedy="Wait for their results.")
 
     def next_job(self) -> Job | None:
         """The next job for the thread that owns the session; None ends the ownership."""
@@ -138,6 +152,14 @@ class Session:
                 self._running.remove(job)
 
     def _listening(self, job: Job, work: Callable[[], Any]) -> Any:
+        with self.workspace.watched():
+            if self.closed:
+                raise CancelledError("The session ended.", remedy="Say hello and start again.")
+            if self.meter.exceeded:
+                raise self.meter.error()
+            return self._reporting(job, work)
+
+    def _reporting(self, job: Job, work: Callable[[], Any]) -> Any:
         if self.subscribed.isdisjoint(("progress", "notice")):
             return work()
         with events.listen(_Listener(self, job)):
@@ -187,18 +209,22 @@ class Session:
 
     def subscribe(self, wanted: list[Any]) -> list[str]:
         """Set the events that the client receives."""
-        unknown = [name for name in wanted if name not in EVENTS]
+        unknown = [name for name in wanted if not isinstance(name, str) or name not in EVENTS]
         if unknown:
-            raise ProtocolError(f"There is no event {unknown[0]!r}.", remedy=f"Events: {', '.join(EVENTS)}.")
+            raise ProtocolError(f"There is no event {shown(unknown[0])}.", remedy=f"Events: {', '.join(EVENTS)}.")
         self.subscribed = frozenset(wanted)
         return sorted(self.subscribed)
 
     def close(self) -> int:
         """Stop every job and free every object. Return the number of objects."""
         self.closed = True
-        for job in self.jobs():
+        jobs = self.jobs()
+        for job in jobs:
             job.stop(Stop.CLOSED)
-        return self.handles.clear()
+        freed = self.handles.clear()
+        if not jobs:
+            self.workspace.clear()
+        return freed
 
     # --- callbacks ------------------------------------------------------------------------------------------------
 
@@ -234,6 +260,7 @@ class Session:
         waiting = self._calls.get(request["call"])
         if waiting is None:
             raise ProtocolError(f"No call {request['call']} is waiting for an answer.")
+        self._check_queue(waiting.qsize())
         waiting.put(request.fields)
 
     # --- events ---------------------------------------------------------------------------------------------------

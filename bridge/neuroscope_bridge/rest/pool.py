@@ -137,7 +137,7 @@ class ModelPool:
                 raise
             log.warning("a model could not be loaded over HTTP: %s", " ".join(str(error).split()))
             raise ModelNotFoundError(
-                f"No model {name!r} can be loaded here.",
+                f"No model {name[:200]!r} can be loaded here.",
                 remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded, and --alias gives it a name.",
             ) from None
         with self._lock:
@@ -166,8 +166,7 @@ class ModelPool:
         return model
 
     def _is_our_own(self, name: str) -> bool:
-        given = self._context.copy().run(aliases.given)
-        return name in given or name == self._host.options.model or name.startswith(aliases.BUNDLED)
+        return self.stand_in(name) is not None or name == self._host.options.model or name.startswith(aliases.BUNDLED)
 
     def _trim(self) -> None:
         """Forget the oldest additional spellings."""

@@ -9,6 +9,7 @@ Tensors are not copied: an array's memory becomes a frame, and a frame's memory 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from fractions import Fraction
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from neuroscope_bridge.wire.errors import WireError
 from neuroscope_bridge.wire.values import BlockSource, Callback, ClassName, Handle
+from neuroscope_dsl.errors import MemoryLimitReached
+from neuroscope_dsl.runtime.accounting import MAX_BITS, MAX_COLLIDING, MAX_FRACTION_BITS, check_collisions
 from neuroscope_dsl.runtime.values import Association, Character, Symbol
 
 #: Types that zmq sends and receives.
@@ -124,14 +127,15 @@ class _Writer:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def decode(frames: Sequence[Frame], array: Callable[[list[Any]], Any] = list) -> Any:
-    """The value of a message's frames; `array` converts msgpack arrays.
+def decode(frames: Sequence[Frame], array: Callable[[list[Any]], Any] = list, *, guarded: bool = False) -> Any:
+    """The value of a message's frames; `array` converts msgpack arrays. `guarded`: the sender is not trusted, so that a value which
+    takes long to make is refused.
 
     Raises only `WireError`, for any bytes.
     """
     if not frames:
         raise WireError("The message has no frames.", remedy="The first frame is the header.")
-    reader = _Reader(frames[1:], array)
+    reader = _Reader(frames[1:], array, guarded)
     value = reader.unpack(frames[0], 0)
     unused = sorted(set(range(len(frames) - 1)) - reader.used)
     if unused:
@@ -140,8 +144,10 @@ def decode(frames: Sequence[Frame], array: Callable[[list[Any]], Any] = list) ->
 
 
 class _Reader:
-    def __init__(self, frames: Sequence[Frame], array: Callable[[list[Any]], Any]) -> None:
+    def __init__(self, frames: Sequence[Frame], array: Callable[[list[Any]], Any], guarded: bool) -> None:
         self._frames = frames
+        self._pairs = _dictionary if guarded else None
+        self._end = time.monotonic() + LONGEST_DECODING if guarded else None
         self._array = array
         self.used: set[int] = set()
 
@@ -153,6 +159,7 @@ class _Reader:
                 data,
                 raw=False,
                 strict_map_key=False,
+                object_pairs_hook=self._pairs,
                 list_hook=None if self._array is list else self._array,
                 ext_hook=lambda code, payload: self._extension(code, payload, depth + 1),
             )
@@ -170,6 +177,8 @@ class _Reader:
             raise WireError(f"The header is not msgpack: {error}".rstrip(".") + ".") from error
 
     def _extension(self, code: int, payload: bytes, depth: int) -> Any:
+        if self._end is not None and time.monotonic() > self._end:
+            raise WireError(f"The message takes longer than {LONGEST_DECODING:g} seconds to read.")
         match code:
             case Ext.SYMBOL:
                 return Symbol(_text(payload))
@@ -183,6 +192,8 @@ class _Reader:
             case Ext.INTEGER:
                 if not payload:
                     raise WireError("An integer has no digits.")
+                if 8 * len(payload) > MAX_BITS + 8:
+                    raise WireError(f"An integer has {8 * len(payload):,} bits.", remedy=f"At most {MAX_BITS:,}.")
                 return int.from_bytes(payload, "big", signed=True)
         try:
             kind = Ext(code)
@@ -194,15 +205,19 @@ class _Reader:
         match kind, parts:
             case Ext.TENSOR, [str(dtype), list(shape), int(frame)]:
                 return self._tensor(dtype, shape, frame)
-            case Ext.HANDLE, [int(number), str(name), str(text)]:
+            case Ext.HANDLE, [int(number), str(name), str(text)] if number.bit_length() < 64:
                 return Handle(number, str(name), str(text))
             case Ext.BLOCK, [str(source), dict(captured)]:
                 return BlockSource(str(source), captured)
-            case Ext.CALLBACK, [int(number), int(count)] if count >= 0:
+            case Ext.CALLBACK, [int(number), int(count)] if count >= 0 and number.bit_length() < 65 and count.bit_length() < 32:
                 return Callback(number, count)
             case Ext.FRACTION, [int(above), int(below)]:
                 if below == 0:
                     raise WireError("A fraction has the denominator 0.")
+                if max(above.bit_length(), below.bit_length()) > MAX_FRACTION_BITS:
+                    raise WireError(
+                        "The parts of a fraction are too large.", remedy=f"At most {MAX_FRACTION_BITS:,} bits each."
+                    )
                 return Fraction(above, below)
             case Ext.ASSOCIATION, [key, value]:
                 return Association(key, value)
@@ -210,11 +225,12 @@ class _Reader:
 
     def _tensor(self, dtype: str, shape: list[Any], frame: int) -> NDArray[Any]:
         if dtype not in DTYPES and dtype != _BFLOAT16:
-            raise WireError(f"There is no element type {dtype!r}.", remedy=f"Known: {', '.join((*DTYPES, _BFLOAT16))}.")
-        if len(shape) > 32 or any(type(size) is not int or size < 0 for size in shape):
-            raise WireError(f"{shape!r} is not a shape.", remedy="At most 32 sizes, none negative.")
+            raise WireError(f"There is no element type {dtype[:60]!r}.", remedy=f"Known: {', '.join((*DTYPES, _BFLOAT16))}.")
+        if len(shape) > 32 or any(type(size) is not int or not 0 <= size < 1 << 63 for size in shape):
+            raise WireError("A tensor has no valid shape.", remedy="At most 32 sizes, none negative.")
         if not 0 <= frame < len(self._frames):
-            raise WireError(f"A tensor refers to frame {frame}; the message has {len(self._frames)}.")
+            shown = frame if -10 < frame < 1 << 63 else "of another message"
+            raise WireError(f"A tensor refers to frame {shown}; the message has {len(self._frames)}.")
         self.used.add(frame)
         stored = np.dtype("<u2" if dtype == _BFLOAT16 else dtype).newbyteorder("<")
         data = memoryview(self._frames[frame]).cast("B")
@@ -223,6 +239,8 @@ class _Reader:
             count *= size
         if count * stored.itemsize != len(data):
             needed = f"{' × '.join(map(str, shape)) or 'One'} element(s) of {dtype}"
+            if count.bit_length() > 64:
+                raise WireError(f"A tensor's shape does not fit its frame of {len(data)} bytes.")
             raise WireError(f"{needed} take {count * stored.itemsize} bytes; frame {frame} has {len(data)}.")
         array = np.frombuffer(data, dtype=stored) if count else np.empty(0, dtype=stored)
         if dtype == _BFLOAT16:
@@ -231,6 +249,36 @@ class _Reader:
         array.flags.writeable = False
         return array
 
+
+def _dictionary(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A map of a sender that is not trusted: keys that share their hashes would take for ever."""
+    found: dict[Any, Any] = {}
+    if len(pairs) < MAX_COLLIDING:
+        for key, value in pairs:
+            found[_key(key)] = value
+        return found
+    for key, value in pairs:
+        found[_key(key)] = value
+        if not len(found) % MAX_COLLIDING:
+            try:
+                check_collisions(found)
+            except MemoryLimitReached as error:
+                raise WireError(f"A map is too large: {error.message}") from error
+    return found
+
+
+def _key(key: Any) -> Any:
+    if type(key) is int and key.bit_length() > 64:
+        raise WireError("A map has a key beyond 64 bits.", remedy="Keys are strings, symbols and numbers.")
+    if type(key) in _KEYS:
+        return key
+    raise WireError(f"A map has an invalid key: {type(key).__name__}.", remedy="Keys are strings, symbols and numbers.")
+
+
+_KEYS = frozenset({str, Symbol, int, float, bool, Fraction, Character, bytes, type(None)})
+
+#: Seconds that the reading of one message may take.
+LONGEST_DECODING = 5.0
 
 _FORMS = {
     Ext.TENSOR: "[element type, shape, frame]",

@@ -65,6 +65,12 @@ class ServerGoneError(NeuroScopeError):
     code = "server-gone"
 
 
+class RefusedError(ServerGoneError):
+    """The server does not accept this client: its cookie or its keys are missing or wrong."""
+
+    code = "refused"
+
+
 class RemoteError(NeuroScopeError):
     """An error of the server. `details` has all of it: code, position, receiver class, nearest selectors."""
 

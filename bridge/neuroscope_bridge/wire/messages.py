@@ -61,6 +61,7 @@ class Request:
     id: int
     operation: str
     fields: Mapping[str, Any]
+    size: int = 0  # bytes of the message
 
     def get(self, name: str, default: Any = None) -> Any:
         return self.fields.get(name, default)
@@ -82,7 +83,7 @@ def parse_request(header: Any) -> Request:
     version = header.get("v")
     if version != VERSION or isinstance(version, bool):
         raise ProtocolVersionError(
-            f"This server uses version {VERSION} of the protocol, not {version!r}.",
+            f"This server uses version {VERSION} of the protocol, not {shown(version)}.",
             remedy="Use a client and a server of the same release.",
         )
     number = header.get("id")
@@ -92,17 +93,22 @@ def parse_request(header: Any) -> Request:
     operation = OPERATIONS.get(name) if isinstance(name, str) else None
     if operation is None:
         raise UnknownOperationError(
-            f"There is no operation {name!r}.", remedy=did_you_mean(str(name), OPERATIONS, listing="Operations")
+            f"There is no operation {shown(name)}.",
+            remedy=did_you_mean(str(name)[:200] if isinstance(name, str) else "", OPERATIONS, listing="Operations"),
         )
     fields = dict(header)
     del fields["v"], fields["id"], fields["op"]
     allowed = operation.allowed
     for key, value in fields.items():
         if key not in allowed:
-            raise ProtocolError(f"{name} has no field {key!r}.", remedy=did_you_mean(str(key), allowed, listing="Fields"))
+            raise ProtocolError(
+                f"{name} has no field {shown(key)}.", remedy=did_you_mean(shown(key), allowed, listing="Fields")
+            )
         types = allowed[key]
         if type(value) not in types and types != _ANY:
             _check_type(str(name), key, value, types)
+        elif type(value) is int and types != _ANY:
+            _check_number(key, value)
     for key in operation.required:
         if key not in fields:
             raise ProtocolError(f"{name} needs the field {key!r}.")
@@ -117,6 +123,21 @@ def _check_type(operation: str, key: str, value: Any, types: tuple[type, ...]) -
     if stray or not isinstance(value, types):
         wanted = " or ".join(_NAMES.get(kind, kind.__name__) for kind in types)
         raise ProtocolError(f"{key!r} of {operation} must be {wanted}, not {type(value).__name__}.")
+    _check_number(key, value)
+
+
+def _check_number(key: str, value: Any) -> None:
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise ProtocolError(f"{key!r} is an integer beyond 64 bits.", remedy="Numbers in a header have 64 bits.")
+
+
+def shown(value: Any) -> str:
+    """The beginning of a value, for error messages."""
+    if isinstance(value, (str, bytes)):
+        return repr(value[:60])
+    if isinstance(value, int) and value.bit_length() > 64:
+        return "an integer beyond 64 bits"
+    return type(value).__name__ if isinstance(value, (list, dict, tuple)) else repr(value)[:60]
 
 
 _NAMES = {int: "an integer", float: "a float", str: "a string", dict: "a map", list: "an array", bool: "a boolean"}

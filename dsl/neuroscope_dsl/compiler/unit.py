@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import itertools
-import sys
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from typing import Any
 from neuroscope_dsl import nodes
 from neuroscope_dsl.compiler import emit
 from neuroscope_dsl.compiler.generator import Environment, Generator
-from neuroscope_dsl.compiler.scopes import PSEUDO, MethodContext, undeclared_assignments
+from neuroscope_dsl.compiler.scopes import PSEUDO, MethodContext, undeclared_assignments, walk
 from neuroscope_dsl.errors import SmalltalkSyntaxError
+from neuroscope_dsl.limits import give_back, raise_recursion_limit
 from neuroscope_dsl.runtime.process import SOURCES
 from neuroscope_dsl.source import Source
 
@@ -46,6 +46,7 @@ def compile_statement(
     """
     generator = Generator(source, environment, None)
     place = generator.places.of(node.span)
+    _check_size(node)
     with _room(node):
         value = generator.body([node], place)
         generator.out.append(ast.Return(value, **place))
@@ -71,6 +72,7 @@ def method_unit(
     """The code of a method; `file` is the file name for its positions, if any."""
     generator = Generator(source, environment, context)
     place = generator.places.of(node.span)
+    _check_size(node)
     with _room(node):
         parameters = [generator.scope.declare(name) for name in node.parameters]
         declared = {name for item in node.body.statements if isinstance(item, nodes.Temporaries) for name in item.names}
@@ -123,6 +125,22 @@ def _unit(function: ast.FunctionDef, generator: Generator, file: str) -> Unit:
     return Unit(compile(ast.Module([unit], []), file, "exec", dont_inherit=True), tuple(generator.constants))
 
 
+#: Largest statement or method, in nodes of the tree: the code of a larger one cannot be interrupted while Python compiles it.
+MAX_NODES = 15_000
+
+
+def _check_size(node: nodes.Node) -> None:
+    """Raise `SmalltalkSyntaxError` for a statement or a method that is too long."""
+    if node.span.end - node.span.start < MAX_NODES:
+        return
+    if sum(1 for _ in itertools.islice(walk(node), MAX_NODES + 1)) > MAX_NODES:
+        raise SmalltalkSyntaxError(
+            f"This statement or method has more than {MAX_NODES:,} parts.",
+            position=node.span.position,
+            remedy="Split it into several statements or methods; give data as literal arrays.",
+        )
+
+
 def _file_key(source: Source, variables: dict[str, Any]) -> str:
     """The key of this source in code objects; another text with the same file name gets another key."""
     sources: MutableMapping[str, Source] = variables[SOURCES]
@@ -138,8 +156,7 @@ _numbers = itertools.count(2)
 @contextmanager
 def _room(node: nodes.Node) -> Iterator[None]:
     """Raise the recursion limit for the generator; deeper nesting is a syntax error at `node`."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, _GENERATOR_FRAMES))
+    frames = raise_recursion_limit(_GENERATOR_FRAMES)
     try:
         yield
     except RecursionError:
@@ -149,4 +166,4 @@ def _room(node: nodes.Node) -> Iterator[None]:
             remedy="Assign its inner parts to variables.",
         ) from None
     finally:
-        sys.setrecursionlimit(before)
+        give_back(frames)

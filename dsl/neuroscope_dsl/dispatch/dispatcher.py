@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 import numbers
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 from neuroscope.errors import nearest
@@ -71,7 +71,18 @@ class Dispatcher:
         """Send a message. Signals `MessageNotUnderstood`."""
         if not _is_selector(selector, len(arguments)):
             return self._not_understood(receiver, selector, arguments)
-        return self.sender(selector)(receiver, *arguments)
+        found = self._senders.get(selector)
+        if found is None:
+            method = self._method(receiver, selector)
+            if method is None:  # nothing is kept for a selector that means nothing
+                return self._not_understood(receiver, selector, arguments)
+            found = self.sender(selector)
+        return found(receiver, *arguments)
+
+    def _method(self, receiver: Any, selector: str) -> Method | None:
+        if type(receiver) is SmalltalkClass:
+            return self.find_class_method(receiver, selector)
+        return self.find(type(receiver), selector)
 
     def sender(self, selector: str) -> Method:
         """A function `(receiver, *arguments)` that sends `selector`."""
@@ -200,6 +211,12 @@ class Dispatcher:
         for table in self._tables:
             table.clear()
         self._super.clear()
+
+    def clear(self) -> None:
+        """Forget every method of this workspace."""
+        self.forget()
+        for kept in (self._methods, self._class_methods, self._classes, self._senders, self._bound_methods, self._tables):
+            kept.clear()
 
     def script_method(self, owner: SmalltalkClass, selector: str) -> Method | None:
         """The instance-side method that a script defined in `owner` or a superclass."""
@@ -343,6 +360,8 @@ class Dispatcher:
         if custom is not None:
             return custom(receiver, MessageObject(selector, arguments))
         name = class_name(receiver)
+        if len(selector) > LONGEST_SELECTOR:
+            selector = selector[:40] + "…"
         close = tuple(nearest(selector, self.selectors(receiver)))
         remedy = f"Did you mean {' or '.join(f'#{choice}' for choice in close)}?" if close else None
         if receiver is None and remedy is None:
@@ -446,11 +465,20 @@ def argument_count(selector: str) -> int:
     return 1
 
 
-@cache
 def _is_selector(selector: str, count: int) -> bool:
     """Whether `selector` could be sent with `count` arguments. Names that begin with an underscore cannot."""
-    if not selector:
-        return False
+    return 0 < len(selector) <= LONGEST_SELECTOR and _fits(selector, count)
+
+
+#: Longest selector in characters.
+LONGEST_SELECTOR = 500
+
+#: Most selectors that a workspace knows at a time.
+_MOST_SELECTORS = 20_000
+
+
+@lru_cache(maxsize=4096)
+def _fits(selector: str, count: int) -> bool:
     if rule.keywords_of(selector) is not None or not any(c.isalnum() or c in "_: \t\n" for c in selector):
         return argument_count(selector) == count
     return False

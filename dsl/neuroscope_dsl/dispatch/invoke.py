@@ -5,7 +5,7 @@ call.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from types import CodeType
 from typing import Any
 
@@ -23,7 +23,7 @@ def callable_for(invocation: Invocation, target: type | None = None) -> Callable
     return namespace["invoke"]
 
 
-@cache
+@lru_cache(maxsize=4096)
 def _code(invocation: Invocation, on_class: bool) -> CodeType:
     count = invocation.positional + len(invocation.keywords)
     values = [f"a{index}" for index in range(count)]

@@ -19,10 +19,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from functools import cache
 
 from neuroscope.naming import camel_case, fold, snake_case
-from neuroscope.vocabulary import Kind, Operation, operations, python_only_arguments
+from neuroscope.vocabulary import Kind, Operation, cached_by_class, operations, python_only_arguments
 
 _KEYWORD_SELECTOR = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*:)+\Z")
 _UNARY_SELECTOR = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -73,7 +72,7 @@ def keywords_of(selector: str) -> tuple[str, ...] | None:
     return None
 
 
-@cache
+@cached_by_class
 def instance_rule(cls: type, selector: str) -> Found:
     """The operation of `selector` for an instance of the vocabulary class `cls`."""
     names = keywords_of(selector)
@@ -104,7 +103,7 @@ def instance_rule(cls: type, selector: str) -> Found:
     return found
 
 
-@cache
+@cached_by_class
 def class_rule(cls: type, selector: str) -> Found:
     """The operation of `selector` for the vocabulary class `cls` itself."""
     names = keywords_of(selector)
@@ -215,7 +214,7 @@ def _parameter(signature: inspect.Signature, keyword: str) -> str | None:
     return None
 
 
-@cache
+@cached_by_class
 def _signature(cls: type, operation: Operation) -> inspect.Signature:
     """The signature without `self` or `cls`."""
     member = inspect.getattr_static(cls, operation.name)
@@ -225,7 +224,7 @@ def _signature(cls: type, operation: Operation) -> inspect.Signature:
     return signature.replace(parameters=[each for each in list(signature.parameters.values())[1:] if each.name not in hidden])
 
 
-@cache
+@cached_by_class
 def _constructor_signature(cls: type) -> inspect.Signature | None:
     if inspect.isabstract(cls):
         return None
@@ -259,7 +258,7 @@ def method_selectors(name: str, signature: inspect.Signature) -> tuple[str, ...]
     return tuple(found)
 
 
-@cache
+@cached_by_class
 def constructor_selectors(cls: type) -> tuple[str, ...]:
     """The selectors that make an instance."""
     signature = _constructor_signature(cls)
@@ -282,7 +281,7 @@ def constructor_selectors(cls: type) -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
+@cached_by_class
 def instance_selectors(cls: type) -> tuple[str, ...]:
     """All selectors that instances of a vocabulary class understand, in their usual forms."""
     found: dict[str, None] = {}
@@ -296,7 +295,7 @@ def instance_selectors(cls: type) -> tuple[str, ...]:
     return tuple(found)
 
 
-@cache
+@cached_by_class
 def class_selectors(cls: type) -> tuple[str, ...]:
     """All selectors that a vocabulary class itself understands."""
     found: dict[str, None] = {}

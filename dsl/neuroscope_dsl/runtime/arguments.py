@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NoReturn, TypeAlias
 
-from neuroscope_dsl.errors import MemoryLimitReached
+from neuroscope_dsl.runtime.accounting import account, gathered
 from neuroscope_dsl.runtime.arithmetic import is_number
 from neuroscope_dsl.runtime.exceptions import InvalidArgument, NonBooleanReceiver
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.printing import print_string
+from neuroscope_dsl.runtime.printing import brief
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
 from neuroscope_dsl.runtime.values import Character, MutableString
 
@@ -31,13 +31,10 @@ Key: TypeAlias = Any
 Block1: TypeAlias = Callable[[Any], Any]
 Block2: TypeAlias = Callable[[Any, Any], Any]
 
-#: Largest size of a new collection.
-MAX_SIZE = 100_000_000
-
 
 def wanted(what: str, value: Any) -> NoReturn:
     """Signal that an argument is of the wrong kind."""
-    error = InvalidArgument(f"{what} is expected here, not {print_string(value)[:60]}")
+    error = InvalidArgument(f"{what} is expected here, not {brief(value)}")
     signal(error)
     raise error  # an error cannot be resumed; if a handler tries, it is raised
 
@@ -53,8 +50,7 @@ def whole(value: Any) -> int:
 def size(value: Any) -> int:
     if type(value) is not int or value < 0:
         wanted("A size, an integer from zero,", value)
-    if value > MAX_SIZE:
-        raise MemoryLimitReached(f"A collection of {value} elements would be too large.")
+    account(value)
     return value
 
 
@@ -83,6 +79,11 @@ def elements(receiver: Any) -> Iterable[Any]:
     return receiver if hasattr(receiver, "__iter__") and not isinstance(receiver, type) else wanted("A collection", receiver)
 
 
+def items_of(receiver: Any) -> list[Any]:
+    """The elements of a collection, as a list of its own."""
+    return gathered(receiver if isinstance(receiver, (list, range)) or hasattr(receiver, "step") else elements(receiver))
+
+
 def _growing(items: list[Any]) -> Iterator[Any]:
     """The elements present at the start, so that a body that adds to the collection terminates."""
     for index in range(len(items)):
@@ -108,7 +109,7 @@ def truth(value: Any) -> bool:
         return bool(value)
     answer = signal(
         NonBooleanReceiver(
-            f"A condition must be true or false, not {print_string(value)[:60]}",
+            f"A condition must be true or false, not {brief(value)}",
             remedy="Compare with something: x > 0, x notNil, x isEmpty not.",
         )
     )

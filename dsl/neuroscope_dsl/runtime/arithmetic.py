@@ -14,10 +14,10 @@ from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
-from neuroscope_dsl.errors import MemoryLimitReached
-from neuroscope_dsl.runtime.bignum import MAX_BITS
+from neuroscope_dsl.runtime.accounting import MAX_FRACTION_BITS, account_bits
 from neuroscope_dsl.runtime.exceptions import DomainError, Error, ZeroDivide
 from neuroscope_dsl.runtime.handlers import signal
+from neuroscope_dsl.runtime.process import within
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
 from neuroscope_dsl.runtime.values import Array, Character, Point, Symbol
 
@@ -33,8 +33,10 @@ def is_number(value: Any) -> bool:
 
 def normal(value: Any) -> Any:
     """A fraction with denominator one is an integer."""
-    if isinstance(value, Fraction) and value.denominator == 1:
-        return value.numerator
+    if isinstance(value, Fraction):
+        if value.denominator == 1:
+            return value.numerator
+        account_bits(max(value.numerator.bit_length(), value.denominator.bit_length()), MAX_FRACTION_BITS)
     return value
 
 
@@ -109,7 +111,14 @@ def _divide(left: Any, right: Any) -> Any:
     if type(left) is float or type(right) is float:
         return left / right
     if isinstance(left, Integral) and isinstance(right, Integral):
-        return Fraction(int(left), int(right))
+        above, below = int(left), int(right)
+        bits = max(above.bit_length(), below.bit_length())
+        if bits > MAX_FRACTION_BITS and below:
+            whole, rest = divmod(above, below)
+            if not rest:
+                return whole
+            account_bits(bits, MAX_FRACTION_BITS)
+        return Fraction(above, below)
     return left / right
 
 
@@ -118,8 +127,8 @@ def _floor_divide(left: Any, right: Any) -> Any:
 
 
 def _multiply(left: Any, right: Any) -> Any:
-    if type(left) is int and type(right) is int and left.bit_length() + right.bit_length() > MAX_BITS:
-        raise MemoryLimitReached("This product would be too large to compute with.")
+    if type(left) is int and type(right) is int:
+        account_bits(left.bit_length() + right.bit_length() - 1)
     return left * right
 
 
@@ -173,7 +182,7 @@ def equal(left: Any, right: Any) -> Any:
     if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
         if isinstance(left, (Array, tuple)) != isinstance(right, (Array, tuple)) or len(left) != len(right):
             return False
-        return all(equal(a, b) is True for a, b in zip(left, right, strict=True))
+        return within(lambda: all(equal(a, b) is True for a, b in zip(left, right, strict=True)))
     for tensor, value in ((left, right), (right, left)):
         if hasattr(type(tensor), "by_unit"):
             return tensor.same(value)
@@ -216,7 +225,11 @@ def fast_operators(sender: Callable[[str], Callable[[Any, Any], Any]]) -> dict[s
 
     def g_multiply(left: Any, right: Any) -> Any:
         kind = type(left)
-        if kind in numbers and type(right) in numbers and (kind is float or -_SMALL < left < _SMALL):
+        if (
+            kind in numbers
+            and type(right) in numbers
+            and (kind is float or (-_SMALL < left < _SMALL and -_SMALL < right < _SMALL))
+        ):
             return left * right
         return times(left, right)
 

@@ -6,19 +6,19 @@ raising it, numbers are split in halves until the pieces are small.
 
 from __future__ import annotations
 
+from neuroscope_dsl.runtime.accounting import account_bits
+
 _PIECE = 4000
 
 #: Integers of this many bits have fewer than 4,300 digits.
 _PLAIN_BITS = 13_000
-
-#: Largest integer in a script, in bits: operations on larger ones could not be interrupted.
-MAX_BITS = 64_000_000
 
 
 def parse_integer(digits: str) -> int:
     """The value of a run of decimal digits."""
     if len(digits) <= _PIECE:
         return int(digits)
+    account_bits(int(len(digits.lstrip("0")) * 3.3219))
     half = len(digits) // 2
     return parse_integer(digits[:-half]) * 10**half + parse_integer(digits[-half:])
 

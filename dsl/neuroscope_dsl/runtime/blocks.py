@@ -10,7 +10,7 @@ from neuroscope_dsl.runtime.block import Block
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error, SmalltalkException
 from neuroscope_dsl.runtime.handlers import protect, signal
-from neuroscope_dsl.runtime.printing import print_string
+from neuroscope_dsl.runtime.printing import brief
 
 BlockClosure = define("BlockClosure", Object, Block)
 
@@ -83,7 +83,7 @@ def matcher(wanted: Any) -> Callable[[SmalltalkException], bool]:
         if kind is not None and issubclass(kind, SmalltalkException):
             types.append(kind)
         else:
-            signal(Error(f"{print_string(each)[:60]} is not a class of exceptions", remedy="on: Error do: [:e | …]"))
+            signal(Error(f"{brief(each)} is not a class of exceptions", remedy="on: Error do: [:e | …]"))
     kinds = tuple(types)
     return lambda exception: isinstance(exception, kinds)
 

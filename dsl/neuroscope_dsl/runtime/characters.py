@@ -9,6 +9,7 @@ from neuroscope_dsl.runtime.classes import SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.numbers import ORDER, Magnitude
+from neuroscope_dsl.runtime.printing import brief
 from neuroscope_dsl.runtime.values import Character
 
 CharacterClass = define("Character", Magnitude, Character)
@@ -41,4 +42,4 @@ def _one(text: str, receiver: Character) -> Character:
 
 @CharacterClass.class_method("value:")
 def from_code(receiver: SmalltalkClass, code: Whole) -> Any:
-    return Character(chr(code)) if 0 <= code <= 0x10FFFF else signal(Error(f"{code} is not a code point"))
+    return Character(chr(code)) if 0 <= code <= 0x10FFFF else signal(Error(f"{brief(code)} is not a code point"))

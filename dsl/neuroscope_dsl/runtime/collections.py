@@ -6,7 +6,8 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from neuroscope_dsl.runtime.arguments import Block1, Block2, Items, elements, truth, whole
+from neuroscope_dsl.runtime.accounting import account, gathered, joined
+from neuroscope_dsl.runtime.arguments import Block1, Block2, Items, elements, items_of, truth, whole
 from neuroscope_dsl.runtime.arithmetic import equal, less, less_equal
 from neuroscope_dsl.runtime.containers import Bag, Interval, Set, SortedCollection, sort_items
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
@@ -22,10 +23,11 @@ def size_of(receiver: Any) -> int:
 def like(receiver: Any, items: Iterable[Any]) -> Any:
     """A collection of the receiver's kind, or else an OrderedCollection."""
     if isinstance(receiver, (str, MutableString)):
-        items = list(items)
+        items = gathered(items)
         if all(isinstance(item, Character) for item in items):
-            return "".join(item.value for item in items)
+            return joined([item.value for item in items])
         return Array(items)
+    items = gathered(items)
     if isinstance(receiver, SortedCollection):
         return receiver.copy_with(items)
     own = getattr(type(receiver), "smalltalk_class", None)
@@ -36,7 +38,6 @@ def like(receiver: Any, items: Iterable[Any]) -> Any:
     if isinstance(receiver, (Array, tuple, Interval, range)):
         return Array(items)
     if isinstance(receiver, (bytes, bytearray)):
-        items = list(items)
         return bytearray(items) if all(type(i) is int and 0 <= i < 256 for i in items) else Array(items)
     if isinstance(receiver, Bag):
         return Bag(items)
@@ -104,6 +105,8 @@ def with_index_do(receiver: Any, block: Block2) -> Any:
 
 @Collection.method("collect:")
 def collect(receiver: Any, block: Block1) -> Any:
+    if not isinstance(receiver, list) and hasattr(receiver, "__len__"):
+        account(len(receiver))
     return mapped(receiver, [block(item) for item in elements(receiver)])
 
 
@@ -180,7 +183,7 @@ def sorted_(d: Any, receiver: Any) -> Any:
 
 @Collection.method("sorted:")
 def sorted_by(d: Any, receiver: Any, block: Any) -> Any:
-    items = sort_items(elements(receiver), order_key(d, block))
+    items = sort_items(items_of(receiver), order_key(d, block))
     return (
         like(receiver, items)
         if isinstance(receiver, (str, MutableString)) or type(receiver) is OrderedCollection
@@ -192,8 +195,8 @@ def sorted_by(d: Any, receiver: Any, block: Any) -> Any:
 
 
 Collection.methods |= {
-    "asArray": lambda receiver: Array(elements(receiver)),
-    "asOrderedCollection": lambda receiver: OrderedCollection(elements(receiver)),
+    "asArray": lambda receiver: Array(items_of(receiver)),
+    "asOrderedCollection": lambda receiver: OrderedCollection(items_of(receiver)),
     "asSet": lambda receiver: Set(elements(receiver)),
     "asBag": lambda receiver: Bag(elements(receiver)),
 }
@@ -201,7 +204,7 @@ Collection.methods |= {
 
 @Collection.method("asByteArray")
 def as_byte_array(receiver: Items) -> Any:
-    values = [ord(item.value) if isinstance(item, Character) else whole(item) for item in receiver]
+    values = [ord(item.value) if isinstance(item, Character) else whole(item) for item in gathered(receiver)]
     if any(not 0 <= value < 256 for value in values):
         return signal(InvalidArgument("A ByteArray holds integers from 0 to 255"))
     return bytearray(values)

@@ -9,8 +9,9 @@ from typing import Any
 
 from neuroscope_dsl.errors import DepthLimitReached
 from neuroscope_dsl.runtime import arithmetic
+from neuroscope_dsl.runtime.accounting import MAX_COLLIDING, check_collisions, gathered
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
-from neuroscope_dsl.runtime.process import process
+from neuroscope_dsl.runtime.process import process, within
 from neuroscope_dsl.runtime.values import OrderedCollection
 
 #: Limit of nested sorts: Python's sort keeps four kilobytes on the machine's stack.
@@ -23,7 +24,7 @@ def sort_items(items: Iterable[Any], key: Any) -> list[Any]:
         raise DepthLimitReached(f"Sorting is nested deeper than {MAX_NESTED_SORTS}.")
     process.sorts += 1
     try:
-        return sorted(items, key=key)
+        return sorted(gathered(items), key=key)
     finally:
         process.sorts -= 1
 
@@ -47,7 +48,7 @@ def key_of(item: Any) -> Any:
     if item is False:
         return _FALSE
     if isinstance(item, list):
-        return (type(item).__name__, *map(key_of, item))
+        return within(lambda: (type(item).__name__, *map(key_of, item)))
     if isinstance(item, (dict, set, bytearray)):
         return id(item)
     try:
@@ -71,7 +72,10 @@ class Set:
         return key_of(item)
 
     def add(self, item: Any) -> None:
-        self.items.setdefault(self.key(item), item)
+        items = self.items
+        items.setdefault(self.key(item), item)
+        if not len(items) % MAX_COLLIDING:
+            check_collisions(items)
 
     def discard(self, item: Any) -> bool:
         """Remove an element; whether it was there."""
@@ -120,6 +124,8 @@ class Bag:
     def add(self, item: Any, times: int = 1) -> None:
         kept, count = self.counts.get(key_of(item), (item, 0))
         self.counts[key_of(item)] = kept, count + times
+        if not len(self.counts) % MAX_COLLIDING:
+            check_collisions(self.counts)
 
     def count(self, item: Any) -> int:
         return self.counts.get(key_of(item), (item, 0))[1]
@@ -136,7 +142,7 @@ class Bag:
         return self.count(item) > 0
 
     def __iter__(self) -> Iterator[Any]:
-        return iter([item for item, count in self.counts.values() for _ in range(count)])
+        return (item for item, count in list(self.counts.values()) for _ in range(count))
 
     def __len__(self) -> int:
         return sum(count for _, count in self.counts.values())
@@ -204,7 +210,9 @@ class Interval(Sequence[Any]):
         return (self[index] for index in range(self._size))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Interval) and list(self) == list(other)
+        if not isinstance(other, Interval) or len(self) != len(other):
+            return False
+        return not self._size or (self.first == other.first and (self._size == 1 or self.step == other.step))
 
     def __hash__(self) -> int:
         return hash((self.first, self.last, self.step))

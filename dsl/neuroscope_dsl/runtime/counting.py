@@ -11,7 +11,7 @@ from neuroscope_dsl.runtime import arithmetic
 from neuroscope_dsl.runtime.arithmetic import is_number
 from neuroscope_dsl.runtime.exceptions import InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.printing import print_string
+from neuroscope_dsl.runtime.printing import brief
 
 
 def steps(first: Any, last: Any, step: Any = 1) -> Iterator[Any] | range:
@@ -25,7 +25,7 @@ def steps(first: Any, last: Any, step: Any = 1) -> Iterator[Any] | range:
 def _sums(first: Any, last: Any, step: Any) -> Iterator[Any]:
     if not all(is_number(value) for value in (first, last, step)):
         bad = next(value for value in (first, last, step) if not is_number(value))
-        signal(InvalidArgument(f"A loop needs numbers, not {print_string(bad)[:60]}"))
+        signal(InvalidArgument(f"A loop needs numbers, not {brief(bad)}"))
         return
     forward = arithmetic.greater(step, 0)
     if arithmetic.equal(step, 0):

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from neuroscope_dsl.runtime.accounting import MAX_COLLIDING, check_collisions
 from neuroscope_dsl.runtime.arguments import Block1, Block2, Key, truth
 from neuroscope_dsl.runtime.classes import article, define
 from neuroscope_dsl.runtime.exceptions import KeyNotFound, ModificationForbidden
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.naming import class_name
-from neuroscope_dsl.runtime.printing import print_string
+from neuroscope_dsl.runtime.printing import brief
 from neuroscope_dsl.runtime.protocols import Collection
 from neuroscope_dsl.runtime.values import Array, Association
 
@@ -36,7 +37,7 @@ def at(receiver: Any, key: Any) -> Any:
     try:
         return receiver[key]
     except (KeyError, TypeError):
-        text = f"key {print_string(key)[:80]} not found in {article(class_name(receiver))}"
+        text = f"key {brief(key, 80)} not found in {article(class_name(receiver))}"
         return signal(KeyNotFound(text, key=key))
 
 
@@ -45,7 +46,9 @@ def at_put(receiver: Any, key: Any, value: Any) -> Any:
     try:
         receiver[key] = value
     except TypeError:
-        return signal(ModificationForbidden(f"This dictionary cannot be changed at {print_string(key)[:60]}"))
+        return signal(ModificationForbidden(f"This dictionary cannot be changed at {brief(key)}"))
+    if not len(receiver) % MAX_COLLIDING and isinstance(receiver, dict):
+        check_collisions(receiver)
     return value
 
 

@@ -73,10 +73,10 @@ def _handle(exception: SmalltalkException, handler: Handler) -> Any:
     except Resume as resume:
         if resume.exception is not exception:
             raise
-        exception.handler = previous
         return resume.value
     finally:
         process.handler = saved
+        exception.handler = previous
     raise Unwind(handler, value)
 
 

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from neuroscope_dsl.errors import MemoryLimitReached
 from neuroscope_dsl.runtime import arithmetic
+from neuroscope_dsl.runtime.accounting import MAX_BITS, MAX_FRACTION_BITS, account_bits, account_work
 from neuroscope_dsl.runtime.arguments import Block1, Real, Size, Whole, real, whole
 from neuroscope_dsl.runtime.arithmetic import normal
-from neuroscope_dsl.runtime.bignum import MAX_BITS, in_radix, print_integer
+from neuroscope_dsl.runtime.bignum import in_radix, print_integer
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.counting import steps
 from neuroscope_dsl.runtime.exceptions import DomainError, Error, InvalidArgument, ZeroDivide
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.printing import print_float, print_string
+from neuroscope_dsl.runtime.printing import brief, print_float
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
 
 Magnitude = define("Magnitude", Object)
@@ -75,8 +75,9 @@ def quo(receiver: Real, other: Real) -> Any:
 @Number.method("raisedTo:")
 def raised_to(base: Real, power: Real) -> Any:
     exact = isinstance(power, int) and isinstance(base, (int, Fraction)) and abs(base) not in (0, 1)
-    if exact and max(base.numerator.bit_length(), base.denominator.bit_length()) * abs(power) > MAX_BITS:
-        raise MemoryLimitReached("This power would be too large to compute with.")
+    if exact:
+        bits = math.log2(max(abs(base.numerator), base.denominator)) * min(abs(power), 1 << 62)
+        account_bits(int(bits), MAX_BITS if isinstance(base, int) and power > 0 else MAX_FRACTION_BITS)
     if base == 0 and power < 0:
         return signal(ZeroDivide(dividend=1))
     try:
@@ -112,7 +113,7 @@ def _function(selector: str, function: Callable[..., float]) -> None:
         except ZeroDivisionError:
             return signal(ZeroDivide(dividend=receiver))
         except ValueError:
-            return signal(DomainError(f"{print_string(receiver)} has no {selector}"))
+            return signal(DomainError(f"{brief(receiver)} has no {selector}"))
 
     def compute_with(receiver: Real, other: Real) -> Any:
         return compute(receiver, other)
@@ -140,7 +141,7 @@ def _integer(function: Callable[[Any], Any], value: Any) -> Any:
     try:
         return function(value)
     except (OverflowError, ValueError):
-        return signal(Error(f"{print_string(value)} cannot be converted to an integer"))
+        return signal(Error(f"{brief(value)} cannot be converted to an integer"))
 
 
 def _rounding(selector: str, function: Callable[[Any], int]) -> None:
@@ -166,7 +167,7 @@ def round_digits(receiver: Real, digits: Whole) -> Any:
     if isinstance(receiver, float):
         return round(receiver, max(-400, min(400, digits)))
     if abs(digits) > 10_000:
-        return signal(InvalidArgument(f"{digits} decimals are too many"))
+        return signal(InvalidArgument(f"{brief(digits)} decimals are too many"))
     unit = Fraction(10) ** -digits
     return normal(rounded(receiver / unit) * unit)
 
@@ -187,6 +188,7 @@ def as_fraction(receiver: Real) -> Any:
 
 @Number.method("asScaledDecimal:")
 def as_scaled(receiver: Real, scale: Size) -> ScaledDecimal:
+    account_bits(4 * scale)
     return ScaledDecimal(_integer(Fraction, receiver), scale)
 
 
@@ -206,8 +208,8 @@ def fraction(receiver: SmalltalkClass, above: Whole, below: Whole) -> Any:
 def factorial(receiver: Whole) -> Any:
     if receiver < 0:
         return signal(Error("factorial: the receiver must not be negative"))
-    if receiver > 100_000:
-        raise MemoryLimitReached("This factorial would be too large to compute with.")
+    if receiver > 20_000:  # its factorial has 256,909 bits
+        account_bits(receiver * receiver.bit_length())
     return math.factorial(receiver)
 
 
@@ -219,8 +221,13 @@ def _of_integers(selector: str, function: Callable[[int, int], int]) -> None:
         return function(whole(receiver), whole(other))
 
 
+def _gcd(one: int, other: int) -> int:
+    account_work(one.bit_length() * other.bit_length() * 3e-3)
+    return math.gcd(one, other)
+
+
 for _selector, _operator in {
-    "gcd:": math.gcd,
+    "gcd:": _gcd,
     "bitAnd:": operator.and_,
     "bitOr:": operator.or_,
     "bitXor:": operator.xor,
@@ -230,28 +237,32 @@ for _selector, _operator in {
 
 @Integer.method("bitShift:")
 def bit_shift(receiver: Whole, count: Whole) -> int:
-    if count > MAX_BITS:
-        raise MemoryLimitReached("This shift would be too large to compute with.")
+    account_bits(receiver.bit_length() + count)
     return receiver << count if count >= 0 else receiver >> min(-count, MAX_BITS)
 
 
 Integer.methods["highBit"] = lambda receiver: int(receiver).bit_length()
 
 
+#: Nanoseconds for each bit of the exponent and each bit of the modulus, twice.
+_POWER_COST = 8e-3
+
+
 @Integer.method("raisedTo:modulo:")
 def raised_to_modulo(receiver: Whole, exponent: Whole, modulus: Whole) -> Any:
+    account_work(max(exponent.bit_length(), 1) * modulus.bit_length() ** 2 * _POWER_COST)
     try:
         return pow(receiver, exponent, modulus) if modulus else signal(ZeroDivide(dividend=receiver))
     except ValueError:
-        return signal(DomainError(f"{receiver} has no inverse modulo {modulus}"))
+        return signal(DomainError(f"{brief(receiver)} has no inverse modulo {brief(modulus)}"))
 
 
 @Integer.method("numberOfCombinationsTaken:")
 def binomial(receiver: Whole, other: Whole) -> Any:
     if receiver < 0 or other < 0:
         return signal(DomainError("Combinations are counted for integers from zero"))
-    if min(other, receiver) > 100_000:
-        raise MemoryLimitReached("This number would be too large to compute with.")
+    taken = max(0, min(other, receiver - other))
+    account_bits(taken * receiver.bit_length())
     return math.comb(receiver, other)
 
 
@@ -261,6 +272,7 @@ def is_prime(receiver: Whole) -> bool:
         return receiver > 1
     if receiver % 2 == 0:
         return False
+    account_work(receiver.bit_length() ** 3 * _POWER_COST)
     if receiver > 1 << 40:
         return all(pow(base, receiver - 1, receiver) == 1 for base in (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37))
     return all(receiver % divisor for divisor in range(3, math.isqrt(receiver) + 1, 2))
@@ -302,7 +314,8 @@ def print_in_base(receiver: Whole, base: Whole) -> Any:
 def print_places(receiver: Real, places: Size) -> str:
     if isinstance(receiver, float):
         return f"{receiver:.{min(places, 1100)}f}"
-    scaled = rounded(receiver * 10 ** min(places, 100_000))
+    account_bits(4 * places)
+    scaled = rounded(receiver * 10**places)
     digits = print_integer(abs(scaled)).rjust(places + 1, "0")
     text = f"{digits[:-places]}.{digits[-places:]}" if places else digits
     return f"-{text}" if scaled < 0 else text
@@ -336,7 +349,11 @@ RandomClass.methods["next"] = lambda receiver: receiver.random()
 
 @RandomClass.method("nextIntegerBetween:and:")
 def next_integer(receiver: random.Random, low: Whole, high: Whole) -> Any:
-    return receiver.randint(low, high) if low <= high else signal(InvalidArgument(f"There is no integer from {low} to {high}"))
+    return (
+        receiver.randint(low, high)
+        if low <= high
+        else signal(InvalidArgument(f"There is no integer from {brief(low)} to {brief(high)}"))
+    )
 
 
 @Integer.method("atRandom")

@@ -11,7 +11,7 @@ from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, article
 from neuroscope_dsl.runtime.exceptions import Error, InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.naming import class_name
-from neuroscope_dsl.runtime.printing import display_string, print_string
+from neuroscope_dsl.runtime.printing import brief, display_string, print_string
 from neuroscope_dsl.runtime.streams import Stream, WriteStream
 from neuroscope_dsl.runtime.transcript import Transcript
 from neuroscope_dsl.runtime.values import SmalltalkObject
@@ -80,7 +80,7 @@ def object_display_string(d: Any, receiver: Any) -> str:
 @Object.method("printOn:")
 def print_on(receiver: Any, stream: Any) -> Any:
     if not isinstance(stream, (Stream, Transcript)):
-        return signal(InvalidArgument(f"printOn: takes a stream, not {print_string(stream)[:60]}"))
+        return signal(InvalidArgument(f"printOn: takes a stream, not {brief(stream)}"))
     stream.put_all(article(class_name(receiver)) if isinstance(receiver, SmalltalkObject) else print_string(receiver))
     return receiver
 
@@ -102,7 +102,7 @@ def is_kind_of(d: Any, receiver: Any, other: Any) -> bool:
 @Object.method("perform:", "perform:with:", "perform:with:with:", "perform:with:with:with:")
 def perform(d: Any, receiver: Any, selector: Any, *arguments: Any) -> Any:
     if not isinstance(selector, str):
-        error = Error(f"{print_string(selector)[:60]} is not a selector", remedy="A selector is a symbol: #foo or #at:put:.")
+        error = Error(f"{brief(selector)} is not a selector", remedy="A selector is a symbol: #foo or #at:put:.")
         return signal(error)
     return d.send(receiver, str(selector), *arguments)
 

@@ -9,11 +9,13 @@ from numbers import Integral, Real
 from typing import Any
 
 from neuroscope.vocabulary import is_public
+from neuroscope_dsl.runtime.accounting import MAX_PRINTED, account_text
 from neuroscope_dsl.runtime.bignum import print_integer
 from neuroscope_dsl.runtime.block import Block
 from neuroscope_dsl.runtime.classes import SmalltalkClass, article
 from neuroscope_dsl.runtime.exceptions import SmalltalkException
 from neuroscope_dsl.runtime.naming import class_name
+from neuroscope_dsl.runtime.process import process
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
 from neuroscope_dsl.runtime.values import Array, Association, Character, MessageObject, Point, SmalltalkObject, Symbol
 from neuroscope_dsl.syntax import CHARACTER_NAMES, is_bare_symbol
@@ -63,9 +65,31 @@ def print_string(value: Any, depth: int = 0) -> str:
         return print_float(float(str(value)))
     if _is_numpy_bool(value):
         return "true" if value else "false"
-    if depth > MAX_DEPTH:
+    left = process.printable
+    if depth > MAX_DEPTH or (left is not None and left <= 0):
         return "…"
-    return _print_object(value, depth)
+    if left is not None:
+        return _print_object(value, depth)
+    return _within(MAX_PRINTED, value, depth)
+
+
+def _within(most: int, value: Any, depth: int = 0) -> str:
+    """The printed form in about `most` characters; the rest of a longer one is `…`."""
+    outer = process.printable
+    process.printable = most if outer is None else min(most, outer)
+    try:
+        return print_string(value, depth)
+    finally:
+        process.printable = outer
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """The beginning of the printed form, for error messages. Quick for any value."""
+    if isinstance(value, str):
+        return quoted(value[:most])[:most]
+    if type(value) is int and value.bit_length() > 1000:
+        return article(class_name(value))
+    return _within(20 * most, value)[:most]
 
 
 def display_string(value: Any) -> str:
@@ -100,7 +124,7 @@ def _print_object(value: Any, depth: int) -> str:
         case ScaledDecimal():
             return value.print_string()
         case bytes() | bytearray():
-            return f"#[{' '.join(str(byte) for byte in value)}]"
+            return f"#[{_joined(' ', map(str, value))}]"
         case Association():
             return f"{print_string(value.key, depth + 1)}->{print_string(value.value, depth + 1)}"
         case Point():
@@ -122,8 +146,8 @@ def _print_object(value: Any, depth: int) -> str:
         case datetime.timedelta():
             return _print_duration(value)
         case Mapping():
-            pairs = "".join(f"{print_string(k, depth + 1)}->{print_string(v, depth + 1)} " for k, v in value.items())
-            return f"{article(class_name(value))}({pairs})"
+            pairs = _joined(" ", (f"{print_string(k, depth + 1)}->{print_string(v, depth + 1)}" for k, v in value.items()))
+            return f"{article(class_name(value))}({pairs}{' ' if pairs else ''})"
     own = getattr(value, "print_string", None)
     if callable(own):
         return str(own())
@@ -133,7 +157,29 @@ def _print_object(value: Any, depth: int) -> str:
 
 
 def print_elements(items: Iterable[Any], depth: int = 0) -> str:
-    return " ".join(print_string(item, depth + 1) for item in items)
+    return _joined(" ", (print_string(item, depth + 1) for item in items))
+
+
+def _joined(separator: str, texts: Iterable[str]) -> str:
+    """Printed elements, as many as may be printed."""
+    found: list[str] = []
+    for text in texts:
+        left = MAX_PRINTED if process.printable is None else process.printable
+        if left <= 0:
+            found.append("…")
+            break
+        process.printable = left - len(text) - 1
+        found.append(text)
+    return separator.join(found)
+
+
+def _spend() -> bool:
+    """Whether one more element may be looked at."""
+    left = process.printable
+    if left is None:
+        return True
+    process.printable = left - 1
+    return left > 0
 
 
 def print_array(items: Iterable[Any], depth: int = 0) -> str:
@@ -141,14 +187,18 @@ def print_array(items: Iterable[Any], depth: int = 0) -> str:
     Array(…)`.
     """
     items = list(items)
+    if process.printable is None:
+        return _within(MAX_PRINTED, Array(items), depth)
     if all(map(_is_literal, items)):
         return f"#({print_elements(items, depth)})"
     if all(map(_is_self_evaluating, items)):
-        return f"{{{'. '.join(print_string(item, depth + 1) for item in items)}}}"
+        return f"{{{_joined('. ', (print_string(item, depth + 1) for item in items))}}}"
     return f"an Array({print_elements(items, depth)})"
 
 
 def _is_literal(value: Any, depth: int = 0) -> bool:
+    if not _spend():
+        return False
     if isinstance(value, (Array, tuple)):
         return depth <= MAX_DEPTH and all(_is_literal(item, depth + 1) for item in value)
     if is_public(type(value)):
@@ -186,6 +236,7 @@ def _print_duration(value: datetime.timedelta) -> str:
 
 
 def quoted(text: str) -> str:
+    account_text(len(text))
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -7,14 +7,17 @@ objects have the script's lines and columns.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import CodeType, FrameType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from neuroscope_dsl.source import Position, Source
 
 if TYPE_CHECKING:
+    from neuroscope_dsl.limits import Meter
     from neuroscope_dsl.runtime.handlers import Handler
+
+T = TypeVar("T")
 
 #: Key of a workspace's sources in its globals: a dictionary by the file name of code objects.
 SOURCES = "__sources__"
@@ -24,13 +27,32 @@ MAX_STACK = 50
 
 
 class Process(threading.local):
-    """The state of one thread: its innermost exception handler, and its number of nested sorts."""
+    """The state of one thread: its innermost exception handler, its number of nested sorts and of nested collections that are
+    compared, the meter of its memory, and how many characters may still be printed.
+    """
 
     handler: Handler | None = None
     sorts: int = 0
+    nested: int = 0
+    meter: Meter | None = None
+    printable: int | None = None
 
 
 process = Process()
+
+#: Depth of collections within collections that are compared or hashed, which takes space on the machine's stack.
+MAX_NESTED = 1_000
+
+
+def within(compute: Callable[[], T]) -> T:
+    """Compute something about a collection by looking into it. Raises `RecursionError` if it is nested too deeply, or holds itself."""
+    if process.nested >= MAX_NESTED:
+        raise RecursionError(f"Collections are nested deeper than {MAX_NESTED}.")
+    process.nested += 1
+    try:
+        return compute()
+    finally:
+        process.nested -= 1
 
 
 def _place(code: CodeType, last: int, sources: Mapping[str, Source]) -> Position | None:

@@ -6,7 +6,8 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from neuroscope_dsl.runtime.arguments import Block1, Block2, Items, Size, Whole, elements, truth, whole
+from neuroscope_dsl.runtime.accounting import MAX_SIZE, account, gathered
+from neuroscope_dsl.runtime.arguments import Block1, Block2, Items, Size, Whole, elements, items_of, truth, whole
 from neuroscope_dsl.runtime.arithmetic import equal, is_number
 from neuroscope_dsl.runtime.classes import SmalltalkClass, define
 from neuroscope_dsl.runtime.collections import SortFunction, as_byte_array, like, mapped, order_key
@@ -19,7 +20,7 @@ from neuroscope_dsl.runtime.exceptions import (
     SubscriptOutOfBounds,
 )
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.printing import print_string
+from neuroscope_dsl.runtime.printing import brief, print_string
 from neuroscope_dsl.runtime.protocols import ArrayedCollection, SequenceableCollection
 from neuroscope_dsl.runtime.values import Array, Character, OrderedCollection
 
@@ -69,7 +70,7 @@ def at_put(receiver: Any, index: Any, value: Any) -> Any:
         try:
             receiver[place] = value
         except (TypeError, ValueError):
-            signal(InvalidArgument(f"This collection cannot hold {print_string(value)[:60]}"))
+            signal(InvalidArgument(f"This collection cannot hold {brief(value)}"))
     return value
 
 
@@ -104,12 +105,14 @@ def copy_from_to(receiver: Any, start: Whole, stop: Whole) -> Any:
 
 @SequenceableCollection.method(",")
 def concatenate(receiver: Any, other: Items) -> Any:
-    return like(receiver, [*elements(receiver), *other])
+    both = items_of(receiver)
+    both += gathered(other)
+    return like(receiver, both)
 
 
 @SequenceableCollection.method("reverse", "reversed")
 def reverse(receiver: Any) -> Any:
-    return mapped(receiver, list(elements(receiver))[::-1])
+    return mapped(receiver, items_of(receiver)[::-1])
 
 
 @SequenceableCollection.method("indexOf:")
@@ -133,7 +136,7 @@ def with_collect(receiver: Any, other: Items, block: Block2) -> Any:
 
 
 def _pairs(receiver: Any, other: Any) -> list[tuple[Any, Any]]:
-    mine, others = list(elements(receiver)), list(other)
+    mine, others = items_of(receiver), gathered(other)
     if len(mine) != len(others):
         signal(InvalidArgument(f"Both collections must have the same size, not {len(mine)} and {len(others)}"))
     return list(zip(mine, others, strict=True))
@@ -150,7 +153,7 @@ def sort_by(d: Any, receiver: Any, block: Any) -> Any:
 
 @SequenceableCollection.method("shuffled")
 def shuffled(d: Any, receiver: Any) -> Any:
-    items = list(elements(receiver))
+    items = items_of(receiver)
     generator: random.Random = d.context.random
     generator.shuffle(items)
     return mapped(receiver, items)
@@ -161,7 +164,7 @@ def _arithmetic(selector: str) -> None:
     def operate(d: Any, receiver: Any, other: Any) -> Any:
         if hasattr(other, "__iter__") and not isinstance(other, str):
             return Array(d.send(a, selector, b) for a, b in _pairs(receiver, elements(other)))
-        return Array(d.send(each, selector, other) for each in elements(receiver))
+        return Array(d.send(each, selector, other) for each in items_of(receiver))
 
 
 for _selector in ("+", "-", "*", "/"):
@@ -181,7 +184,7 @@ def new_array_with(receiver: SmalltalkClass, size: Size, value: Any) -> Array:
     return Array([value] * size)
 
 
-ArrayClass.class_methods["withAll:"] = lambda receiver, items: Array(elements(items))
+ArrayClass.class_methods["withAll:"] = lambda receiver, items: Array(items_of(items))
 ByteArray.class_methods["withAll:"] = lambda receiver, items: as_byte_array(elements(items))
 IntervalClass.methods["increment"] = lambda receiver: receiver.step
 
@@ -200,7 +203,7 @@ def sorted_by_block(receiver: SmalltalkClass, block: Block2) -> SortedCollection
 def interval_by(receiver: SmalltalkClass, first: Any, last: Any, step: Any) -> Any:
     for value in (first, last, step):
         if not is_number(value) or value != value or value in (float("inf"), float("-inf")):
-            return signal(InvalidArgument(f"An interval needs finite numbers, not {print_string(value)[:60]}"))
+            return signal(InvalidArgument(f"An interval needs finite numbers, not {brief(value)}"))
     return Interval(first, last, step)
 
 
@@ -209,6 +212,8 @@ def interval_by(receiver: SmalltalkClass, first: Any, last: Any, step: Any) -> A
 
 @Ordered.method("add:")
 def add(receiver: list[Any], value: Any) -> Any:
+    if len(receiver) >= MAX_SIZE:
+        account(len(receiver) + 1)
     if isinstance(receiver, SortedCollection):
         receiver.insert_sorted(value)
     else:
@@ -218,6 +223,7 @@ def add(receiver: list[Any], value: Any) -> Any:
 
 @Ordered.method("addFirst:")
 def add_first(receiver: list[Any], value: Any) -> Any:
+    account(len(receiver) + 1, each=0)
     if _changeable(receiver):
         receiver.insert(0, value)
     return value
@@ -227,6 +233,7 @@ def add_first(receiver: list[Any], value: Any) -> Any:
 def add_before(receiver: list[Any], value: Any, index: Whole) -> Any:
     if not 1 <= index <= len(receiver) + 1:
         return out_of_bounds(receiver, index)
+    account(len(receiver) + 1, each=0)
     if _changeable(receiver):
         receiver.insert(index - 1, value)
     return value
@@ -234,7 +241,9 @@ def add_before(receiver: list[Any], value: Any, index: Whole) -> Any:
 
 @Ordered.method("addAll:")
 def add_all(receiver: list[Any], items: Any) -> Any:
-    receiver.extend(list(elements(items)))
+    more = items_of(items)
+    account(len(receiver) + len(more))
+    receiver.extend(more)
     if isinstance(receiver, SortedCollection):
         receiver.resort()
     return items

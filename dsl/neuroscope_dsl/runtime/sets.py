@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from neuroscope_dsl.runtime.arguments import Size, elements, key
+from neuroscope_dsl.runtime.arguments import Size, items_of, key
 from neuroscope_dsl.runtime.classes import Object, define
 from neuroscope_dsl.runtime.containers import Bag, IdentitySet, Set, key_of
 from neuroscope_dsl.runtime.dictionaries import Dictionary, HashedCollection
@@ -28,7 +28,7 @@ def add(receiver: Any, item: Any) -> Any:
 def add_all(receiver: Any, items: Any) -> Any:
     if not hasattr(receiver, "add"):
         return signal(ModificationForbidden("This collection cannot be changed"))
-    for item in list(elements(items)):
+    for item in items if type(items) is tuple else items_of(items):
         key(key_of(item))
         receiver.add(item)
     return items

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from neuroscope_dsl.runtime.arguments import MAX_SIZE, Size, Whole, elements, wanted
+from neuroscope_dsl.runtime.accounting import MAX_TEXT, PIECE, account, account_text, characters, joined
+from neuroscope_dsl.runtime.arguments import Size, Whole, items_of, wanted
 from neuroscope_dsl.runtime.classes import Object, SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error, InvalidArgument
 from neuroscope_dsl.runtime.handlers import signal
-from neuroscope_dsl.runtime.printing import display_string
+from neuroscope_dsl.runtime.printing import brief, display_string
 from neuroscope_dsl.runtime.values import Array, Character, MutableString
 
 
@@ -21,14 +22,16 @@ class Stream:
     def __init__(self, over: Any = "", *, at_end: bool = False) -> None:
         self.text = isinstance(over, (str, MutableString))
         self.bytes = isinstance(over, (bytes, bytearray))
-        self.items: list[Any] = list(str(over)) if self.text else list(elements(over))
+        self.items: list[Any] = characters(str(over)) if self.text else items_of(over)
         self.place = len(self.items) if at_end else 0
 
     def put_all(self, items: Any) -> None:
         if self.text and isinstance(items, (str, MutableString)):
-            new = list(str(items))
+            text = str(items)
+            new = list(text) if len(text) <= PIECE else characters(text)
         else:
-            new = [self._kept(item) for item in elements(items)]
+            new = [self._kept(item) for item in (items if type(items) is tuple else items_of(items))]
+        account(len(self.items) + len(new), MAX_TEXT, 0)
         self.items[self.place : self.place + len(new)] = new
         self.place += len(new)
 
@@ -44,7 +47,7 @@ class Stream:
 
     def _collected(self, items: list[Any]) -> Any:
         if self.text:
-            return "".join(items)
+            return "".join(items) if len(items) <= PIECE else joined(items)
         return bytearray(items) if self.bytes else Array(items)
 
     def at_end(self) -> bool:
@@ -125,10 +128,13 @@ def next_put_all(receiver: Stream, items: Any) -> Any:
 
 @Positionable.method("next:putAll:")
 def next_put_all_times(receiver: Stream, count: Size, items: Any) -> Any:
-    if count * len(items if isinstance(items, (str, MutableString)) else list(elements(items))) > MAX_SIZE:
-        return signal(InvalidArgument(f"{count} times are too many"))
-    for _ in range(count):
-        _writable(receiver).put_all(items)
+    if isinstance(items, (str, MutableString)) and receiver.text:
+        account_text(count * len(items))
+        _writable(receiver).put_all(str(items) * count)
+        return items
+    given = items_of(items)
+    account(count * len(given))
+    _writable(receiver).put_all(Array(given * count))
     return items
 
 
@@ -156,6 +162,6 @@ def next_n(receiver: Stream, count: Size) -> Any:
 @Positionable.method("position:")
 def set_position(receiver: Stream, place: Whole) -> Any:
     if not 0 <= place <= len(receiver.items):
-        return signal(InvalidArgument(f"Position {place} is outside the stream: its size is {len(receiver.items)}"))
+        return signal(InvalidArgument(f"Position {brief(place)} is outside the stream: its size is {len(receiver.items)}"))
     receiver.place = place
     return receiver

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+import regex
+
 from neuroscope_dsl.numerals import number_value
+from neuroscope_dsl.runtime.accounting import account_text, characters, gathered, joined
 from neuroscope_dsl.runtime.arguments import Items, Size, Text, Whole, elements
 from neuroscope_dsl.runtime.classes import SmalltalkClass, define
 from neuroscope_dsl.runtime.exceptions import Error, InvalidArgument, ModificationForbidden
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.numbers import ORDER
-from neuroscope_dsl.runtime.printing import display_string, print_string
+from neuroscope_dsl.runtime.printing import brief, display_string
 from neuroscope_dsl.runtime.protocols import ArrayedCollection
 from neuroscope_dsl.runtime.scaled import ScaledDecimal
 from neuroscope_dsl.runtime.sequences import checked_index, out_of_bounds
@@ -29,9 +34,9 @@ String.methods |= {
     "hash": lambda receiver: hash(str(receiver)),
     "displayString": lambda receiver: str(receiver),
     "asSymbol": lambda receiver: Symbol(str(receiver)),
-    "copy": lambda receiver: MutableString(str(receiver)),
-    "shallowCopy": lambda receiver: MutableString(str(receiver)),
-    "deepCopy": lambda receiver: MutableString(str(receiver)),
+    "copy": lambda receiver: MutableString(characters(str(receiver))),
+    "shallowCopy": lambda receiver: MutableString(characters(str(receiver))),
+    "deepCopy": lambda receiver: MutableString(characters(str(receiver))),
     "asUppercase": lambda receiver: _kind(receiver)(str(receiver).upper()),
     "asLowercase": lambda receiver: _kind(receiver)(str(receiver).lower()),
     "trimBoth": lambda receiver: str(receiver).strip(),
@@ -52,10 +57,12 @@ def _kind(receiver: Any) -> type[str]:
 @String.method(",")
 def concatenate(receiver: Any, other: Any) -> Any:
     if isinstance(other, (str, MutableString)):
-        return str(receiver) + str(other)
+        one, two = str(receiver), str(other)
+        account_text(len(one) + len(two))
+        return one + two
     if isinstance(other, (list, tuple)) and all(isinstance(each, Character) for each in other):
         return str(receiver) + "".join(each.value for each in other)
-    error = Error(f"A string can be joined with another string, not with {print_string(other)[:60]}")
+    error = Error(f"A string can be joined with another string, not with {brief(other)}")
     error.remedy = "Send it printString or displayString first."
     return signal(error)
 
@@ -140,35 +147,57 @@ def occurrences_of(receiver: Text, character: Any) -> int:
 
 @String.method("copyReplaceAll:with:")
 def copy_replace_all(receiver: Text, old: Text, new: Text) -> str:
-    return receiver.replace(old, new) if old else receiver
+    return replaced(receiver, old, new) if old else receiver
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """`text.replace(old, new)`, unless that would be too long."""
+    if len(new) > len(old):
+        account_text(len(text) + text.count(old) * (len(new) - len(old)))
+    return text.replace(old, new)
 
 
 @String.method("findTokens:")
 def tokens(receiver: Text, separators: Any) -> OrderedCollection:
-    pattern = f"[{re.escape(''.join(map(str, elements(separators))))}]+" if separators else r"\s+"
-    return OrderedCollection(part for part in re.split(pattern, receiver) if part)
+    pattern = f"[^{re.escape(''.join(map(str, gathered(elements(separators)))))}]+" if separators else r"\S+"
+    return OrderedCollection(gathered(match.group() for match in re.finditer(pattern, receiver)))
 
 
 @String.method("splitOn:")
 def split_on(receiver: Text, separator: Any) -> Any:
     at = str(separator) if isinstance(separator, (str, MutableString, Character)) else ""
-    return OrderedCollection(receiver.split(at)) if at else signal(InvalidArgument("splitOn: takes a string or a character"))
+    if not at:
+        return signal(InvalidArgument("splitOn: takes a string or a character"))
+    return OrderedCollection(gathered(_split(receiver, at)))
+
+
+def _split(text: str, separator: str) -> Iterator[str]:
+    """`text.split(separator)`, one part after the other."""
+    start = 0
+    while (end := text.find(separator, start)) >= 0:
+        yield text[start:end]
+        start = end + len(separator)
+    yield text[start:]
 
 
 @String.method("padLeftTo:with:")
-def pad_left(receiver: Text, width: Size, character: Character) -> str:
+def pad_left(receiver: Text, width: Whole, character: Character) -> str:
+    account_text(width)
     return receiver.rjust(width, character.value)
 
 
 @String.method("padRightTo:with:")
-def pad_right(receiver: Text, width: Size, character: Character) -> str:
+def pad_right(receiver: Text, width: Whole, character: Character) -> str:
+    account_text(width)
     return receiver.ljust(width, character.value)
 
 
 def _lines(text: str) -> list[str]:
     """Lines as in Pharo: they end at CR, LF or both, but not at Unicode's other line ends."""
-    found = re.split("\r\n|\r|\n", text)
-    return found[:-1] if found[-1] == "" else found
+    return gathered(match.group(1) for match in _LINE.finditer(text) if match.group())
+
+
+_LINE = re.compile("([^\r\n]*)(?:\r\n|\r|\n|\\Z)")
 
 
 # --- patterns -----------------------------------------------------------------------------------------------------
@@ -177,10 +206,25 @@ def _lines(text: str) -> list[str]:
 @String.method("matchesRegex:")
 def matches_regex(receiver: Text, pattern: Text) -> Any:
     """Whether the whole string matches. Patterns are the same as in Pharo, except for `:class:` brackets."""
-    try:
-        return re.fullmatch(pattern, receiver) is not None
-    except re.error as error:
-        return signal(InvalidArgument(f"{pattern!r} is not a regular expression: {error}"))
+    repeats = math.prod(max(1, int(count[:9])) for count in _COUNTS.findall(pattern[:_LONGEST_PATTERN]))
+    if len(pattern) > _LONGEST_PATTERN or repeats > _MOST_REPEATS:
+        return signal(
+            InvalidArgument(f"The pattern {brief(pattern)} is too long, or repeats more than {_MOST_REPEATS:,} times")
+        )
+    try:  # `regex` lets other threads run, and gives up on patterns that would take for ever
+        return regex.fullmatch(pattern, receiver, timeout=_PATTERN_TIME, concurrent=True) is not None
+    except regex.error as error:
+        return signal(InvalidArgument(f"{brief(pattern)} is not a regular expression: {error}"))
+    except TimeoutError:
+        return signal(InvalidArgument(f"The pattern {brief(pattern)} took longer than {_PATTERN_TIME:g} seconds"))
+    except (RecursionError, MemoryError, OverflowError) as error:
+        return signal(InvalidArgument(f"The pattern {brief(pattern)} is too complex: {type(error).__name__}"))
+
+
+_LONGEST_PATTERN, _PATTERN_TIME, _MOST_REPEATS = 2_000, 2.0, 10_000
+
+#: The numbers in `{2}` and `{2,3}`.
+_COUNTS = re.compile(r"(?<=[{,])\d+(?=[},])")
 
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -190,10 +234,16 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 def format_(receiver: Text, values: Any) -> Any:
     """`'{1} of {total}' format: …`: positions count from one; a dictionary's keys are names. Nothing is evaluated."""
 
+    size = len(receiver)
+
     def replacement(match: re.Match[str]) -> str:
+        nonlocal size
         key = match.group(1)
         try:
-            return display_string(values[int(key) - 1] if key.isdigit() and not isinstance(values, dict) else values[key])
+            text = display_string(values[int(key) - 1] if key.isdigit() and not isinstance(values, dict) else values[key])
+            size += len(text)
+            account_text(size)
+            return text
         except (LookupError, TypeError, ValueError):
             return str(signal(InvalidArgument(f"format: has no value for {{{key}}}")))
 
@@ -203,7 +253,7 @@ def format_(receiver: Text, values: Any) -> Any:
 @String.method("bindWithArguments:")
 def bind_with(receiver: Text, values: Items) -> str:
     for index, value in reversed(list(enumerate(values, 1))):
-        receiver = receiver.replace(f"%{index}", display_string(value))
+        receiver = replaced(receiver, f"%{index}", display_string(value))
     return receiver
 
 
@@ -226,21 +276,21 @@ String.class_methods |= {
 
 @String.class_method("new:")
 def new_sized(receiver: SmalltalkClass, count: Size) -> MutableString:
-    return MutableString(" " * count)
+    return MutableString(characters(" " * count))
 
 
 @String.class_method("new:withAll:")
 def new_with_all(receiver: SmalltalkClass, count: Size, character: Character) -> MutableString:
-    return MutableString(character.value * count)
+    return MutableString(characters(character.value * count))
 
 
 @String.class_method("withAll:")
 def with_all(receiver: SmalltalkClass, items: Items) -> Any:
-    items = list(items)
+    items = gathered(items)
     for item in items:
         if not isinstance(item, (Character, str)):
-            return signal(InvalidArgument(f"A String holds characters, not {print_string(item)[:60]}"))
-    text = "".join(map(str, items))
+            return signal(InvalidArgument(f"A String holds characters, not {brief(item)}"))
+    text = joined(map(str, items))
     return Symbol(text) if receiver is SymbolClass else text
 
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
+
+from neuroscope_dsl.runtime.process import within
 
 if TYPE_CHECKING:
     from neuroscope_dsl.runtime.classes import SmalltalkClass
@@ -14,16 +17,18 @@ if TYPE_CHECKING:
 
 class Symbol(str):
     """`#name`. Equal to the string of the same characters, as in Pharo, and so the same dictionary key; but each symbol exists
-    once, so `==` differs.
+    once, as long as something refers to it, so `==` differs.
     """
 
-    __slots__ = ()
-    _table: ClassVar[dict[str, Symbol]] = {}
+    __slots__ = ("__weakref__",)
+    _table: ClassVar[WeakValueDictionary[str, Symbol]] = WeakValueDictionary()
 
     def __new__(cls, name: str) -> Symbol:
+        if type(name) is cls:
+            return name
         found = cls._table.get(name)
         if found is None:
-            found = cls._table[str(name)] = super().__new__(cls, name)
+            found = cls._table.setdefault(str(name), super().__new__(cls, name))
         return found
 
     def __reduce__(self) -> tuple[type[Symbol], tuple[str]]:
@@ -31,18 +36,19 @@ class Symbol(str):
 
 
 class Character:
-    """`$a`. One object for each code point."""
+    """`$a`. One object for each code point, as long as something refers to it."""
 
-    __slots__ = ("value",)
-    _table: ClassVar[dict[str, Character]] = {}
+    __slots__ = ("__weakref__", "value")
+    _usual: ClassVar[dict[str, Character]] = {}
+    _table: ClassVar[WeakValueDictionary[str, Character]] = WeakValueDictionary()
     value: str
 
     def __new__(cls, value: str) -> Character:
-        found = cls._table.get(value)
+        found = cls._usual.get(value) or cls._table.get(value)
         if found is None:
-            found = object.__new__(cls)
-            found.value = value
-            cls._table[value] = found
+            made = object.__new__(cls)
+            made.value = value
+            found = (cls._usual if value < "\u0250" else cls._table).setdefault(value, made)
         return found
 
     def __lt__(self, other: object) -> bool:
@@ -100,10 +106,12 @@ class Array(list[Any]):
     __slots__ = ()
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self))
+        return within(lambda: hash(tuple(self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, (Array, tuple)) and len(self) == len(other) and list(self) == list(other)
+        if not isinstance(other, (Array, tuple)) or len(self) != len(other):
+            return False
+        return within(lambda: list(self) == list(other))
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -115,7 +123,7 @@ class OrderedCollection(list[Any]):
     __slots__ = ("__dict__",)
 
     def __hash__(self) -> int:  # type: ignore[override]
-        return hash(tuple(self))
+        return within(lambda: hash(tuple(self)))
 
 
 class Association:
@@ -128,10 +136,12 @@ class Association:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Association) and bool(self.key == other.key) and bool(self.value == other.value)
+        if not isinstance(other, Association):
+            return False
+        return within(lambda: bool(self.key == other.key) and bool(self.value == other.value))
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return within(lambda: hash(self.key))
 
     def __lt__(self, other: object) -> bool:
         return bool(self.key < other.key) if isinstance(other, Association) else NotImplemented
@@ -151,10 +161,10 @@ class Point:
         self.y = y
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Point) and bool(self.x == other.x) and bool(self.y == other.y)
+        return isinstance(other, Point) and within(lambda: bool(self.x == other.x) and bool(self.y == other.y))
 
     def __hash__(self) -> int:
-        return hash((self.x, self.y))
+        return within(lambda: hash((self.x, self.y)))
 
 
 class MessageObject:

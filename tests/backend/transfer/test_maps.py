@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from neuroscope.engines.torch.engine import TorchEngine
-from neuroscope.errors import ArgumentError
+from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.features.texts import Text
 from neuroscope.models.model import TransformerModel
+from neuroscope.safety.probe import Probe
 from neuroscope.transfer import alignment, maps
 from neuroscope.transfer.alignment import behind, of_ids, spelled
 from neuroscope.transfer.circuits import CircuitTransfer
@@ -52,6 +54,37 @@ def turned(turn: np.ndarray) -> tuple[TransformerModel, TransformerModel]:
         TransformerModel(TorchEngine(model), tiny.tokenizer(), name, name)
         for model, name in ((plain, "plain"), (other, "turned"))
     )
+
+
+def permuted(source: TransformerModel) -> tuple[TransformerModel, list[int]]:
+    """A Llama with its key-value heads (each with the query heads that it serves) and its neurons in another order, layer by layer.
+
+    And by query head of the source, which one of the other model it is.
+    """
+    engine: Any = source.engine
+    model = copy.deepcopy(engine.model)
+    anatomy = source.architecture
+    groups = np.arange(anatomy.key_value_heads)[::-1]
+    heads = (groups[:, None] * anatomy.group + np.arange(anatomy.group)[::-1]).reshape(-1)
+
+    def rows(units: np.ndarray, size: int) -> torch.Tensor:
+        return torch.as_tensor((units[:, None] * size + np.arange(size)).reshape(-1))
+
+    with torch.no_grad():
+        for number, layer in enumerate(model.model.layers):
+            queries, keys = rows(heads, anatomy.d_head), rows(groups, anatomy.d_head)
+            neurons = torch.as_tensor(np.random.default_rng(number).permutation(anatomy.d_mlp))
+            for projection, order in (
+                (layer.self_attn.q_proj, queries),
+                (layer.self_attn.k_proj, keys),
+                (layer.self_attn.v_proj, keys),
+            ):
+                projection.weight.copy_(projection.weight[order].clone())
+            layer.self_attn.o_proj.weight.copy_(layer.self_attn.o_proj.weight[:, queries].clone())
+            for projection in (layer.mlp.gate_proj, layer.mlp.up_proj):
+                projection.weight.copy_(projection.weight[neurons].clone())
+            layer.mlp.down_proj.weight.copy_(layer.mlp.down_proj.weight[:, neurons].clone())
+    return TransformerModel(TorchEngine(model), source.tokenizer, "permuted", "permuted"), np.argsort(heads).tolist()
 
 
 def orthogonal(width: int = 32) -> np.ndarray:
@@ -133,6 +166,23 @@ def test_a_turned_stream_is_turned_back() -> None:
     assert np.abs(found.there.matrix - turn).max() < 1e-4
     assert np.abs(found.back.matrix - turn.T).max() < 1e-4
     assert found.substituted.value == pytest.approx(1, abs=1e-4)
+
+
+def test_a_probe_is_carried_by_the_map_back() -> None:
+    plain, other = turned(orthogonal())
+    transfer = CircuitTransfer(plain, other, texts=[text.text for text in words(90)])
+    positive, negative = ([f"w{3 + at} w40 w{end}" for at in range(8)] for end in (41, 51))
+    probe = Probe.train("end", positive, negative, plain, 1, reading="tokens").calibrate(negative, plain, 0.2)
+    carried = transfer.map(probe)
+    assert (carried.layer, carried.threshold, carried.provenance.weights_hash) == (1, None, other.weights_hash)
+    fresh = [text.text for text in words(6, seed=5)]
+    wanted = probe.scores(fresh, plain)
+    assert carried.scores(fresh, other) == pytest.approx(wanted, abs=1e-3 * np.abs(wanted).max())
+    assert probe.through(np.eye(32), np.zeros(32), other, 1).scores(fresh, other) != pytest.approx(wanted, rel=0.1)
+    with pytest.raises(DatasetError, match="was trained on"):
+        transfer.map(carried)
+    with pytest.raises(ArgumentError, match="not the residual stream"):
+        transfer.map(Probe.train("end", positive, negative, plain, 1, "attention", reading="tokens"))
 
 
 def test_another_tokenizer_of_the_same_stream_is_no_help_where_the_context_differs() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from neuroscope import events
+from neuroscope.circuits.comparison import GrowthAnalysis, ModelGrowth
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.patching import ActivationPatcher
 from neuroscope.errors import ArgumentError
@@ -135,6 +137,28 @@ def test_a_page_shows_its_figures_without_a_complaint(
         inks = page.locator(".heatmap-label text").evaluate_all("all => all.map(text => getComputedStyle(text).fill)")
         assert set(inks) <= {page.locator("body").evaluate("body => getComputedStyle(body).color")}
         assert complaints == []
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_page_says_at_its_foot_what_ran(results: dict[str, Result], name: str) -> None:
+    (foot,) = pages.footnotes(results[name])
+    given = results[name].as_dictionary().get("provenance") or results[name].as_dictionary()["circuit"]["provenance"]
+    assert foot.startswith(f"{given['model']} · weights {given['weightsHash'][:12]} · torch")
+    assert f"seed {given['seed']}" in foot
+
+
+def test_a_result_of_two_models_names_both() -> None:
+    one = Provenance(
+        "bundled:gpt-oss-20b", "aaaaaaaaaaaaaaaa", "torch", None, 0, asked_for="gpt-oss-20b", dtype="bfloat16", device="cuda:0"
+    )
+    sides = [ModelGrowth.__new__(ModelGrowth) for _ in range(2)]
+    for side, given in zip(sides, (one, replace(one, model="other", asked_for=None, found_dtype="float32")), strict=True):
+        object.__setattr__(side, "provenance", given)
+    growth = GrowthAnalysis("ioi", *sides, growth={})
+    assert pages.footnotes(growth) == [
+        "bundled:gpt-oss-20b (for gpt-oss-20b) · weights aaaaaaaaaaaa · torch · bfloat16 · cuda:0 · seed 0",
+        "other · weights aaaaaaaaaaaa · torch · bfloat16 · cuda:0 · found in float32 · seed 0",
+    ]
 
 
 def test_a_head_is_picked_and_a_token_pointed_at(browser: Any, tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ from transformers.utils import logging
 from neuroscope import events, waiting
 from neuroscope.engines.architectures import find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, misconfigured, unfilled
+from neuroscope.engines.devices import Devices
+from neuroscope.engines.layout import get_module
 from neuroscope.engines.threads import governor
 from neuroscope.engines.tokenizers import transformers_tokenizer
 from neuroscope.engines.torch.engine import TorchEngine
+from neuroscope.engines.torch.placement import device_of, placement
 from neuroscope.engines.weight_files import index_in_use
-from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
+from neuroscope.errors import MissingExtraError, ModelLoadError, first_line
 
 #: The default device of torch.
 _AVAILABLE = torch.get_num_threads()
@@ -42,10 +45,16 @@ class TorchLoader:
         with _quietly():
             return transformers_tokenizer(folder)
 
-    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> TorchEngine:
         with _quietly():
-            engine = TorchEngine(_model(checkpoint, dtype, device), part=checkpoint.part)
+            model, placed = _model(checkpoint, dtype), None
+            if devices.split:
+                layers = list(get_module(model, find(model.config.model_type).path("layers")).children())
+                placed = placement(devices, layers, model)
+                placed.put(model, layers)
+            else:
+                model = model.to(device_of(devices.device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            engine = TorchEngine(model, part=checkpoint.part, placed=placed)
         count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
         if count is not None and engine.device.type == "cpu":
             torch.set_num_threads(count)
@@ -64,7 +73,8 @@ def _tell_of_spinning() -> None:
         )
 
 
-def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
+def _model(checkpoint: Checkpoint, dtype: str) -> Any:
+    """The model in main memory."""
     folder = checkpoint.folder
     try:
         with _indexed(folder) as place:
@@ -90,10 +100,7 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
         raise unfilled(folder, missing)
-    try:
-        return model.eval().to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
+    return model.eval()
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextvars
 import hashlib
 import tempfile
 from pathlib import Path
@@ -108,4 +109,5 @@ def _edit(request: schemas.ApplyEdit, model: TransformerModel) -> WeightEdit:
     with places.own(), tempfile.TemporaryDirectory(prefix="neuroscope-edit-") as folder:
         path = Path(folder) / "received.edit"
         path.write_bytes(data)
-        return WeightEdit.load(str(path))
+        # in a context of its own: requests may not read that folder, and it is ours
+        return contextvars.Context().run(WeightEdit.load, str(path))
