@@ -79,10 +79,10 @@ def to_read(path: str | os.PathLike[str], what: str = "file") -> Path:
     given = _path(path)
     confinement = current()
     if confinement is None:
-        return given.expanduser()
+        return _at_home(given)
     roots = confinement.roots
     candidates = [given] if given.is_absolute() else [root / given for root in roots]
-    allowed = [real for one in candidates if any((real := one.resolve()).is_relative_to(root) for root in roots)]
+    allowed = [one for one in map(_real, candidates) if one and any(one.is_relative_to(root) for root in roots)]
     if not allowed:
         where = ", ".join(map(str, roots))
         raise AccessError(
@@ -103,7 +103,7 @@ def to_write(path: str | os.PathLike[str], what: str = "file", *, folder: bool =
     given = _path(path)
     confinement = current()
     if confinement is None:
-        return given.expanduser()
+        return _at_home(given)
     if confinement.folder is None:
         raise AccessError(
             f"The {what} {given} cannot be written: no files are written here.", remedy="A stored hook only computes."
@@ -111,7 +111,7 @@ def to_write(path: str | os.PathLike[str], what: str = "file", *, folder: bool =
     root = confinement.folder.resolve()
     target = given if given.is_absolute() else root / given
     inside = target.relative_to(root).parts if target.is_relative_to(root) else ()
-    if not inside or ".." in inside or target.parent.resolve() != target.parent or target.is_symlink():
+    if not inside or ".." in inside or _real(target.parent) != target.parent or target.is_symlink():
         raise AccessError(
             f"The {what} {given} lies outside the folder of this server, or behind a link.", remedy=f"Write beneath {root}."
         )
@@ -159,6 +159,20 @@ def check_display() -> None:
         raise AccessError("A server opens no browser.", remedy="Write the page with savePage: and open it yourself.")
 
 
+def _at_home(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ArgumentError(f"{path} is not a path: {error}", remedy="Give the path without ~.") from error
+
+
+def _real(path: Path) -> Path | None:
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return None
+
+
 def _path(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"{path!r} is not a path")
@@ -169,6 +183,6 @@ def _path(path: str | os.PathLike[str]) -> Path:
         name = b""
     if not name or b"\0" in name or len(name) > 4000 or max(map(len, name.split(b"/"))) > 255:
         raise ArgumentError(f"{text[:100]!r} is not a path.", remedy="Give the name of a file or folder.")
-    if current() is not None and text.startswith("~"):
-        raise AccessError(f"{text[:100]} lies outside the folders of this server.", remedy="Give a path without ~.")
+    if text.startswith("~/") and current() is not None:
+        return Path.home() / text[2:]
     return Path(text)

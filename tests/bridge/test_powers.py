@@ -209,6 +209,17 @@ def test_ones_own_run_is_free(tmp_path: Path) -> None:
     assert workspace.run(f"(model analyze: #logit_lens) savePage: '{path}'") == str(path)
 
 
+def test_links_in_a_circle_and_homes_of_nobody_are_errors_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with places.confined(places.Confinement(tmp_path)):
+        for gate in (places.to_read, places.to_write):
+            with pytest.raises(AccessError):
+                gate("a/x.html")
+    with pytest.raises(ArgumentError, match="is not a path"):
+        places.to_read("~nobody-of-this-name/x")
+
+
 @pytest.mark.parametrize("path", ["", "a\0b", "x" * 5000, "\ud800"])
 def test_what_is_no_path_is_an_error_of_ours(tmp_path: Path, path: str) -> None:
     for confinement in (None, places.Confinement(tmp_path)):
