@@ -14,7 +14,7 @@ from neuroscope_dsl.errors import MemoryLimitReached
 from neuroscope_dsl.runtime.process import process
 
 #: Largest size of a collection that a primitive makes, in elements.
-MAX_SIZE = 2_000_000
+MAX_SIZE = 1_000_000
 
 #: Largest size of a string in characters, and of a ByteArray.
 MAX_TEXT = 4_000_000
@@ -32,6 +32,9 @@ _SLOW_LOOKUP = 4e-6
 
 #: Characters, or elements, that are worked on at a time.
 PIECE = 100_000
+
+#: Nanoseconds that an operation on large integers may take by estimate.
+LONGEST_WORK = 3e7
 
 #: Sizes in bytes from which the meter of the memory is asked.
 _LARGE = 1 << 18
@@ -63,7 +66,7 @@ def account_bits(bits: int, most: int = MAX_BITS) -> None:
 
 def account_work(work: float) -> None:
     """Allow an operation of so many nanoseconds that cannot be interrupted."""
-    if work > 5e7:
+    if work > LONGEST_WORK:
         raise MemoryLimitReached("These numbers are too large to compute with.", remedy="Use smaller ones, or floats.")
 
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 from numbers import Integral, Real
 from typing import Any
 
-from neuroscope_dsl.runtime.accounting import MAX_FRACTION_BITS, account_bits
+from neuroscope_dsl.runtime.accounting import MAX_FRACTION_BITS, account_bits, account_work
 from neuroscope_dsl.runtime.exceptions import DomainError, Error, ZeroDivide
 from neuroscope_dsl.runtime.handlers import signal
 from neuroscope_dsl.runtime.process import within
@@ -114,6 +114,7 @@ def _divide(left: Any, right: Any) -> Any:
         above, below = int(left), int(right)
         bits = max(above.bit_length(), below.bit_length())
         if bits > MAX_FRACTION_BITS and below:
+            _account_division(above, below)
             whole, rest = divmod(above, below)
             if not rest:
                 return whole
@@ -122,7 +123,19 @@ def _divide(left: Any, right: Any) -> Any:
     return left / right
 
 
+def _account_division(left: Any, right: Any) -> None:
+    if type(left) is int and type(right) is int:
+        bits = right.bit_length()
+        account_work(max(0, left.bit_length() - bits) * bits * 4e-3)
+
+
+def _modulo(left: Any, right: Any) -> Any:
+    _account_division(left, right)
+    return left % right
+
+
 def _floor_divide(left: Any, right: Any) -> Any:
+    _account_division(left, right)
     return math.floor(left / right) if type(left) is float or type(right) is float else left // right
 
 
@@ -137,7 +150,7 @@ subtract = arithmetic("-", operator.sub)
 multiply = arithmetic("*", _multiply)
 divide = arithmetic("/", _divide)
 floor_divide = arithmetic("//", _floor_divide)
-modulo = arithmetic("\\\\", operator.mod)
+modulo = arithmetic("\\\\", _modulo)
 
 
 def comparison(selector: str, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
@@ -264,12 +277,12 @@ def fast_operators(sender: Callable[[str], Callable[[Any, Any], Any]]) -> dict[s
         return is_unequal(left, right)
 
     def g_floor_divide(left: Any, right: Any) -> Any:
-        if type(left) is int and type(right) is int and right:
+        if type(left) is int and type(right) is int and right and -_SMALL < right < _SMALL:
             return left // right
         return floored(left, right)
 
     def g_modulo(left: Any, right: Any) -> Any:
-        if type(left) is int and type(right) is int and right:
+        if type(left) is int and type(right) is int and right and -_SMALL < right < _SMALL:
             return left % right
         return remainder(left, right)
 

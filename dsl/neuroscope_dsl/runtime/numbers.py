@@ -68,7 +68,7 @@ def quo(receiver: Real, other: Real) -> Any:
         return signal(ZeroDivide(dividend=receiver))
     if isinstance(receiver, float) or isinstance(other, float):
         return _integer(math.trunc, receiver / other)
-    quotient = abs(receiver) // abs(other)
+    quotient = arithmetic.floor_divide(abs(receiver), abs(other))
     return quotient if (receiver < 0) == (other < 0) else -quotient
 
 
