@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import zmq
 
+from neuroscope_bridge.cookie import USER, read_cookie
 from neuroscope_bridge.wire import decode, encode
 
 SMALL: dict[str, Any] = {"op": "send", "receiver": 3, "selector": "+", "arguments": [4]}
@@ -85,6 +86,8 @@ class Asking:
 
     def __init__(self, address: str) -> None:
         self._socket = zmq.Context().socket(zmq.DEALER)
+        self._socket.setsockopt(zmq.PLAIN_USERNAME, USER)
+        self._socket.setsockopt(zmq.PLAIN_PASSWORD, read_cookie(address) or b"")
         self._socket.connect(address)
         self._number = 0
 

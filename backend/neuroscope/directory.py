@@ -115,6 +115,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "repl": ("prompt_toolkit",),
     "notebook": ("ipykernel", "jupyter_client", "tqdm"),
     "lm-eval": ("lm_eval",),
+    "ray": ("ray",),
 }
 
 

@@ -7,12 +7,14 @@ Python's own, the arguments are compared with the annotations, and the error nam
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import math
 import numbers
 import os
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -134,6 +136,32 @@ def _evaluated(annotation: Any, function: Callable[..., Any], lookup: Callable[[
         return eval(annotation, getattr(function, "__globals__", {}), Later())
     except (NameError, AttributeError, TypeError):
         return Any
+
+
+def misfit(value: Any) -> str | None:
+    """The first public field of a dataclass, or of one within it, that does not fit its annotation, in words; None if all fit.
+
+    For what is made from a file, where every value is foreign.
+    """
+    if isinstance(value, (list, tuple)):
+        return next((found for one in value if (found := misfit(one)) is not None), None)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return None
+    scope = vars(sys.modules[type(value).__module__])
+    for one in dataclasses.fields(value):
+        if one.name.startswith("_"):
+            continue
+        given = getattr(value, one.name)
+        try:
+            kind = eval(one.type, scope) if isinstance(one.type, str) else one.type
+        except NameError:  # imported for types alone
+            kind = Any
+        if not fits(given, kind):
+            return f"{one.name} is {_shown(given)}, not {described(kind)}"
+        within = misfit(given)
+        if within is not None:
+            return within
+    return None
 
 
 def fits(value: Any, kind: Any) -> bool:

@@ -44,11 +44,16 @@ def other_precision(found: Provenance, model: TransformerModel) -> bool:
 
 def tell_precision(what: str, found: Provenance, model: TransformerModel) -> None:
     """Warn when something was found in a precision other than that of the model it is used on."""
-    if other_precision(found, model):
-        events.notice(
-            f"{what} was found in {found.dtype or 'float32'} and is used here in {model.engine.precision}, on the same weights.",
-            "warning",
-        )
+    tell_dtype(what, found.dtype, model)
+
+
+def tell_dtype(what: str, dtype: str | None, model: TransformerModel, told: set[str] | None = None) -> None:
+    """The same for something of which the type alone is known; None counts as float32. told: the types for which this was said already."""
+    now = model.engine.precision
+    if (dtype or "float32") != now and (told is None or now not in told):
+        if told is not None:
+            told.add(now)
+        events.notice(f"{what} was found in {dtype or 'float32'} and is used here in {now}, on the same weights.", "warning")
 
 
 def tell_weights(what: str, title: str, weights_hash: str, model: TransformerModel, told: set[str]) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from neuroscope.errors import ArgumentError
+from neuroscope.parallel import executors
+from neuroscope_bridge.cli.run import RunOptions, prepared
 from tests import tiny
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NEUROSCOPE_LIBRARY": os.devnull}
@@ -377,3 +380,18 @@ def test_a_server_needs_one_door(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "'none' is not an address" in done.stderr
     assert "or off" in done.stderr
+
+
+def test_workers_are_the_contexts_executor_for_as_long_as_the_run() -> None:
+    with prepared(RunOptions(files=[], workers=2)):
+        found = executors.executor()
+        assert isinstance(found, executors.LocalWorkers)
+        assert found.count == 2
+    assert executors.executor() is None
+    with (
+        pytest.raises(ArgumentError, match="--workers N, or --ray ADDRESS"),
+        prepared(RunOptions(files=[], workers=2, ray="auto")),
+    ):
+        pass
+    with pytest.raises(ArgumentError, match="at least 1"), prepared(RunOptions(files=[], workers=0)):
+        pass

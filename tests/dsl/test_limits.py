@@ -62,7 +62,7 @@ def test_interrupting_a_workspace_at_rest_does_nothing() -> None:
 
 def test_keyboard_interrupt_runs_ensure_blocks() -> None:
     workspace = Workspace()
-    threading.Timer(0.1, _thread.interrupt_main).start()
+    threading.Timer(0.4, _thread.interrupt_main).start()
     with pytest.raises(KeyboardInterrupt):
         workspace.run("[[true] whileTrue] ensure: [cleaned := true]")
     assert workspace.variables["cleaned"] is True

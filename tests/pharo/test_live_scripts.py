@@ -53,7 +53,7 @@ def lived(folder: Path, server: str, statements: str, shown: Mapping[str, str]) 
     script = folder / "live.st"
     printed = "".join(f"Leaves of: ({expression}) at: '{name}'.\n" for name, expression in shown.items())
     script.write_text(f"NeuroScope connectTo: '{server}'.\n{statements}\n{printed}NeuroScope disconnect.\n")
-    output = gst(PRINTER, script, timeout=300)
+    output = gst(PRINTER, script, timeout=600)
     found = dict(line[1:].split("\t", 1) for line in output.splitlines() if line.startswith("="))
     assert found, output
     assert "error:" not in output, output
@@ -125,3 +125,26 @@ def test_script_17_hooks_blocks_of_the_image_and_their_redirect_acts(server: str
     shown = {"harmfulCircuits": "harmfulCircuits asDictionary", "replies": "replies"}
     found = lived(tmp_path, server, BIND + texts(*scripts) + call.read_text(), shown)
     same(found, ran(tmp_path, [*scripts, str(call)], list(shown)))
+
+
+@pytest.mark.study
+@pytest.mark.parametrize(
+    ("scripts", "variables"),
+    [
+        (["08_knowledge_injection_and_editing.st", "08_call.st"], ["factCircuit", "change", "answers"]),
+        (["workspace.st", "19_pre_modification_analysis.st"], ["riskAssessment"]),
+    ],
+    ids=["script 8", "script 19"],
+)
+def test_an_edit_is_made_and_measured_from_the_image(
+    scripts: list[str], variables: list[str], server: str, tmp_path: Path
+) -> None:
+    """The server's weights are left as they were."""
+    shown = {name: name if name == "answers" else f"{name} asDictionary" for name in variables}
+    found = lived(tmp_path, server, BIND + texts(*scripts) + "model revertEdits.\n", shown)
+    expected = ran(tmp_path, scripts, variables)
+    for leaves_ in (found, expected):  # the workspace asks for the model by its own name where an image's variable is no global
+        leaves_.pop("riskAssessment/provenance/askedFor", None)
+    same(found, expected)
+    if "answers" in variables:
+        assert (found["answers/0"], found["answers/1"]) == ("Lyon", "Paris")

@@ -55,6 +55,24 @@ def test_script_20_measures_the_same(tmp_path: Path) -> None:
     same(ours, theirs)
 
 
+@pytest.mark.study
+def test_script_8_changes_the_fact_and_takes_it_back(tmp_path: Path) -> None:
+    """On a processor MLX takes minutes for it."""
+    found = ran("mlx", tmp_path, "08_knowledge_injection_and_editing.st", "08_call.st")
+    assert found["change"]["provenance"]["engine"] == "mlx"
+    assert found["answers"] == ["Lyon", "Paris"]
+
+
+@pytest.mark.study
+def test_script_19_finds_the_same_levels_of_risk(tmp_path: Path) -> None:
+    scripts = ("workspace.st", "19_pre_modification_analysis.st")
+    theirs, ours = (ran(engine, tmp_path, *scripts)["riskAssessment"] for engine in ("torch", "mlx"))
+    assert ours["provenance"]["engine"] == "mlx"
+    for one, other in zip(ours["categories"], theirs["categories"], strict=True):
+        assert (one["category"], one["level"]) == (other["category"], other["level"])
+        assert one["loss"]["value"] == pytest.approx(other["loss"]["value"], rel=0.02, abs=1e-3)
+
+
 def same(ours: Any, theirs: Any) -> None:
     expected, found = dict(leaves(theirs)), dict(leaves(ours))
     assert found.keys() == expected.keys()

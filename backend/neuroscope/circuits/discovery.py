@@ -42,6 +42,8 @@ from neuroscope.engines.protocol import BoolArray
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -54,6 +56,8 @@ STRATEGIES = ("exhaustive_with_pruning", "greedy", "gradient")
 _TARGETS = (0.7, 0.85, 0.95)
 _THRESHOLDS = (0.2, 0.1, 0.05, 0.02)
 _BATCH = 32
+#: Pairs of a chunk, and chunks between two saves of the journal, where workers share them.
+_SHARED, _WAVE = 4, 64
 _CONTROLS = 10
 #: Smallest share of the effect of a node that is not pruned.
 _LEAST_EFFECT = 0.005
@@ -122,16 +126,25 @@ class CircuitDiscovery:
     """Finds circuits for a capability by generating hypotheses and testing them.
 
     model, target_capability and search_strategy are set before `generateHypotheses`. pairs: number of examples, a third of them
-    held out for the tests. target: faithfulness to reach. alpha: the level of the test.
+    held out for the tests. target: faithfulness to reach. alpha: the level of the test. executor: who scores edges and patches nodes, if not this thread (`parallel`).
     """
 
-    def __init__(self, *, pairs: int = 60, target: float = 0.85, alpha: float = 0.05, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        pairs: int = 60,
+        target: float = 0.85,
+        alpha: float = 0.05,
+        seed: int | None = None,
+        executor: Executor | None = None,
+    ) -> None:
         if not 0 < alpha < 1:
             raise ArgumentError(f"The level of a test must be between 0 and 1, not {alpha}.")
         self.pairs: int = pairs
         self.target: float = target
         self.alpha: float = alpha
         self.seed: int = settings.seed(seed)
+        self._executor = executor
         self._model: TransformerModel | None = None
         self._capability: str | None = None
         self._strategy = STRATEGIES[0]
@@ -202,7 +215,7 @@ class CircuitDiscovery:
             return []
         finding = self._parts().finding
         journal = Journal("discovery", self._identity(finding))
-        scores = journaled_scores(self._finder(), finding, journal)
+        scores = journaled_scores(self._finder(), finding, journal, self._team)
         masks = {"gradient": self._by_gradient, "greedy": self._by_pruning, "exhaustive_with_pruning": self._by_nodes}[
             self._strategy
         ](finding, scores, journal)
@@ -279,7 +292,7 @@ class CircuitDiscovery:
 
     def _by_nodes(self, finding: PairBatch, scores: Scores, journal: Journal) -> list[tuple[str, BoolArray]]:
         graph = Graph.of(self.model.architecture)
-        effects, p_values = journaled_node_effects(self._finder(), finding, journal)
+        effects, p_values = journaled_node_effects(self._finder(), finding, journal, self._team)
         q_values = stats.false_discovery_control(p_values[:, 1:], axis=None, method="bh")  # the embedding is no candidate
         certain = np.abs(effects) > _LEAST_EFFECT
         certain[:, 1:] &= q_values.reshape(2, -1) < _FALSE_DISCOVERIES
@@ -305,6 +318,10 @@ class CircuitDiscovery:
         self._using.target = self.target
         return self._using
 
+    @property
+    def _team(self) -> Team | None:
+        return Team.of(self.model, self._executor)
+
     def _parts(self) -> PairParts:
         if self._split is None:
             self._split = self._finder().pairs_of(self.target_capability, self._examples)[1]
@@ -313,8 +330,10 @@ class CircuitDiscovery:
     def _identity(self, finding: PairBatch) -> dict[str, Any]:
         return {
             "weights": self.model.weights_hash,
+            "precision": self.model.precision,
             "task": self.target_capability,
             "strategy": self._strategy,
+            "shared": self._team is not None,
             "seed": self.seed,
             "clean": finding.clean.ids.tolist(),
             "corrupt": finding.corrupt.ids.tolist(),
@@ -331,11 +350,20 @@ class CircuitDiscovery:
         return self.print_string()
 
 
-def journaled_scores(finder: CircuitFinder, pairs: PairBatch, journal: Journal) -> Scores:
-    """EAP-IG scores added up batch by batch, each batch kept on disk."""
+def journaled_scores(finder: CircuitFinder, pairs: PairBatch, journal: Journal, team: Team | None = None) -> Scores:
+    """EAP-IG scores added up batch by batch, each batch kept on disk; with a team wave by wave, always in the order of the pairs."""
     engine = finder.model.engine
     done, arrays = journal.load("scores")
     total = arrays.get("total", np.zeros(Graph.of(engine.anatomy).valid.shape))
+    if team is not None:
+        for first in range(done, pairs.rows, _SHARED * _WAVE):
+            last = min(first + _SHARED * _WAVE, pairs.rows)
+            parts = [pairs.take(slice(at, min(at + _SHARED, last))).without_reference() for at in range(first, last, _SHARED)]
+            sizes = [part.rows for part in parts]
+            for part in team.map(_scored, [(part,) for part in parts], name="scoring edges", unit="pairs", sizes=sizes):
+                total = total + part
+            journal.save("scores", last, {"total": total})
+        return total / pairs.rows
     with events.progress("scoring edges", total=pairs.rows, unit="pairs") as job:
         if done:
             job.advance(done)
@@ -349,8 +377,12 @@ def journaled_scores(finder: CircuitFinder, pairs: PairBatch, journal: Journal) 
     return total / pairs.rows
 
 
+def _scored(model: TransformerModel, pairs: PairBatch) -> Scores:
+    return edge_scores(model.engine, pairs, method="eap_ig") * pairs.rows
+
+
 def journaled_node_effects(
-    finder: CircuitFinder, pairs: PairBatch, journal: Journal
+    finder: CircuitFinder, pairs: PairBatch, journal: Journal, team: Team | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Recovery and damage of every node (2, sources) as shares of the mean gap, with two-sided p-values over pairs."""
     graph = Graph.of(finder.model.architecture)
@@ -363,8 +395,8 @@ def journaled_node_effects(
             job.advance(done)
         for first in range(done, pairs.rows, _BATCH):
             for runs in finder.evaluation(pairs).runs_of(slice(first, first + _BATCH)):
-                up = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising nodes") - runs.corrupt.metric
-                down = runs.clean.metric - sweep(runs, runs.clean, runs.corrupt, sites, name="noising nodes")
+                up = sweep(runs, runs.corrupt, runs.clean, sites, name="denoising nodes", team=team) - runs.corrupt.metric
+                down = runs.clean.metric - sweep(runs, runs.clean, runs.corrupt, sites, name="noising nodes", team=team)
                 both = np.zeros((2, graph.sources, runs.rows))
                 both[:, 1:] = up, down
                 rows, gaps = np.concatenate([rows, both], 2), np.concatenate([gaps, runs.clean.metric - runs.corrupt.metric])

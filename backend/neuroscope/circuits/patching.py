@@ -29,6 +29,8 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.kinds import at_least
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.metrics import Metric
@@ -136,12 +138,15 @@ def _row(name: str, effect: NodeEffect, note: str) -> str:
 class ActivationPatcher(Instrument):
     """Patches activations of one model between clean and corrupt runs.
 
-    controls: number of nodes outside the circuit that are tested too.
+    controls: number of nodes outside the circuit that are tested too. executor: who computes, if not this thread (`parallel`).
     """
 
-    def __init__(self, model: TransformerModel, *, controls: int = 12, seed: int | None = None) -> None:
+    def __init__(
+        self, model: TransformerModel, *, controls: int = 12, seed: int | None = None, executor: Executor | None = None
+    ) -> None:
         super().__init__(model, seed)
         self.controls: int = at_least(0, "controls", controls)
+        self._executor = executor
 
     def test_causal_relationship(self, circuit: Circuit) -> CausalTestResults:
         """Denoise and noise every node of the circuit on its held-out pairs, and map the residual stream.
@@ -239,8 +244,9 @@ class ActivationPatcher(Instrument):
             return []
         units = runs.pairs.units
         clean, corrupt = runs.clean, runs.corrupt
-        denoised = sweep(runs, corrupt, clean, sites, name="denoising nodes")
-        noised = sweep(runs, clean, corrupt, sites, name="noising nodes")
+        team = Team.of(self._model, self._executor)
+        denoised = sweep(runs, corrupt, clean, sites, name="denoising nodes", team=team)
+        noised = sweep(runs, clean, corrupt, sites, name="noising nodes", team=team)
         return [
             NodeEffect(
                 site,
@@ -263,7 +269,8 @@ class ActivationPatcher(Instrument):
         clean, corrupt = runs.clean, runs.corrupt
         layers = self._model.architecture.layers
         sites = [Site(layer, Component.RESIDUAL, position=p) for layer in range(layers) for p in range(length)]
-        metric = sweep(runs, corrupt, clean, sites, name="mapping the residual stream").mean(1)
+        team = Team.of(self._model, self._executor)
+        metric = sweep(runs, corrupt, clean, sites, name="mapping the residual stream", team=team).mean(1)
         shares = (metric - corrupt.metric.mean()) / (clean.metric.mean() - corrupt.metric.mean())
         tokens = [self._model.token_text(token) for token in runs.pairs.clean.ids[0]]
         return ResidualMap(shares.reshape(layers, length).tolist(), tokens, runs.rows)

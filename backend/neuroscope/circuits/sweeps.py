@@ -21,17 +21,30 @@ from neuroscope.circuits.replacing import Replacement
 from neuroscope.engines.protocol import Apply, Array, Edit, EditScope
 from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site
 from neuroscope.errors import SiteError
+from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.team import Team
+from neuroscope.parallel.worker import kept
+from neuroscope.tasks.pairs import PairBatch
 
+#: Tokens of a chunk of cells.
+_TOKENS = 4096
 #: Components that are exchanged in the stream between two layers: the layer's number, counted from the site's own.
 _IN_STREAM = {Component.RESIDUAL_PRE: 0, Component.RESIDUAL: 1, Component.MLP_OUTPUT: 1}
 
 
 def sweep(
-    runs: PairRuns, base: RunOfPairs, source: RunOfPairs | Replacement, sites: Sequence[Site], *, name: str = "patching"
+    runs: PairRuns,
+    base: RunOfPairs,
+    source: RunOfPairs | Replacement,
+    sites: Sequence[Site],
+    *,
+    name: str = "patching",
+    team: Team | None = None,
 ) -> Numbers:
     """The metric (sites, rows) of the base run, with each site in turn taken from the source run, or replaced otherwise.
 
-    A site without a position is exchanged at every token. Raises `SiteError` for the logits, which a metric reads itself.
+    A site without a position is exchanged at every token. team: the workers among whom the cells are shared out, unless the source is a
+    replacement or the metric a function of the caller's, which do not leave the process; None: this thread computes all. Raises `SiteError` for the logits, which a metric reads itself.
     """
     engine = runs.engine
     theirs = source if isinstance(source, Replacement) else Replacement(runs, source)
@@ -43,6 +56,8 @@ def sweep(
         # A token before the first difference is the same in both runs: exchanging it changes nothing.
         if site.position is None or bool((runs.column(site.position) >= 0).any()):
             by_start.setdefault(start, []).append(index)
+    if team is not None and isinstance(source, RunOfPairs) and runs.pairs.metric.function is None:
+        return _shared(runs, base is runs.corrupt, checked, found, by_start, name, team)
     fit = runs.cells_at_once
     with events.progress(name, total=sum(map(len, by_start.values())), unit="cells") as job:
         for start in sorted(by_start):
@@ -53,6 +68,34 @@ def sweep(
                 job.advance(len(group))
             theirs.forget()
     return found
+
+
+def _shared(
+    runs: PairRuns,
+    denoising: bool,
+    sites: Sequence[Site],
+    found: Numbers,
+    by_start: dict[int, list[int]],
+    name: str,
+    team: Team,
+) -> Numbers:
+    """The cells in chunks of one first layer each, whose size depends on the pairs alone and so not on who computes them."""
+    size = max(1, _TOKENS // (runs.positions * runs.rows))
+    groups = [
+        members[first : first + size] for _, members in sorted(by_start.items()) for first in range(0, len(members), size)
+    ]
+    pairs = runs.pairs.without_reference()
+    work = [(pairs, denoising, [sites[index] for index in group]) for group in groups]
+    parts = team.map(_swept, work, name=name, unit="cells", sizes=list(map(len, groups)))
+    for group, part in zip(groups, parts, strict=True):
+        found[group] = part
+    return found
+
+
+def _swept(model: TransformerModel, pairs: PairBatch, denoising: bool, sites: Sequence[Site]) -> Numbers:
+    runs = kept(model, "pair runs", (pairs,), lambda: PairRuns(model.engine, pairs))
+    base, source = (runs.corrupt, runs.clean) if denoising else (runs.clean, runs.corrupt)
+    return sweep(runs, base, source, sites)
 
 
 def _start(site: Site) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuroscope.engines.weights import Weight, WeightSite, WeightSnapshot, WeightView
 from neuroscope.errors import ArgumentError, EditError, did_you_mean
-from neuroscope.provenance import provenance
+from neuroscope.provenance import other_precision, provenance, tell_precision
 from neuroscope.results import Provenance, Result, plain
 from neuroscope.sealed import SealedFiles
 from neuroscope.tensors.tensor import ActivationTensor
@@ -99,6 +99,17 @@ class WeightEdit(Result):
             _tied=tied,
         )
 
+    @python_only
+    def here(self, model: TransformerModel) -> WeightEdit:
+        """The edit in the model's precision: itself, or with a notice what its changes make of the same weights in another."""
+        if not other_precision(self.provenance, model):
+            return self
+        tell_precision(f"The edit {self.title!r}", self.provenance, model)
+        task, seed = self.provenance.task, self.provenance.seed
+        return WeightEdit.planned(
+            model, self._deltas, title=self.title, method=self.method, tied=self._tied, task=task, seed=seed
+        )
+
     @classmethod
     def scaling(cls, weights: str | Sequence[str], by: float, of: TransformerModel, title: str | None = None) -> Self:
         """The edit that multiplies weights by a number: `WeightEdit scaling: '9.attn.W_O[2]' by: 0.5 of: model` turns a head down by half.
@@ -116,7 +127,7 @@ class WeightEdit(Result):
     def load(cls, path: str) -> Self:
         """An edit that `save:` wrote. Raises `EditError` for a file that is absent, foreign, newer or changed."""
         source, header, tensors = FILES.read(path, absent="`anEdit save:` writes one.")
-        try:
+        with FILES.understood(source):
             return cls(
                 title=header["title"],
                 method=header["method"],
@@ -126,8 +137,6 @@ class WeightEdit(Result):
                 _deltas={weight["name"]: tensors[weight["name"]] for weight in header["weights"]},
                 _tied=bool(header["tied"]),
             )
-        except (LookupError, TypeError) as error:
-            raise FILES.refused(source, f"its header is incomplete ({error})") from error
 
     def save(self, path: str) -> str:
         """Write the edit into a file: what it adds, as safetensors, with the rest as JSON. Answers its path.

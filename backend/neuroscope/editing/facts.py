@@ -16,10 +16,10 @@ import numpy as np
 from neuroscope import events
 from neuroscope.editing import measures, methods, transactions
 from neuroscope.editing.edit import WeightEdit
-from neuroscope.editing.growth import LARGEST, checked_growth
+from neuroscope.editing.growth import LARGEST, checked_growth, growth
 from neuroscope.editing.keys import Memory, Numbers
 from neuroscope.editing.measures import FactAnswer, FactRate
-from neuroscope.editing.planning import Kept, Wanted, best_change, tried
+from neuroscope.editing.planning import Change, Kept, Wanted, best_change, tried
 from neuroscope.editing.probes import Probes, Question, bystanders, divided, kept_prompts, probes, related, rewordings
 from neuroscope.editing.statements import Fact, split_statement
 from neuroscope.editing.targets import Target, contexts
@@ -355,17 +355,27 @@ class KnowledgeEditor(Instrument):
         kept, others = divided(among, share, self.seed)
         questions = [one for group in kept.values() for one in group]
         keeping = Kept([one.prompt for one in questions], [one.fact.end() for one in questions])
-        found = best_change(
-            model, layers, [self._wanted(fact) for fact in facts], method, kept=keeping, spared=self._changed(), seed=self.seed
-        )
         title = str(facts[0]) if len(facts) == 1 else f"{len(facts)} facts"
-        edit = WeightEdit.planned(
-            model, found.memory.deltas(found.change), title=title, method=method, task=facts[0].relation, seed=self.seed
+
+        def edit_of(change: Change) -> WeightEdit:
+            deltas = change.memory.deltas(change.change)
+            return WeightEdit.planned(model, deltas, title=title, method=method, task=facts[0].relation, seed=self.seed)
+
+        found = best_change(
+            model,
+            layers,
+            [self._wanted(fact) for fact in facts],
+            method,
+            kept=keeping,
+            spared=self._changed(),
+            seed=self.seed,
+            fits=lambda one: max(growth(model, edit_of(one)).values()) <= self.largest_growth,
         )
-        growth = checked_growth(model, edit, self.largest_growth)
+        edit = edit_of(found)
+        grown = checked_growth(model, edit, self.largest_growth)
         rows = keeping.keys(model, found.memory)
         shift = None if rows is None else self._shift(found.memory, rows, found.change)
-        return _Plan(edit, found.memory.layer, found.targets, found.strength, kept, others, shift, growth)
+        return _Plan(edit, found.memory.layer, found.targets, found.strength, kept, others, shift, grown)
 
     def _wanted(self, fact: Fact) -> Wanted:
         if self._contexts is None:

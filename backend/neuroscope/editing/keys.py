@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.engines.protocol import GenerationSettings, Run, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, EditError
@@ -96,12 +96,16 @@ def moments(model: TransformerModel, memory: Memory, *, seed: int = 0, texts: Se
     """E[kᵀk] (keys, keys) over the tokens of a text, each text's first token left out because it is an attention sink.
 
     texts: by default what the model itself writes, 256 texts of 64 tokens. They are kept in the user's cache, under the weights'
-    hash: the loaded weights' own where edits lie above them and nothing is kept for the edited ones.
+    hash and the precision: the loaded weights' own where edits lie above them and nothing is kept for the edited ones.
     """
-    kept = [_place(hash_, memory, seed, texts) for hash_ in dict.fromkeys((model.weights_hash, model.loaded_hash))]
+    precision = "" if model.precision == "float32" else f" in {model.precision}"
+    kept = [
+        _place(f"{hash_}{precision}", memory, seed, texts) for hash_ in dict.fromkeys((model.weights_hash, model.loaded_hash))
+    ]
     for path in kept:
         if path.is_file():
-            return np.asarray(_FILES.read(path, absent="")[2]["moment"], dtype=np.float64)
+            with places.own():
+                return np.asarray(_FILES.read(path, absent="")[2]["moment"], dtype=np.float64)
     batches = [model.encode(list(texts))] if texts is not None else list(_written(model, seed))
     found, count = np.zeros((1, 1)), 0
     with events.progress(f"moments of layer {memory.layer}", total=len(batches), unit="batches") as job:
@@ -120,14 +124,15 @@ def moments(model: TransformerModel, memory: Memory, *, seed: int = 0, texts: Se
     )
     header = {"model": model.ran, "weightsHash": model.weights_hash, "memory": memory.names, "tokens": count, "seed": seed}
     try:
-        _FILES.write(kept[0], header, {"moment": moment.astype(np.float32)})
+        with places.own():
+            _FILES.write(kept[0], header, {"moment": moment.astype(np.float32)})
     except EditError as error:
         events.notice(f"The moments could not be kept: {error.brief}", "warning")
     return moment.astype(np.float32).astype(np.float64)  # as it will be read next time
 
 
-def _place(weights_hash: str, memory: Memory, seed: int, texts: Sequence[str] | None) -> Path:
-    text = "|".join([weights_hash, *memory.names, str(seed), *(texts or ())])
+def _place(weights: str, memory: Memory, seed: int, texts: Sequence[str] | None) -> Path:
+    text = "|".join([weights, *memory.names, str(seed), *(texts or ())])
     return cache_folder() / "moments" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.moments"
 
 

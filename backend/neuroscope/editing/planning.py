@@ -13,7 +13,7 @@ the edit's own objective. Nothing that judges an edit afterwards takes part: nei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,8 +95,11 @@ def best_change(
     kept: Kept = Kept(),
     spared: Kept = Kept(),
     seed: int = 0,
+    fits: Callable[[Change], bool] = lambda _: True,
 ) -> Change:
     """The change of this module's head, in the best of the layers. kept, spared: as in `methods.change`.
+
+    fits: whether a change may be made at all; one that may not is taken only where there is no other.
 
     Raises `EditError` where none of the layers can be edited, with what the last one said, and `WeightError` for a quantised one.
     """
@@ -114,7 +117,7 @@ def best_change(
             job.advance()
     if not found:
         raise refusals[-1]
-    best = max(found, key=lambda one: (one.held, -one.cost))
+    best = max(found, key=lambda one: (fits(one), one.held, -one.cost))
     if len(few) == len(wanted):
         return best
     return _Planner(model, best.memory.layer, wanted, method, kept, spared, seed).change()

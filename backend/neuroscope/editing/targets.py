@@ -121,7 +121,7 @@ class _Problem:
         self._ends = np.asarray(ends)
         mask = np.zeros((self.batch.rows, self.batch.positions), dtype=np.float32)
         mask[self._rows, self._ends] = 1.0
-        self._mask = ops.asarray(mask)
+        self._mask = ops.precise(mask)
         self._residual = engine.forward(self.batch, stop=layer, logits=None).residual if layer else None
 
     def says(self, delta: Numbers) -> bool:
@@ -134,7 +134,7 @@ class _Problem:
 
     def _adding(self, delta: Numbers) -> Edit:
         ops = self.model.engine.ops
-        added = ops.asarray(delta.astype(np.float32))
+        added = ops.precise(delta)
 
         def add(value: Array, _: EditScope) -> Array:
             return value + ops.einsum("rp,d->rpd", self._mask, added)
@@ -144,7 +144,7 @@ class _Problem:
     def evaluate(self, delta: Numbers) -> tuple[NDArray[np.float64], Numbers]:
         """The probability of each of the object's tokens, and the gradient (d_model,) of the loss without its last term."""
         engine, ops = self.model.engine, self.model.engine.ops
-        wanted = ops.asarray(self._wanted.astype(np.float32))
+        wanted = ops.precise(self._wanted)
 
         def loss(logits: Array) -> Array:
             return -ops.einsum("rv,rv->r", ops.log_softmax(logits), wanted)

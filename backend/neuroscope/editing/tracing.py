@@ -155,7 +155,7 @@ class _Trace:
         whole[:, self.first : self.last + 1] = noise
 
         def disturb(value: Array, _: EditScope) -> Array:
-            return value + ops.asarray(whole)
+            return value + ops.precise(whole)
 
         edit = Edit(Site(None, Component.EMBEDDING), disturb)
         entry = Site(0, Component.RESIDUAL_PRE)

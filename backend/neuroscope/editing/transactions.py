@@ -31,9 +31,13 @@ _CHECKED_TOKENS = 8
 
 @dataclass(frozen=True)
 class Applied:
-    """An edit on the weights: what they were before, bit for bit, and the hash of the whole model then."""
+    """An edit on the weights: what they were before, bit for bit, and the hash of the whole model then.
+
+    here: the edit in the precision of the model's weights, which is another where it was made in another.
+    """
 
     edit: WeightEdit
+    here: WeightEdit
     before: Mapping[str, WeightSnapshot]
     weights_hash: str
 
@@ -57,9 +61,10 @@ def apply(model: TransformerModel, edit: WeightEdit, *, again: bool = False) -> 
         applied = ledger(model)
         if not again:
             _check_fits(model, edit, applied)
-        now = Applied(edit, {name: model.weights(name).snapshot() for name in edit.deltas}, model.weights_hash)
+        here = edit.here(model)
+        now = Applied(edit, here, {name: model.weights(name).snapshot() for name in edit.deltas}, model.weights_hash)
         after = edit.results(model)
-        for weight in edit.weights:
+        for weight in here.weights:
             if (now.before[weight.name].digest, after[weight.name].digest) != (weight.before, weight.after):
                 raise EditError(
                     f"{weight.name} is not what {edit.title!r} was made for.", site=weight.name, remedy="Make the edit anew."
@@ -67,7 +72,7 @@ def apply(model: TransformerModel, edit: WeightEdit, *, again: bool = False) -> 
         with _restoring(model, now.before):
             for name, snapshot in after.items():
                 model.weights(name).restore(snapshot)
-            _verify(model, edit)
+            _verify(model, here)
             end_if_interrupted()
         applied.append(now)
 
@@ -89,7 +94,7 @@ def revert(model: TransformerModel, edit: WeightEdit) -> None:
                     site=shared,
                     remedy=f"Revert {above.edit.title!r} first.",
                 )
-        for weight in edit.weights:
+        for weight in applied[at].here.weights:
             if model.weights(weight.name).snapshot().digest != weight.after:
                 raise EditError(
                     f"{weight.name} was written after {edit.title!r} was applied, so taking the edit back would undo that too.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from neuroscope.errors import ModelLoadError
 
 if TYPE_CHECKING:
+    from neuroscope.engines.devices import Devices
     from neuroscope.engines.protocol import Engine
 
 
@@ -34,7 +35,7 @@ class Loader(Protocol):
     @property
     def dtypes(self) -> Collection[str]: ...
     def tokenizer(self, folder: Path) -> Any: ...
-    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> Engine: ...
+    def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> Engine: ...
 
 
 def unfilled(folder: Path, names: Collection[str]) -> ModelLoadError:

@@ -18,6 +18,9 @@ class NumpyOps:
         array = np.asarray(value)
         return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
+    def precise(self, value: Any) -> Array:
+        return np.asarray(value, dtype=np.float32)
+
     def to_numpy(self, array: Array) -> Array:
         return array
 

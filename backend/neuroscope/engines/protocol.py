@@ -264,6 +264,10 @@ class ArrayOps(Protocol):
     """The operations that experiments need on an engine's arrays, with numpy's semantics."""
 
     def asarray(self, value: Any) -> Array: ...
+    def precise(self, value: Any) -> Array:
+        """An array in at least single precision, whatever the engine's type, for what an edit or a metric computes with."""
+        ...
+
     def to_numpy(self, array: Array) -> NDArray[Any]:
         """A copy in at least single precision, since numpy sums half precision in half precision."""
         ...

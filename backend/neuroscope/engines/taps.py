@@ -93,8 +93,11 @@ class Taps(ABC):
             return value
         scope = EditScope(site, self.batch, self.first_column, self.phase, self.tokens)
         if where == ():
-            return self._like(edit.apply(value, scope), value)
-        return self._replaced(value, where, self._like(edit.apply(value[where], scope), value))
+            return self._applied(edit, value, scope)
+        return self._replaced(value, where, self._applied(edit, value[where], scope))
+
+    def _applied(self, edit: Edit, value: Array, scope: EditScope) -> Array:
+        return self._like(edit.apply(value, scope), value)
 
     def _index(self, site: Site, value: Array, rows: Any = None) -> tuple[Any, ...] | None:
         """Index of the site's cells in its component's array; () for all, None if this run does not reach the position."""

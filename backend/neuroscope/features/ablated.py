@@ -22,9 +22,13 @@ from neuroscope.engines.protocol import Array, Edit, EditScope, IntArray, LogitR
 from neuroscope.engines.sites import Component, Site
 from neuroscope.events import Job
 from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.team import Team
+from neuroscope.parallel.worker import kept
 from neuroscope.tasks.dataset import Example
 
 _BATCH = 32
+#: Sets of a chunk, where workers share them.
+_SETS = 8
 
 Scores = NDArray[np.float64]
 Pool = NDArray[np.float32]
@@ -51,6 +55,7 @@ class AblatedRuns:
         self._layer = layer
         self._site = Site(layer, Component.MLP)
         self._seed = seed
+        self._examples = list(examples)
         entry = Site(layer, Component.RESIDUAL_PRE)
         ops = model.engine.ops
         self._parts: list[_Part] = []
@@ -74,8 +79,18 @@ class AblatedRuns:
         """The layer's activations at all tokens of the items except the first (tokens, neurons)."""
         return self._pool
 
-    def scores(self, mode: str, sets: Sequence[Sequence[int]], job: Job) -> Scores:
-        """The scores (sets, items, 2) with each set of neurons replaced; `job` advances by sets · items."""
+    def scores(self, mode: str, sets: Sequence[Sequence[int]], job: Job, team: Team | None = None) -> Scores:
+        """The scores (sets, items, 2) with each set of neurons replaced; `job` advances by sets · items.
+
+        team: the workers among whom the sets are shared out; None: this thread computes all.
+        """
+        if team is not None:
+            parts = [list(sets[first : first + _SETS]) for first in range(0, len(sets), _SETS)]
+            work = [(self._layer, self._examples, self._seed, mode, part) for part in parts]
+            sizes = [len(part) * len(self._examples) for part in parts]
+            shared = team.map(_ablated, work, name=f"ablating ({mode})", unit="items", sizes=sizes)
+            job.advance(sum(sizes))
+            return np.concatenate(shared)
         random = np.random.default_rng(self._seed)
         found = []
         for part in self._parts:
@@ -121,6 +136,15 @@ class AblatedRuns:
         if mode == "mean":
             return np.broadcast_to(self._pool[:, ids].mean(0), (*drawn.shape, len(ids))).copy()
         return self._pool[drawn][..., ids]
+
+
+def _ablated(
+    model: TransformerModel, layer: int, examples: list[Example], seed: int, mode: str, sets: list[list[int]]
+) -> Scores:
+    key = layer, [(example.clean, str(example.answer), str(example.wrong)) for example in examples], seed
+    runs = kept(model, "ablated runs", key, lambda: AblatedRuns(model, layer, examples, seed=seed))
+    found: Scores = runs.scores(mode, sets, Job("ablating", None, "items"))
+    return found
 
 
 def surest(model: TransformerModel, examples: Sequence[Example], n: int) -> list[Example]:

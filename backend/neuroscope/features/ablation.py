@@ -30,6 +30,8 @@ from neuroscope.features.matched import Loudness, matched_sets
 from neuroscope.features.neurons import NeuronSet
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance, tell_precision
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
@@ -163,11 +165,20 @@ def _no_effect(modes: list[ModeResult], accuracy: Estimate) -> str | None:
 @public
 class NeuronAblator(Instrument):
     """Ablates neurons of one model. controls: number of random sets; n: number of items, those with the whole model's most
-    confident answers.
+    confident answers. executor: who computes the random sets, if not this thread (`parallel`).
     """
 
-    def __init__(self, model: TransformerModel, *, controls: int = 99, n: int = 24, seed: int | None = None) -> None:
+    def __init__(
+        self,
+        model: TransformerModel,
+        *,
+        controls: int = 99,
+        n: int = 24,
+        seed: int | None = None,
+        executor: Executor | None = None,
+    ) -> None:
         super().__init__(model, seed)
+        self._executor = executor
         if controls < 1 or n < 2:
             raise ArgumentError("An ablation needs at least 1 control and 2 items.")
         self.controls: int = controls
@@ -207,7 +218,7 @@ class NeuronAblator(Instrument):
         modes = []
         with events.progress("ablating neurons", total=total, unit="items") as job:
             for mode in MODES:
-                scores = runs.scores(mode, [neurons.ids, *controls], job)
+                scores = runs.scores(mode, [neurons.ids, *controls], job, Team.of(self._model, self._executor))
                 (elsewhere,) = other_runs.scores(mode, [neurons.ids], job)
                 fallen = (runs.whole - scores)[..., 0]
                 damage = mean_of(fallen[0], units)

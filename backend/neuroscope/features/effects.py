@@ -168,8 +168,8 @@ def _mean_gradient(
         alphas = (np.arange(first, min(first + together, steps)) + 0.5) / steps
         along = np.repeat(alphas, batch.rows)[:, None].repeat(batch.positions, 1)
         along[:, : left_alone(batch.positions)] = 1.0
-        places = ops.asarray(along.astype(np.float32)[:, :, None])
-        base = ops.asarray(means)
+        places = ops.precise(along[:, :, None])
+        base = ops.precise(means)
 
         def towards(value: Array, _: EditScope, base: Array = base, places: Array = places) -> Array:
             return base + (value - base) * places

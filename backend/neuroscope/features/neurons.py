@@ -21,7 +21,7 @@ from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.naming import snake_case
-from neuroscope.provenance import provenance, tell_weights
+from neuroscope.provenance import provenance, tell_dtype, tell_weights
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import Estimate
@@ -134,8 +134,11 @@ class NeuronSet(Result):
 
     @python_only
     def check(self, model: TransformerModel) -> None:
-        """Warn, once for each state of the weights, unless the neurons were found on these."""
-        tell_weights(f"The set for {self.concept}", self.provenance.title, self.provenance.weights_hash, model, self._told)
+        """Warn, once for each state of the weights and each precision, unless the neurons were found on these and in this."""
+        what, found = f"The set for {self.concept}", self.provenance
+        tell_weights(what, found.title, found.weights_hash, model, self._told)
+        if found.weights_hash == model.weights_hash:
+            tell_dtype(what, found.dtype, model, self._told)
 
     @property
     def ids(self) -> list[int]:

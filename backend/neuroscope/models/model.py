@@ -13,6 +13,7 @@ from neuroscope import events, settings
 from neuroscope.elsewhere import OF_MODELS
 from neuroscope.engines import usual_engine
 from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.devices import Devices
 from neuroscope.engines.lengths import new_tokens
 from neuroscope.engines.patterns import expanded
 from neuroscope.engines.protocol import (
@@ -33,7 +34,7 @@ from neuroscope.models.tokenized import Tokenized
 from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
-from neuroscope.vocabulary import public, python_only
+from neuroscope.vocabulary import for_python, public, python_only
 
 if TYPE_CHECKING:
     from neuroscope.analyses.extensions import AnalysesOfModels
@@ -65,39 +66,63 @@ class TransformerModel(Tokenized, _Extended):
         self._engine = engine
         self._ran = ran or name
         self._loaded_hash = weights_hash
+        self._recipe: dict[str, Any] | None = None
         self._hook_manager = HookManager(self)
         self.task_type = None
 
     @classmethod
+    @for_python("allow_pickle")
     def from_hugging_face(
         cls,
         name: str,
         *,
         engine: str | None = None,
         device: str | None = None,
+        devices: Sequence[str] | None = None,
+        max_memory: Mapping[str, int | str] | None = None,
         dtype: str | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
-        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists
-        the places searched), `ModelLoadError`, `UnsupportedArchitectureError`.
+        device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
+        by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
+        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
+        searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen, dtype, device = settings.engine(engine) or usual_engine(), settings.dtype(dtype), settings.device(device)
+        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        if not devices and not max_memory:
+            device = settings.device(device)
+        where = Devices.of(device, devices, max_memory)
 
         def load() -> TransformerModel:
-            new = loading.load_onto(chosen, source, device=device, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
+            new = loading.load_onto(chosen, source, devices=where, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         version = revision if source.path is None else None  # a folder is one revision
-        key = (chosen, source.identity, device, dtype, allow_pickle, version)
+        key = (chosen, source.identity, where, dtype, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
-        return cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
+        options = {
+            "device": device,
+            "devices": devices,
+            "max_memory": max_memory,
+            "allow_pickle": allow_pickle,
+            "revision": revision,
+        }
+        place = str(source.path.absolute()) if source.kind in ("folder", "gguf") and source.path is not None else source.target
+        found._recipe = {
+            "name": place,
+            "engine": chosen,
+            "dtype": dtype,
+            **{key: value for key, value in options.items() if value},
+        }
+        return found
 
     @classmethod
     @python_only
@@ -114,16 +139,20 @@ class TransformerModel(Tokenized, _Extended):
         return cls.from_hugging_face(name, **options)
 
     @classmethod
-    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False, dtype: str | None = None) -> Self:
+    @for_python("allow_imports")
+    def load(cls, path: str, engine: str | None = None, *, allow_imports: Sequence[str] = (), dtype: str | None = None) -> Self:
         """Load a model that `save:` wrote, with its persistent hooks, task type and steering vectors.
 
-        Hooks that are Python functions are looked up in loaded modules; `allow_imports` imports others. Raises `HookError` for
-        a hook that cannot be restored, and the errors of `from_hugging_face`.
+        Hooks that are blocks are compiled, and run without access to files. Those that are Python functions are taken from the modules
+        that `allow_imports` names, and from no others, since the folder chooses the functions; only Python can name modules. Raises
+        `HookError` for a hook that cannot be restored, and the errors of `from_hugging_face`.
         """
-        from neuroscope.models import saving
+        from neuroscope.models import resolve, saving
 
         model = cls.from_hugging_face(path, engine=engine, dtype=dtype)
-        saving.restore(model, path, allow_imports=allow_imports)
+        folder = resolve.resolve(str(path)).path
+        if folder is not None:
+            saving.restore(model, folder, allow_imports=allow_imports)
         return model
 
     def save(self, path: str) -> str:
@@ -169,6 +198,12 @@ class TransformerModel(Tokenized, _Extended):
     def weights_hash(self) -> str:
         """Hash of the current weights; results record it."""
         return hash_of(self._loaded_hash, self._engine.changed_weights())
+
+    @property
+    @python_only
+    def recipe(self) -> dict[str, Any] | None:
+        """The arguments of `from_hugging_face` that load this model in another process; None for one that was made in memory."""
+        return self._recipe
 
     @property
     @python_only

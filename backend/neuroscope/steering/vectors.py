@@ -29,7 +29,7 @@ from neuroscope.hooks.hook import current_context
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.naming import fold, snake_case
-from neuroscope.provenance import tell_weights
+from neuroscope.provenance import tell_dtype, tell_weights
 from neuroscope.steering import contrast
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.tensors.tensor import ActivationTensor
@@ -55,10 +55,11 @@ class SteeringVector(ActivationTensor):
         pairs: ContrastPairs,
         title: str,
         weights_hash: str,
+        dtype: str,
     ) -> None:
         super().__init__(array, ops)
         self._name, self._site, self._method, self._pairs = name, site, method, pairs
-        self._title, self._weights_hash = title, weights_hash
+        self._title, self._weights_hash, self._dtype = title, weights_hash, dtype
         self._told: set[str] = set()
 
     @property
@@ -94,6 +95,11 @@ class SteeringVector(ActivationTensor):
         return self._weights_hash
 
     @property
+    def precision(self) -> str:
+        """The floating type of the model that it was computed on."""
+        return self._dtype
+
+    @property
     @python_only
     def title(self) -> str:
         """The model that it was computed on."""
@@ -101,8 +107,11 @@ class SteeringVector(ActivationTensor):
 
     @python_only
     def check(self, model: TransformerModel) -> None:
-        """Warn, once for each state of the weights, unless the vector was computed on these."""
-        tell_weights(f"The steering vector {self._name}", self._title, self._weights_hash, model, self._told)
+        """Warn, once for each state of the weights and each precision, unless the vector was computed on these and in this."""
+        what = f"The steering vector {self._name}"
+        tell_weights(what, self._title, self._weights_hash, model, self._told)
+        if self._weights_hash == model.weights_hash:
+            tell_dtype(what, self._dtype, model, self._told)
 
     def print_string(self) -> str:
         return f"a SteeringVector({self._name} at {self._site}, {self._method}, norm {self.norm():.3g})"
@@ -115,6 +124,7 @@ class SteeringVector(ActivationTensor):
             "method": self._method,
             "pairs": len(self._pairs),
             "weightsHash": self._weights_hash,
+            "dtype": self._dtype,
         }
         return about | super().as_dictionary()
 
@@ -309,6 +319,7 @@ class SteeringVectors:
             pairs=pairs,
             title=self._model.title,
             weights_hash=self._model.weights_hash,
+            dtype=self._model.precision,
         )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope import events, settings
+from neuroscope import events, places, settings
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
 from neuroscope.kinds import at_least
 from neuroscope.results import plain
@@ -161,7 +160,7 @@ class Dataset:
         """
         from neuroscope.tasks import records
 
-        file = Path(path).expanduser()
+        file = places.to_read(path, "dataset")
         unit = "record" if file.suffix.lower() == ".json" else "line"
         rows = [(f"{file}, {unit} {number}", item) for number, item in read_rows(file)]
         examples: Sequence[Example] = records.facts(rows) or [_example(item, where) for where, item in rows]

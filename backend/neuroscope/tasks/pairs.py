@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,10 @@ class PairBatch:
     def padded_alike(self, rows: slice) -> PairBatch:
         """Some rows, with the padding that all rows have."""
         return PairBatch(self.clean.take(rows), self.corrupt.take(rows), self.metric.take(rows), self.units[rows])
+
+    def without_reference(self) -> PairBatch:
+        """The pairs without the clean run's distribution, which a run of them computes again: they can leave the process."""
+        return replace(self, metric=replace(self.metric, reference=None))
 
     def chunks(self, size: int) -> list[PairBatch]:
         return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]

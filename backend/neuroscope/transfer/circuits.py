@@ -193,6 +193,7 @@ class CircuitTransfer:
             pairs=vector.pairs,
             title=self.target.title,
             weights_hash=self.target.weights_hash,
+            dtype=self.target.precision,
         )
 
     def _target_layer(self, here: int, at: int | None) -> int:

@@ -42,7 +42,7 @@ from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.tuning import parts
-from neuroscope.tuning.course import Aim, Course, Objective, Schedule, Together, descend
+from neuroscope.tuning.course import FILES, Aim, Course, Objective, Schedule, Together, descend
 from neuroscope.tuning.measures import Yardstick
 from neuroscope.tuning.objectives import COHERENCE, OBJECTIVES, PRESERVATION, TASK, Coherence, Preservation, TaskItems, own_text
 from neuroscope.tuning.results import CircuitFaithfulness, CircuitTraining, TrainedWeights
@@ -152,7 +152,7 @@ class CircuitAwareTrainer(Instrument):
         )
         title = f"training {', '.join(self._titles)} for {dataset.name}"
         of = self._fingerprint(dataset, trained.names)
-        path = None if checkpoint is None else Path(checkpoint).expanduser()
+        path = None if checkpoint is None else FILES.path(checkpoint)
         engine, course = self._descended(trained.sites, aims, title, path, of)
         edit = self._edit(engine, trained.sites, title, dataset)
         new = self._model_with(edit)
@@ -308,7 +308,7 @@ class CircuitAwareTrainer(Instrument):
 
     def _fingerprint(self, dataset: Dataset, names: Sequence[str]) -> str:
         data = [
-            self.model.weights_hash, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
+            self.model.weights_hash, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
             self._items, self.seed, [circuit.mask.tobytes().hex() for circuit in self._circuits],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()

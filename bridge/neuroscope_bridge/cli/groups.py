@@ -19,8 +19,10 @@ from neuroscope_bridge.cli.options import (
     Figures,
     Json,
     Quiet,
+    Ray,
     Revision,
     Seed,
+    Workers,
 )
 
 Number = Annotated[
@@ -146,6 +148,8 @@ def examples_run(
     json_out: Json = None,
     figures: Figures = None,
     seed: Seed = None,
+    workers: Workers = None,
+    ray: Ray = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -167,6 +171,8 @@ def examples_run(
         figures=figures,
         seed=seed,
         quiet=quiet,
+        workers=workers,
+        ray=ray,
     )
     run_example(number, options)
 

@@ -51,6 +51,12 @@ Revision = Annotated[
     typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of the model's repository on the hub."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed (default 0).", envvar="NEUROSCOPE_SEED")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N", help="Share sweeps, discovery and ablations among N processes.")
+]
+Ray = Annotated[
+    str | None, typer.Option("--ray", metavar="ADDRESS", help="Share them on a Ray cluster; `local` starts one here.")
+]
 Bind = Annotated[
     list[str] | None,
     typer.Option(

@@ -47,6 +47,8 @@ class RunOptions:
     seed: int | None = None
     time_limit: float | None = None
     quiet: bool = False
+    workers: int | None = None
+    ray: str | None = None
 
 
 def run_files(options: RunOptions) -> None:
@@ -121,6 +123,7 @@ def loading(options: RunOptions) -> Iterator[None]:
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
         settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device),
+        _workers(options),
     ):
         yield
 
@@ -137,6 +140,25 @@ def prepared(options: RunOptions, transcript: Callable[[str], object] | None = N
 
 
 @contextlib.contextmanager
+def _workers(options: RunOptions) -> Iterator[None]:
+    """Let instruments share their work out, among local processes or on a Ray cluster."""
+    if options.workers is None and options.ray is None:
+        yield
+        return
+    if options.workers is not None and options.ray is not None and options.ray != "local":
+        raise ArgumentError("A cluster has its own number of workers.", remedy="Give --workers N, or --ray ADDRESS.")
+    from neuroscope.parallel.executors import LocalWorkers, RayWorkers, working
+
+    with contextlib.ExitStack() as stack:
+        if options.ray is not None:
+            address = None if options.ray == "local" else options.ray
+            stack.enter_context(working(stack.enter_context(RayWorkers(address, count=options.workers))))
+        elif options.workers is not None:
+            stack.enter_context(working(stack.enter_context(LocalWorkers(options.workers))))
+        yield
+
+
+@contextlib.contextmanager
 def _server_on_demand(options: RunOptions) -> Iterator[None]:
     """Start a server when a script's HTTP client first needs one and none is running; end it with the run."""
     from neuroscope_bridge.rest.substitute import DEFAULT_URL, served_by
@@ -148,7 +170,16 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
             from neuroscope_bridge.rest.door import HttpDoor
             from neuroscope_bridge.rest.jobs import HttpOptions
 
-            given = HostOptions(None, options.aliases, options.embedded, options.engine, options.seed, dtype=options.dtype)
+            given = HostOptions(
+                None,
+                options.aliases,
+                options.embedded,
+                options.engine,
+                options.seed,
+                dtype=options.dtype,
+                readable=(Path(Path.cwd().anchor),),
+                download=True,
+            )
             host = Host(given)
             ends.callback(host.close)
             door = HttpDoor(host, "127.0.0.1:0", HttpOptions())

@@ -137,7 +137,7 @@ class ModelPool:
                 raise
             log.warning("a model could not be loaded over HTTP: %s", " ".join(str(error).split()))
             raise ModelNotFoundError(
-                f"No model {name!r} can be loaded here.",
+                f"No model {name[:200]!r} can be loaded here.",
                 remedy="The server's log says why; `neuroscope models` on its machine lists what can be loaded, and --alias gives it a name.",
             ) from None
         with self._lock:
@@ -162,7 +162,7 @@ class ModelPool:
         model = TransformerModel.from_hugging_face(name, dtype=dtype)
         source = resolve.resolve(name, allow_download=False)
         if source.kind == "folder" and source.path is not None:
-            saving.restore(model, source.target)
+            saving.restore(model, source.path)
         return model
 
     def _is_our_own(self, name: str) -> bool:

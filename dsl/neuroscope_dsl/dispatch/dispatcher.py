@@ -212,6 +212,12 @@ class Dispatcher:
             table.clear()
         self._super.clear()
 
+    def clear(self) -> None:
+        """Forget every method of this workspace."""
+        self.forget()
+        for kept in (self._methods, self._class_methods, self._classes, self._senders, self._bound_methods, self._tables):
+            kept.clear()
+
     def script_method(self, owner: SmalltalkClass, selector: str) -> Method | None:
         """The instance-side method that a script defined in `owner` or a superclass."""
         return self._given(owner.ancestors(), self._methods, selector)

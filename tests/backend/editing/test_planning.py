@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +93,12 @@ def test_of_layers_the_one_that_costs_least_is_taken(model: TransformerModel) ->
     for order in ([0, 1], [1, 0]):
         assert best_change(model, order, [wanted(model)], "memit").memory.layer == best.memory.layer
 
+    def fits(change: planning.Change) -> bool:
+        return change.memory.layer != best.memory.layer
+
+    assert best_change(model, [0, 1], [wanted(model)], "memit", fits=fits).memory.layer != best.memory.layer
+    assert best_change(model, [best.memory.layer], [wanted(model)], "memit", fits=fits).memory.layer == best.memory.layer
+
 
 def test_where_no_layer_can_be_edited_the_last_ones_reason_is_given(model: TransformerModel) -> None:
     with pytest.raises(EditError, match="Edit an earlier layer"):
@@ -140,6 +147,18 @@ def test_an_editor_refuses_an_edit_that_makes_weights_grow_and_changes_nothing(m
     with pytest.raises(EditError, match="fall apart"):
         editor.update_fact(str(said), subject="w7", layer=0, method="memit")
     assert (model.weights_hash, model.edits, editor.edits) == (before, [], [])
+
+
+@pytest.mark.usefixtures("_any_value")
+def test_where_weights_would_grow_too_much_another_layer_is_edited(model: TransformerModel) -> None:
+    said = str(wanted(model).fact)
+    editors = [KnowledgeEditor(model) for _ in range(3)]
+    alone = [editor.propose_fact(said, subject="w7", layer=at, method="memit") for at, editor in enumerate(editors[:2])]
+    milder = min(alone, key=lambda one: one.growth)
+    editors[2].largest_growth = float(np.mean([one.growth for one in alone]))
+    circuit = editors[2].find_factual_knowledge_circuit(said, subject="w7")
+    among = dataclasses.replace(circuit, exists=True, layers=[0, 1])
+    assert editors[2].propose_fact(said, among, method="memit").layer == milder.layer
 
 
 @pytest.fixture

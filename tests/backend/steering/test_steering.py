@@ -197,6 +197,7 @@ def test_a_vector_of_another_width_is_refused(model: TransformerModel, vector: S
         pairs=vector.pairs,
         title="t",
         weights_hash="h",
+        dtype="float32",
     )
     with pytest.raises(ArgumentError, match=r"20 wide, but 0\.residual of planted is 32"):
         SteeringVectors(model).add(wide)

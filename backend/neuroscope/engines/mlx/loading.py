@@ -20,6 +20,7 @@ from mlx.utils import tree_flatten
 
 from neuroscope.engines.architectures import Architecture, find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, unfilled
+from neuroscope.engines.devices import AUTO, Devices
 from neuroscope.engines.folder import text_name
 from neuroscope.engines.layout import get_module
 from neuroscope.engines.mlx.config import activation_of, of_mlx, translated, yarn
@@ -44,7 +45,13 @@ class MlxLoader:
     def tokenizer(self, folder: Path) -> Any:
         return load_tokenizer(folder)
 
-    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> MlxEngine:
+    def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> MlxEngine:
+        if devices.several or devices.limits:
+            raise ArgumentError(
+                "MLX runs a model on one device: a Mac's memory is one.",
+                remedy="For several devices load it with engine: 'torch'.",
+            )
+        device = None if devices.device == AUTO else devices.device
         architecture = find(checkpoint.config["model_type"], "mlx")
         config = translated(checkpoint.config, architecture)
         with mx.stream(device_of(device)):

@@ -26,6 +26,10 @@ class MlxOps:
         array = value if isinstance(value, mx.array) else mx.array(np.asarray(value))
         return array.astype(self.dtype) if mx.issubdtype(array.dtype, mx.floating) else array
 
+    def precise(self, value: Any) -> mx.array:
+        """See `ArrayOps.precise`."""
+        return (value if isinstance(value, mx.array) else mx.array(np.asarray(value))).astype(mx.float32)
+
     def to_numpy(self, array: mx.array) -> NDArray[Any]:
         return np.array(wide(array))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.activations import NewGELUActivation
@@ -30,6 +31,7 @@ from neuroscope.engines.protocol import (
     Metric,
     Port,
     Prefix,
+    Run,
     TokenBatch,
 )
 from neuroscope.engines.sites import Site
@@ -38,6 +40,7 @@ from neuroscope.engines.torch import attention as torch_attention
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.parameters import TorchParameters
+from neuroscope.engines.torch.placement import Carrier, Placement, moved
 from neuroscope.engines.torch.slots import HeadSlot, output_by_input
 from neuroscope.engines.torch.taps import TorchTaps
 from neuroscope.engines.tuning import StepSettings
@@ -75,12 +78,13 @@ class TorchPrefix:
 class TorchEngine(Decoder[TorchTaps]):
     """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode.
 
-    part: whether it was read from a multimodal model; it is saved as a language model alone.
+    part: whether it was read from a multimodal model; it is saved as a language model alone. placed: devices of its layers, for a model
+    that was put there; None: all on one.
     """
 
     name = "torch"
 
-    def __init__(self, model: Any, *, part: bool = False) -> None:
+    def __init__(self, model: Any, *, part: bool = False, placed: Placement | None = None) -> None:
         super().__init__()
         self._part = part
         self._trains = False
@@ -97,7 +101,9 @@ class TorchEngine(Decoder[TorchTaps]):
         self._position_embedding = self._optional("position_embedding")
         self._rotary = self._optional("rotary")
         parameter = next(model.parameters())
-        self.device, self.dtype = parameter.device, parameter.dtype
+        self.placement = placed or Placement(parameter.device, [parameter.device] * len(self.layers))
+        self.placement.lock = self._lock
+        self.device, self.dtype = self.placement.home, parameter.dtype
         if self.dtype in (torch.float32, torch.float64):
             _fuse(model)
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
@@ -120,7 +126,7 @@ class TorchEngine(Decoder[TorchTaps]):
 
     @property
     def device_name(self) -> str:
-        return str(self.device)
+        return self.placement.name
 
     def _optional(self, part: str) -> Any:
         return None if getattr(self.architecture, part) is None else get_module(self.model, self.architecture.path(part))
@@ -172,7 +178,7 @@ class TorchEngine(Decoder[TorchTaps]):
             if not torch.isfinite(values).all():
                 raise NonFiniteActivationError("The metric is NaN or infinite.", remedy="Check the prompts and the weights.")
             leaves = [run.activations[site] for site in wholes]
-            found: dict[Site, Tensor | None] = dict.fromkeys(wholes)
+            found: dict[Site, Any] = dict.fromkeys(wholes)
             if values.requires_grad:  # else edits cut the metric off from every site
                 found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
         for site, gradient in found.items():
@@ -181,9 +187,16 @@ class TorchEngine(Decoder[TorchTaps]):
         pairs = list(zip(sites, checked, strict=True))
         return Gradients(
             values.detach(),
-            {asked: taps.narrowed(site, run.activations[site.whole]).detach() for asked, site in pairs},
-            {asked: taps.narrowed(site, found[site.whole]) for asked, site in pairs},
+            {asked: taps.narrowed(site, run.activations[site.whole]).detach().to(self.device) for asked, site in pairs},
+            {asked: taps.narrowed(site, found[site.whole]).to(self.device) for asked, site in pairs},
         )
+
+    def _settle(self, run: Run) -> Run:
+        """What leaves the engine lies on its home device."""
+        if self.placement.several:
+            run.activations = moved(run.activations, self.device)
+            run.residual = moved(run.residual, self.device)
+        return run
 
     def _without_gradients(self) -> AbstractContextManager[Any]:
         return torch.set_grad_enabled(self._trains)
@@ -193,7 +206,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def copy(self) -> TorchEngine:
         """See `Engine.copy`."""
         with self._lock:
-            found = TorchEngine(copy.deepcopy(self.model), part=self._part)
+            found = TorchEngine(copy.deepcopy(self.model), part=self._part, placed=self.placement.copy())
             found.end_tokens, found.stop_texts = self.end_tokens, self.stop_texts
             found.parameters.adopt(self.parameters)
         return found
@@ -214,7 +227,8 @@ class TorchEngine(Decoder[TorchTaps]):
             self._trains = before
 
     def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> TorchTaps:
-        return TorchTaps(self.anatomy, batch, capture, edits, **where)
+        home = self.device if self.placement.several else None
+        return TorchTaps(self.anatomy, batch, capture, edits, home=home, **where)
 
     def _new_cache(self) -> DynamicCache:
         return DynamicCache()
@@ -226,16 +240,20 @@ class TorchEngine(Decoder[TorchTaps]):
     def _layers(
         self, span: Span, taps: TorchTaps, x: Tensor, masks: Sequence[Tensor | None]
     ) -> Iterator[Callable[[int, Tensor], Tensor]]:
-        positions = torch.as_tensor(span.positions(), device=self.device)
+        positions = self._ids(span.positions())
         rotations = self._rotations(x, positions)
-        shared = {"position_ids": positions, self.architecture.cache_argument: span.cache, "use_cache": span.cache is not None}
+        shared: dict[str, Any] = {self.architecture.cache_argument: span.cache, "use_cache": span.cache is not None}
+        carried = Carrier()
         with self._current(taps), taps.installed(self.layers, self.architecture, self.slots) as attention_taps:
             if attention_taps:
                 shared["neuroscope_taps"] = attention_taps
 
             def layer(index: int, x: Tensor) -> Tensor:
-                rotation = {} if rotations is None else {"position_embeddings": rotations[index]}
-                out = self.layers[index](x, attention_mask=masks[index], **rotation, **shared)
+                with self.placement.present(index, self.layers[index]) as device:
+                    there = {"position_ids": carried(positions, device), "attention_mask": carried(masks[index], device)}
+                    if rotations is not None:
+                        there["position_embeddings"] = carried(rotations[index], device)
+                    out = self.layers[index](x.to(device), **there, **shared)
                 return out[0] if isinstance(out, tuple) else out
 
             yield layer
@@ -254,10 +272,13 @@ class TorchEngine(Decoder[TorchTaps]):
                 outer.paused = False
 
     def _embed(self, span: Span) -> Tensor:
-        x: Tensor = self._embedding(torch.as_tensor(span.chunk.ids, device=self.device))
+        x: Tensor = self._embedding(self._ids(span.chunk.ids))
         if self._position_embedding is not None:
-            x = x + self._position_embedding(torch.as_tensor(span.positions(), device=self.device))
+            x = x + self._position_embedding(self._ids(span.positions()))
         return x
+
+    def _ids(self, ids: NDArray[Any]) -> Tensor:
+        return torch.as_tensor(ids).to(self.device)
 
     def _rotations(self, x: Tensor, positions: Tensor) -> Sequence[Any] | None:
         """Each layer's rotary embedding of positions."""
@@ -270,6 +291,9 @@ class TorchEngine(Decoder[TorchTaps]):
         by_type = {kind: rotary(x, positions, kind) for kind in set(types)}
         return [by_type[kind] for kind in types]
 
+    def _logits(self, x: Tensor, request: LogitRequest, first: int) -> Tensor:
+        return super()._logits(x.to(self.device), request, first)
+
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
         head = self._head
@@ -278,12 +302,11 @@ class TorchEngine(Decoder[TorchTaps]):
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the unmodified Hugging Face model, with its own attention."""
-        with self._lock, torch.no_grad():
-            positions = torch.as_tensor(Span.of(batch, None).positions(), device=self.device).expand(batch.rows, -1)
+        with self._lock, torch.no_grad(), self.placement.bridged(self.layers, self.final_norm):
             out = self.model(
-                input_ids=torch.as_tensor(batch.ids, device=self.device),
-                attention_mask=torch.as_tensor(batch.real.astype(np.int64), device=self.device),
-                position_ids=positions,
+                input_ids=self._ids(batch.ids),
+                attention_mask=self._ids(batch.real.astype(np.int64)),
+                position_ids=self._ids(Span.of(batch, None).positions()).expand(batch.rows, -1),
                 use_cache=False,
             )
             logits: Tensor = out.logits
@@ -291,70 +314,75 @@ class TorchEngine(Decoder[TorchTaps]):
 
     # --- the parts that circuit algorithms compose ----------------------------------------------------------------
 
-    def _norm(self, layer: int, port: Port) -> nn.Module:
+    @contextmanager
+    def _norm(self, layer: int, port: Port) -> Iterator[tuple[nn.Module, torch.device]]:
+        """The norm of a port, with its device."""
         if port is Port.FINAL:
-            return self.final_norm
+            yield self.final_norm, self.device
+            return
         path = self.architecture.attention_norm if port is Port.ATTENTION else self.architecture.mlp_norm
-        return get_module(self.layers[layer], path)
+        with self.placement.present(layer, self.layers[layer]) as device:
+            yield get_module(self.layers[layer], path), device
 
     def normalise(self, layer: int, port: Port, residual: Tensor) -> Tensor:
         """See `Engine.normalise`."""
-        with self._without_gradients():
+        with self._without_gradients(), self._norm(layer, port) as (norm, device):
             # forward, not a call: a run's own hooks on this module must not fire again from inside an edit.
-            out: Tensor = self._norm(layer, port).forward(self.ops.asarray(residual))
-            return out
+            out: Tensor = norm.forward(self.ops.asarray(residual).to(device))
+            return out.to(self.device)
 
     def normalise_gradient(self, layer: int, port: Port, residual: Tensor, gradient: Tensor) -> Tensor:
         """See `Engine.normalise_gradient`."""
-        with torch.no_grad():
-            return norm_gradient(self._norm(layer, port), residual, gradient, self.architecture)
+        with torch.no_grad(), self._norm(layer, port) as (norm, device):
+            return norm_gradient(norm, residual.to(device), gradient.to(device), self.architecture).to(self.device)
+
+    @contextmanager
+    def _projection(self, site: Site) -> Iterator[tuple[HeadSlot, nn.Module, torch.device]]:
+        """What a layer's queries, keys or values come from, with its device."""
+        assert site.layer is not None
+        slot = self.slots[site.component]
+        with self.placement.present(site.layer, self.layers[site.layer]) as device:
+            yield slot, get_module(self.layers[site.layer], slot.module), device
 
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
-        assert site.layer is not None
-        slot = self.slots[site.component]
-        module = get_module(self.layers[site.layer], slot.module)
-        with self._without_gradients():
+        with self._without_gradients(), self._projection(site) as (slot, module, device):
             weight, bias = slot.weight(module), slot.bias(module)
             if heads is not None:
-                which = torch.as_tensor(heads, device=self.device)
+                which = torch.as_tensor(heads).to(device)
                 weight, bias = weight[which], None if bias is None else bias[which]
-            out = torch.einsum("hrpd,hed->rphe", normalised, weight)
-            return out if bias is None else out + bias
+            out = torch.einsum("hrpd,hed->rphe", normalised.to(device), weight)
+            return (out if bias is None else out + bias).to(self.device)
 
     def project_head(self, site: Site, normalised: Tensor) -> Tensor:
         """See `Engine.project_head`."""
-        assert site.layer is not None
         assert site.head is not None
-        slot = self.slots[site.component]
-        module = get_module(self.layers[site.layer], slot.module)
-        with torch.no_grad():
-            bias = slot.bias(module)
-            return nn.functional.linear(normalised, slot.weight(module)[site.head], None if bias is None else bias[site.head])
+        with torch.no_grad(), self._projection(site) as (slot, module, device):
+            weight, bias = slot.weight(module)[site.head], slot.bias(module)
+            out = nn.functional.linear(normalised.to(device), weight, None if bias is None else bias[site.head])
+            return out.to(self.device)
 
     def project_gradient(self, site: Site, gradient: Tensor) -> Tensor:
         """See `Engine.project_gradient`."""
-        assert site.layer is not None
-        slot = self.slots[site.component]
-        module = get_module(self.layers[site.layer], slot.module)
-        with torch.no_grad():
-            return torch.einsum("rphe,hed->rphd", wide(gradient), wide(slot.weight(module)))
+        with torch.no_grad(), self._projection(site) as (slot, module, device):
+            return torch.einsum("rphe,hed->rphd", wide(gradient).to(device), wide(slot.weight(module))).to(self.device)
 
     def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
-        projection = get_module(block, self.architecture.output_projection)
-        with self._without_gradients():
+        with self._without_gradients(), self.placement.present(layer, block) as device:
+            projection = get_module(block, self.architecture.output_projection)
+            head_output = head_output.to(device)
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
-            which = None if heads is None else torch.as_tensor(heads, device=self.device)
+            which = None if heads is None else torch.as_tensor(heads).to(device)
             normed = self.architecture.attention_write_norm
             if which is not None and normed is None:
                 matrix, head_output = matrix[:, which], head_output[:, :, which]
             writes = torch.einsum("rphe,dhe->rphd", wide(head_output), wide(matrix))
-            if normed is None:
-                return writes
-            writes = writes * rms_scale(get_module(block, normed), writes.sum(2, keepdim=True), self.architecture)
-            return writes if which is None else writes[:, :, which]
+            if normed is not None:
+                writes = writes * rms_scale(get_module(block, normed), writes.sum(2, keepdim=True), self.architecture)
+                writes = writes if which is None else writes[:, :, which]
+            return writes.to(self.device)
 
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
@@ -363,8 +391,8 @@ class TorchEngine(Decoder[TorchTaps]):
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should run, given the memory that is free now."""
-        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else None
-        return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, free)
+        free = [torch.cuda.mem_get_info(device)[0] for device in self.placement.devices if device.type == "cuda"]
+        return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, min(free, default=None))
 
 
 class _Gelu(nn.Module):

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,11 +22,14 @@ from transformers.utils import logging
 from neuroscope import events, waiting
 from neuroscope.engines.architectures import find
 from neuroscope.engines.checkpoint import Checkpoint, damaged, misconfigured, unfilled
+from neuroscope.engines.devices import Devices
+from neuroscope.engines.layout import get_module
 from neuroscope.engines.threads import governor
 from neuroscope.engines.tokenizers import transformers_tokenizer
 from neuroscope.engines.torch.engine import TorchEngine
+from neuroscope.engines.torch.placement import device_of, placement
 from neuroscope.engines.weight_files import index_in_use
-from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
+from neuroscope.errors import MissingExtraError, ModelLoadError, first_line
 
 #: The default device of torch.
 _AVAILABLE = torch.get_num_threads()
@@ -41,10 +45,16 @@ class TorchLoader:
         with _quietly():
             return transformers_tokenizer(folder)
 
-    def engine(self, checkpoint: Checkpoint, dtype: str, device: str | None) -> TorchEngine:
-        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> TorchEngine:
         with _quietly():
-            engine = TorchEngine(_model(checkpoint, dtype, device), part=checkpoint.part)
+            model, placed = _model(checkpoint, dtype), None
+            if devices.split:
+                layers = list(get_module(model, find(model.config.model_type).path("layers")).children())
+                placed = placement(devices, layers, model)
+                placed.put(model, layers)
+            else:
+                model = model.to(device_of(devices.device or ("cuda" if torch.cuda.is_available() else "cpu")))
+            engine = TorchEngine(model, part=checkpoint.part, placed=placed)
         count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
         if count is not None and engine.device.type == "cpu":
             torch.set_num_threads(count)
@@ -63,7 +73,8 @@ def _tell_of_spinning() -> None:
         )
 
 
-def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
+def _model(checkpoint: Checkpoint, dtype: str) -> Any:
+    """The model in main memory."""
     folder = checkpoint.folder
     try:
         with _indexed(folder) as place:
@@ -84,15 +95,12 @@ def _model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         ) from error
     except StrictDataclassError as error:
         raise misconfigured(folder, error) from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, UnpicklingError) as error:
         raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
         raise unfilled(folder, missing)
-    try:
-        return model.eval().to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ArgumentError(f"The device {device!r} cannot be used: {first_line(error)}") from error
+    return model.eval()
 
 
 @contextlib.contextmanager
@@ -127,7 +135,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ModelLoadError(f"{gguf} cannot be read: {first_line(error)}") from error
         job.advance()
         # transformers considers the model quantised and refuses to save it, although its weights have been dequantised.

@@ -33,6 +33,11 @@ class TorchOps:
         tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
         return tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype)
 
+    def precise(self, value: Any) -> Tensor:
+        """See `ArrayOps.precise`."""
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        return tensor.to(self.device, torch.promote_types(self.dtype, torch.float32))
+
     def to_numpy(self, array: Tensor) -> NDArray[Any]:
         return wide(array.detach()).cpu().numpy()
 
@@ -68,8 +73,8 @@ class TorchOps:
         return array.exp()
 
     def one_hot(self, ids: Any, width: int) -> Tensor:
-        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids), device=self.device), width)
-        return found.to(self.dtype)
+        found = torch.nn.functional.one_hot(torch.as_tensor(np.asarray(ids)), width)
+        return found.to(self.device, self.dtype)
 
     def copy(self, array: Tensor) -> Tensor:
         return array.clone()

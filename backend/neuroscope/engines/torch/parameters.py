@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from neuroscope.engines.layout import Stored, find_module
 from neuroscope.engines.parameters import Parameters
+from neuroscope.engines.torch.placement import AT_REST
 from neuroscope.engines.weights import Bits
 
 #: Integer types, by their size in bytes.
@@ -27,7 +28,8 @@ class TorchParameters(Parameters):
 
     def _array(self, layer: int | None, path: str) -> Tensor | None:
         found = find_module(self._model if layer is None else self._layers[layer], path)
-        return found.detach() if isinstance(found, Tensor) else None
+        # A visiting layer's weights are read and written where they rest.
+        return getattr(found, AT_REST, found).detach() if isinstance(found, Tensor) else None
 
     def _quantised(self, layer: int | None, path: str) -> bool:
         array = self._array(layer, path)

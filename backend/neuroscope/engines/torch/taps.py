@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.layout import get_module
-from neuroscope.engines.protocol import BoolArray, IntArray, Phase
+from neuroscope.engines.protocol import BoolArray, Edit, EditScope, IntArray, Phase
 from neuroscope.engines.sites import Component
 from neuroscope.engines.taps import Taps
 from neuroscope.engines.torch.attention import AttentionTaps
@@ -27,21 +27,31 @@ _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
 class TorchTaps(Taps):
-    """`Taps` for torch modules. They are `paused` while an edit runs the modules for another run."""
+    """`Taps` for torch modules. They are `paused` while an edit runs the modules for another run.
+
+    home: the device of the arrays that edits get, wherever the layer is; None: the layer's own.
+    """
 
     paused = False
+
+    def __init__(self, *what: Any, home: torch.device | None = None, **where: Any) -> None:
+        super().__init__(*what, **where)
+        self._home = home
 
     def touch(self, layer: int | None, component: Component, value: Tensor) -> Tensor:
         """See `Taps.touch`."""
         return value if self.paused else super().touch(layer, component, value)
 
     def _as_index(self, ids: IntArray, value: Tensor) -> Tensor:
-        return torch.as_tensor(ids, device=value.device)
+        return torch.as_tensor(ids).to(value.device)
 
     def _replaced(self, value: Tensor, where: tuple[Any, ...], new: Tensor) -> Tensor:
         value = value.clone()
         value[where] = new
         return value
+
+    def _applied(self, edit: Edit, value: Tensor, scope: EditScope) -> Tensor:
+        return self._like(edit.apply(value if self._home is None else value.to(self._home), scope), value)
 
     def _like(self, new: Any, old: Tensor) -> Tensor:
         tensor = new if isinstance(new, Tensor) else torch.as_tensor(new)
@@ -229,7 +239,7 @@ def _only_groups(forward: Callable[..., Any], read: BoolArray) -> Callable[..., 
     def some(x: Tensor) -> Any:
         out = torch.zeros_like(x)
         if read.any():
-            rows = torch.as_tensor(np.repeat(read, len(x) // len(read)), device=x.device)
+            rows = torch.as_tensor(np.repeat(read, len(x) // len(read))).to(x.device)
             found = forward(x[rows])
             out[rows] = found[0] if isinstance(found, tuple) else found
         else:

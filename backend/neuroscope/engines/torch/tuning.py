@@ -118,14 +118,14 @@ class TorchTuner:
             parts = losses()
             total = torch.stack([weight * part for part, weight in zip(parts, weights, strict=True)]).sum()
             total.backward()
-        finite = torch.isfinite(total)
+        finite = bool(torch.isfinite(total))
         for held, mask in self._tuned.values():
             if held.grad is None:
                 held.grad = torch.zeros_like(held)
             if mask is not None:
                 held.grad.mul_(mask)
-            finite = finite & torch.isfinite(held.grad).all()
-        if not bool(finite):
+            finite &= bool(torch.isfinite(held.grad).all())  # weights may lie on several devices
+        if not finite:
             raise NonFiniteActivationError(
                 "A loss or its gradient is NaN or infinite.", remedy="Lower the learning rate, or train the model in float32."
             )
