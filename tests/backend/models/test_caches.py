@@ -44,7 +44,7 @@ def test_patterns_name_what_is_captured(model: TransformerModel) -> None:
         ("1.residul", "residual"),
         ("7.residual", "no layer 7"),
         ([], "No site"),
-        ([b"x"], "not a site"),
+        ([b"x"], "is a list of texts"),
         ("*.logits", "no layer"),
     ):
         with pytest.raises((SiteError, ArgumentError), match=says):
