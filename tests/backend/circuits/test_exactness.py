@@ -228,8 +228,8 @@ def test_tokens_before_the_first_difference_run_once(engine: TorchEngine) -> Non
 
 def test_a_component_that_cannot_be_exchanged_is_refused(engine: TorchEngine) -> None:
     runs = PairRuns(engine, random_pairs())
-    with pytest.raises(SiteError, match="mlpOutput"):
-        sweep(runs, runs.clean, runs.corrupt, [Site(1, Component.QUERY)])
+    with pytest.raises(SiteError, match="logits cannot be exchanged"):
+        sweep(runs, runs.clean, runs.corrupt, [Site(None, Component.LOGITS)])
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
