@@ -114,7 +114,9 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "frames": ("pandas",),
     "repl": ("prompt_toolkit",),
     "notebook": ("ipykernel", "jupyter_client", "tqdm"),
+    "ray": ("ray",),
     "lm-eval": ("lm_eval",),
+    "ray": ("ray",),
 }
 
 

@@ -126,6 +126,18 @@ class EditError(NeuroScopeError):
     code = "edit"
 
 
+class FileError(NeuroScopeError):
+    """A file cannot be read or written."""
+
+    code = "file"
+
+
+class AccessError(NeuroScopeError):
+    """A path, a download or a program that may not be used through this door."""
+
+    code = "access"
+
+
 class ParityError(NeuroScopeError):
     """A check of `model.verify()` failed: NeuroScope's run differs from the bare model's."""
 

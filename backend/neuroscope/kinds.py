@@ -1,15 +1,20 @@
 """Errors for arguments of the wrong kind: which argument, and what it should have been.
 
-Nothing is checked before a call, so duck typing works. When a call fails with an error of Python's own, the arguments are
-compared with the annotations of the function, and the error names the first that does not fit.
+Before a call, values of Python's own types are held against annotations that name nothing else (`max_tokens: int | None` refuses 2.5, True
+and "5"; `texts: Sequence[str]` a text; `share: float` NaN). Every other object may be used where it works: when the call fails with an error of
+Python's own, the arguments are compared with the annotations, and the error names the first that does not fit.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import math
 import numbers
 import os
+import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +30,10 @@ _PLAIN: dict[Any, tuple[tuple[type, ...], str, str]] = {
     bool: ((bool,), "true or false", "truth values"),
 }
 _SHOWN = 60
+#: Annotations of which every name is one of these.
+_NAMES = "str|int|float|bool|None|Sequence|Iterable|list|tuple"
+_ONLY_PLAIN = re.compile(rf"(?:{_NAMES})(?:[\s|\[\],.]+(?:{_NAMES}))*[\s\],.]*")
+_BUILT_IN = frozenset({str, bytes, bytearray, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset})
 
 
 class WrongKindError(ArgumentError):
@@ -37,8 +46,15 @@ def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], typ
     lookup: finds classes that its annotations name and its module imports only under `TYPE_CHECKING`.
     """
 
+    plain: list[tuple[int, str, Any]] | None = None
+
     @functools.wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal plain
+        if plain is None:
+            plain = _plain_parameters(function)
+        if plain:
+            _check_plain(function, plain, arguments, named)
         try:
             return function(*arguments, **named)
         except (TypeError, AttributeError, ValueError) as error:
@@ -51,6 +67,38 @@ def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], typ
             raise wrong from error
 
     return call
+
+
+def _plain_parameters(function: Callable[..., Any]) -> list[tuple[int, str, Any]]:
+    """Position, name and type of the parameters whose annotation names Python's own types alone."""
+    found = []
+    for position, parameter in enumerate(inspect.signature(function).parameters.values()):
+        text = parameter.annotation
+        fixed = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if fixed and isinstance(text, str) and _ONLY_PLAIN.fullmatch(text):
+            kind = _evaluated(text, function, lambda name: None)
+            if kind is not Any:
+                found.append((position, parameter.name, kind))
+    return found
+
+
+def _check_plain(
+    function: Callable[..., Any], plain: list[tuple[int, str, Any]], arguments: tuple[Any, ...], named: Mapping[str, Any]
+) -> None:
+    for position, name, kind in plain:
+        if position < len(arguments):
+            value = arguments[position]
+        elif name in named:
+            value = named[name]
+        else:
+            continue
+        if type(value) not in _BUILT_IN:
+            continue
+        what = function.__qualname__.removesuffix(".__init__")
+        if not fits(value, kind):
+            raise WrongKindError(f"{name} of {what} is {described(kind)}, not {_shown(value)}.")
+        if type(value) is float and math.isnan(value):
+            raise WrongKindError(f"{name} of {what} is {described(kind)}, not NaN.")
 
 
 def _wrong(
@@ -88,6 +136,32 @@ def _evaluated(annotation: Any, function: Callable[..., Any], lookup: Callable[[
         return eval(annotation, getattr(function, "__globals__", {}), Later())
     except (NameError, AttributeError, TypeError):
         return Any
+
+
+def misfit(value: Any) -> str | None:
+    """The first public field of a dataclass, or of one within it, that does not fit its annotation, in words; None if all fit.
+
+    For what is made from a file, where every value is foreign.
+    """
+    if isinstance(value, (list, tuple)):
+        return next((found for one in value if (found := misfit(one)) is not None), None)
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return None
+    scope = vars(sys.modules[type(value).__module__])
+    for one in dataclasses.fields(value):
+        if one.name.startswith("_"):
+            continue
+        given = getattr(value, one.name)
+        try:
+            kind = eval(one.type, scope) if isinstance(one.type, str) else one.type
+        except NameError:  # imported for types alone
+            kind = Any
+        if not fits(given, kind):
+            return f"{one.name} is {_shown(given)}, not {described(kind)}"
+        within = misfit(given)
+        if within is not None:
+            return within
+    return None
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -151,3 +225,10 @@ def described(kind: Any, *, plural: bool = False) -> str:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def at_least(least: int, name: str, value: int) -> int:
+    """A whole number that is not below `least`. Raises `ArgumentError` that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ArgumentError(f"{name} must be a whole number from {least}, not {value!r}.")
+    return int(value)

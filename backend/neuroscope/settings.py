@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from neuroscope.errors import ArgumentError
+
 _seed: ContextVar[int] = ContextVar("neuroscope_seed")
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
 _dtype: ContextVar[str] = ContextVar("neuroscope_dtype", default="float32")
@@ -17,8 +19,12 @@ _device: ContextVar[str | None] = ContextVar("neuroscope_device", default=None)
 
 
 def seed(given: int | None = None) -> int:
-    """`given`, or the context's seed."""
-    return _seed.get(0) if given is None else given
+    """`given`, or the context's seed. Raises `ArgumentError` for anything but a whole number from zero."""
+    if given is None:
+        return _seed.get(0)
+    if isinstance(given, bool) or not hasattr(given, "__index__") or given < 0:
+        raise ArgumentError(f"A seed is a whole number from zero, not {given!r}.")
+    return int(given)
 
 
 def given_seed() -> int | None:

@@ -26,6 +26,7 @@ C = TypeVar("C", bound=type)
 F = TypeVar("F", bound=Callable[..., Any])
 
 _PYTHON_ONLY = "__neuroscope_python_only__"
+_PYTHON_ARGUMENTS = "__neuroscope_python_arguments__"
 _PUBLIC = "__neuroscope_public__"
 _BOTH_SIDES = "__neuroscope_both_sides__"
 
@@ -85,6 +86,22 @@ def python_only(member: F) -> F:
     """Hide a public method from scripts; only Python may call it."""
     setattr(member, _PYTHON_ONLY, True)
     return member
+
+
+def for_python(*names: str) -> Callable[[F], F]:
+    """Hide arguments of a public method from scripts; only Python may give them."""
+
+    def decorate(member: F) -> F:
+        setattr(member, _PYTHON_ARGUMENTS, frozenset(names))
+        return member
+
+    return decorate
+
+
+def python_only_arguments(function: object) -> frozenset[str]:
+    """The arguments that only Python may give."""
+    found: frozenset[str] = getattr(function, _PYTHON_ARGUMENTS, frozenset())
+    return found
 
 
 class _OfBothSides(classmethod):  # type: ignore[type-arg]

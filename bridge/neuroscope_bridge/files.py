@@ -7,13 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from neuroscope.errors import NeuroScopeError, reason
+from neuroscope.errors import FileError, reason
 
-
-class FileError(NeuroScopeError):
-    """A file cannot be read or written."""
-
-    code = "file"
+__all__ = ["FileError", "check_folder", "check_writable"]
 
 
 def check_writable(path: Path) -> None:

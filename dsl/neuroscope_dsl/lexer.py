@@ -16,8 +16,8 @@ from lark.lexer import Lexer, LexerState
 from neuroscope_dsl.errors import SmalltalkSyntaxError
 from neuroscope_dsl.source import Source
 
-#: Separators of tokens: white space and comments.
-_GAP = r'(?:[ \t\r\n\f\v\xa0\ufeff]+|"[^"]*")*'
+#: Separators of tokens: white space and comments. Possessive: a long gap at the end of a text is read once, not in every way.
+_GAP = r'(?:[ \t\r\n\f\v\xa0\ufeff]+|"[^"]*")*+'
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 

@@ -31,7 +31,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from neuroscope import events, vocabulary
+from neuroscope import events, places, vocabulary
 from neuroscope.errors import CancelledError
 from neuroscope_dsl import nodes
 from neuroscope_dsl.compiler.generator import sender_name
@@ -230,6 +230,9 @@ class Workspace:
         names = list(captured or {})
         for name in names:
             self._check_name(name)
+        items = parse(Source(text, "<block>")).items
+        if len(items) != 1 or not isinstance(items[0], nodes.Block):  # anything else would run now
+            raise SmalltalkSyntaxError("This text is not a block.", remedy="[:x | …]")
         maker = f"[{' '.join(f':{name}' for name in names)} | {text}]" if names else text
         made = self.run(maker, "<block>")
         if names and isinstance(made, Block):
@@ -384,9 +387,31 @@ class Workspace:
         return True
 
 
-def compiled_block(text: str, captured: Mapping[str, Any] | None = None) -> Block:
-    """A block from its text, in a new workspace, for hooks saved with a model."""
-    return Workspace().block(text, captured)
+class StoredBlock(Block):
+    """A block that came from a file: it reads and writes no files, downloads nothing, and each run of it is limited."""
+
+    __slots__ = ("_workspace",)
+
+    def __init__(self, block: Block, workspace: Workspace) -> None:
+        super().__init__(block.function, block.info, block.num_args)
+        self._workspace = workspace
+
+    def __call__(self, *arguments: Any) -> Any:
+        with places.confined(places.NOWHERE):
+            return self._workspace._guarded(lambda: Block.__call__(self, *arguments))
+
+
+#: Of one run of a stored block: seconds, and bytes by which the process may grow.
+_STORED = Limits(time=10.0, memory=1 << 30)
+
+
+def compiled_block(text: str, captured: Mapping[str, Any] | None = None) -> StoredBlock:
+    """A block from its text, in a new workspace, for hooks saved with a model. Nothing runs before it is called.
+
+    Raises `SmalltalkSyntaxError` for a text that is not one block.
+    """
+    workspace = Workspace(limits=_STORED)
+    return StoredBlock(workspace.block(text, captured), workspace)
 
 
 class _Names:

@@ -66,7 +66,7 @@ def test_only_an_argument_that_does_not_fit_is_blamed() -> None:
 class _Told:
     """Raises an error of its own, which goes before what could be said of its argument."""
 
-    def tell(self, name: str) -> None:
+    def tell(self, name: TransformerModel) -> None:
         raise ModelNotFoundError(f"nothing at {name}")
 
 
@@ -101,11 +101,46 @@ CALLS: dict[str, Callable[[], Any]] = {
     "path of Dataset.from_file is a text": lambda: V.Dataset.from_file(None),
     "n of Dataset.take is a whole number": lambda: V.Dataset.load("ioi", n=3).take("a"),
     "model of Dataset.for_model is a TransformerModel": lambda: V.Dataset.load("ioi", n=3).for_model("gpt2"),
-    "5 names no sites": lambda: MODEL.run_with_caching("w5", 5),
+    "sites of TransformerModel.run_with_caching is a list of texts": lambda: MODEL.run_with_caching("w5", 5),
     "count of TransformerModel.predictions is a whole number": lambda: MODEL.predictions("w5", "many"),
     "site of TransformerModel.weights is a WeightSite or a text": lambda: MODEL.weights(5),
     "dtype of TransformerModel.from_hugging_face is a text": lambda: V.TransformerModel.from_hugging_face("x", dtype=5),
 }
+
+
+AT_THE_DOOR: dict[str, Callable[[], Any]] = {
+    "max_tokens of TransformerModel.generate is a whole number or None, not 2.5": lambda: MODEL.generate("w5", max_tokens=2.5),
+    "max_tokens of TransformerModel.generate is .* not True": lambda: MODEL.generate("w5", max_tokens=True),
+    "prompt of TransformerModel.generate is a text, not .'w5'.": lambda: MODEL.generate(["w5"]),
+    "prompt of TransformerModel.generate is a text, not b'w5'": lambda: MODEL.generate(b"w5"),
+    "temperature of TransformerModel.generate is a number, not NaN": lambda: MODEL.generate("w5", temperature=float("nan")),
+    "half of a surrogate pair": lambda: MODEL.generate("w5 \ud800"),
+    "prompts of TransformerModel.run_with_caching is .*not None": lambda: MODEL.run_with_caching(None),
+    "prompts of TransformerModel.run_with_caching is .*not .'w5', None.": lambda: MODEL.run_with_caching(["w5", None]),
+    "prompts of TransformerModel.run_with_caching is .*not {'w5': 1}": lambda: MODEL.run_with_caching({"w5": 1}),
+    "count of at least 1": lambda: MODEL.predictions("w5", 0),
+    "head of ActivationHook is a whole number or None, not 1.5": (
+        lambda: V.ActivationHook(1, "headOutput", lambda a: a, head=1.5)
+    ),
+    "position of ActivationHook is a whole number or None, not '1'": (
+        lambda: V.ActivationHook(1, "residual", lambda a: a, position="1")
+    ),
+    "A seed is a whole number from zero": lambda: V.CircuitFinder(MODEL, seed=-1),
+    "target of CircuitFinder is a number, not NaN": lambda: V.CircuitFinder(MODEL, target=float("nan")),
+    "random_circuits must be a whole number from 0": lambda: V.CircuitFinder(MODEL, random_circuits=-1),
+    "controls of ActivationPatcher is a whole number, not 1.5": lambda: V.ActivationPatcher(MODEL, controls=1.5),
+    "name of TransformerModel.from_hugging_face is a text, not None": lambda: V.TransformerModel.from_hugging_face(None),
+    "path of TransformerModel.save is a text, not None": lambda: MODEL.save(None),
+    "positive of SteeringVectors.define is a list of texts or None, not 'w5'": (
+        lambda: V.SteeringVectors(MODEL).define("mine", "w5", "w6")
+    ),
+}
+
+
+@pytest.mark.parametrize("told", AT_THE_DOOR)
+def test_plain_values_of_a_wrong_kind_are_refused_at_the_call(told: str) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        AT_THE_DOOR[told]()
 
 
 @pytest.mark.parametrize("told", CALLS)

@@ -86,10 +86,18 @@ def _folded(name: str) -> str:
 def test_every_import_is_declared_where_the_directory_says() -> None:
     distributions = packages_distributions() | {
         "lm_eval": ["lm-eval"],
+        "ray": ["ray"],
         "ipykernel": ["ipykernel"],
         "jupyter_client": ["jupyter-client"],
     }
-    distributions |= {"pandas": ["pandas"], "polars": ["polars"], "kaleido": ["kaleido"], "mlx": ["mlx"], "mlx_lm": ["mlx-lm"]}
+    distributions |= {
+        "pandas": ["pandas"],
+        "polars": ["polars"],
+        "kaleido": ["kaleido"],
+        "mlx": ["mlx"],
+        "mlx_lm": ["mlx-lm"],
+        "ray": ["ray"],
+    }
     extra_of = {package: extra for extra, packages in EXTRAS.items() for package in packages}
     imported: set[str] = set()
     for folder in ("backend", "dsl", "bridge"):
@@ -109,7 +117,7 @@ def test_every_import_is_declared_where_the_directory_says() -> None:
 def test_the_extras_are_whole() -> None:
     assert {"torch", "mlx", "server", "figures", "repl", "hub", "all"} <= PROJECT["optional-dependencies"].keys()
     everything = requirements("all")
-    for extra in PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs", "mlx", "lm-eval"}:
+    for extra in PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs", "mlx", "lm-eval", "ray"}:
         assert requirements(extra) <= everything, extra
     assert requirements("torch") <= requirements("dev")
 

@@ -22,6 +22,7 @@ from neuroscope_dsl.nodes import (
     Variable,
 )
 from neuroscope_dsl.parser import parse
+from neuroscope_dsl.workspace import Workspace
 
 
 def only(text: str) -> object:
@@ -202,3 +203,7 @@ def test_a_keyword_pattern_may_take_several_lines() -> None:
     assert isinstance(definition, MethodDefinition)
     assert (definition.selector, definition.parameters) == ("at:put:", ("k", "v"))
     assert definition.body.statements == (Temporaries(("t",)), Return(Variable("t")))
+
+
+def test_a_long_gap_at_the_end_is_read_at_once() -> None:
+    assert Workspace().evaluate("3 + 4." + " " * 60 + '"a comment"' + " " * 60 + "\n") == 7

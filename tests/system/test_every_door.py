@@ -72,7 +72,7 @@ def doors(framework: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         machines.chain(tokenizer, *PATH),
         generation={"eos_token_id": [2, 4]},
     )
-    host = Host(HostOptions("asked", [f"asked={made}"], engine=framework))
+    host = Host(HostOptions("asked", [f"asked={made}"], engine=framework, readable=(tmp_path_factory.getbasetemp(),)))
     zmq, web = ZmqDoor(host, "tcp://127.0.0.1:*"), HttpDoor(host, "127.0.0.1:0", HttpOptions())
     address, url = zmq.open(), web.open()
     zmq.start()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope import events
 from neuroscope.circuits.ablated import Means, source_means
 from neuroscope.circuits.curve import CurvePoint
 from neuroscope.circuits.effect import Effect
@@ -93,12 +94,28 @@ class Circuit(Result, _Extended):
         """Whether the circuit exists without doubts."""
         return self.exists and not self.doubts
 
-    @functools.cached_property
+    @property
     def model(self) -> TransformerModel:
-        """The model it was found on; a circuit from a file loads it on first use.
+        """The model it was found on; a circuit from a file loads it on first use. Warns if its weights have been edited since.
 
         Raises `CircuitError` if the model of that name now has other weights.
         """
+        model, now = self._found_on, self._found_on.weights_hash
+        if now != self.provenance.weights_hash and now not in self._told:
+            self._told.add(now)
+            events.notice(
+                f"{model.title} was edited after the circuit for {self.task} was found on it: its edges and figures are of the weights "
+                f"{self.provenance.weights_hash[:12]}…, not of {now[:12]}….",
+                "warning",
+            )
+        return model
+
+    @functools.cached_property
+    def _told(self) -> set[str]:
+        return set()
+
+    @functools.cached_property
+    def _found_on(self) -> TransformerModel:
         if self._model is not None:
             return self._model
         from neuroscope.models.model import TransformerModel

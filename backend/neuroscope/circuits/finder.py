@@ -33,6 +33,7 @@ from neuroscope.circuits.search import smallest
 from neuroscope.engines.protocol import BoolArray
 from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.kinds import at_least
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
@@ -113,7 +114,7 @@ class CircuitFinder(Instrument):
         self.ablation: str = checked_ablation(ablation)
         self.target: float = target
         self.metric: Metric = checked_metric(metric)
-        self.random_circuits: int = random_circuits
+        self.random_circuits: int = at_least(0, "random_circuits", random_circuits)
         self.minimality_sample: int = minimality_sample
         self._found: list[Circuit] = []
         self._runs: list[tuple[PairBatch, tuple[Any, ...], CircuitEvaluation]] = []

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.files import write_whole
+from neuroscope import places
+from neuroscope.files import save
 from neuroscope.models.cache import cache_folder
 
 Arrays = dict[str, NDArray[Any]]
@@ -42,10 +43,10 @@ class Journal:
 
     def save(self, stage: str, items: int, arrays: Arrays) -> None:
         """Replace a stage's file in one step."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         data = io.BytesIO()
         np.savez(data, allow_pickle=False, items=np.array(items), **arrays)
-        write_whole(self._path(stage), data.getvalue())
+        with places.own():
+            save(self._path(stage), data.getvalue(), "The journal of a long computation")
 
     def forget(self) -> None:
         """Remove the files of a finished job."""

@@ -16,14 +16,16 @@ from typing import Any
 
 import platformdirs
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.estimates import normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.quality import ASPECTS
-from neuroscope.circuits.storage import SUFFIX, CircuitFile, read, write
+from neuroscope.circuits.storage import FILES, SUFFIX, CircuitFile, read, write
 from neuroscope.engines.precision import epsilon
 from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
+from neuroscope.files import keep, locked, planned
+from neuroscope.kinds import misfit
 from neuroscope.naming import fold
 from neuroscope.results import Result, titled
 from neuroscope.tasks.statistics import Estimate
@@ -83,17 +85,22 @@ class CircuitLibrary:
     @classmethod
     def load(cls, name: str, version: int | None = None) -> Circuit:
         """A circuit by name, in any spelling, by default its newest version. Raises `CircuitError` with the nearest names."""
-        return read(_path_of(str(name), version)).circuit()
+        return _read(_path_of(str(name), version)).circuit()
 
     @classmethod
     def load_circuit(cls, path: str) -> Circuit:
         """A circuit from a file, relative to the library's folders or the working folder. Raises `CircuitError` for changed or
         foreign files.
         """
-        given = Path(str(path)).expanduser()
-        for folder in (Path(), *folders()):
-            if (folder / given).is_file():
-                return read(folder / given).circuit()
+        given = Path(str(path))
+        here = places.to_read(given, "circuit")
+        if here.is_file():
+            return read(here).circuit()
+        for folder in folders():
+            inside = (folder / given).resolve()
+            if not given.is_absolute() and inside.is_relative_to(folder.resolve()) and inside.is_file():
+                with places.own():
+                    return read(inside).circuit()
         raise CircuitError(
             f"There is no circuit file {given} here or in {' or '.join(map(str, folders()))}.",
             remedy=_nearest(given.stem),
@@ -107,11 +114,13 @@ class CircuitLibrary:
         """
         circuit = as_circuit(circuit, "The library")
         target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
-        version = 1
-        if target.is_file():
-            version = read(target).version + 1
-            target.replace(target.with_name(f"{target.stem}@{version - 1}{SUFFIX}"))
-        return _entry(read(write(circuit, target, version=version, quality=quality, note=note)))
+        places.check_writable()
+        with places.own(), planned("The circuit", target, CircuitError), locked(target.parent):
+            version = 1
+            if target.is_file():
+                version = read(target).version + 1
+                keep(target, target.with_name(f"{target.stem}@{version - 1}{SUFFIX}"))
+            return _entry(read(write(circuit, target, version=version, quality=quality, note=note)))
 
     @classmethod
     def entries(cls) -> list[LibraryEntry]:
@@ -119,7 +128,7 @@ class CircuitLibrary:
         found = []
         for path in _newest().values():
             try:
-                found.append(_entry(read(path)))
+                found.append(_entry(_read(path)))
             except CircuitError as error:
                 events.notice(error.message)
         return sorted(found, key=lambda entry: (entry.folder, entry.name))
@@ -127,7 +136,7 @@ class CircuitLibrary:
     @classmethod
     def entry(cls, name: str) -> LibraryEntry:
         """The header of a circuit's file, without loading a model."""
-        return _entry(read(_path_of(str(name), None)))
+        return _entry(_read(_path_of(str(name), None)))
 
     @classmethod
     def search(cls, text: str) -> list[LibraryEntry]:
@@ -138,7 +147,7 @@ class CircuitLibrary:
     @classmethod
     def verify(cls, name: str) -> VerifiedCircuit:
         """Load a circuit's model, measure its held-out faithfulness again, and compare it with the file's."""
-        file = read(_path_of(str(name), None))
+        file = _read(_path_of(str(name), None))
         circuit = file.circuit()
         evaluation = CircuitEvaluation(
             circuit.model.engine, circuit.pairs, ablation=circuit.ablation, seed=circuit.provenance.seed
@@ -196,15 +205,21 @@ def _path_of(name: str, version: int | None) -> Path:
     path = _newest().get(fold(Path(name).name.removesuffix(SUFFIX)))
     if path is None:
         raise CircuitError(f"The library has no circuit {name!r}.", remedy=_nearest(name))
-    if version is None or read(path).version == version:
+    if version is None or _read(path).version == version:
         return path
     older = path.with_name(f"{path.stem}@{version}{SUFFIX}")
     if not older.is_file():
-        versions = [*_older(path), read(path).version]
+        versions = {*_older(path), _read(path).version}
         raise CircuitError(
             f"{path.stem} has no version {version}.", remedy=f"Versions: {', '.join(str(v) for v in sorted(versions))}."
         )
     return older
+
+
+def _read(path: Path) -> CircuitFile:
+    """A file of the library's own folders, which anybody may read by its name."""
+    with places.own():
+        return read(path)
 
 
 def _older(path: Path) -> Iterator[int]:
@@ -229,6 +244,15 @@ def _checked(name: str) -> str:
 
 
 def _entry(file: CircuitFile) -> LibraryEntry:
+    with FILES.understood(file.path):
+        entry = _described(file)
+        wrong = misfit(entry)
+        if wrong is not None:
+            raise TypeError(wrong)
+    return entry
+
+
+def _described(file: CircuitFile) -> LibraryEntry:
     header = file.header
     estimates = {
         name: Estimate.from_dictionary(header["figures"][name])

@@ -26,6 +26,7 @@ from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.circuits.roles import Role
 from neuroscope.circuits.sweeps import sweep
 from neuroscope.engines.sites import Component, Site
+from neuroscope.kinds import at_least
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.parallel.executors import Executor
@@ -144,7 +145,7 @@ class ActivationPatcher(Instrument):
         self, model: TransformerModel, *, controls: int = 12, seed: int | None = None, executor: Executor | None = None
     ) -> None:
         super().__init__(model, seed)
-        self.controls: int = controls
+        self.controls: int = at_least(0, "controls", controls)
         self._executor = executor
 
     def test_causal_relationship(self, circuit: Circuit) -> CausalTestResults:

@@ -23,9 +23,11 @@ from neuroscope.circuits.judging import Control
 from neuroscope.circuits.roles import Role
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import CircuitError
+from neuroscope.kinds import misfit
+from neuroscope.names import only
 from neuroscope.results import Provenance, plain
 from neuroscope.sealed import SealedFiles, Tensors
-from neuroscope.tasks.metrics import PromptMetric
+from neuroscope.tasks.metrics import METRICS, PromptMetric
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate
 
@@ -56,12 +58,27 @@ class CircuitFile:
         return int(self.header["version"])
 
     def circuit(self) -> Circuit:
-        """The circuit; its model is loaded on first use."""
+        """The circuit; its model is loaded on first use. Raises `CircuitError` for a content that is damaged anywhere."""
+        with FILES.understood(self.path):
+            found = self._circuit()
+            wrong = misfit(found)
+            if wrong is not None:
+                raise TypeError(wrong)
+        return found
+
+    def _circuit(self) -> Circuit:
         header, tensors = self.header, self.tensors
         graph = Graph(**header["graph"])
+        wrong = misfit(graph)
+        # Before anything of the graph's size is made.
+        if wrong is None and not (1 <= graph.key_value_heads <= graph.heads and graph.sources == len(tensors["means"])):
+            wrong = f"a graph of {graph.layers} layers and {graph.heads} heads"
+        wrong = wrong or _misshapen(tensors)
+        if wrong is not None:
+            raise TypeError(wrong)
         mask, scores = np.zeros_like(graph.valid), np.zeros(graph.valid.shape)
         receivers, sources = tensors["edges"].T
-        if len(receivers) and (receivers.max() >= graph.receivers or sources.max() >= graph.sources):
+        if len(receivers) and (tensors["edges"].min() < 0 or not graph.valid[receivers, sources].all()):
             raise FILES.refused(self.path, "it names edges that its graph does not have")
         mask[receivers, sources] = True
         scores[receivers, sources] = tensors["scores"]
@@ -90,9 +107,30 @@ class CircuitFile:
     def _pairs(self) -> PairBatch:
         tensors = self.tensors
         real = np.arange(tensors["clean"].shape[1])[None] < tensors["lengths"][:, None]
-        metric = PromptMetric(self.header["metric"], tensors["answers"].astype(np.int64), tensors["wrongs"].astype(np.int64))
+        metric = PromptMetric(
+            only("metric", METRICS, listing="Metrics")[self.header["metric"]],
+            tensors["answers"].astype(np.int64),
+            tensors["wrongs"].astype(np.int64),
+        )
         clean, corrupt = (TokenBatch(tensors[name].astype(np.int64), real) for name in ("clean", "corrupt"))
         return PairBatch(clean, corrupt, metric, tuple(frozenset(row) for row in self.header.get("units", ())))
+
+
+def _misshapen(tensors: Tensors) -> str | None:
+    """The first tensor that has not the shape and kind of a circuit's, in words; None if all have."""
+    edges, (rows, columns) = len(tensors["edges"]), tensors["clean"].shape
+    shapes = {
+        "edges": (edges, 2), "scores": (edges,), "means": tensors["means"].shape[:2], "clean": (rows, columns), "corrupt": (rows, columns),
+        "lengths": (rows,), "answers": (rows,), "wrongs": (rows,),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        found, whole = tensors[name], name not in ("scores", "means")
+        if found.shape != shape or (found.dtype.kind not in "iu" if whole else found.dtype.kind != "f"):
+            return f"{name} {found.dtype} {found.shape}"
+        if not np.isfinite(found).all() or (whole and found.size and found.min() < 0):
+            return f"{name} holds {found.min()}"
+    lengths = tensors["lengths"]
+    return f"lengths of {columns} columns" if rows and not (lengths.min() >= 1 and lengths.max() <= columns) else None
 
 
 def _judgement(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +189,11 @@ def write(
 
 def read(path: str | Path) -> CircuitFile:
     """Read a file and check it. Raises `CircuitError` that says why it is refused: absent, foreign, newer, changed."""
-    return CircuitFile(*FILES.read(path, absent="`neuroscope library list` shows the circuits here."))
+    found = CircuitFile(*FILES.read(path, absent="`neuroscope library list` shows the circuits here."))
+    with FILES.understood(found.path):
+        if not (isinstance(found.header["name"], str) and type(found.header["version"]) is int and found.version > 0):
+            raise TypeError("its name or version")
+    return found
 
 
 def _header(circuit: Circuit, name: str, version: int, quality: Mapping[str, Any] | None, note: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class WeightEdit(Result):
     def load(cls, path: str) -> Self:
         """An edit that `save:` wrote. Raises `EditError` for a file that is absent, foreign, newer or changed."""
         source, header, tensors = FILES.read(path, absent="`anEdit save:` writes one.")
-        try:
+        with FILES.understood(source):
             return cls(
                 title=header["title"],
                 method=header["method"],
@@ -137,8 +137,6 @@ class WeightEdit(Result):
                 _deltas={weight["name"]: tensors[weight["name"]] for weight in header["weights"]},
                 _tied=bool(header["tied"]),
             )
-        except (LookupError, TypeError) as error:
-            raise FILES.refused(source, f"its header is incomplete ({error})") from error
 
     def save(self, path: str) -> str:
         """Write the edit into a file: what it adds, as safetensors, with the rest as JSON. Answers its path.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.engines.protocol import GenerationSettings, Run, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, EditError
@@ -104,7 +104,8 @@ def moments(model: TransformerModel, memory: Memory, *, seed: int = 0, texts: Se
     ]
     for path in kept:
         if path.is_file():
-            return np.asarray(_FILES.read(path, absent="")[2]["moment"], dtype=np.float64)
+            with places.own():
+                return np.asarray(_FILES.read(path, absent="")[2]["moment"], dtype=np.float64)
     batches = [model.encode(list(texts))] if texts is not None else list(_written(model, seed))
     found, count = np.zeros((1, 1)), 0
     with events.progress(f"moments of layer {memory.layer}", total=len(batches), unit="batches") as job:
@@ -123,7 +124,8 @@ def moments(model: TransformerModel, memory: Memory, *, seed: int = 0, texts: Se
     )
     header = {"model": model.ran, "weightsHash": model.weights_hash, "memory": memory.names, "tokens": count, "seed": seed}
     try:
-        _FILES.write(kept[0], header, {"moment": moment.astype(np.float32)})
+        with places.own():
+            _FILES.write(kept[0], header, {"moment": moment.astype(np.float32)})
     except EditError as error:
         events.notice(f"The moments could not be kept: {error.brief}", "warning")
     return moment.astype(np.float32).astype(np.float64)  # as it will be read next time

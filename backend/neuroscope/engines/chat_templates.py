@@ -1,49 +1,97 @@
-"""The Jinja environment for chat templates, as transformers defines it.
+"""Chat templates: messages in a model's format, rendered in a process that cannot take the time or the memory of this one.
 
-Templates are third-party programs. They run in Jinja's sandbox, with `raise_exception`, `strftime_now`, a `tojson` that escapes
-nothing, and the block `{% generation %}`, which marks the assistant's text for training and renders it unchanged.
+The variables are those of transformers: `messages`, `add_generation_prompt`, the special tokens, and `tools` and `documents`, which are None.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import datetime
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from jinja2 import nodes
-from jinja2.exceptions import TemplateError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from neuroscope import events
+from neuroscope.errors import ArgumentError
+
+#: Seconds that rendering may take, and characters of a template.
+PATIENCE, LONGEST = 10.0, 1 << 20
+
+_idle: list[_Renderer] = []
+_lock = threading.Lock()
 
 
-class GenerationBlock(Extension):
-    """`{% generation %} … {% endgeneration %}`: renders its content, in its own scope."""
-
-    tags = {"generation"}  # noqa: RUF012  # Jinja's own name and kind
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_shown"), [], [], body).set_lineno(line)
-
-    def _shown(self, caller: Callable[[], str]) -> str:
-        return caller()
+def chat_text(tokenizer: Any, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True) -> str:
+    """Messages in the format of a tokenizer's chat template. Raises `ArgumentError` with what the template says, or why it was ended."""
+    special = getattr(tokenizer, "special_tokens", None)
+    known = special if isinstance(special, Mapping) else tokenizer.special_tokens_map
+    given = {"messages": list(messages), "add_generation_prompt": add_generation_prompt, "tools": None, "documents": None}
+    return render(str(tokenizer.chat_template), {**known, **given})
 
 
-def environment() -> ImmutableSandboxedEnvironment:
-    """A new environment for chat templates."""
-    made = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationBlock, loopcontrols])
-    made.globals["raise_exception"] = _refuse
-    made.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    made.filters["tojson"] = _to_json
-    return made
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """A template's text. Raises `ArgumentError` for one that fails, is too long, or takes too much time, memory or text."""
+    if len(template) > LONGEST:
+        raise ArgumentError(f"A chat template of {len(template):,} characters is too long.", remedy=f"At most {LONGEST:,}.")
+    request = json.dumps({"template": template, "context": context}, default=str)
+    with _lock:
+        renderer = _idle.pop() if _idle else None
+    found = (renderer or _Renderer()).ask(request)
+    if "text" not in found:
+        raise ArgumentError(f"The chat template fails: {found['error']}", remedy="Check the template and the messages.")
+    return found["text"]
 
 
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
+class _Renderer:
+    """One process. It serves one request at a time, and waits among the idle ones in between."""
 
+    def __init__(self) -> None:
+        command = [sys.executable, "-P", str(Path(__file__).with_name("template_process.py"))]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
+        )
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="chat template", daemon=True).start()
 
-def _to_json(value: Any, **settings: Any) -> str:
-    return json.dumps(value, **{"ensure_ascii": False, **settings})
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._answers.put(line)
+        self._answers.put("")
+
+    def ask(self, request: str) -> dict[str, str]:
+        """The process's answer, or the error that ended it. Raises `CancelledError`."""
+        try:
+            assert self._process.stdin is not None
+            self._process.stdin.write(request + "\n")
+            self._process.stdin.flush()
+            line = self._answer()
+        except OSError:
+            line = ""
+        except BaseException:
+            self._end()
+            raise
+        if line:
+            with _lock:
+                _idle.append(self)
+            answer: dict[str, str] = json.loads(line)
+            return answer
+        self._end()
+        return {"error": f"it took more than {PATIENCE:g} seconds, or its process was ended"}
+
+    def _answer(self) -> str:
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            try:
+                return self._answers.get(timeout=0.05)
+            except queue.Empty:
+                events.check_cancelled()
+        return ""
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()

@@ -125,11 +125,12 @@ class ModelFolder:
         """The template's source; of several, the one named "default"."""
         file = self.path / "chat_template.jinja"
         if file.is_file():
-            return file.read_text(encoding="utf-8")
+            return text_of(file)
         for source in (self.tokenizer_config, self._json("chat_template.json")):
             found = source.get("chat_template")
             if isinstance(found, list):
-                found = {entry["name"]: entry["template"] for entry in found}
+                named = [entry for entry in found if isinstance(entry, dict) and isinstance(entry.get("name"), str)]
+                found = {entry["name"]: entry.get("template") for entry in named}
             if isinstance(found, dict):
                 found = found.get("default")
             if isinstance(found, str):
@@ -142,12 +143,26 @@ class ModelFolder:
         if not file.is_file():
             return {}
         try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            found = json.loads(text_of(file))
+        except ModelLoadError:
+            raise
+        except (ValueError, RecursionError) as error:
             raise ModelLoadError(f"{file} cannot be read: {error}", remedy="Download or copy it again.") from error
         if not isinstance(found, dict):
             raise ModelLoadError(f"{file} is not a JSON object.", remedy="Download or copy it again.")
         return found
+
+
+def text_of(file: Path, most: int = 64 << 20) -> str:
+    """A file of a model's folder as text. Raises `ModelLoadError` for one that is larger than `most` bytes, or not UTF-8."""
+    try:
+        with file.open("rb") as opened:
+            found = opened.read(most + 1)
+        if len(found) > most:
+            raise ModelLoadError(f"{file} is larger than {most >> 20} MiB.", remedy="Download or copy it again.")
+        return found.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{file} cannot be read: {error}", remedy="Download or copy it again.") from error
 
 
 def text_name(name: str, architecture: architectures.Architecture) -> str | None:

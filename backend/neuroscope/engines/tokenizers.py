@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer
 
-from neuroscope.engines.folder import TOKENIZER_FILES, ModelFolder
-from neuroscope.errors import ModelLoadError, first_line
+from neuroscope.engines.folder import TOKENIZER_FILES, ModelFolder, text_of
+from neuroscope.errors import ModelLoadError
+
+#: The most by which a tokenizer's rules may lengthen a text; those of published models stay below 4.
+_GROWTH = 1000.0
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -33,6 +35,7 @@ def transformers_tokenizer(folder: Path) -> Any:
 
 def _loaded(folder: Path, *, of_transformers: bool) -> Any:
     try:
+        _check_growth(folder / "tokenizer.json")
         own = FileTokenizer(folder) if (folder / "tokenizer.json").is_file() else None
         if own is not None and own.complete and not of_transformers:
             return own
@@ -43,12 +46,37 @@ def _loaded(folder: Path, *, of_transformers: bool) -> Any:
         # The engine refuses a prompt that is too long, so no warning is needed.
         tokenizer.deprecation_warnings["sequence-length-is-longer-than-the-specified-maximum"] = True
         return tokenizer
-    # `tokenizers` raises plain `Exception` for a damaged file.
-    except Exception as error:
+    # `tokenizers` raises plain `Exception` for a damaged file, and panics, which are none, for some.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise ModelLoadError(
-            f"{folder} has no tokenizer that loads: {first_line(error)}",
+            f"{folder} has no tokenizer that loads: {(str(error).splitlines() or [type(error).__name__])[0][:300]}",
             remedy="Save the tokenizer in the same folder as the weights.",
         ) from error
+
+
+def _check_growth(file: Path) -> None:
+    """Raise `ModelLoadError` for a tokenizer that makes a text many times longer before it reads it: replacements upon replacements."""
+    if not file.is_file():
+        return
+    found = json.loads(text_of(file, 512 << 20))
+    growth = 1.0
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        stack = [found.get(part) if isinstance(found, dict) else None]
+        while stack:
+            rule = stack.pop()
+            if isinstance(rule, list):
+                stack += rule
+            elif isinstance(rule, dict):
+                stack += [rule.get(name) for name in ("normalizers", "pretokenizers", "decoders")]
+                if isinstance(rule.get("content"), str):
+                    pattern = rule.get("pattern")
+                    text = pattern.get("String") if isinstance(pattern, dict) else None
+                    growth *= max(1.0, (len(rule["content"]) + (not text)) / max(1, len(text or "")))
+                growth *= max(1, len(rule["prepend"])) if isinstance(rule.get("prepend"), str) else 1
+    if growth > _GROWTH:
+        raise ModelLoadError(f"The tokenizer in {file.parent} makes texts {growth:,.0f} times as long before it reads them.")
 
 
 def complete(tokenizer: Any, folder: ModelFolder) -> Any:
@@ -147,16 +175,10 @@ class FileTokenizer:
         self, messages: list[dict[str, str]], tokenize: bool = False, add_generation_prompt: bool = False
     ) -> str | list[int]:
         """Messages in the model's chat format: text, or its ids with `tokenize`."""
-        text = self._template.render(
-            messages=messages, add_generation_prompt=add_generation_prompt, tools=None, documents=None, **self.special_tokens
-        )
-        return self(text, add_special_tokens=False)["input_ids"] if tokenize else str(text)
+        from neuroscope.engines.chat_templates import chat_text
 
-    @cached_property
-    def _template(self) -> Any:
-        from neuroscope.engines.chat_templates import environment
-
-        return environment().from_string(self.chat_template or "")
+        text = chat_text(self, messages, add_generation_prompt=add_generation_prompt)
+        return self(text, add_special_tokens=False)["input_ids"] if tokenize else text
 
     def _add_tokens(self) -> None:
         """Add the tokens that only the other files have, in the order of their ids, as transformers does."""
@@ -174,7 +196,7 @@ class FileTokenizer:
         if config is not None:
             return {int(id_): AddedToken(**token) for id_, token in config.items()}
         file = self._folder / "added_tokens.json"
-        found: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        found: dict[str, int] = json.loads(text_of(file)) if file.is_file() else {}
         known = {token.content for token in self._tokenizer.get_added_tokens_decoder().values()}
         special = set(self._files.special_tokens.values())
         return {

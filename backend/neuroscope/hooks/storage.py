@@ -3,23 +3,30 @@
 `hooks.json` holds each hook's site and code; `hooks.safetensors` the tensors that blocks captured. A Smalltalk block is stored
 as its source and the values it captured, a Python function as its import path. Other code (a lambda, a nested function, a block
 that captured an object of another kind) cannot be stored; a warning says so when the model is saved and when it is loaded.
+
+A folder may come from a stranger. A block is compiled and runs confined (`places.NOWHERE`); a function is taken only from a module that the
+caller of `load` names, and no name in the file is looked up anywhere else.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import inspect
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
 from neuroscope import events, vocabulary
 from neuroscope.engines.sites import Site
-from neuroscope.errors import HookError, MissingExtraError
+from neuroscope.errors import HookError, MissingExtraError, NeuroScopeError, first_line
+from neuroscope.files import write_whole
 from neuroscope.hooks.hook import ActivationHook, InterventionHook
 from neuroscope.tensors.tensor import ActivationTensor
 
@@ -39,8 +46,6 @@ class _CannotKeepError(Exception):
 
 def write(model: TransformerModel, folder: Path) -> None:
     """Write the model's persistent hooks; a notice names each that cannot be stored, and why."""
-    from safetensors.numpy import save_file
-
     tensors: dict[str, Any] = {}
     kept, lost = [], []
     for hook in model.hook_manager:
@@ -52,33 +57,43 @@ def write(model: TransformerModel, folder: Path) -> None:
             lost.append({"name": hook.name, "site": str(hook.site), "reason": str(reason)})
             events.notice(f"{hook.name} at {hook.site} was not saved: {reason}", "warning")
     document = {"format": FORMAT, "taskType": model.task_type, "hooks": kept, "lost": lost}
-    (folder / HOOKS).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(folder / HOOKS, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     if tensors:
-        save_file(tensors, folder / TENSORS)
+        write_whole(folder / TENSORS, save(tensors))
 
 
-def read(model: TransformerModel, folder: Path, *, allow_imports: bool = False) -> None:
+def read(model: TransformerModel, folder: Path, *, allow_imports: Sequence[str] = ()) -> None:
     """Add the hooks that were saved with a model. Raises `HookError`, and adds none, if one does not fit."""
     path = folder / HOOKS
     if not path.is_file():
         return
-    tensors: dict[str, Any] = {}
-    if (folder / TENSORS).is_file():
-        from safetensors.numpy import load_file
-
-        tensors = load_file(folder / TENSORS)
     try:
+        tensors = load((folder / TENSORS).read_bytes()) if (folder / TENSORS).is_file() else {}
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["format"] != FORMAT:
             raise HookError(f"{path} has format {document['format']!r}, and this version reads {FORMAT}.")
-        hooks = [_hook(item, model, tensors, allow_imports) for item in document["hooks"]]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise HookError(f"{path} does not describe hooks: {error!r}", remedy="Save the model again.") from error
+        hooks = [_hook(item, model, tensors, tuple(allow_imports)) for item in document["hooks"]]
+        task = document["taskType"]
+        if not (task is None or isinstance(task, str)):
+            raise TypeError(f"the task type {task!r}")
+        lost = [f"{one['name']} at {one['site']} was not saved with the model: {one['reason']}" for one in document["lost"]]
+        names = [hook.name for hook in (*model.hook_manager, *hooks)]
+        if len(set(names)) < len(names):
+            raise ValueError("two hooks have one name")
+        for hook in hooks:
+            hook.site.checked(model.architecture)
+    except HookError:
+        raise
+    # Any value of the file may be of any kind.
+    except (
+        OSError, ArithmeticError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError, NeuroScopeError
+    ) as error:  # fmt: skip
+        raise HookError(f"{path} does not describe hooks: {first_line(error)}", remedy="Save the model again.") from error
     for hook in hooks:
         model.hook_manager.add_persistent_hook(hook)
-    model.task_type = document["taskType"]
-    for item in document["lost"]:
-        events.notice(f"{item['name']} at {item['site']} was not saved with the model: {item['reason']}", "warning")
+    model.task_type = task
+    for told in lost:
+        events.notice(told, "warning")
 
 
 def _hook_as_data(hook: ActivationHook, model: TransformerModel, tensors: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +126,8 @@ def _code(part: str, function: Any, model: TransformerModel, tensors: dict[str, 
                 raise _CannotKeepError(f"its {part} uses {name}, {reason}") from None
         return {"block": source, "captured": values}
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or _found(module, name) is not function or module == "__main__":
+    known = isinstance(module, str) and isinstance(name, str) and getattr(sys.modules.get(module), name, None) is function
+    if not known or not inspect.isfunction(function) or module == "__main__":
         raise _CannotKeepError(
             f"its {part} is not an importable function. Define it at the top level of a module, or write it as a block."
         )
@@ -141,7 +157,9 @@ def _value(value: Any, model: TransformerModel, tensors: dict[str, Any], first: 
     raise _CannotKeepError(f"{value!r}, which cannot be stored.")
 
 
-def _hook(item: dict[str, Any], model: TransformerModel, tensors: dict[str, Any], allow_imports: bool) -> ActivationHook:
+def _hook(
+    item: dict[str, Any], model: TransformerModel, tensors: dict[str, Any], allow_imports: Sequence[str]
+) -> ActivationHook:
     site = Site.parse(item["site"])
 
     def restored(code: dict[str, Any]) -> Callable[..., Any]:
@@ -162,27 +180,27 @@ def _hook(item: dict[str, Any], model: TransformerModel, tensors: dict[str, Any]
 
 
 def _callable(
-    code: dict[str, Any], where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: bool
+    code: dict[str, Any], where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: Sequence[str]
 ) -> Callable[..., Any]:
     if "block" in code:
         captured = {name: _restored(value, where, model, tensors, allow_imports) for name, value in code["captured"].items()}
         compiled: Callable[..., Any] = _compiler()(code["block"], captured)
         return compiled
     module, _, name = str(code["import"]).partition(":")
-    if module not in sys.modules:
-        if not allow_imports:
-            raise HookError(
-                f"{where} runs the Python function {code['import']}, whose module is not loaded.",
-                remedy="Import it first, or, if you trust the model's folder, load with allow_imports=True.",
-            )
-        importlib.import_module(module)
-    function = _found(module, name)
-    if not callable(function):
+    if module not in allow_imports:
+        raise HookError(
+            f"{where} runs the Python function {code['import']}, which the model's folder chose.",
+            remedy=f"If you trust it, name its module, from Python: TransformerModel.load(…, allow_imports=[{module!r}]).",
+        )
+    importlib.import_module(module)
+    function = vars(sys.modules[module]).get(name)
+    # A name that the module only imported, or an attribute of an object in it, would lead to other modules.
+    if not inspect.isfunction(function) or function.__module__ != module:
         raise HookError(f"{where} runs {code['import']}, which does not exist.", remedy="Define it, or add the hook again.")
     return function
 
 
-def _restored(value: Any, where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: bool) -> Any:
+def _restored(value: Any, where: str, model: TransformerModel, tensors: dict[str, Any], allow_imports: Sequence[str]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -199,13 +217,6 @@ def _restored(value: Any, where: str, model: TransformerModel, tensors: dict[str
         case "code":
             return _callable(content, where, model, tensors, allow_imports)
     raise HookError(f"{where} captured a {kind!r}, which this version cannot read.")
-
-
-def _found(module: str, name: str) -> Any:
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
 
 
 def _compiler() -> Callable[[str, dict[str, Any]], Callable[..., Any]]:

@@ -92,6 +92,11 @@ def _chain(name: str, *, standard: bool = True) -> list[str]:
     return chain
 
 
+def given() -> Mapping[str, str]:
+    """The user's own aliases."""
+    return _given.get()
+
+
 def table() -> dict[str, str]:
     """All aliases, the user's before the standard ones."""
     return {**STANDARD, **_given.get()}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
 
-from neuroscope.files import whole_folder, write_whole
+from neuroscope import places
+from neuroscope.files import whole_folder
 
 
 def cache_folder() -> Path:
@@ -31,7 +31,7 @@ def stored(key: str, make: Callable[[Path], None]) -> Path:
     if target.is_dir():
         return target
     try:
-        with whole_folder(target) as temporary:
+        with places.own(), whole_folder(target) as temporary:
             make(temporary)
     except OSError:
         if not target.is_dir():
@@ -40,19 +40,6 @@ def stored(key: str, make: Callable[[Path], None]) -> Path:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, cached by path, size and modification time."""
-    status = path.stat()
-    key = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
-    note = cache_folder() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    try:
-        return str(json.loads(note.read_text())["sha256"])
-    except (OSError, ValueError, KeyError):
-        pass
+    """SHA-256 of a file's bytes, read anew every time: a date and a size can be set back."""
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(note, json.dumps({"sha256": digest, "of": key}))
-    except OSError:
-        pass  # a cache that cannot be written costs time, not correctness
-    return digest
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.engines import architectures, loader
 from neuroscope.engines.checkpoint import Checkpoint, Loader, misconfigured
 from neuroscope.engines.devices import Devices
@@ -23,7 +24,14 @@ from neuroscope.engines.tokenizers import complete
 from neuroscope.engines.weight_files import INDEX, SINGLE, pickled_files, safetensors_files
 from neuroscope.errors import MissingExtraError, ModelLoadError, NeuroScopeError
 from neuroscope.models.cache import file_hash, stored
+from neuroscope.models.memory import check_sizes, count_parameters
 from neuroscope.models.resolve import ModelSource, not_found
+
+#: Settings by which a configuration can name code to fetch, or another file of weights.
+_CODE = (
+    "attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation",
+    "_experts_implementation", "_experts_implementation_internal", "transformers_weights",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,17 +57,24 @@ def load(
     folder = _folder(source, revision)
     files = ModelFolder(folder)
     config = _config(files, loader.name)
-    checkpoint = Checkpoint(folder, config, _weight_files(folder, allow_pickle), files.has_parts)
+    weights = _weight_files(folder, allow_pickle)
+    if weights[0].suffix == ".safetensors":
+        check_sizes(weights, config, folder / "config.json")
+    checkpoint = Checkpoint(folder, config, weights, files.has_parts)
     if checkpoint.part:
         events.notice(f"{source.name} is multimodal; only its language model is loaded.")
     ends = files.end_tokens, files.stop_texts
-    with events.progress(f"loading {source.name}", total=3, unit="steps") as job:
+    with (
+        events.progress(f"loading {source.name}", total=3, unit="steps") as job,
+        ThreadPoolExecutor(1, thread_name_prefix="hashing") as hashing,  # beside loading, which waits for the disk
+    ):
+        hashes = [hashing.submit(file_hash, path) for path in checkpoint.weights]
         tokenizer = complete(loader.tokenizer(folder), files)
         job.advance()
         engine = _engine(checkpoint, loader, dtype, devices)
         engine.end_tokens, engine.stop_texts = ends
         job.advance()
-        digest = hashlib.sha256("".join(file_hash(path) for path in checkpoint.weights).encode()).hexdigest()
+        digest = hashlib.sha256("".join(hash_.result() for hash_ in hashes).encode()).hexdigest()
         job.advance()
     return LoadedModel(engine, tokenizer, digest)
 
@@ -81,6 +96,9 @@ def _folder(source: ModelSource, revision: str | None) -> Path:
         return converted(source.path)
     if source.path is not None:
         return source.path
+    confinement = places.current()
+    if confinement is not None and not (confinement.download or source.chosen):
+        raise not_found(source, "not asked, since this server downloads nothing (--allow-download).")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
@@ -106,6 +124,18 @@ def _config(files: ModelFolder, engine: str) -> dict[str, Any]:
             f"{folder / 'config.json'} has the model_type {kind!r}, not a text.", remedy="Save the model again."
         )
     architectures.find(kind, engine)
+    for part in (files.config, files.text_config):
+        for setting in _CODE:
+            value = part.get(setting)
+            if value is not None and value not in ("eager", "sdpa", "grouped_mm", "batched_mm"):
+                raise ModelLoadError(
+                    f"{folder / 'config.json'} chooses code with {setting}: {str(value)[:100]!r}.", remedy="Remove the setting."
+                )
+    if (folder / "adapter_config.json").exists():
+        raise ModelLoadError(
+            f"{folder} holds an adapter too, which may name another model.",
+            remedy="Merge it into the model, or remove its files.",
+        )
     return files.text_config
 
 
@@ -151,6 +181,8 @@ def converted(gguf: Path) -> Path:
             raise MissingExtraError(
                 f"Reading {gguf.name} needs the package {package}.", remedy="pip install 'neuroscope-interp[gguf]'"
             )
+
+    count_parameters(gguf)  # refuses one whose counts do not fit its size
 
     def convert(folder: Path) -> None:
         from neuroscope.engines.torch.loading import convert_gguf

@@ -11,7 +11,7 @@ import math
 import os
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from neuroscope.engines.weight_files import safetensors_files
 from neuroscope.errors import ModelLoadError
@@ -34,16 +34,56 @@ def count_parameters(path: Path) -> int | None:
     return sum(_count_safetensors(file) for file in files) if files else None
 
 
+def check_sizes(files: list[Path], config: dict[str, Any], where: Path) -> None:
+    """Raise `ModelLoadError` for weights whose headers do not fit their files, and for a configuration of a larger model than theirs.
+
+    Nothing of the configuration's sizes is made before. Sixteen times is the room for packed weights, of which a file holds fewer numbers.
+    """
+    tables = [_header(file) for file in files]
+    elements = sum(math.prod(entry["shape"]) for table in tables for entry in table.values())
+    tensors = sum(map(len, tables))
+
+    def size(*names: str) -> int:
+        found = next((config[name] for name in names if isinstance(config.get(name), int)), 1)
+        return max(1, found)
+
+    layers, width = size("num_hidden_layers", "n_layer", "num_layers"), size("hidden_size", "n_embd", "d_model")
+    experts = size("num_local_experts", "num_experts", "n_routed_experts")
+    inner = size("intermediate_size", "n_inner", "ffn_dim")
+    heads = size("num_attention_heads", "n_head", "num_heads") * size("head_dim")
+    positions = size("n_positions") if "n_positions" in config else 1
+    largest = width * (size("vocab_size") + positions + layers * (heads + inner * experts))
+    if layers > tensors or largest > 16 * elements:
+        raise ModelLoadError(
+            f"{where} describes a far larger model than its {tensors} tensors with {elements:,} numbers.",
+            remedy="The checkpoint and its config.json do not belong together.",
+        )
+
+
 def _count_safetensors(path: Path) -> int:
+    tensors = _header(path)
+    return sum(_elements(name, entry["dtype"], entry["shape"], tensors) for name, entry in tensors.items())
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The table of a safetensors file's tensors, each within the file. Raises `ModelLoadError` for a damaged one."""
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
-            if length > _HEADER_LIMIT:
+            if length > min(_HEADER_LIMIT, size - 8):
                 raise ValueError(f"a header of {length} bytes")
             header = json.loads(file.read(length))
         tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        return sum(_elements(name, entry["dtype"], entry["shape"], tensors) for name, entry in tensors.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        for name, entry in tensors.items():
+            (start, end), shape = entry["data_offsets"], entry["shape"]
+            whole = all(type(number) is int and number >= 0 for number in (start, end, *shape))
+            if not whole or not start <= end <= size - 8 - length or not isinstance(entry["dtype"], str):
+                raise ValueError(f"{name[:100]} lies outside the file")
+            if math.prod(shape) > 8 * (end - start):
+                raise ValueError(f"{name[:100]} has the shape {str(shape)[:100]} in {end - start} bytes")
+        return tensors
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error, RecursionError) as error:
         raise ModelLoadError(f"The weights in {path} are damaged: {error}", remedy="Download or copy them again.") from error
 
 
@@ -72,6 +112,10 @@ def _count_gguf(path: Path) -> int:
                 shape = _unpack(file, f"<{_at_most(_unpack(file, '<I')[0], 8)}Q")
                 _unpack(file, "<IQ")  # its type and offset
                 total += 0 if name in _TABLES else math.prod(shape)
+            if file.tell() > path.stat().st_size:
+                raise ValueError("it ends before its table does")
+            if total > 32 * path.stat().st_size:
+                raise ValueError(f"its table holds {total:,} numbers")
             return total
     except (OSError, ValueError, KeyError, struct.error, OverflowError, RecursionError) as error:
         raise ModelLoadError(f"{path} is not a GGUF file, or damaged: {error}", remedy="Download or copy it again.") from error

@@ -34,7 +34,7 @@ from neuroscope.models.tokenized import Tokenized
 from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
-from neuroscope.vocabulary import public, python_only
+from neuroscope.vocabulary import for_python, public, python_only
 
 if TYPE_CHECKING:
     from neuroscope.analyses.extensions import AnalysesOfModels
@@ -71,6 +71,7 @@ class TransformerModel(Tokenized, _Extended):
         self.task_type = None
 
     @classmethod
+    @for_python("allow_pickle")
     def from_hugging_face(
         cls,
         name: str,
@@ -138,16 +139,20 @@ class TransformerModel(Tokenized, _Extended):
         return cls.from_hugging_face(name, **options)
 
     @classmethod
-    def load(cls, path: str, engine: str | None = None, allow_imports: bool = False, dtype: str | None = None) -> Self:
+    @for_python("allow_imports")
+    def load(cls, path: str, engine: str | None = None, *, allow_imports: Sequence[str] = (), dtype: str | None = None) -> Self:
         """Load a model that `save:` wrote, with its persistent hooks, task type and steering vectors.
 
-        Hooks that are Python functions are looked up in loaded modules; `allow_imports` imports others. Raises `HookError` for
-        a hook that cannot be restored, and the errors of `from_hugging_face`.
+        Hooks that are blocks are compiled, and run without access to files. Those that are Python functions are taken from the modules
+        that `allow_imports` names, and from no others, since the folder chooses the functions; only Python can name modules. Raises
+        `HookError` for a hook that cannot be restored, and the errors of `from_hugging_face`.
         """
-        from neuroscope.models import saving
+        from neuroscope.models import resolve, saving
 
         model = cls.from_hugging_face(path, engine=engine, dtype=dtype)
-        saving.restore(model, path, allow_imports=allow_imports)
+        folder = resolve.resolve(str(path)).path
+        if folder is not None:
+            saving.restore(model, folder, allow_imports=allow_imports)
         return model
 
     def save(self, path: str) -> str:
@@ -276,12 +281,14 @@ class TransformerModel(Tokenized, _Extended):
         return [[self.token_text(token) for token in ids[real]] for ids, real in zip(batch.ids, batch.real, strict=True)]
 
     def predictions(self, prompt: str, count: int = 5) -> list[tuple[str, float]]:
-        """The most likely next tokens, with their probabilities."""
+        """The `count` most likely next tokens, with their probabilities. Raises `ArgumentError` for fewer than one."""
+        if count < 1:
+            raise ArgumentError(f"predictions needs a count of at least 1, not {count}.")
         batch = self.encode(prompt)
         run = self.run(batch, logits=LogitRequest.last(batch))
         ops = self._engine.ops
         logs = ops.to_numpy(ops.log_softmax(run.logits))[0]
-        best = np.argsort(-logs)[: max(1, int(count))]
+        best = np.argsort(-logs)[: int(count)]
         return [(self.token_text(token), float(np.exp(logs[token]))) for token in best]
 
     @python_only

@@ -9,28 +9,35 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from neuroscope import places
 from neuroscope.engines.weight_files import has_tokenizer, has_weights, snapshot_of
-from neuroscope.errors import ArgumentError, ModelLoadError, ModelNotFoundError, did_you_mean
+from neuroscope.errors import AccessError, ArgumentError, ModelLoadError, ModelNotFoundError, did_you_mean
 from neuroscope.models import aliases
 
 Kind = Literal["bundled", "folder", "gguf", "package", "cache", "hub"]
 
+_REVISION = re.compile(r"[A-Za-z0-9_./-]{1,200}")
 SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What a name resolves to: `target` after aliases; `path` of a local folder or file, if any."""
+    """What a name resolves to: `target` after aliases; `path` of a local folder or file, if any.
+
+    chosen: the server's owner named it, by an alias or at the start.
+    """
 
     name: str
     target: str
     kind: Kind
     path: Path | None
+    chosen: bool = False
 
     @property
     def identity(self) -> Hashable:
@@ -48,22 +55,29 @@ def resolve(name: str, *, revision: str | None = None, allow_download: bool = Tr
         raise ModelNotFoundError(
             "The model's name is empty.", remedy="Give a name such as gpt-oss-20b, a folder, or a GGUF file."
         )
+    if revision is not None and not (_REVISION.fullmatch(revision) and ".." not in revision):
+        raise ArgumentError(f"{revision!r} is not a revision.", remedy="Give a branch, a tag or a commit.")
     target = aliases.follow(name)
-    source = _here(name, target)
+    confinement = places.current()
+    chosen = confinement is not None and not {name, target}.isdisjoint(
+        {*aliases.given(), *aliases.given().values(), *confinement.models}
+    )
+    with places.confined(None if chosen else confinement):
+        source = _here(name, target)
     if source is not None:
         if revision is not None:
             raise ArgumentError(
                 f"{target} is a {source.kind}, which has no revision {revision!r}.",
                 remedy="Leave the revision out; only repositories of the Hugging Face hub have them.",
             )
-        return source
+        return replace(source, chosen=chosen)
     packaged = smollm2_file() if target == SMOLLM2 and revision is None else None
     if packaged is not None:
         return ModelSource(name, target, "package", packaged)
     cached = _in_hub_cache(name, target, revision)
     if cached is not None:
         return ModelSource(name, target, "cache", cached)
-    source = ModelSource(name, target, "hub", None)
+    source = ModelSource(name, target, "hub", None, chosen)
     if not allow_download:
         raise not_found(source, "not asked, since downloads are not allowed.")
     return source
@@ -119,8 +133,8 @@ def _here(name: str, target: str) -> ModelSource | None:
 
         return ModelSource(name, target, "bundled", bundled.path(target.removeprefix(aliases.BUNDLED)))
     try:
-        path = Path(target).expanduser()
-        if path.exists():
+        path = _path(target)
+        if path is not None and path.exists():
             return _local(name, target, path)
     except (OSError, RuntimeError, ValueError) as error:  # no access, a name too long, `~` of an unknown user
         raise ModelNotFoundError(
@@ -134,14 +148,26 @@ def _here(name: str, target: str) -> ModelSource | None:
     return None
 
 
+def _path(target: str) -> Path | None:
+    """The path that a target may mean; None behind a server for a name that is none of its folders. Raises `AccessError`."""
+    if places.current() is None or _looks_like_a_path(target):
+        return places.to_read(target, "model")
+    try:
+        return places.to_read(target, "model")
+    except AccessError:
+        return None
+
+
 def _local(name: str, target: str, path: Path) -> ModelSource:
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise ModelLoadError(f"{path} is not a model.", remedy="A model is a folder with config.json, or a .gguf file.")
         return ModelSource(name, target, "gguf", path)
+    places.check_links(path)
     if not (path / "config.json").is_file():
         snapshot = snapshot_of(path)
         if snapshot is not None:
+            places.check_links(snapshot)
             return ModelSource(name, target, "folder", snapshot)
         raise ModelLoadError(f"The folder {path} has no config.json.", remedy=_what_instead(path))
     return ModelSource(name, target, "folder", path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from neuroscope.engines.chat_templates import chat_text
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import ArgumentError
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation
@@ -85,10 +86,9 @@ class Tokenized:
             raise ArgumentError(f"{self._name} has no chat template.", remedy="Give the whole prompt as text.")
         messages = [{"role": "user", "content": request}] if isinstance(request, str) else [dict(one) for one in request]
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a third-party program and may raise anything
-            raise ArgumentError(f"The chat template of {self._name} refuses these messages: {error}") from error
-        return ChatText(text)
+            return ChatText(chat_text(self._tokenizer, messages))
+        except ArgumentError as error:
+            raise ArgumentError(f"The chat template of {self._name} refuses these messages: {error.message}") from error
 
     @python_only
     def decode(self, ids: Sequence[int], *, after: Sequence[int] = ()) -> str:

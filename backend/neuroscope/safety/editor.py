@@ -33,7 +33,7 @@ from neuroscope.safety.fitting import Fitted, bare, fit_layers, probe_at
 from neuroscope.safety.pairs import Parts, harmful, harmless, together
 from neuroscope.safety.probe import Probe
 from neuroscope.safety.readings import Numbers
-from neuroscope.safety.replies import Manner, manner, prompt
+from neuroscope.safety.replies import REPLY, Manner, manner, prompt
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tensors.tensor import ActivationTensor
@@ -186,7 +186,7 @@ class SafetyEditor(Instrument):
                 "There is nothing to judge.",
                 remedy="Send findHarmfulCircuits:categories: first, with a category that has a circuit.",
             )
-        packaged = _packaged(requests, n, self.seed)
+        packaged = _packaged(self._model, requests, n, self.seed)
         return judging.judge(
             self, self._parts, self._traps[1], self._manner, n=n, directions=random_directions, packaged=packaged
         )
@@ -282,13 +282,21 @@ class SafetyEditor(Instrument):
         return ", ".join(map(str, self._fitted)) or "none yet"
 
 
-def _packaged(suites: str | Sequence[str], n: int, seed: int) -> dict[str, list[Example]]:
-    """Requests of packages by "suite, measure", at most n of each, drawn at random."""
+def _packaged(model: TransformerModel, suites: str | Sequence[str], n: int, seed: int) -> dict[str, list[Example]]:
+    """Requests of packages by "suite, measure", at most n of each, drawn at random among those that fit the model's context."""
     found: dict[str, list[Example]] = {}
     for suite in [suites] if isinstance(suites, str) else suites:
         for kind, one in packages.requests(suite):
             found.setdefault(f"{suite}, {kind.replace('_', ' ')}", []).append(one)
     random = np.random.default_rng([seed, 17])
+    most = model.architecture.context
+    for name, some in found.items():
+        fit = [one for one in some if most is None or model.encode(prompt(model, one.clean)).positions + REPLY <= most]
+        if len(fit) < len(some):
+            events.notice(
+                f"{name}: {len(some) - len(fit)} of {len(some)} requests are longer than {model.title} reads, and are left out."
+            )
+        found[name] = fit
     return {name: [some[int(at)] for at in random.permutation(len(some))[:n]] for name, some in found.items()}
 
 

@@ -125,7 +125,7 @@ class Probe(Result):
     def load(cls, path: str) -> Self:
         """A probe that `save:` wrote. Raises `DatasetError` for a file that is absent, foreign, newer or changed."""
         source, header, tensors = FILES.read(path, absent="`aProbe save:` writes one.")
-        try:
+        with FILES.understood(source):
             rate = header["falsePositives"]
             return cls(
                 **{name: header[name] for name in ("name", "layer", "component", "reading", "threshold")},
@@ -134,8 +134,6 @@ class Probe(Result):
                 _weights=tensors["weights"],
                 _bias=float(tensors["bias"][0]),
             )
-        except (LookupError, TypeError) as error:
-            raise FILES.refused(source, f"its header is incomplete ({error})") from error
 
     def save(self, path: str) -> str:
         """Write weights as safetensors and the rest as JSON into one sealed file. Return its path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ class _Vectors:
         if len(vectors):
             vectors.save(str(folder / VECTORS))
 
-    def read(self, model: TransformerModel, folder: Path, *, allow_imports: bool = False) -> None:
+    def read(self, model: TransformerModel, folder: Path, *, allow_imports: Sequence[str] = ()) -> None:
         if (folder / VECTORS).is_file():
             SteeringVectors(model).read(str(folder / VECTORS))
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save as save_tensors
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
-from neuroscope.files import write_whole
+from neuroscope.files import save
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import titled
 from neuroscope.steering.contrast import ContrastPairs
@@ -29,8 +29,8 @@ FORMAT = "neuroscope-steering-1"
 
 def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str | Path) -> Path:
     """Write vectors, whole or not at all. Raises `ArgumentError` if the file cannot be written."""
-    target = Path(path).expanduser()
-    target = target if target.suffix == ".safetensors" else target.with_name(target.name + ".safetensors")
+    target = Path(path)
+    target = places.to_write(target if target.suffix == ".safetensors" else target.with_name(target.name + ".safetensors"))
     header = {
         "model": model.ran,
         "askedFor": None if model.name == model.ran else model.name,
@@ -50,18 +50,13 @@ def write(model: TransformerModel, vectors: Sequence[SteeringVector], path: str 
         ],
     }
     tensors = {str(index): np.ascontiguousarray(vector.numpy()) for index, vector in enumerate(vectors)}
-    content = save(tensors, {"format": FORMAT, "header": json.dumps(header, ensure_ascii=False, sort_keys=True)})
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(target, content)
-    except OSError as error:
-        raise ArgumentError(f"The vectors cannot be written to {target}: {error}", remedy="Choose another path.") from error
-    return target
+    content = save_tensors(tensors, {"format": FORMAT, "header": json.dumps(header, ensure_ascii=False, sort_keys=True)})
+    return save(target, content, "The file of vectors", ArgumentError)
 
 
 def read(model: TransformerModel, path: str | Path) -> list[SteeringVector]:
     """Read the vectors of a file. Raises `ArgumentError` for other files; warns if vectors are of other weights."""
-    source = Path(path).expanduser()
+    source = places.to_read(path)
     if not source.is_file():
         raise ArgumentError(f"There is no file {source}.", remedy="(SteeringVectors for: model) save: writes one.")
     try:

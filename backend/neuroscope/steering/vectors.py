@@ -232,8 +232,12 @@ class SteeringVectors:
 
     @python_only
     def add(self, vector: SteeringVector) -> None:
-        """Store a vector under its name and site. Raises `ArgumentError` if its width is not the site's."""
+        """Store a vector under its name and site. Raises `ArgumentError` if its width is not the site's, or a number is not finite."""
         self._check_width(vector)
+        if not np.isfinite(vector.numpy()).all():
+            raise ArgumentError(
+                f"The vector {vector.name} holds NaN or infinity.", remedy="Compute it again, from a model in float32."
+            )
         self._store.vectors[vector.name, vector.site] = vector
         self._store.contrasts[vector.name] = vector.pairs
         self._store.asked.clear()

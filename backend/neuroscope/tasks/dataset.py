@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from neuroscope import events
+from neuroscope import events, places, settings
 from neuroscope.errors import ArgumentError, DatasetError, did_you_mean
+from neuroscope.kinds import at_least
 from neuroscope.results import plain
 from neuroscope.tasks.draw import Draw
 from neuroscope.tasks.files import check_whole, read_rows
@@ -81,6 +81,12 @@ class Dataset:
         seed: int = 0,
         generator: Generator | None = None,
     ) -> None:
+        wrong = next((item for item in _listed(examples) if not isinstance(item, Example)), None)
+        if wrong is not None:
+            raise DatasetError(
+                f"A Dataset holds Examples, not {wrong!r:.60}.",
+                remedy="Dataset.from_examples takes dictionaries with clean, corrupt, answer.",
+            )
         self._examples = list(examples)
         self._generator = generator
         self.name: str = name
@@ -91,10 +97,10 @@ class Dataset:
     @python_only
     def generated(cls, generator: Generator, n: int, *, name: str, task: str, seed: int) -> Dataset:
         """The first `n` different examples that a task's generator makes with this seed."""
-        if n > MOST_GENERATED:
+        if at_least(1, "n", n) > MOST_GENERATED:
             raise ArgumentError(f"{name} cannot make {n:,} examples.", remedy=f"At most {MOST_GENERATED:,} at a time.")
-        made = cls([], name=name, task=task, seed=seed, generator=generator)
-        made._examples = made._distinct(n, lambda example: True, [])[0]
+        made = cls([], name=name, task=task, seed=settings.seed(seed), generator=generator)
+        made._examples = made._distinct(int(n), lambda example: True, [])[0]
         return made
 
     @classmethod
@@ -131,8 +137,20 @@ class Dataset:
 
     @classmethod
     def from_examples(cls, examples: Sequence[Mapping[str, Any]], name: str = "examples") -> Dataset:
-        """Examples from dictionaries with `clean` and, optionally, `corrupt`, `answer`, `wrong`, `label`, `units`."""
-        return cls([_example(item, f"example {number}") for number, item in enumerate(examples)], name=name)
+        """Examples from dictionaries with `clean` and, optionally, `corrupt`, `answer`, `wrong`, `label`, `units`.
+
+        Raises `DatasetError` that names the example and the field, and for one that is given twice.
+        """
+        found = [_example(item, f"example {number}") for number, item in enumerate(_listed(examples))]
+        seen: dict[tuple[str | None, ...], int] = {}
+        for number, example in enumerate(found):
+            first = seen.setdefault(tuple(getattr(example, name) for name in _FIELDS), number)
+            if first != number:
+                raise DatasetError(
+                    f"Examples {first} and {number} are the same: {example.clean!r}.",
+                    remedy="Leave one out: an example that counts twice makes intervals too narrow.",
+                )
+        return cls(found, name=name)
 
     @classmethod
     def from_file(cls, path: str) -> Dataset:
@@ -142,7 +160,7 @@ class Dataset:
         """
         from neuroscope.tasks import records
 
-        file = Path(path).expanduser()
+        file = places.to_read(path, "dataset")
         unit = "record" if file.suffix.lower() == ".json" else "line"
         rows = [(f"{file}, {unit} {number}", item) for number, item in read_rows(file)]
         examples: Sequence[Example] = records.facts(rows) or [_example(item, where) for where, item in rows]
@@ -167,8 +185,10 @@ class Dataset:
         return self._generator
 
     def take(self, n: int) -> Dataset:
-        """The first `n` examples."""
-        return self.with_examples(self._examples[: max(0, int(n))])
+        """The first `n` examples. Raises `ArgumentError` for fewer than none."""
+        if n < 0:
+            raise ArgumentError(f"There are no {n} examples to take.", remedy="Give a whole number from zero.")
+        return self.with_examples(self._examples[: int(n)])
 
     def shuffled(self, seed: int | None = None) -> Dataset:
         order = np.random.default_rng(self.seed if seed is None else seed).permutation(len(self._examples))
@@ -284,6 +304,13 @@ class Dataset:
 
     def as_dictionary(self) -> dict[str, Any]:
         return {"name": self.name, "task": self.task, "seed": self.seed, "examples": plain(self._examples)}
+
+
+def _listed(examples: Any) -> Sequence[Any]:
+    """Raises `DatasetError` for what is no list: one dictionary, a text."""
+    if isinstance(examples, (str, bytes, Mapping)):
+        raise DatasetError(f"{examples!r:.60} is not a list of examples.", remedy="Give a list, of one if need be.")
+    return list(examples)
 
 
 def _example(item: Mapping[str, Any], where: str) -> Example:

@@ -361,11 +361,11 @@ class ActivationTensor:
     def __abs__(self) -> ActivationTensor:
         return self.abs()
 
-    def __eq__(self, other: object) -> Any:
+    def __eq__(self, other: object) -> ActivationTensor:  # type: ignore[override]
         """Cell by cell, as in numpy; `=` of a script compares shape and values (`same`)."""
         return self._binary(other, operator.eq)
 
-    def __ne__(self, other: object) -> Any:
+    def __ne__(self, other: object) -> ActivationTensor:  # type: ignore[override]
         return self._binary(other, operator.ne)
 
     __hash__ = object.__hash__  # the object's, as in torch

@@ -175,11 +175,13 @@ def _keep(path: Path, tuner: Tuner, points: Sequence[TrainingPoint], best: Mappi
 
 def _resumed(path: Path, tuner: Tuner, of: str) -> tuple[list[TrainingPoint], Mapping[str, NDArray[Any]]]:
     source, header, arrays = FILES.read(path, absent="Train with checkpoint: to write one.")
-    if header["of"] != of:
+    if header.get("of") != of:
         raise EditError(
             f"{source} is a checkpoint of another training: another model, circuit, dataset, objective, seed or schedule.",
             remedy="Name another file, or remove this one.",
         )
-    tuner.restore({name.removeprefix(_NOW): array for name, array in arrays.items() if name.startswith(_NOW)})
     best = {name.removeprefix(_BEST): array for name, array in arrays.items() if name.startswith(_BEST)}
-    return [TrainingPoint(**point) for point in header["points"]], best
+    with FILES.understood(source):
+        points = [TrainingPoint(**point) for point in header["points"]]
+        tuner.restore({name.removeprefix(_NOW): array for name, array in arrays.items() if name.startswith(_NOW)})
+    return points, best

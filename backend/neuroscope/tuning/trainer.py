@@ -42,7 +42,7 @@ from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.pairs import PairBatch, make_pairs
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.tuning import parts
-from neuroscope.tuning.course import Aim, Course, Objective, Schedule, Together, descend
+from neuroscope.tuning.course import FILES, Aim, Course, Objective, Schedule, Together, descend
 from neuroscope.tuning.measures import Yardstick
 from neuroscope.tuning.objectives import COHERENCE, OBJECTIVES, PRESERVATION, TASK, Coherence, Preservation, TaskItems, own_text
 from neuroscope.tuning.results import CircuitFaithfulness, CircuitTraining, TrainedWeights
@@ -152,7 +152,7 @@ class CircuitAwareTrainer(Instrument):
         )
         title = f"training {', '.join(self._titles)} for {dataset.name}"
         of = self._fingerprint(dataset, trained.names)
-        path = None if checkpoint is None else Path(checkpoint).expanduser()
+        path = None if checkpoint is None else FILES.path(checkpoint)
         engine, course = self._descended(trained.sites, aims, title, path, of)
         edit = self._edit(engine, trained.sites, title, dataset)
         new = self._model_with(edit)

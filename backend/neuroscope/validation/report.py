@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from neuroscope import places
 from neuroscope.errors import ArgumentError, reason
 from neuroscope.provenance import versions
 from neuroscope.results import Result
@@ -183,7 +184,7 @@ class ValidationReporter:
     @classmethod
     def load(cls, path: str) -> ValidationReport:
         """The report that `saveAs:` wrote as JSON. Raises `ArgumentError` for a file that is none."""
-        data = _read(Path(path).expanduser())
+        data = _read(places.to_read(path, "report"))
         if data.get("schema") != SCHEMA:
             raise ArgumentError(
                 f"{path} is no report of the schema {SCHEMA}.", remedy="Write one: report saveAs: 'report.json'."
@@ -191,7 +192,7 @@ class ValidationReporter:
         try:
             suites = {name: SuiteResult.from_dictionary(suite) for name, suite in data["suites"].items()}
             return ValidationReport(suites, {name: float(least) for name, least in data["thresholds"].items()})
-        except (KeyError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ArgumentError(f"{path} is incomplete or damaged: {error!r}.", remedy="Take the whole file.") from error
 
 
@@ -205,7 +206,7 @@ def loaded_suites(baseline: Any) -> list[SuiteResult]:
     if isinstance(baseline, ValidationReport):
         return list(baseline.suites.values())
     if isinstance(baseline, (str, Path)):
-        baseline = _read(Path(baseline).expanduser())
+        baseline = _read(places.to_read(baseline, "report"))
     if isinstance(baseline, Mapping):
         suites = baseline.get("suites", [baseline] if "measures" in baseline else baseline)
         found = list(suites.values() if isinstance(suites, Mapping) else suites)
@@ -266,7 +267,7 @@ def _line(check: Check) -> str:
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArgumentError(f"{path} cannot be read: {reason(error)}.", remedy="It is the JSON of a report.") from error
     if not isinstance(found, dict):
         raise ArgumentError(f"{path} holds no report.", remedy="Write one: report saveAs: 'report.json'.")

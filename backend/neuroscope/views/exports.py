@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from neuroscope import places
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.errors import ArgumentError, MissingExtraError, reason
-from neuroscope.files import write_whole
+from neuroscope.errors import ArgumentError, MissingExtraError
+from neuroscope.files import save
 from neuroscope.results import Result
 from neuroscope.views import page
 from neuroscope.views.layered import readers
@@ -34,20 +35,18 @@ def figure(result: Result, number: int) -> Any:
 
 def save_image(result: Result, path: str, number: int) -> str:
     """Write a figure as an image."""
-    target = Path(path).expanduser()
+    target = Path(path)
     if target.suffix.lower() not in _IMAGES:
         raise ArgumentError(f"An image is not written as {target.name!r}.", remedy=f"Endings: {', '.join(_IMAGES)}.")
+    kind = target.suffix[1:].lower()
+    if kind != "svg":
+        places.check_display()  # kaleido starts a browser
+    target = places.to_write(target, "image")
     drawn = figure(result, number)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix.lower() == ".svg":
-            write_whole(target, svg(drawn))
-        else:
-            _package("kaleido", "images", f"A {target.suffix[1:].upper()} image")
-            write_whole(target, drawn.to_image(format=target.suffix[1:].lower(), width=900, scale=2))
-    except OSError as error:
-        raise ArgumentError(f"{target} cannot be written: {reason(error)}.", remedy="Choose another place.") from error
-    return str(target)
+    if kind == "svg":
+        return str(save(target, svg(drawn), "The image", ArgumentError))
+    _package("kaleido", "images", f"A {kind.upper()} image")
+    return str(save(target, drawn.to_image(format=kind, width=900, scale=2), "The image", ArgumentError))
 
 
 def to_frame(result: Result, field: str | None) -> Any:

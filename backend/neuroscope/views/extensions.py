@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+from neuroscope import places
 from neuroscope.circuits.circuit import Circuit
-from neuroscope.errors import ArgumentError, CircuitError, reason
+from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.extensions import extends
-from neuroscope.files import write_whole
+from neuroscope.files import save
 from neuroscope.results import Result
 from neuroscope.validation.report import ValidationReport
 from neuroscope.views import exports, notebook, page
@@ -70,14 +71,9 @@ class DrawingsOfCircuits:
 
     def draw(self, path: str) -> str:
         """Write the circuit as a layered graph to an SVG file. Return its path."""
-        target = Path(path).expanduser()
-        target = target if target.suffix == ".svg" else target.with_name(target.name + ".svg")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(svg(cast(Circuit, self)), encoding="utf-8")
-        except OSError as error:
-            raise CircuitError(f"The drawing cannot be written to {target}: {error}", remedy="Choose another path.") from error
-        return str(target)
+        target = Path(path)
+        target = places.to_write(target if target.suffix == ".svg" else target.with_name(target.name + ".svg"), "drawing")
+        return str(save(target, svg(cast(Circuit, self)), "The drawing", CircuitError))
 
 
 @extends(ValidationReport)
@@ -89,18 +85,12 @@ class FilesOfReports:
 
         Raises `ArgumentError` for another kind of file, and where it cannot be written.
         """
-        target = Path(path).expanduser()
+        target = places.to_write(path, "report")
         report = cast(ValidationReport, self)
         if target.suffix not in (".json", ".html"):
             raise ArgumentError(f"A report is not written as {target.name!r}.", remedy="Name the file .json or .html.")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            text = (
-                page.page(report)
-                if target.suffix == ".html"
-                else json.dumps(report.as_dictionary(), indent=1, ensure_ascii=False)
-            )
-            write_whole(target, text + "\n")
-        except OSError as error:
-            raise ArgumentError(f"{target} cannot be written: {reason(error)}.", remedy="Choose another place.") from error
-        return str(target)
+        if target.suffix == ".html":
+            text = page.page(report)
+        else:
+            text = json.dumps(report.as_dictionary(), indent=1, ensure_ascii=False)
+        return str(save(target, text + "\n", "The report", ArgumentError))

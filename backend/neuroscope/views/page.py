@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import neuroscope
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.errors import ArgumentError
+from neuroscope.files import save
 from neuroscope.results import Provenance, Result
 from neuroscope.views.panels import Panel, asset, markup, scripts
 from neuroscope.views.static import svg
@@ -168,15 +169,15 @@ def _names(result: Result) -> list[str]:
 
 
 def save_page(result: Any, path: str | Path, *, note: str | None = None) -> Path:
-    """Write the page, creating the folder if needed. Return the file's path."""
+    """Write the page to a file that ends in `.html`, creating the folder if needed. Return its path. Raises `FileError`."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(result, note), encoding="utf-8", errors="replace")
-    return target
+    target = places.to_write(target if target.suffix in (".html", ".htm") else target.with_name(target.name + ".html"), "page")
+    return save(target, page(result, note), "The page")
 
 
 def open_page(result: Result) -> Path:
     """Write the page to a temporary file and open it, or report its path if there is no browser."""
+    places.check_display()
     folder = Path(tempfile.mkdtemp(prefix="neuroscope-"))
     target = save_page(result, folder / f"{type(result).__name__}.html")
     if not (_has_display() and webbrowser.open(target.as_uri())):

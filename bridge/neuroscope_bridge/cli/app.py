@@ -327,6 +327,19 @@ def serve(
     dtype: Dtype = None,
     embedded: Embedded = False,
     seed: Seed = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", metavar="FOLDER", help="Where sessions write (default: neuroscope/server in your data folder)."
+        ),
+    ] = None,
+    allow_read: Annotated[
+        list[Path] | None,
+        typer.Option("--allow-read", metavar="FOLDER", help="Another folder that sessions may read. May be repeated."),
+    ] = None,
+    allow_download: Annotated[
+        bool, typer.Option("--allow-download", help="Let sessions load models from the Hugging Face hub.")
+    ] = False,
     max_sessions: Annotated[int, typer.Option(metavar="N", help="Most concurrent sessions.", min=1)] = 256,
     max_time: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Longest time for one request (default: no limit).")
@@ -347,7 +360,9 @@ def serve(
     from neuroscope_bridge.host.limits import Limits
 
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
-    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models)
+    readable = tuple(path.expanduser().absolute() for path in allow_read or ())
+    own = None if folder is None else folder.expanduser().absolute()
+    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models, own, readable, allow_download)
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,

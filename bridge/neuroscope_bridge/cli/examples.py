@@ -21,6 +21,7 @@ from rich.table import Table
 
 from neuroscope import vocabulary
 from neuroscope.errors import ArgumentError
+from neuroscope.files import save
 from neuroscope_bridge.cli import show
 from neuroscope_bridge.cli.run import RunOptions, prepared, run_files
 from neuroscope_bridge.files import FileError, check_folder
@@ -145,7 +146,7 @@ def copy_example(number: int, folder: Path) -> None:
             f"{changed[0]} exists and is another file; nothing was copied.", remedy="Copy to another folder, or remove it."
         )
     for source, target in zip(sources, targets, strict=True):
-        target.write_bytes(source.read_bytes())
+        save(target, source.read_bytes(), "The script")
         print(target)
     if chosen.script.suffix == ".st":
         model = f" --model {_MODEL}" if chosen.leaves_model else ""

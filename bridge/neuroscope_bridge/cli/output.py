@@ -13,7 +13,7 @@ from typing import Any
 
 from neuroscope import settings, vocabulary
 from neuroscope.errors import NeuroScopeError, first_line
-from neuroscope.files import write_whole
+from neuroscope.files import save
 from neuroscope.results import plain
 from neuroscope_dsl.errors import SmalltalkError
 from neuroscope_dsl.runtime.values import Association, Character, SmalltalkObject
@@ -66,7 +66,7 @@ def write_json(workspace: Workspace, path: Path, failed: Failure | None = None) 
         sys.stdout.write(text)
         sys.stdout.flush()
     else:
-        write_whole(path, text)
+        save(path, text, "The JSON of the run")
 
 
 def _printed(workspace: Workspace) -> Callable[[Any], str]:

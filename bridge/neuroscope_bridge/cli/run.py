@@ -170,7 +170,16 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
             from neuroscope_bridge.rest.door import HttpDoor
             from neuroscope_bridge.rest.jobs import HttpOptions
 
-            given = HostOptions(None, options.aliases, options.embedded, options.engine, options.seed, dtype=options.dtype)
+            given = HostOptions(
+                None,
+                options.aliases,
+                options.embedded,
+                options.engine,
+                options.seed,
+                dtype=options.dtype,
+                readable=(Path(Path.cwd().anchor),),
+                download=True,
+            )
             host = Host(given)
             ends.callback(host.close)
             door = HttpDoor(host, "127.0.0.1:0", HttpOptions())

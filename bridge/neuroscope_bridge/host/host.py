@@ -9,12 +9,14 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from neuroscope import events, settings, vocabulary
 from neuroscope.engines import precision
 from neuroscope.models import aliases
 from neuroscope.models.registry import ModelRegistry, sharing
+from neuroscope.places import Confinement, confined, server_folder
 from neuroscope_bridge.host.faults import printable
 from neuroscope_bridge.host.limits import LEASE, LONGEST_LEASE, SHORTEST_LEASE, Limits
 from neuroscope_bridge.host.session import Session
@@ -31,7 +33,11 @@ _PERIOD = 10.0
 
 @dataclass(frozen=True)
 class HostOptions:
-    """Options of all sessions. `model` is loaded at the start and bound to each session's variable `model`."""
+    """Options of all sessions. `model` is loaded at the start and bound to each session's variable `model`.
+
+    folder: where sessions write, by default `neuroscope/server` in the platform's data folder. readable: further folders that they read.
+    download: whether they may load models from the hub.
+    """
 
     model: str | None = None
     aliases: list[str] = field(default_factory=list)
@@ -41,6 +47,15 @@ class HostOptions:
     limits: Limits = field(default_factory=Limits)
     dtype: str | None = None
     models: int | None = 8  # most models in memory
+    folder: Path | None = None
+    readable: tuple[Path, ...] = ()
+    download: bool = False
+
+    @property
+    def confinement(self) -> Confinement:
+        """What sessions and requests may read, write and load."""
+        models = frozenset() if self.model is None else frozenset({self.model})
+        return Confinement(self.folder or server_folder(), self.readable, models, self.download)
 
 
 def _logged(event: events.Event) -> None:
@@ -73,6 +88,7 @@ class Host:
                 aliases.in_force(self.options.aliases, embedded=self.options.embedded),
                 settings.defaults(seed=given, engine=self.options.engine, dtype=self.options.dtype),
                 sharing(self.models),
+                confined(self.options.confinement),
                 events.listen(_logged),
             ):
                 return contextvars.copy_context()

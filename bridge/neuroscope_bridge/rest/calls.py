@@ -10,8 +10,10 @@ from urllib.parse import quote
 import httpx
 import msgpack
 
-from neuroscope import events, settings
+from neuroscope import events, places, settings
+from neuroscope.errors import AccessError
 from neuroscope.results import plain
+from neuroscope_bridge.keys import is_loopback
 from neuroscope_bridge.rest import exchange
 
 WITH_ACTIVATIONS = "/v1/chat/completions/with_activations"
@@ -47,6 +49,9 @@ class Calls:
 
     def __init__(self, url: str, token: str | None) -> None:
         self.url = str(url).rstrip("/")
+        confinement = places.current()
+        if confinement is not None and (confinement.folder is None or not is_loopback(self.url)):
+            raise AccessError(f"{self.url} cannot be asked from here.", remedy="A session reaches servers of its own machine.")
         self._token = token
         self._model: str | None = None
         self._asked_for: str | None = None

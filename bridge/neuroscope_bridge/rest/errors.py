@@ -78,6 +78,7 @@ _STATUS = {
     "cancelled": 503,
     "unauthorized": 401,
     "forbidden": 403,
+    "access": 403,
     "method-not-allowed": 405,
     "internal": 500,
 }

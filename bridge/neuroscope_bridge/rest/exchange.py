@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from neuroscope import places
 from neuroscope.engines import host_ops
 from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError
@@ -53,6 +54,8 @@ def target(name: str, url: str) -> str:
     target = aliases.follow_given(str(name))
     local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
     looks_like_path = target.startswith((".", "~")) or "/" in target
+    if places.current() is not None:  # a session's client: what lies here is not for it to see
+        return target
     return str(Path(target).expanduser().resolve()) if local and looks_like_path and Path(target).exists() else target
 
 
@@ -105,7 +108,7 @@ def failure(response: httpx.Response, asked: Mapping[str, Any] | None) -> Remote
             "remedy": "Is it a NeuroScope server? `neuroscope serve` starts one.",
         }
     name = str((asked or {}).get("model", ""))
-    if details["code"] == "model-not-found" and name.startswith(_PLACEHOLDER):
+    if details["code"] in ("model-not-found", "access") and name.startswith(_PLACEHOLDER):
         details["remedy"] = (
             f"{name} in the script is a placeholder for a model: replace it by a name, or run with "
             f"`--alias {name}=NAME` (for example bundled:gpt2-medium)."

@@ -162,7 +162,7 @@ class ModelPool:
         model = TransformerModel.from_hugging_face(name, dtype=dtype)
         source = resolve.resolve(name, allow_download=False)
         if source.kind == "folder" and source.path is not None:
-            saving.restore(model, source.target)
+            saving.restore(model, source.path)
         return model
 
     def _is_our_own(self, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neuroscope import places
 from neuroscope.engines.sites import Site
 from neuroscope.errors import ArgumentError, NeuroScopeError, did_you_mean
 
@@ -121,7 +122,7 @@ def read_file(data: bytes) -> Probe:
     """The probe in the bytes of a `.probe` file. Raises `DatasetError` for other bytes."""
     from neuroscope.safety.probe import Probe
 
-    with tempfile.TemporaryDirectory() as folder:
+    with places.own(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sent.probe"
         path.write_bytes(data)
         return Probe.load(str(path))

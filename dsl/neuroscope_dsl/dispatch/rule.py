@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from neuroscope.naming import camel_case, fold, snake_case
-from neuroscope.vocabulary import Kind, Operation, cached_by_class, operations
+from neuroscope.vocabulary import Kind, Operation, cached_by_class, operations, python_only_arguments
 
 _KEYWORD_SELECTOR = re.compile(r"(?:[A-Za-z][A-Za-z0-9_]*:)+\Z")
 _UNARY_SELECTOR = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -220,7 +220,8 @@ def _signature(cls: type, operation: Operation) -> inspect.Signature:
     member = inspect.getattr_static(cls, operation.name)
     function = member.__func__ if isinstance(member, classmethod) else member
     signature = inspect.signature(function)
-    return signature.replace(parameters=list(signature.parameters.values())[1:])
+    hidden = python_only_arguments(function)
+    return signature.replace(parameters=[each for each in list(signature.parameters.values())[1:] if each.name not in hidden])
 
 
 @cached_by_class

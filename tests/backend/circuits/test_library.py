@@ -14,6 +14,7 @@ from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.library import CircuitLibrary
 from neuroscope.circuits.storage import read, write
+from neuroscope.editing.edit import WeightEdit
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models import aliases
 from neuroscope.models.model import TransformerModel
@@ -166,3 +167,21 @@ def test_a_circuit_of_other_weights_is_refused(circuit: Circuit, folder: Path, t
     tiny.tokenizer().save_pretrained(other)
     with aliases.in_force([f"{folder}={other}"]), pytest.raises(CircuitError, match="was found on"):
         _ = CircuitLibrary.load("mine").model
+
+
+def test_a_circuit_says_that_its_model_was_edited_since() -> None:
+    model = tiny.model("gpt2")
+    found = CircuitFinder(model, target=0.5).search("induction", pairs_with_an_effect(model))
+    heard: list[str] = []
+    with events.listen(lambda event: heard.append(event.message) if isinstance(event, events.Notice) else None):
+        assert found.model is model
+        assert heard == []
+        edit = model.apply_edit(WeightEdit.scaling("1.mlp.W_out", 2.0, model))
+        assert found.model is model
+        assert found.model is model
+        assert len(heard) == 1
+        assert "was edited after the circuit for induction was found" in heard[0]
+        model.revert(edit)
+        heard.clear()
+        assert found.model is model
+        assert heard == []

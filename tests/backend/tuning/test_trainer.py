@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,22 @@ def test_preservation_keeps_the_text_and_coherence_the_circuit() -> None:
             one.train(made.dataset())
             found[name, weight] = one.training.curves[-1].held_out[name]
         assert found[name, 100.0] < 0.3 * found[name, 1e-6]
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1e4])
+def test_a_large_weight_of_coherence_keeps_the_circuit_faithful_within_a_thousandth(weight: float) -> None:
+    model = tiny.model("llama")
+    found = made.circuit(model, *made.NODES)
+    graph = found.graph
+    mask = graph.valid.copy()
+    mask[25, 1] = False  # all edges but one, which carries little before the training
+    objectives = {"task_performance": 1.0, "circuit_coherence": weight}
+    circuit = dataclasses.replace(found, _mask=graph.pruned(mask))
+    one = trainer(model, circuit, objectives=objectives, steps=20, every=20, learning_rate=2e-3)
+    one.train(made.dataset())
+    off = abs(one.training.faithfulness[0].after.value - 1)
+    assert off > 1e-2 if weight < 1 else off < 1e-3
+    assert one.training.circuit.best_step == 20
 
 
 def test_shared_key_value_heads_are_named() -> None:

@@ -136,7 +136,10 @@ def test_examples_of_ones_own_need_no_wrong_answer() -> None:
 
 
 def test_tasks_that_a_tokenizer_cannot_express_are_noted() -> None:
-    mixed = [Dataset.from_examples([{"clean": "w5 w6", "answer": " w7"}] * 2, name="mine"), Dataset.load("capitals", n=2)]
+    mixed = [
+        Dataset.from_examples([{"clean": "w5 w6", "answer": " w7"}, {"clean": "w8 w6", "answer": " w7"}], name="mine"),
+        Dataset.load("capitals", n=2),
+    ]
     found = ComprehensiveValidator(tiny.model("gpt2")).test_performance(mixed)
     assert [task.task for task in found.tasks] == ["mine"]
     assert found.notes[0].startswith("capital_of_country was not measured: Only 0 of")

@@ -20,10 +20,6 @@ from tests import tiny
 TEMPLATE = "{% for message in messages %}{{ message.content }} {% endfor %}{% if add_generation_prompt %}w3{% endif %}"
 
 
-#: Options of a host whose clients may load models from every folder.
-EVERYWHERE: dict[str, Any] = {"readable": (Path("/"),)} if hasattr(HostOptions, "readable") else {}
-
-
 def save_chatty(folder: Path, architecture: str = "gpt2") -> Path:
     tiny.hf_model(architecture).save_pretrained(folder)
     tokenizer = tiny.tokenizer()
@@ -59,12 +55,13 @@ class Serve:
     """Starts servers with the options of `HttpOptions`; answers their URLs."""
 
     def __init__(self, chatty: Path, speechless: Path) -> None:
+        self._readable = (chatty.parents[1],)  # the folders of all tests
         self._aliases = [f"chatty={chatty}", f"speechless={speechless}"]
         self._doors: dict[str, tuple[HttpDoor, Host]] = {}
         self._shared: dict[str, str] = {}
 
     def __call__(self, address: str = "127.0.0.1:0", host: dict[str, Any] | None = None, **options: Any) -> str:
-        served = Host(HostOptions("chatty", self._aliases, **{**EVERYWHERE, **(host or {})}))
+        served = Host(HostOptions("chatty", self._aliases, **{"readable": self._readable, **(host or {})}))
         door = HttpDoor(served, address, HttpOptions(**options))
         url = door.open()
         door.start()

@@ -10,6 +10,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -94,7 +95,7 @@ def _model(checkpoint: Checkpoint, dtype: str) -> Any:
         ) from error
     except StrictDataclassError as error:
         raise misconfigured(folder, error) from error
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, UnpicklingError) as error:
         raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
@@ -134,7 +135,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
         try:
             model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+        except (OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ModelLoadError(f"{gguf} cannot be read: {first_line(error)}") from error
         job.advance()
         # transformers considers the model quantised and refuses to save it, although its weights have been dequantised.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 
+from neuroscope import places
 from neuroscope.errors import ArgumentError, did_you_mean
 from neuroscope_bridge.rest import schemas
 from neuroscope_bridge.rest.encoding import Json
@@ -105,7 +106,7 @@ def _edit(request: schemas.ApplyEdit, model: TransformerModel) -> WeightEdit:
         data = base64.b64decode(request.file, validate=True)
     except (binascii.Error, ValueError) as error:
         raise ArgumentError("file is not base64.", remedy="Send the bytes of an .edit file as base64.") from error
-    with tempfile.TemporaryDirectory(prefix="neuroscope-edit-") as folder:
+    with places.own(), tempfile.TemporaryDirectory(prefix="neuroscope-edit-") as folder:
         path = Path(folder) / "received.edit"
         path.write_bytes(data)
         # in a context of its own: requests may not read that folder, and it is ours
