@@ -40,7 +40,7 @@ RUN = {
     "analyses.md": (1,),
     "data.md": (1,),
     "editing.md": (2,),
-    "engines.md": (2,),
+    "engines.md": (3,),
     "language.md": (1, 2),
     "notebooks.md": (1,),
     "steering.md": (3, 6),
