@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: site demo peers mutants studies truth attacks leaks fuzz test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: site demo peers mutants studies truth attacks leaks fuzz soak test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
@@ -17,6 +17,7 @@ help:
 	@echo "make attacks   worst scripts of one session, and what another notices of them"
 	@echo "make leaks     ten thousand sessions, a thousand of each kind, that must leave nothing"
 	@echo "make fuzz      random messages and scripts, for minutes"
+	@echo "make soak      two hours of mixed clients, with memory, descriptors and waits as a plot"
 	@echo "make check     lint, types and import contracts only"
 	@echo "make format    let ruff rewrite the sources"
 
@@ -53,6 +54,9 @@ leaks: $(STAMP)
 
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 NEUROSCOPE_FUZZ=5000 $(BIN)/python -m pytest tests/bridge/test_fuzz.py
+
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py
 
 test-smalltalk: $(STAMP)
 	@command -v gst >/dev/null || { echo "GNU Smalltalk is missing. On Debian: sudo sh pharo/gst/install.sh"; exit 1; }

@@ -134,7 +134,9 @@ def test_stop_texts_of_the_files_end_what_a_model_writes(doors: Doors, tmp_path:
     wrong = machines.machine(tmp_path / "wrong", tokenizer, {}, generation={"stop_strings": 5})
     for error in doors.messages(f"TransformerModel fromHuggingFace: '{wrong}' engine: '{doors.model.engine.name}'").values():
         assert "generation_config.json has stop_strings 5" in error
-    refused = doors.http.post("/v1/models/load", json={"model": str(wrong)})  # what stands in a client's file is for the log alone
+    refused = doors.http.post(
+        "/v1/models/load", json={"model": str(wrong)}
+    )  # what stands in a client's file is for the log alone
     assert refused.status_code == 404
     assert "stop_strings" not in refused.text
 
