@@ -249,7 +249,7 @@ class TransformerModel(Tokenized, _Extended):
             raise self._non_finite(batch)
         return run
 
-    def logits(self, prompt: str, task_type: str | None = None) -> ActivationTensor:
+    def logits(self, prompt: str | Sequence[str], task_type: str | None = None) -> ActivationTensor:
         """(rows, positions, vocabulary), hooks included."""
         return ActivationTensor(self.run(prompt, task_type=task_type).logits, self._engine.ops)
 

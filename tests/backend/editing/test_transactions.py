@@ -186,10 +186,10 @@ def test_a_full_disk_leaves_no_file_and_the_edit_applied(
     edit = model.apply_edit(planned(model, W_OUT))
 
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(EditError, match="No space left"):
+    with pytest.raises(EditError, match="no space left"):
         edit.save(str(tmp_path / "change"))
     assert list(tmp_path.iterdir()) == []
     assert model.edits == [edit]

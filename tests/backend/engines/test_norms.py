@@ -19,5 +19,6 @@ def test_gradients_pass_a_norm_as_automatic_differentiation_says(architecture: s
     found = engine.normalise_gradient(1, port, x, gradient)
     for reader in range(4):
         entry = x.clone().requires_grad_(True)
-        (expected,) = torch.autograd.grad(engine._norm(1, port)(entry), entry, gradient[:, :, reader])
+        with engine._norm(1, port) as (norm, _):
+            (expected,) = torch.autograd.grad(norm(entry), entry, gradient[:, :, reader])
         assert torch.allclose(found[:, :, reader], expected, atol=1e-5)

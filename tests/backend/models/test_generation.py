@@ -58,5 +58,5 @@ def test_fractions_of_scripts_are_numbers(model: TransformerModel) -> None:
 
 @pytest.mark.parametrize("wrong", [5, None, ["w5", 6]])
 def test_what_is_no_text_is_no_prompt(model: TransformerModel, wrong: Any) -> None:
-    with pytest.raises(ArgumentError, match="is not a text"):
+    with pytest.raises(ArgumentError, match="is a text, not"):
         model.generate(wrong)

@@ -260,7 +260,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs() -> None:
         one.add_objective("taskPerformence", 0.5)
     assert "task_performance" in str(raised.value)
     for weight in (0, -1, float("nan"), "much"):
-        with pytest.raises(ArgumentError, match="above 0"):
+        with pytest.raises(ArgumentError, match=r"above 0|is a number"):
             one.add_objective("taskPerformance", weight)  # type: ignore[arg-type]
     one.add_objective("taskPerformance", 1)
     with pytest.raises(ArgumentError, match="takes a Dataset"):
