@@ -53,7 +53,7 @@ leaks: $(STAMP)
 	OMP_NUM_THREADS=1 NEUROSCOPE_LEAKS=10000 $(BIN)/python -m pytest tests/bridge/test_leaks.py
 
 fuzz: $(STAMP)
-	OMP_NUM_THREADS=1 NEUROSCOPE_FUZZ=5000 $(BIN)/python -m pytest tests/bridge/test_fuzz.py
+	OMP_NUM_THREADS=1 NEUROSCOPE_FUZZ=5000 $(BIN)/python -m pytest tests/bridge/test_fuzz.py tests/bridge/rest/test_robustness.py
 
 soak: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/soak.py

@@ -153,7 +153,7 @@ def test_a_hostile_message_is_answered_at_once(server: Server, name: str, opened
         assert answer["type"] == "error", answer
         assert answer["error"]["code"] in ("wire", "protocol", "limit", "unknown-operation"), answer
         assert len(answer["error"]["message"]) < 3_000
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
         assert good.value(op="evaluate", source="3 + 4") == 7
 
 
@@ -169,7 +169,7 @@ def test_a_map_of_colliding_keys_is_refused(server: Server) -> None:
         start = time.monotonic()
         raw.socket.send(b"\x84\xa1v\x01\xa2id\x09\xa2op\xa8evaluate\xa8bindings" + colliding(200_000))
         assert raw.receive(20)["error"]["code"] == "wire"
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
 
 
 def test_long_messages_are_performed_in_their_order(server: Server) -> None:
@@ -315,17 +315,17 @@ def test_another_session_goes_on_while_one_runs_its_worst(server: Server, name: 
 
 
 def test_many_sessions_at_once_do_not_starve_a_new_one(server: Server) -> None:
-    """Eight sessions loop; another opens, is served, and closes."""
+    """Eight sessions loop; meanwhile another opens, is served, and closes."""
     raws = [Raw(server[1]) for _ in range(8)]
     try:
         for each in raws:
             each.value(op="hello")
-            each.send(op="evaluate", source="[true] whileTrue: [1 + 1]", time=3.0)
+            each.send(op="evaluate", source="[true] whileTrue: [1 + 1]", time=20.0)
         with Raw(server[1]) as good:
             start = time.monotonic()
             good.value(op="hello")
             assert good.value(op="evaluate", source="3 + 4") == 7
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 15
     finally:
         for each in raws:
             each.close()

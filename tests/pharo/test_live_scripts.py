@@ -78,7 +78,7 @@ BIND = f"model := TransformerModel fromHuggingFace: '{MODEL}'.\n"
     [
         (["01_causal_tracing_for_known_phenomena.st"], ["ioiCircuit", "results"]),
         (["02_feature_localization_ablation.st", "02_call.st"], ["countryNeurons", "results"]),
-        (["06_circuit_based_weight_editing.st", "06_call.st"], ["debiasTransform"]),
+        pytest.param(["06_circuit_based_weight_editing.st", "06_call.st"], ["debiasTransform"], marks=pytest.mark.study),
         (["07_activation_steering_and_control.st", "07_call.st"], ["formalityNeurons", "results"]),
     ],
     ids=["script 1", "script 2", "script 6", "script 7"],

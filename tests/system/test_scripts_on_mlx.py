@@ -41,6 +41,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
+@pytest.mark.study
 def test_script_2_measures_the_same(tmp_path: Path) -> None:
     theirs, ours = (ran(engine, tmp_path, "02_feature_localization_ablation.st", "02_call.st") for engine in ("torch", "mlx"))
     assert ours["results"]["provenance"]["engine"] == "mlx"

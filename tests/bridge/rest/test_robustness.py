@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import random
 import signal
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ from neuroscope_bridge.rest.jobs import HttpOptions
 from neuroscope_bridge.wire.errors import DeniedError
 from tests.bridge.rest.conftest import Serve
 from tests.bridge.serving import serving
+
+#: Malformed requests; `make fuzz` sends more.
+COUNT = int(os.environ.get("NEUROSCOPE_FUZZ", "2000"))
 
 GOOD: list[tuple[str, dict[str, Any]]] = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "w5 w6"}], "max_tokens": 2, "temperature": 0.5}),
@@ -130,19 +134,19 @@ def mutations(seed: int, count: int) -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.slow
-def test_ten_thousand_malformed_requests_leave_it_serving(fuzzed: str) -> None:
+def test_malformed_requests_leave_it_serving(fuzzed: str) -> None:
     parts = urlsplit(fuzzed)
     assert parts.hostname is not None
     connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     answers: dict[int, int] = {}
-    for path, data in mutations(1, 10_000):
+    for path, data in mutations(1, COUNT):
         connection.request("POST", path, data, {"Content-Type": "application/json"})
         response = connection.getresponse()
         text = response.read()
         assert response.status < 500, (path, data[:300], text[:300])
         answers[response.status] = answers.get(response.status, 0) + 1
     connection.close()
-    assert answers[400] > 5_000, answers
+    assert answers[400] > COUNT / 2, answers
     httpx.delete(f"{fuzzed}/v1/activations/hooks")
     for path, body in GOOD:
         assert httpx.post(f"{fuzzed}{path}", json=body, timeout=30).status_code == 200
