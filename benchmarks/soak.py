@@ -22,7 +22,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -233,23 +233,30 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("build/soak"))
     options = parser.parse_args()
     found = soak(options.seconds, options.rate, seed=options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
+    complaints = write(found, options.out)
+    print(f"{sum(found.done.values()):,} pieces of work in {found.seconds:.0f} s: {dict(found.done)}")
+    print(
+        f"memory {found.growth(1):+.1f} MiB, descriptors {found.growth(2):+.0f} from the second third to the last;"
+        f" p99 {found.p99 * 1e3:.0f} ms"
+    )
+    print(options.out / "soak.html", *complaints, sep="\n")
+    return int(bool(complaints))
+
+
+def write(found: Soak, folder: Path) -> list[str]:
+    """Write `soak.json` and `soak.html`, and return what did not hold."""
     complaints = found.complaints()
+    folder.mkdir(parents=True, exist_ok=True)
     report = {
-        **asdict(found),
+        **vars(found),
         "p99": found.p99,
         "memory": found.growth(1),
         "descriptors": found.growth(2),
         "complaints": complaints,
     }
-    (options.out / "soak.json").write_text(json.dumps(report))
-    (options.out / "soak.html").write_text(_page(found), encoding="utf-8")
-    print(f"{sum(found.done.values()):,} pieces of work in {found.seconds:.0f} s: {dict(found.done)}")
-    print(
-        f"memory {found.growth(1):+.1f} MiB, descriptors {found.growth(2):+.0f} from the second third to the last; p99 {found.p99 * 1e3:.0f} ms"
-    )
-    print(f"{options.out / 'soak.html'}", *complaints, sep="\n")
-    return int(bool(complaints))
+    (folder / "soak.json").write_text(json.dumps(report))
+    (folder / "soak.html").write_text(_page(found), encoding="utf-8")
+    return complaints
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.soak import CLIENTS, DESCRIPTORS, Soak, soak
+import json
+from pathlib import Path
+
+from benchmarks.soak import CLIENTS, DESCRIPTORS, Soak, soak, write
 
 
 def test_mixed_clients_for_a_moment_are_served_without_a_fault() -> None:
@@ -12,9 +15,13 @@ def test_mixed_clients_for_a_moment_are_served_without_a_fault() -> None:
     assert found.growth(2) <= DESCRIPTORS
 
 
-def test_growth_and_waits_are_complained_of() -> None:
+def test_growth_and_waits_are_complained_of(tmp_path: Path) -> None:
     calm = Soak(30, [(float(t), 300.0, 50, 2.0) for t in range(30)], [0.002] * 30)
     assert calm.complaints() == []
     leaking = Soak(30, [(float(t), 300.0 + 3 * t, 50 + 4 * t, 2.0) for t in range(30)], [0.002] * 28 + [0.4] * 2)
     leaking.faults.append("a fault")
+    leaking.done["chat"] += 3
+    assert write(leaking, tmp_path) == leaking.complaints()
+    assert json.loads((tmp_path / "soak.json").read_text())["done"] == {"chat": 3}
+    assert "resident memory" in (tmp_path / "soak.html").read_text(encoding="utf-8")
     assert [one.split()[0] for one in leaking.complaints()] == ["faults:", "memory", "descriptors", "a"]
