@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import zmq
-from zmq.auth.thread import ThreadAuthenticator
 
 from neuroscope.errors import ArgumentError, NeuroScopeError
-from neuroscope_bridge.cookie import USER, new_secret, remove_cookie, write_cookie
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.host.faults import error_fields
 from neuroscope_bridge.host.limits import UNDECODED
-from neuroscope_bridge.keys import Clients, curve_available, is_loopback, read_pair
+from neuroscope_bridge.keys import Clients, is_loopback
+from neuroscope_bridge.server.admission import Admission
 from neuroscope_bridge.server.peers import Peer, send_frames, size_of
 from neuroscope_bridge.server.threads import LeaderThreads, Work
 from neuroscope_bridge.wire import decode, encode
@@ -47,10 +46,6 @@ _BEAT, _PROBE = 1.0, 20.0
 
 #: Seconds for running jobs to end when the server stops.
 _GRACE = 10.0
-
-#: The name under which the authenticator knows this server's socket.
-_DOMAIN = "neuroscope"
-
 
 #: Milliseconds between attempts to send to clients that are behind.
 _RETRY = 5
@@ -85,8 +80,7 @@ class ZmqDoor:
         self._clients: Clients | None = None
         self._speaker: bytes | None = None  # the public key behind the message at hand
         self._peers: dict[bytes, Peer] = {}
-        self._secret: bytes | None = None
-        self._cookie: Path | None = None
+        self._admission: Admission | None = None
         self._outbox: deque[tuple[Peer | None, bytes, list[Frame]]] = deque()
         self._behind: dict[bytes, Peer] = {}  # those that have something to read
         self._decoded: deque[tuple[Peer, Any]] = deque()
@@ -102,7 +96,6 @@ class ZmqDoor:
     def open(self) -> str:
         """Bind. Return the address with the port in use. Raises `ArgumentError` on failure."""
         self._context = zmq.Context()
-        self._authenticator: ThreadAuthenticator | None = None
         self._socket = self._context.socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._socket.setsockopt(zmq.SNDHWM, _SENT)
@@ -111,10 +104,9 @@ class ZmqDoor:
         self._socket.setsockopt(zmq.MAXMSGSIZE, self._host.options.limits.message)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
-        if self._keys is not None:
-            self._protect(self._keys)
-        elif not self._wanted.startswith("inproc:"):
-            self._admit_cookie()
+        if self._keys is not None or not self._wanted.startswith("inproc:"):
+            self._admission = Admission(self._context, self._socket, self._keys)
+            self._clients = self._admission.clients
         try:
             self._socket.bind(self._wanted)
         except zmq.ZMQError as error:
@@ -130,9 +122,9 @@ class ZmqDoor:
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._wake_here, zmq.POLLIN)
         address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        if self._secret is not None:
+        if self._admission is not None:
             try:
-                self._cookie = write_cookie(address, self._secret)
+                self._admission.announce(address)
             except NeuroScopeError:
                 self._abandon()
                 raise
@@ -140,41 +132,17 @@ class ZmqDoor:
 
     def _abandon(self) -> None:
         self._socket.close(0)
-        if self._authenticator is not None:
-            self._authenticator.stop()
+        if self._admission is not None:
+            self._admission.stop()
         self._context.term()
-
-    def _admit_cookie(self) -> None:
-        """Only who knows the cookie is let in: no other user, and, since they cannot authenticate, no web page and no old peer."""
-        self._secret = new_secret()
-        self._authenticator = ThreadAuthenticator(self._context, log=logging.getLogger("neuroscope.bridge.auth"))
-        self._authenticator.start()
-        self._authenticator.configure_plain(domain=_DOMAIN, passwords={USER.decode(): self._secret.decode()})
-        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
-        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
-        self._socket.setsockopt(zmq.PLAIN_SERVER, 1)
-
-    def _protect(self, folder: Path) -> None:
-        if not curve_available():
-            raise DeniedError("This build of ZeroMQ has no CURVE.", remedy="Install the wheel of pyzmq from PyPI.")
-        public, secret = read_pair(folder / "server.key_secret")
-        self._clients = Clients(folder)
-        self._authenticator = ThreadAuthenticator(self._context, log=logging.getLogger("neuroscope.bridge.auth"))
-        self._authenticator.start()
-        self._authenticator.configure_curve_callback(domain=_DOMAIN, credentials_provider=self._clients)
-        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, _DOMAIN)
-        self._socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # nobody enters when the authenticator does not answer
-        self._socket.setsockopt(zmq.CURVE_SERVER, 1)
-        self._socket.setsockopt(zmq.CURVE_PUBLICKEY, public)
-        self._socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
 
     def start(self) -> None:
         self._threads.start()
 
     def close(self) -> None:
         """Stop jobs, end this door's sessions, send what is queued, and stop."""
-        if self._cookie is not None and self._secret is not None:
-            remove_cookie(self._cookie, self._secret)
+        if self._admission is not None:
+            self._admission.withdraw()
         for peer in list(self._peers.values()):
             self._host.close_session(peer.session, "the server stops")
         self._stopping.set()
@@ -185,8 +153,8 @@ class ZmqDoor:
         while self._outbox:
             self._flush()
         self._socket.close()
-        if self._authenticator is not None:
-            self._authenticator.stop()
+        if self._admission is not None:
+            self._admission.stop()
         self._context.term()
         self._wake_here.close()
         self._wake_there.close()
