@@ -27,7 +27,6 @@ from neuroscope.engines.protocol import (
     Array,
     ArrayOps,
     Edit,
-    Engine,
     GenerationSettings,
     LogitRequest,
     Phase,
@@ -41,7 +40,6 @@ from neuroscope.engines.sampling import choose
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span, left_padded
 from neuroscope.engines.taps import Taps
-from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
 from neuroscope.errors import ArgumentError, SiteError
 
@@ -242,25 +240,6 @@ class Decoder(ABC, Generic[SomeTaps]):
     def changed_weights(self) -> dict[str, str]:
         """See `Engine.changed_weights`."""
         return {str(site): digest for site, digest in self.parameters.changed().items()}
-
-    # --- training --------------------------------------------------------------------------------------------------
-
-    def copy(self) -> Engine:
-        """See `Engine.copy`."""
-        raise self._untrained()
-
-    def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:
-        """See `Engine.tuner`."""
-        raise self._untrained()
-
-    def differentiable(self, on: bool = True) -> AbstractContextManager[None]:
-        """See `Engine.differentiable`."""
-        raise self._untrained()
-
-    def _untrained(self) -> ArgumentError:
-        return ArgumentError(
-            "Weights are trained on the engine torch alone for now.", remedy="Load the model with engine: 'torch'."
-        )
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

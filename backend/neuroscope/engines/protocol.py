@@ -407,7 +407,7 @@ class Engine(Protocol):
         ...
 
     def copy(self) -> Engine:
-        """A copy with weights of its own, and the same record of changes. Raises `ArgumentError` where an engine does not train."""
+        """A copy with weights of its own, and the same record of changes."""
         ...
 
     def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.errors import ArgumentError
+from neuroscope.errors import ArgumentError, NonFiniteActivationError, WeightError
 
 Array = Any
 
@@ -63,3 +63,15 @@ class Tuner(Protocol):
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over what `values` or `state` gave."""
         ...
+
+
+def untunable(name: str) -> WeightError:
+    """The error for an array whose numbers share scales."""
+    return WeightError(f"{name} is quantised and cannot be trained.", remedy="Load a checkpoint that is not quantised.")
+
+
+def not_finite() -> NonFiniteActivationError:
+    """The error for a step that has no direction."""
+    return NonFiniteActivationError(
+        "A loss or its gradient is NaN or infinite.", remedy="Lower the learning rate, or train the model in float32."
+    )

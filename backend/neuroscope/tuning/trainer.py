@@ -159,7 +159,7 @@ class CircuitAwareTrainer(Instrument):
         outcome = yard.measured(new.engine, "circuit", trained.numbers, 1.0, course.best_step)
         controls = self._control_runs(nodes, trained, aims, yard) if self._controls else []
         random = next((one for one in controls if one.weights == yard.RANDOM), None)
-        total = sum(int(np.prod(array.shape)) for array in engine.tuner(None, self._settings).values().values())
+        total = engine.tuner(None, self._settings).numbers
         self._trainings.append(
             CircuitTraining(
                 task=dataset.name,
@@ -308,7 +308,7 @@ class CircuitAwareTrainer(Instrument):
 
     def _fingerprint(self, dataset: Dataset, names: Sequence[str]) -> str:
         data = [
-            self.model.weights_hash, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
+            self.model.weights_hash, self.model.engine.name, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
             self._items, self.seed, [circuit.mask.tobytes().hex() for circuit in self._circuits],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()

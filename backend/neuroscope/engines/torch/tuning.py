@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroscope.engines.layout import find_module
-from neuroscope.engines.tuning import StepSettings
+from neuroscope.engines.tuning import StepSettings, not_finite, untunable
 from neuroscope.engines.weights import WeightSite
-from neuroscope.errors import NonFiniteActivationError, WeightError
+from neuroscope.errors import WeightError
 
 if TYPE_CHECKING:
     from neuroscope.engines.torch.engine import TorchEngine
@@ -39,9 +39,7 @@ class TorchTuner:
             self._mask(sites)
         for name, (parameter, _) in self._tuned.items():
             if not parameter.is_floating_point() or parameter.element_size() == 1:
-                raise WeightError(
-                    f"{name} is quantised and cannot be trained.", remedy="Load a checkpoint that is not quantised."
-                )
+                raise untunable(name)
             parameter.requires_grad_(True)
         self._optimiser = torch.optim.AdamW(
             [parameter for parameter, _ in self._tuned.values()],
@@ -126,9 +124,7 @@ class TorchTuner:
                 held.grad.mul_(mask)
             finite &= bool(torch.isfinite(held.grad).all())  # weights may lie on several devices
         if not finite:
-            raise NonFiniteActivationError(
-                "A loss or its gradient is NaN or infinite.", remedy="Lower the learning rate, or train the model in float32."
-            )
+            raise not_finite()
         return [float(part.detach()) for part in parts]
 
 
