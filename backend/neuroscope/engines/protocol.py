@@ -414,6 +414,12 @@ class Engine(Protocol):
         """What takes optimiser steps on those weights, or on all, and on no other number. Raises `WeightError` for quantised ones."""
         ...
 
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> Tuner:
+        """What trains low-rank adapters on the matrices of all layers, of as nearly so many numbers as a rank gives, and no number of the
+        model. The adapters stay in the engine. Raises `MissingExtraError` without peft, `ArgumentError` on MLX.
+        """
+        ...
+
     def differentiable(self, on: bool = True) -> AbstractContextManager[None]:
         """Within the block `forward`, `normalise`, `project` and `head_writes` keep what gradients with respect to tuned weights need, or
         where `on` is false do not.

@@ -43,7 +43,7 @@ from neuroscope.engines.protocol import (
 )
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span, left_padded
-from neuroscope.engines.tuning import StepSettings
+from neuroscope.engines.tuning import StepSettings, no_adapters
 from neuroscope.engines.weights import WeightSite
 from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
 
@@ -228,6 +228,12 @@ class MlxEngine(Decoder[MlxTaps]):
         from neuroscope.engines.mlx.tuning import MlxTuner
 
         return MlxTuner(self, sites, settings)
+
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> MlxTuner:
+        """Raises `ArgumentError`: LoRA is trained by peft, on torch."""
+        missing = no_adapters(self.name)
+        assert missing is not None
+        raise missing
 
     @contextmanager
     def differentiable(self, on: bool = True) -> Iterator[None]:

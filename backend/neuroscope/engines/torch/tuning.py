@@ -27,14 +27,18 @@ _VALUE, _STATE = "value/", "state/"
 
 
 class TorchTuner:
-    """See `Tuner`. sites: the weights to tune; None: every parameter of the model."""
+    """See `Tuner`. sites: the weights to tune, or parameters by name; None: every parameter of the model."""
 
-    def __init__(self, engine: TorchEngine, sites: Sequence[WeightSite] | None, settings: StepSettings) -> None:
+    def __init__(
+        self, engine: TorchEngine, sites: Sequence[WeightSite] | Mapping[str, Tensor] | None, settings: StepSettings
+    ) -> None:
         self._engine = engine
         #: By name: a stored array, and where it is tuned; None: everywhere.
         self._tuned: dict[str, tuple[Tensor, Tensor | None]] = {}
         if sites is None:
-            self._tuned = {name: (parameter, None) for name, parameter in engine.model.named_parameters()}
+            sites = dict(engine.model.named_parameters())
+        if isinstance(sites, Mapping):
+            self._tuned = {name: (parameter, None) for name, parameter in sites.items()}
         else:
             self._mask(sites)
         for name, (parameter, _) in self._tuned.items():
