@@ -50,7 +50,6 @@ class TorchTuner:
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             betas=settings.betas,
-            foreach=True,
         )
 
     def _mask(self, sites: Sequence[WeightSite]) -> None:
