@@ -31,7 +31,7 @@ def read_by(neurons: NeuronSet, model: TransformerModel) -> Numbers:
     if _has(model, layer, Weight.LN2):
         found = found * model.weights(WeightSite(layer, Weight.LN2)).read()
     centred = _has(model, layer, Weight.LN2_BIAS)  # LayerNorm takes the mean away, RMSNorm does not
-    return found - found.mean(1, keepdims=True) if centred else found
+    return np.asarray(found - found.mean(1, keepdims=True) if centred else found, dtype=np.float64)
 
 
 def _has(model: TransformerModel, layer: int, weight: Weight) -> bool:
