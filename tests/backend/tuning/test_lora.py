@@ -31,7 +31,7 @@ def test_where_peft_is_missing_it_is_left_out_by_name(monkeypatch: pytest.Monkey
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *more: None if name == "peft" else found(name, *more))
     with pytest.raises(MissingExtraError, match=r"neuroscope-interp\[lora\]"):
         CircuitAwareTrainer(model, made.circuit(model, *made.NODES), **SETTINGS, controls="lora")
-    one = CircuitAwareTrainer(model, made.circuit(model, *made.NODES), **SETTINGS)
+    one = CircuitAwareTrainer(model, made.circuit(model, *made.NODES), **SETTINGS | {"steps": 1, "every": 1})
     one.add_objective("taskPerformance", 1.0)
     one.train(made.dataset())
     assert [control.weights for control in one.training.controls] == ["random circuit", "all weights"]
