@@ -7,7 +7,8 @@ boolean         and ↔ or, not a → a, if a → if not a
 return          return a → return None
 statement       an assignment to an element, or one with an operator, is left out
 
-Left alone: texts, annotations, what is only for type checkers, assertions, error messages, and what prints.
+Left alone, since no behaviour hangs on it: texts, annotations, what is only for type checkers, assertions, error messages, what
+prints, the layout of JSON, and `strict` of a zip.
 """
 
 from __future__ import annotations
@@ -43,11 +44,18 @@ _COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 }
 #: Functions that only make text for people.
 _PRINTING = frozenset({"__repr__", "__str__", "print_string"})
+#: Arguments that change how a text is laid out, where a warning points, or what is only checked.
+_LAYOUT = frozenset({"indent", "ensure_ascii", "sort_keys", "stacklevel", "strict"})
+_COMPOUND = (ast.If, ast.While, ast.For, ast.With, ast.Try, ast.Match, ast.ClassDef, ast.FunctionDef)
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault. number: its place among the module's mutants. before, after: the changed piece as source, on one line."""
+    """One fault.
+
+    number: its place among the module's mutants. before, after: the changed piece as source, on one line. lines: first and last of
+    the statement whose run runs it. at_import: it runs when the module is imported, not in a function.
+    """
 
     module: str
     number: int
@@ -55,6 +63,8 @@ class Mutant:
     function: str
     before: str
     after: str
+    lines: tuple[int, int]
+    at_import: bool
 
     @property
     def key(self) -> str:
@@ -65,10 +75,32 @@ class Mutant:
 def mutants_of(module: str, path: Path) -> list[Mutant]:
     """Every mutant of a module, in the order of the source."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    spans: dict[ast.AST, tuple[tuple[int, int], bool]] = {}
+    _place(tree, (1, 1), False, spans)
     return [
-        Mutant(module, number, node.lineno, function, _shown(node), _shown(changed) if changed else "(left out)")
+        Mutant(module, number, node.lineno, function, _shown(node), _shown(changed) if changed else "(left out)", *spans[node])
         for number, (node, function, changed) in enumerate(_faults(tree))
     ]
+
+
+def _place(node: ast.AST, lines: tuple[int, int], inside: bool, found: dict[ast.AST, tuple[tuple[int, int], bool]]) -> None:
+    """Note for each piece the lines of its statement (of a compound one, its own) and whether it runs at import."""
+    if isinstance(node, ast.stmt) and not isinstance(node, _COMPOUND):
+        lines = (node.lineno, node.end_lineno or node.lineno)
+    elif isinstance(node, ast.expr) and lines[1] == 0:
+        lines = (lines[0], node.end_lineno or node.lineno)
+    found[node] = (lines if lines[1] else (lines[0], lines[0]), not inside)
+    if isinstance(node, _COMPOUND):
+        lines = (node.lineno, 0)
+    if isinstance(node, ast.FunctionDef) and not inside:
+        # A default is made at import and met where the body begins.
+        body = next((each for each in node.body if not _is_left_alone(each)), node.body[-1])
+        _place(node.args, (body.lineno, body.end_lineno or body.lineno), False, found)
+        for inner in node.body:
+            _place(inner, lines, True, found)
+        return
+    for child in ast.iter_child_nodes(node):
+        _place(child, lines, inside or isinstance(node, ast.Lambda), found)
 
 
 def mutated(path: Path, number: int) -> ast.Module:
@@ -76,8 +108,8 @@ def mutated(path: Path, number: int) -> ast.Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for at, (node, _, changed) in enumerate(_faults(tree)):
         if at == number:
-            replaced = _Replacement(node, changed).visit(tree)
-            return ast.fix_missing_locations(replaced)
+            _Replacement(node, changed).visit(tree)
+            return ast.fix_missing_locations(tree)
     raise IndexError(f"{path} has no mutant {number}.")
 
 
@@ -123,6 +155,8 @@ def _is_left_alone(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.FunctionDef):
         return node.name in _PRINTING
+    if isinstance(node, ast.keyword):
+        return node.arg in _LAYOUT
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     if isinstance(node, ast.Expr):
