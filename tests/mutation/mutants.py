@@ -8,7 +8,8 @@ return          return a → return None
 statement       an assignment to an element, or one with an operator, is left out
 
 Left alone, since no behaviour hangs on it: texts, annotations, what is only for type checkers, assertions, error messages, what
-prints, the layout of JSON, and `strict` of a zip.
+prints, the layout of JSON, `strict` of a zip, reports of progress, sizes of batches, and guards against divisions by nought
+(numbers of 1e-6 and less).
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ _COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 _PRINTING = frozenset({"__repr__", "__str__", "print_string"})
 #: Arguments that change how a text is laid out, where a warning points, or what is only checked.
 _LAYOUT = frozenset({"indent", "ensure_ascii", "sort_keys", "stacklevel", "strict"})
+_PROGRESS = frozenset({"progress", "advance"})
+#: How the names of constants end that say how many rows are computed together.
+_BATCHES = ("_BATCH", "_AT_ONCE")
+_GUARD = 1e-6
 _COMPOUND = (ast.If, ast.While, ast.For, ast.With, ast.Try, ast.Match, ast.ClassDef, ast.FunctionDef)
 
 
@@ -157,6 +162,10 @@ def _is_left_alone(node: ast.AST) -> bool:
         return node.name in _PRINTING
     if isinstance(node, ast.keyword):
         return node.arg in _LAYOUT
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and node.func.attr in _PROGRESS
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Name) and node.targets[0].id.endswith(_BATCHES)
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     if isinstance(node, ast.Expr):
@@ -199,7 +208,7 @@ def _constants(node: ast.Constant) -> Iterator[ast.AST]:
         yield ast.Constant(not node.value)
     elif isinstance(node.value, int):
         yield ast.Constant(node.value + 1)
-    elif isinstance(node.value, float):
+    elif isinstance(node.value, float) and not 0 < node.value <= _GUARD:
         yield ast.Constant(node.value * 2 or 1.0)
 
 

@@ -15,6 +15,7 @@ from tests.mutation.processes import code_of, swapped
 SOURCE = '''
 """A docstring with 3 numbers."""
 SIZE = 8
+_BATCH = 16
 
 
 def half(values, at=-1, ready: bool = True):
@@ -31,7 +32,8 @@ def lines(pairs):
         first - 1
         for first, _ in zip(pairs, pairs, strict=True)
     ]
-    return dumps(found, indent=2)
+    job.advance(len(found) + 1)
+    return dumps(found, indent=2) / (sum(found) + 1e-9)
 
 
 def print_string(self):
@@ -88,12 +90,13 @@ def test_a_mutant_knows_what_runs_it(tmp_path: Path) -> None:
     listed = found["first - 1", "first + 1"]
     assert listed.lines == (at["found = ["], at["]"])
     assert ("2", "3") in {(mutant.before, mutant.after) for mutant in found.values() if mutant.function == "half"}
-    # Neither `strict` nor `indent` changes what comes out.
-    assert {mutant.before for mutant in found.values() if mutant.function == "lines"} == {
-        "first - 1",
-        "1",
-        "return dumps(found, indent=2)",
+    # Neither `strict`, `indent`, progress, the size of a batch nor the guard changes what comes out.
+    told = {mutant.before for mutant in found.values() if mutant.function == "lines"}
+    assert told - {"first - 1", "1", "sum(found) + 1e-09"} == {
+        "dumps(found, indent=2) / (sum(found) + 1e-09)",
+        "return dumps(found, indent=2) / (sum(found) + 1e-09)",
     }
+    assert "16" not in {mutant.before for mutant in found.values()}
 
 
 def test_a_mutant_takes_the_place_of_its_function_wherever_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

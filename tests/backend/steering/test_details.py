@@ -18,6 +18,7 @@ from neuroscope.steering import contrast, steered
 from neuroscope.steering import experiment as experiments
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.steering.experiment import SteeringExperiment
+from neuroscope.steering.extensions import _Vectors
 from neuroscope.steering.probe import Probe
 from neuroscope.steering.steered import SteeredRuns, Sweep
 from neuroscope.steering.vectors import SteeringVector, SteeringVectors
@@ -124,6 +125,7 @@ def test_hooks_are_compared_with_the_bare_model(
 def test_equal_tokens_of_other_logits_are_not_identical(model: TransformerModel, experiment: SteeringExperiment) -> None:
     batch = experiment._runs().openings(OPENINGS)
     one = experiment._runs().written(batch, [], keep_logits=True)
+    assert (len(one.logits), experiment._runs().written(batch, []).logits) == (4, [])
     assert experiment._identical(one, one)
     assert not experiment._identical(one, replace(one, logits=[*one.logits[:-1], one.logits[-1] + 1e-3]))
     assert not experiment._identical(one, replace(one, logits=one.logits[:-1]))
@@ -249,10 +251,12 @@ def test_neutral_openings_name_what_is_held_out() -> None:
     assert pairs is not None
     assert len(pairs) == len(set(zip(pairs.positive, pairs.negative, strict=True))) == 7
     assert pairs.groups == list(range(7))
-    assert len(contrast._neutral(tense.OPENINGS, 4)) == sum(4 if "{name}" in text else 1 for text in tense.OPENINGS)
+    for name, openings in (("past_tense", tense.OPENINGS), ("formal_style", formality.OPENINGS)):
+        own = contrast.named(name)
+        assert own is not None
+        assert len(own.openings) == sum(4 if "{name}" in text else 1 for text in openings)
     assert contrast.named("formal_style", n=7, seed=1) != contrast.named("formal_style", n=7)
     assert contrast.named("formal_style", n=1000) is not None
-    assert formality.OPENINGS
     assert contrast.named("nothing of the kind") is None
 
 
@@ -292,3 +296,14 @@ def test_the_middle_layer_is_the_default(model: TransformerModel, vector: Steeri
             )
         )
     assert "nothing" not in vectors.names
+
+
+def test_a_models_vectors_are_saved_and_read_with_it(model: TransformerModel, vector: SteeringVector, tmp_path: Path) -> None:
+    keeper, other = _Vectors(), planted_model()
+    keeper.write(other, tmp_path)  # it has none
+    keeper.read(other, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    keeper.write(model, tmp_path)
+    keeper.read(other, tmp_path)
+    assert [each.name for each in SteeringVectors(other)] == [each.name for each in SteeringVectors(model)]
+    assert np.array_equal(SteeringVectors(other).vector("planted_quality", 0).numpy(), vector.numpy())
