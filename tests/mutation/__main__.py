@@ -19,7 +19,7 @@ from pathlib import Path
 from scipy.stats import binomtest
 
 from tests.mutation.mutants import Mutant, mutants_of
-from tests.mutation.processes import STALE, Tested, Work, fork, prepare, run_against, run_warm, trace
+from tests.mutation.processes import FAILED, STALE, Tested, Work, fork, prepare, run_against, run_warm, trace
 
 ROOT = Path(__file__).parents[2]
 #: Each room's sources and the tests that are its own.
@@ -136,7 +136,7 @@ def _warm(share: Sequence[Work], out: Path) -> list[Judged]:
     known = {(work.mutant.number, work.mutant.module): work for work in share}
     found = []
     for number, module, status, seconds in map(json.loads, answers.read_text().splitlines() if answers.exists() else ()):
-        if status != STALE:
+        if status not in (STALE, FAILED):
             found.append(_outcome(known[number, module], status, seconds))
     return found
 

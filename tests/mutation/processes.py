@@ -67,7 +67,7 @@ def fork(work: Callable[[], int], seconds: float | None, log: Path) -> int | Non
     """Run `work` in a fork with its output in `log`: its answer, or None when it took longer (wall) and was ended."""
     child = os.fork()
     if child == 0:
-        status = 99
+        status = FAILED
         with suppress(BaseException):
             os.setsid()
             with log.open("wb") as file:
@@ -115,8 +115,8 @@ class Work:
     seconds: float
 
 
-#: The status of a fork in which a mutant cannot take the place of its function.
-STALE = 98
+#: The status of a fork in which a mutant cannot take the place of its function, and of one whose work raises.
+STALE, FAILED = 98, 99
 
 
 class _Warm:

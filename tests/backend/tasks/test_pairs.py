@@ -42,7 +42,9 @@ def test_metrics_are_what_their_names_say(model: TransformerModel) -> None:
     pairs = make_pairs(model, EXAMPLES)
     assert pairs.metric.answers.tolist() == [20, 22, 24]
     assert pairs.metric.wrongs.tolist() == [21, 23, 25]
-    clean, corrupt = ([logs_of(model, text) for text in texts] for texts in zip(*((e.clean, e.corrupt) for e in EXAMPLES)))
+    clean, corrupt = (
+        [logs_of(model, text) for text in texts] for texts in zip(*((e.clean, e.corrupt) for e in EXAMPLES), strict=True)
+    )
     expected = {
         "logit_difference": [row[at] - row[at + 1] for row, at in zip(corrupt, (20, 22, 24), strict=True)],
         "probability": [np.exp(row[at]) for row, at in zip(corrupt, (20, 22, 24), strict=True)],
