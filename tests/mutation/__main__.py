@@ -29,7 +29,7 @@ ROOMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "features": ("features", ("features",)),
     "steering": ("steering", ("steering",)),
     "lenses": ("lenses", ("lenses", "analyses")),
-    "engines": ("engines", ("engines", "models", "hooks")),
+    "engines": ("engines", ("engines", "hooks")),
     "analyses": ("analyses", ("analyses",)),
     "views": ("views", ("views",)),
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,8 @@ class Mutant:
     """One fault.
 
     number: its place among the module's mutants. before, after: the changed piece as source, on one line. lines: first and last of
-    the statement whose run runs it. at_import: it runs when the module is imported, not in a function.
+    the statement whose run runs it. at_import: it runs when the module is imported, not in a function. same: how many like it stand
+    before it in its function.
     """
 
     module: str
@@ -70,11 +72,13 @@ class Mutant:
     after: str
     lines: tuple[int, int]
     at_import: bool
+    same: int = 0
 
     @property
     def key(self) -> str:
         """What names it as long as the piece and its function stay as they are, wherever the lines go."""
-        return f"{self.module}:{self.function}: {self.before} → {self.after}"
+        again = f" ({self.same + 1})" if self.same else ""
+        return f"{self.module}:{self.function}: {self.before} → {self.after}{again}"
 
 
 def mutants_of(module: str, path: Path) -> list[Mutant]:
@@ -82,10 +86,12 @@ def mutants_of(module: str, path: Path) -> list[Mutant]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     spans: dict[ast.AST, tuple[tuple[int, int], bool]] = {}
     _place(tree, (1, 1), False, spans)
-    return [
-        Mutant(module, number, node.lineno, function, _shown(node), _shown(changed) if changed else "(left out)", *spans[node])
-        for number, (node, function, changed) in enumerate(_faults(tree))
-    ]
+    found, seen = [], Counter[tuple[str, str, str]]()
+    for number, (node, function, changed) in enumerate(_faults(tree)):
+        told = function, _shown(node), _shown(changed) if changed else "(left out)"
+        found.append(Mutant(module, number, node.lineno, *told, *spans[node], seen[told]))
+        seen[told] += 1
+    return found
 
 
 def _place(node: ast.AST, lines: tuple[int, int], inside: bool, found: dict[ast.AST, tuple[tuple[int, int], bool]]) -> None:

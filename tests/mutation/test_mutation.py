@@ -65,6 +65,7 @@ def test_mutants_are_what_they_say(tmp_path: Path) -> None:
     sources = {ast.unparse(mutated(path, mutant.number)) for mutant in found}
     assert len(sources) == len(found)
     assert ast.unparse(ast.parse(SOURCE)) not in sources
+    assert len({mutant.key for mutant in found}) == len(found)
     assert path.read_text() == SOURCE
 
 
