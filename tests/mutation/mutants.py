@@ -8,7 +8,7 @@ return          return a → return None
 statement       an assignment to an element, or one with an operator, is left out
 
 Left alone, since no behaviour hangs on it: texts, annotations, what is only for type checkers, assertions, error messages, what
-prints, the layout of JSON, `strict` of a zip, reports of progress, sizes of batches, and guards against divisions by nought
+prints, the layout of JSON, `strict` of a zip, reports of progress, sizes of batches, the sides of a coin, and guards against divisions by nought
 (numbers of 1e-6 and less).
 """
 
@@ -182,7 +182,7 @@ def _is_left_alone(node: ast.AST) -> bool:
 def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.AST | None]:
     if isinstance(node, ast.BinOp):
         yield from _arithmetic(node)
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and not _is_coin(node):
         for other in _COMPARISON[type(node.ops[0])]:
             yield _with(node, ops=[other()])
     elif isinstance(node, ast.BoolOp):
@@ -195,6 +195,13 @@ def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.AST | None]:
         yield _with(node, value=ast.Constant(None))
     elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript)):
         yield None
+
+
+def _is_coin(node: ast.Compare) -> bool:
+    """Whether it is `random() < 0.5`, either side of which is as likely."""
+    call, half = node.left, node.comparators[0]
+    named = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "random"
+    return named and isinstance(half, ast.Constant) and half.value == 0.5
 
 
 def _arithmetic(node: ast.BinOp) -> Iterator[ast.AST]:

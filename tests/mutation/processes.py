@@ -20,7 +20,7 @@ import resource
 import signal
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -226,6 +226,10 @@ def trace(test_file: str, sources: Sequence[str], longest: float, answer: Path) 
     return status
 
 
+#: After so many that took too long, other parameters of the same test are not tried.
+_LIKE = 2
+
+
 class _TooLongError(BaseException):
     pass
 
@@ -244,6 +248,7 @@ class _Recorder:
         self._context = ""
         self._fixtures: dict[str, list[str]] = {}
         self._passed: set[str] = set()
+        self._long: Counter[str] = Counter()
 
     def pytest_sessionstart(self) -> None:
         self._coverage.start()
@@ -268,12 +273,16 @@ class _Recorder:
             self._seconds[item.nodeid] = time.process_time() - began
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self) -> Iterator[None]:
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        name = item.nodeid.split("[")[0]
+        if self._long[name] >= _LIKE:
+            pytest.skip("others like it took too long")
         signal.signal(signal.SIGVTALRM, _stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, self._longest)
         try:
             return (yield)
         except _TooLongError:
+            self._long[name] += 1
             pytest.fail(f"took more than {self._longest} CPU seconds")
         finally:
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
