@@ -76,6 +76,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--budget", type=float, default=10.0, help="CPU seconds of tests for each mutant, quickest first")
     parser.add_argument("--longest", type=float, default=2.0, help="CPU seconds above which a test is left out")
+    parser.add_argument("--tests", nargs="+", default=[], help="only test files whose names hold one of these")
     parser.add_argument("--again", action="store_true", help="take what the last run killed as killed, and run the others")
     parser.add_argument("--least", type=float, default=0.0, help="the share killed below which this fails")
     parser.add_argument("--out", default=str(ROOT / "build" / "mutants"))
@@ -94,7 +95,7 @@ def _sources(room: str) -> list[Path]:
 def _room(room: str, options: argparse.Namespace, out: Path, reasons: Mapping[str, str]) -> list[Judged]:
     every = [each for each in _offered(room) if not options.modules or any(part in each[0].module for part in options.modules)]
     drawn = every if options.all else random.Random(options.seed).sample(every, min(options.sample, len(every)))
-    tested = _tested(room, options.longest, out)
+    tested = _tested(room, options, out)
     print(f"{room}: {len(drawn)} of {len(every)} mutants, {sum(len(one.seconds) for one in tested)} tests", flush=True)
     before = _killed(out / f"{room}.json") if options.again else {}
     found = {mutant: before[mutant.key] for mutant, _ in drawn if mutant.key in before}
@@ -172,23 +173,28 @@ def _chosen(mutant: Mutant, path: Path, tested: Sequence[Tested], budget: float)
     return found, ran_before
 
 
-def _tested(room: str, longest: float, out: Path) -> list[Tested]:
+def _tested(room: str, options: argparse.Namespace, out: Path) -> list[Tested]:
     """What each test file runs, from a run without mutants; kept until a source, the file, or what tests share changes."""
     sources = _sources(room)
     files = [file for name in ROOMS[room][1] for file in sorted((ROOT / "tests" / "backend" / name).rglob("test_*.py"))]
+    if options.tests:
+        files = [file for file in files if any(part in file.name for part in options.tests)]
     found = []
     for file in files:
         answer = out / f"{file.stem}-{_state(sources, file)}.json"
         if not answer.exists():
             status = fork(
-                lambda file=file, answer=answer: trace(str(file), list(map(str, sources)), longest, answer),  # type: ignore[misc]
+                lambda file=file, answer=answer: trace(str(file), list(map(str, sources)), options.longest, answer),  # type: ignore[misc]
                 None,
                 out / f"{file.stem}.log",
             )
             if not answer.exists():
                 sys.exit(f"{file} could not be run: see {out / f'{file.stem}.log'}")
             if status:
-                print(f"{file.name}: tests that fail without a mutant or take above {longest:.0f} s are left out", flush=True)
+                print(
+                    f"{file.name}: tests that fail without a mutant or take above {options.longest:g} s are left out",
+                    flush=True,
+                )
         found.append(Tested(**json.loads(answer.read_text())))
     return found
 

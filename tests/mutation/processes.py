@@ -226,8 +226,9 @@ def trace(test_file: str, sources: Sequence[str], longest: float, answer: Path) 
     return status
 
 
-#: After so many that took too long, other parameters of the same test are not tried.
-_LIKE = 2
+#: After so many that took too long, other parameters of the same test are not tried; nor is what is left of a file that took as
+#: long as so many tests may.
+_LIKE, _FILE = 2, 4
 
 
 class _TooLongError(BaseException):
@@ -272,11 +273,14 @@ class _Recorder:
         finally:
             self._seconds[item.nodeid] = time.process_time() - began
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if self._long[item.nodeid.split("[")[0]] >= _LIKE or sum(self._seconds.values()) > _FILE * self._longest:
+            pytest.skip("it, or others like it, would take too long")
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         name = item.nodeid.split("[")[0]
-        if self._long[name] >= _LIKE:
-            pytest.skip("others like it took too long")
         signal.signal(signal.SIGVTALRM, _stop)
         signal.setitimer(signal.ITIMER_VIRTUAL, self._longest)
         try:
