@@ -70,7 +70,9 @@ class PairBatch:
         return replace(self, metric=replace(self.metric, reference=None))
 
     def chunks(self, size: int) -> list[PairBatch]:
-        return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
+        """Of at most `size` rows each, and of at least one."""
+        size = max(1, size)
+        return [self.take(slice(first, first + size)) for first in range(0, self.rows, size)]
 
 
 def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: Metric = "logit_difference") -> PairBatch:
