@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from neuroscope import CircuitLibrary
+from neuroscope.circuits.maps import PatchingMap
 from neuroscope.results import Result
 from neuroscope.views import notebook
 from tests import browser as browsers
@@ -150,13 +152,13 @@ def test_a_result_shows_its_figure_in_the_first_400_pixels(tmp_path: Path, monke
         tops = page.evaluate("[...document.querySelectorAll('section')].map(one => one.getBoundingClientRect().y)")
         coloured = [_coloured(page, top) for top in tops]
         assert complaints == []
-    assert coloured.pop() < 200  # the summary alone
-    assert min(coloured) > 4000, coloured
+    assert coloured.pop() < 50  # the summary alone
+    assert min(coloured) > 1000, coloured
 
 
 def _coloured(page: Any, top: float) -> int:
     """How many pixels of 400 rows from `top` on are coloured: neither white nor grey nor black."""
-    clip = {"x": 0, "y": top, "width": 1000, "height": 400}
+    clip = {"x": 0, "y": top, "width": 1280, "height": 400}
     picture = base64.b64encode(page.screenshot(full_page=True, clip=clip)).decode()
     return int(
         page.evaluate(
@@ -171,3 +173,17 @@ def _coloured(page: Any, top: float) -> int:
             picture,
         )
     )
+
+
+def test_the_pictures_of_the_readme_are_what_is_measured(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pictures = sorted((ROOT / "docs" / "pictures").iterdir())
+    assert len(pictures) == 4
+    assert all(f"(docs/pictures/{picture.name})" in readme and picture.stat().st_size < 150_000 for picture in pictures)
+    drawn = CircuitLibrary.load("entity_recognition").draw(str(tmp_path / "circuit.svg"))
+    assert Path(drawn).read_bytes() == (ROOT / "docs" / "pictures" / "circuit.svg").read_bytes()
+    found = next(end for end in ran("ioi")[1] if isinstance(end, PatchingMap))
+    marks = re.findall(
+        r"<title>[^<]*: (\S+)</title>", (ROOT / "docs" / "pictures" / "patching.svg").read_text(encoding="utf-8")
+    )
+    assert found.numpy().ravel() == pytest.approx(list(map(float, marks)), abs=6e-3)
