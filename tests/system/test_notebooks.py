@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import base64
 import functools
+import importlib
 import importlib.util
 import itertools
 import json
@@ -84,6 +85,17 @@ def test_it_is_what_its_page_makes_and_runs(path: Path) -> None:
     assert ends
     assert all(html.strip() for html in shown)
     assert sum(map(len, shown)) < 5 << 20
+
+
+@pytest.mark.study
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_in_a_kernel_of_its_own(path: Path, tmp_path: Path) -> None:
+    client = pytest.importorskip("nbclient", reason="nbclient is not installed")
+    read = importlib.import_module("nbformat").read(path, as_version=4)
+    client.NotebookClient(read, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    outputs = [output for cell in read.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert outputs
+    assert [output for output in outputs if output.output_type == "error"] == []
 
 
 @pytest.mark.parametrize("index", ["docs/README.md", "docs/llms.txt", "mkdocs.yml"])
