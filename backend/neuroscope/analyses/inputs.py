@@ -25,6 +25,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.tasks import registry as tasks
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import CITIES, COUNTRIES, NAMES
+from neuroscope.tasks.own import own_pairs
 from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate
 
@@ -131,8 +132,8 @@ def _source(model: TransformerModel, on: Any, task: str, n: int) -> Dataset | No
         on = [on]
     if isinstance(on, Dataset):
         return on
-    if isinstance(on, Sequence) and on and all(isinstance(item, Example) for item in on):
-        return Dataset(on, name="own examples")
+    if isinstance(on, Sequence) and on and all(isinstance(item, (Example, tuple)) for item in on):
+        return Dataset(own_pairs(on), name="own examples")
     if isinstance(on, Sequence) and on and all(isinstance(item, Mapping) for item in on):
         return Dataset.from_examples(on)
     raise ArgumentError(

@@ -30,7 +30,7 @@ from neuroscope.engines.weights import WeightSite, WeightView, hash_of
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
 from neuroscope.hooks.manager import HookManager
 from neuroscope.models.generation import TextStream, Written, continued
-from neuroscope.models.tokenized import Tokenized
+from neuroscope.models.tokenized import Prompts, Tokenized
 from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
@@ -233,7 +233,7 @@ class TransformerModel(Tokenized, _Extended):
     @python_only
     def run(
         self,
-        prompts: str | Sequence[str] | TokenBatch,
+        prompts: Prompts | TokenBatch,
         sites: Sequence[Site | str] = (),
         *,
         logits: LogitRequest | None = ALL_LOGITS,
@@ -249,12 +249,12 @@ class TransformerModel(Tokenized, _Extended):
             raise self._non_finite(batch)
         return run
 
-    def logits(self, prompt: str | Sequence[str], task_type: str | None = None) -> ActivationTensor:
+    def logits(self, prompt: Prompts, task_type: str | None = None) -> ActivationTensor:
         """(rows, positions, vocabulary), hooks included."""
         return ActivationTensor(self.run(prompt, task_type=task_type).logits, self._engine.ops)
 
     def run_with_caching(
-        self, prompts: str | Sequence[str], sites: Sequence[str] | str | None = None, task_type: str | None = None
+        self, prompts: Prompts, sites: Sequence[str] | str | None = None, task_type: str | None = None
     ) -> ActivationCache:
         """Activations at `sites`, hooks included: by default the embedding, and residual, attention and MLP output of every layer.
 
