@@ -25,7 +25,7 @@ def page(document: Schema) -> str:
     parts: dict[str, list[str]] = {}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            parts.setdefault(operation.get("tags", [""])[0], []).append(_operation(document, method, path, operation))
+            parts.setdefault(operation.get("tags", [""])[-1], []).append(_operation(document, method, path, operation))
     body = "".join(f"<h2>{escape(tag)}</h2>{''.join(found)}" for tag, found in parts.items())
     info = document["info"]
     return (
