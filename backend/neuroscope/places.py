@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuroscope.errors import AccessError, ArgumentError, reason
+from neuroscope.errors import AccessError, ArgumentError, Remedy, reason
 
 #: Kinds of files that a server writes. None of them is run or imported by anything because of its name.
 KINDS = (".html", ".svg", ".json", ".safetensors", ".circuit", ".edit", ".probe", ".checkpoint")
@@ -156,7 +156,13 @@ def check_writable() -> None:
 def check_display() -> None:
     """Raise `AccessError` where nothing may be opened on the screen of this machine: behind a server."""
     if current() is not None:
-        raise AccessError("A server opens no browser.", remedy="Write the page with savePage: and open it yourself.")
+        raise AccessError(
+            "A server opens no browser.",
+            remedy=Remedy(
+                "Write the page with save_page and open it yourself.",
+                smalltalk="Write the page with savePage: and open it yourself.",
+            ),
+        )
 
 
 def _at_home(path: Path) -> Path:

@@ -27,6 +27,7 @@ from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
 from neuroscope.files import keep, locked, planned
 from neuroscope.kinds import misfit
 from neuroscope.naming import fold
+from neuroscope.remedies import Remedy
 from neuroscope.results import Result, titled
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public
@@ -232,7 +233,12 @@ def _older(path: Path) -> Iterator[int]:
 def _nearest(name: str) -> str:
     names = [path.stem for path in _newest().values()]
     return (
-        did_you_mean(name, names, listing="Circuits") if names else "The library is empty: `neuroscope library build` fills it."
+        did_you_mean(name, names, listing="Circuits")
+        if names
+        else Remedy(
+            "The library is empty: circuits that you save are in it.",
+            shell="The library is empty: `neuroscope library build` fills it.",
+        )
     )
 
 

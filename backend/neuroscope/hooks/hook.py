@@ -282,7 +282,7 @@ class ActivationHook:
                 raise
             reason, remedy = f"{type(error).__name__}: {error}", None
             if isinstance(error, NeuroScopeError):
-                reason, remedy = error.brief, error.remedy
+                reason, remedy = error.brief, error.advice
             raise HookError(
                 f"The {part} of {self.name} at {self._site} failed: {reason}", site=self._site, remedy=remedy
             ) from error

@@ -11,7 +11,7 @@ import typer
 
 from neuroscope.directory import missing
 from neuroscope.engines.threads import governor
-from neuroscope.errors import NeuroScopeError, reason
+from neuroscope.errors import NeuroScopeError, reason, speaking
 from neuroscope_bridge.cli import groups, show, values
 from neuroscope_bridge.cli.options import (
     Alias,
@@ -443,6 +443,11 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    with speaking("shell"):
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
     given = [decoded(argument) for argument in sys.argv[1:]] if arguments is None else arguments
     debug = "--debug" in given
     if arguments is None:

@@ -99,7 +99,7 @@ def status_of(fields: dict[str, Any]) -> int:
 
 def body(error: BaseException, param: str | None = None) -> tuple[int, dict[str, Any]]:
     """Status and JSON body. An internal error is logged with its traceback."""
-    fields = error_fields(error)
+    fields = error_fields(error, "http")
     if fields["code"] == "internal":  # its text may hold what no client should read
         fields["message"] = f"The request failed ({type(error).__name__})."
     return status_of(fields), envelope(fields, param)
