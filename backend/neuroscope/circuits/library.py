@@ -7,14 +7,11 @@ first.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from neuroscope import events, places
 from neuroscope.circuits.circuit import Circuit, as_circuit
@@ -114,7 +111,7 @@ class CircuitLibrary:
         quality: a quality report as data. note: a description in a sentence.
         """
         circuit = as_circuit(circuit, "The library")
-        target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
+        target = places.library_folder() / f"{_checked(str(name))}{SUFFIX}"
         places.check_writable()
         with places.own(), planned("The circuit", target, CircuitError), locked(target.parent):
             version = 1
@@ -180,16 +177,8 @@ class VerifiedCircuit(Result):
         return f"{self.name} on {self.model}: faithfulness stored {self.stored}, measured {self.measured}: {verdict}"
 
 
-def user_folder() -> Path:
-    """The folder of the user's circuits."""
-    named = os.environ.get("NEUROSCOPE_LIBRARY")
-    if named:
-        return Path(named).expanduser()
-    return platformdirs.user_data_path("neuroscope", appauthor=False) / "circuits"
-
-
 def folders() -> tuple[Path, Path]:
-    return user_folder(), SHIPPED
+    return places.library_folder(), SHIPPED
 
 
 def _newest() -> dict[str, Path]:
