@@ -188,7 +188,7 @@ def test_a_remedy_keeps_its_wordings_in_another_process_and_through_other_errors
 
 
 #: What belongs to one language alone: a message with arguments, a command or an option, a request.
-_BOUND = re.compile(r"\b[a-z][A-Za-z]*: #?[({']|\b[a-z]+[A-Z]\w*:|`neuroscope (?!serve)|\b(?:POST|GET|DELETE) /")
+_BOUND = re.compile(r"\b[a-z][A-Za-z]*: (?:#?[({']|\[:)|\b[a-z]+[A-Z]\w*:|`neuroscope (?!serve)|\b(?:POST|GET|DELETE) /")
 _NEUTRAL = {
     "evidence.py",  # `answer` and `wrong`, the two the same throughout: ' she' and ' he'
     "patterns.py",  # Give texts: '5.residual'
