@@ -20,6 +20,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from neuroscope.directory import missing
 from neuroscope.errors import ArgumentError, NeuroScopeError
 
 #: Type → the classes that fit it, and its name in the singular and the plural.
@@ -65,6 +66,8 @@ def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], typ
             if wrong is None:
                 raise
             raise wrong from error
+        except ModuleNotFoundError as error:
+            raise missing(error) or error from error
 
     return call
 

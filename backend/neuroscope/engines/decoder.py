@@ -43,7 +43,8 @@ from neuroscope.engines.spans import Span, left_padded
 from neuroscope.engines.taps import Taps
 from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
-from neuroscope.errors import ArgumentError, SiteError
+from neuroscope.errors import ArgumentError, SiteError, joined
+from neuroscope.remedies import TORCH
 
 SomeTaps = TypeVar("SomeTaps", bound=Taps)
 
@@ -259,7 +260,7 @@ class Decoder(ABC, Generic[SomeTaps]):
 
     def _untrained(self) -> ArgumentError:
         return ArgumentError(
-            "Weights are trained on the engine torch alone for now.", remedy="Load the model with engine: 'torch'."
+            "Weights are trained on the engine torch alone for now.", remedy=joined("Load the model with", TORCH)
         )
 
     # --- memory ----------------------------------------------------------------------------------------------------

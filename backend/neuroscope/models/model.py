@@ -80,7 +80,7 @@ class TransformerModel(Tokenized, _Extended):
         device: str | None = None,
         devices: Sequence[str] | None = None,
         max_memory: Mapping[str, int | str] | None = None,
-        dtype: str | None = None,
+        dtype: settings.DtypeLike | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
     ) -> Self:
@@ -88,24 +88,24 @@ class TransformerModel(Tokenized, _Extended):
 
         device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
         by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
-        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
+        dtype: floating type by name or as torch.bfloat16: float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
         searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        chosen, floats = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
         if not devices and not max_memory:
             device = settings.device(device)
         where = Devices.of(device, devices, max_memory)
 
         def load() -> TransformerModel:
-            new = loading.load_onto(chosen, source, devices=where, dtype=dtype, allow_pickle=allow_pickle, revision=revision)
+            new = loading.load_onto(chosen, source, devices=where, dtype=floats, allow_pickle=allow_pickle, revision=revision)
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         version = revision if source.path is None else None  # a folder is one revision
-        key = (chosen, source.identity, where, dtype, allow_pickle, version)
+        key = (chosen, source.identity, where, floats, allow_pickle, version)
         loaded = load() if shared is None else shared.get(key, load)
         found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
         options = {
@@ -119,7 +119,7 @@ class TransformerModel(Tokenized, _Extended):
         found._recipe = {
             "name": place,
             "engine": chosen,
-            "dtype": dtype,
+            "dtype": floats,
             **{key: value for key, value in options.items() if value},
         }
         return found
@@ -140,7 +140,9 @@ class TransformerModel(Tokenized, _Extended):
 
     @classmethod
     @for_python("allow_imports")
-    def load(cls, path: str, engine: str | None = None, *, allow_imports: Sequence[str] = (), dtype: str | None = None) -> Self:
+    def load(
+        cls, path: str, engine: str | None = None, *, allow_imports: Sequence[str] = (), dtype: settings.DtypeLike | None = None
+    ) -> Self:
         """Load a model that `save:` wrote, with its persistent hooks, task type and steering vectors.
 
         Hooks that are blocks are compiled, and run without access to files. Those that are Python functions are taken from the modules

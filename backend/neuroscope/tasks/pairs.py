@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroscope.engines.protocol import IntArray, TokenBatch
-from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.errors import ArgumentError, DatasetError, Remedy, at_door
 from neuroscope.models.text import Texts
 from neuroscope.tasks.metrics import Metric, PromptMetric, checked_metric, metric_name, prompts_of
 
@@ -156,5 +156,8 @@ def _single(texts: Texts, example: Any, text: str, number: int) -> int:
     except ArgumentError as error:
         raise DatasetError(
             f"Example {number}: {error.message}",
-            remedy=f"{error.remedy} `dataset.for_model(model)` keeps only examples that fit.",
+            remedy=Remedy(
+                f"{at_door(error.advice, 'python')} dataset.for_model(model) keeps only examples that fit.",
+                smalltalk=f"{at_door(error.advice, 'smalltalk')} `dataset forModel: model` keeps only examples that fit.",
+            ),
         ) from error

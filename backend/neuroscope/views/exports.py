@@ -12,6 +12,7 @@ from neuroscope import places
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.errors import ArgumentError, MissingExtraError
 from neuroscope.files import save
+from neuroscope.remedies import install
 from neuroscope.results import Result
 from neuroscope.views import page
 from neuroscope.views.layered import readers
@@ -72,9 +73,7 @@ def to_frame(result: Result, field: str | None) -> Any:
             return importlib.import_module(package).DataFrame(columns, **options)
         except ImportError:
             continue
-    raise MissingExtraError(
-        "A data frame needs the package pandas, or polars.", remedy="pip install 'neuroscope-interp[frames]'"
-    )
+    raise MissingExtraError("A data frame needs the package pandas, or polars.", remedy=install("frames"))
 
 
 def to_networkx(circuit: Circuit) -> Any:
@@ -94,9 +93,7 @@ def _package(name: str, extra: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(
-            f"{what} needs the package {name}.", remedy=f"pip install 'neuroscope-interp[{extra}]'"
-        ) from error
+        raise MissingExtraError(f"{what} needs the package {name}.", remedy=install(extra)) from error
 
 
 def _is_rows(value: Any) -> bool:

@@ -11,7 +11,7 @@ import typer
 
 from neuroscope.directory import missing
 from neuroscope.engines.threads import governor
-from neuroscope.errors import NeuroScopeError, reason
+from neuroscope.errors import NeuroScopeError, reason, speaking
 from neuroscope_bridge.cli import groups, show, values
 from neuroscope_bridge.cli.options import (
     Alias,
@@ -325,6 +325,8 @@ def serve(
     alias: Alias = None,
     engine: Engine = None,
     dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
     embedded: Embedded = False,
     seed: Seed = None,
     folder: Annotated[
@@ -350,6 +352,13 @@ def serve(
     ] = 2048,
     max_models: Annotated[int, typer.Option(metavar="N", help="Most models in memory.", min=1)] = 8,
     allow_edits: Annotated[bool, typer.Option("--allow-edits", help="Let edits of weights be applied over HTTP.")] = False,
+    load_on_demand: Annotated[
+        bool,
+        typer.Option(
+            "--load-on-demand/--no-load-on-demand",
+            help="Load a model that an HTTP request names, if it is bundled, cached or aliased.",
+        ),
+    ] = True,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -362,7 +371,21 @@ def serve(
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
     readable = tuple(path.expanduser().absolute() for path in allow_read or ())
     own = None if folder is None else folder.expanduser().absolute()
-    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models, own, readable, allow_download)
+    options = HostOptions(
+        model,
+        alias or [],
+        embedded,
+        engine,
+        seed,
+        limits,
+        dtype,
+        max_models,
+        own,
+        readable,
+        allow_download,
+        device=device,
+        revision=revision,
+    )
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,
@@ -374,6 +397,7 @@ def serve(
             host=options,
             quiet=quiet,
             edits=allow_edits,
+            on_demand=load_on_demand,
         )
     )
 
@@ -419,6 +443,11 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    with speaking("shell"):
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
     given = [decoded(argument) for argument in sys.argv[1:]] if arguments is None else arguments
     debug = "--debug" in given
     if arguments is None:

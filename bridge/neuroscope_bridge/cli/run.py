@@ -180,6 +180,7 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
                 options.engine,
                 options.seed,
                 dtype=options.dtype,
+                device=options.device,
                 readable=(Path(Path.cwd().anchor),),
                 download=True,
             )

@@ -15,6 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.layout import find_module, get_module, places
@@ -94,7 +95,7 @@ class MlxEngine(Decoder[MlxTaps]):
         self.architecture, self._mlx = architecture.in_mlx(), of_mlx(architecture)
         self.device = device
         self._origin = origin
-        self.anatomy = architecture.anatomy(config.get)
+        self.anatomy: Anatomy = architecture.anatomy(config.get)
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         activation = activation_of(config, self._mlx)
         layers, embedding = self.architecture.path("layers"), self.architecture.path("embedding")

@@ -18,6 +18,8 @@ from transformers import DynamicCache
 from transformers.activations import NewGELUActivation
 
 from neuroscope.engines import architectures
+from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.folder import end_ids
 from neuroscope.engines.layout import get_module, places
@@ -91,8 +93,8 @@ class TorchEngine(Decoder[TorchTaps]):
         self.model = model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self.architecture = architectures.find(model.config.model_type)
-        self.anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
+        self.architecture: Architecture = architectures.find(model.config.model_type)
+        self.anatomy: Anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         self.layers: list[nn.Module] = list(get_module(model, self.architecture.path("layers")).children())
         self.final_norm = get_module(model, self.architecture.path("final_norm"))
@@ -109,9 +111,9 @@ class TorchEngine(Decoder[TorchTaps]):
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
         generation = getattr(model, "generation_config", None)
-        self.end_tokens = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
+        self.end_tokens: tuple[int, ...] = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
         self._running: TorchTaps | None = None
-        self.parameters = self._parameters()
+        self.parameters: TorchParameters = self._parameters()
         self._check(self.layers)
         arguments = inspect.signature(self.layers[0].forward).parameters
         if self.architecture.cache_argument not in arguments:
