@@ -117,6 +117,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "notebook": ("ipykernel", "jupyter_client", "tqdm"),
     "lm-eval": ("lm_eval",),
     "ray": ("ray",),
+    "lora": ("peft",),
 }
 
 

@@ -102,6 +102,7 @@ def test_every_import_is_declared_where_the_directory_says() -> None:
         "kaleido": ["kaleido"],
         "mlx": ["mlx"],
         "mlx_lm": ["mlx-lm"],
+        "peft": ["peft"],
         "ray": ["ray"],
     }
     extra_of = {package: extra for extra, packages in EXTRAS.items() for package in packages}
@@ -123,7 +124,7 @@ def test_every_import_is_declared_where_the_directory_says() -> None:
 def test_the_extras_are_whole() -> None:
     assert {"torch", "mlx", "server", "figures", "repl", "hub", "all"} <= PROJECT["optional-dependencies"].keys()
     everything = requirements("all")
-    for extra in PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs", "mlx", "lm-eval", "ray"}:
+    for extra in PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs", "mlx", "lm-eval", "lora", "ray"}:
         assert requirements(extra) <= everything, extra
     assert requirements("torch") <= requirements("dev")
 

@@ -27,7 +27,6 @@ from neuroscope.engines.protocol import (
     Array,
     ArrayOps,
     Edit,
-    Engine,
     GenerationSettings,
     LogitRequest,
     Phase,
@@ -41,10 +40,8 @@ from neuroscope.engines.sampling import choose
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span, left_padded
 from neuroscope.engines.taps import Taps
-from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
-from neuroscope.errors import ArgumentError, SiteError, joined
-from neuroscope.remedies import TORCH
+from neuroscope.errors import ArgumentError, SiteError
 
 SomeTaps = TypeVar("SomeTaps", bound=Taps)
 
@@ -243,25 +240,6 @@ class Decoder(ABC, Generic[SomeTaps]):
     def changed_weights(self) -> dict[str, str]:
         """See `Engine.changed_weights`."""
         return {str(site): digest for site, digest in self.parameters.changed().items()}
-
-    # --- training --------------------------------------------------------------------------------------------------
-
-    def copy(self) -> Engine:
-        """See `Engine.copy`."""
-        raise self._untrained()
-
-    def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:
-        """See `Engine.tuner`."""
-        raise self._untrained()
-
-    def differentiable(self, on: bool = True) -> AbstractContextManager[None]:
-        """See `Engine.differentiable`."""
-        raise self._untrained()
-
-    def _untrained(self) -> ArgumentError:
-        return ArgumentError(
-            "Weights are trained on the engine torch alone for now.", remedy=joined("Load the model with", TORCH)
-        )
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

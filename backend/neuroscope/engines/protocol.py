@@ -407,11 +407,17 @@ class Engine(Protocol):
         ...
 
     def copy(self) -> Engine:
-        """A copy with weights of its own, and the same record of changes. Raises `ArgumentError` where an engine does not train."""
+        """A copy with weights of its own, and the same record of changes."""
         ...
 
     def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:
         """What takes optimiser steps on those weights, or on all, and on no other number. Raises `WeightError` for quantised ones."""
+        ...
+
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> Tuner:
+        """What trains low-rank adapters on the matrices of all layers, of as nearly so many numbers as a rank gives, and no number of the
+        model. The adapters stay in the engine. Raises `MissingExtraError` without peft, `ArgumentError` on MLX.
+        """
         ...
 
     def differentiable(self, on: bool = True) -> AbstractContextManager[None]:

@@ -219,6 +219,12 @@ class TorchEngine(Decoder[TorchTaps]):
 
         return TorchTuner(self, sites, settings)
 
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> TorchTuner:
+        """See `Engine.adapters`."""
+        from neuroscope.engines.torch.adapters import adapters
+
+        return adapters(self, numbers, settings, seed)
+
     @contextmanager
     def differentiable(self, on: bool = True) -> Iterator[None]:
         """See `Engine.differentiable`."""

@@ -36,4 +36,5 @@ def output_by_input(module: nn.Module) -> Tensor:
     """The projection's matrix as (out, in)."""
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D stores (in, out)
+    # GPT-2's Conv1D stores (in, out); an adapter stands around the layer that it adapts.
+    return weight if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight.T
