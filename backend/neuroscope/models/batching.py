@@ -90,6 +90,11 @@ class Row:
         begun = self.decoding
         return self.asking and not begun.found and not begun.ended and not self._cancelled()
 
+    @property
+    def is_back(self) -> bool:
+        """Whether nothing is gained by waiting for it: it asks for its next token, or has no thread of its own that could."""
+        return self._ahead or (self.asking and not self.decoding.found)
+
     def take(self) -> Step:
         """The next token, computed with those of the others if it is not there. Raises `CancelledError`, and its own error."""
         batch = self._batch
@@ -181,7 +186,7 @@ class GenerationBatch:
     def run(self, leader: Row) -> None:
         """Run one pass of the rows that ask, those first that have asked longest."""
         with self.lock:
-            self.asked.wait_for(lambda: all(row.asking or row.decoding.found for row in self._last), self._pause)
+            self.asked.wait_for(lambda: all(row.is_back for row in self._last), self._pause)
         engine = leader.decoding.engine
         with engine.exclusive():  # others may come while it is not free
             with self.lock:
