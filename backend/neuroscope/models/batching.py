@@ -127,7 +127,7 @@ class GenerationBatch:
     """The rows of one engine. `leader` runs a pass now, or is about to."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # a row that is collected leaves from wherever its thread is
         self.asked = threading.Condition(self.lock)
         self.leader: Row | None = None
         self._rows: list[Row] = []

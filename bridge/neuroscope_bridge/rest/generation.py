@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from neuroscope.models.token_texts import TokenTexts
 from neuroscope.settings import given_seed
 
 if TYPE_CHECKING:
+    from neuroscope.models.generation import Written
     from neuroscope.models.model import TransformerModel
     from neuroscope_bridge.rest.schemas import Message
 
@@ -123,11 +124,15 @@ def text_tokens(model: TransformerModel, text: str, *, special: bool = True) -> 
 
 
 def pieces(model: TransformerModel, asked: GenerationRequest, sites: Sequence[Site] = ()) -> Iterator[GeneratedToken]:
-    """Generate with the model's hooks, capturing `sites`; the last piece has the reason to end.
+    """Generate with the model's hooks, capturing `sites`; the last piece has the reason to end. Joins the model's other generations now.
 
     At its end, raises `InertHookError` for a hook that never fired.
     """
-    with closing(model.written(asked.batch, asked.settings, sites)) as written:
+    return _pieces(model, asked, model.written(asked.batch, asked.settings, sites, ahead=True))
+
+
+def _pieces(model: TransformerModel, asked: GenerationRequest, written: Generator[Written]) -> Iterator[GeneratedToken]:
+    with closing(written):
         for one in written:
             token, top = (None, ()) if asked.logprobs is None else _chances(model, one.step, one.id, asked.logprobs)
             yield GeneratedToken(token, one.id, one.text, one.offset, top, one.step, one.finish)
