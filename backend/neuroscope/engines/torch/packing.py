@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.decoding import Decoding
 from neuroscope.engines.protocol import IntArray, Phase, Run, TokenBatch
-from neuroscope.engines.sites import Component, Site
+from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site
 from neuroscope.engines.spans import Span
 from neuroscope.engines.torch.attention import MatrixTap, attend
 from neuroscope.engines.torch.taps import TorchTaps
@@ -29,10 +29,11 @@ from neuroscope.errors import SiteError
 class Part:
     """One generation's share of a pass: its columns, taps and masks by layer. `failure`: the error of its taps, if any."""
 
-    def __init__(self, decoding: Decoding, columns: slice, taps: TorchTaps, masks: Sequence[Tensor | None]) -> None:
-        self.decoding, self.columns, self.taps, self.masks = decoding, columns, taps, masks
-        self.span = decoding.span()
+    def __init__(self, decoding: Decoding, span: Span, start: int, taps: TorchTaps, masks: Sequence[Tensor | None]) -> None:
+        self.decoding, self.span, self.taps, self.masks = decoding, span, taps, masks
+        self.columns = slice(start, start + span.columns)
         self.failure: Exception | None = None
+        self._matrices = {(layer, kind) for layer in taps.layers() for kind in ATTENTION_MATRICES if taps.wants(layer, kind)}
 
     def touch(self, layer: int | None, component: Component, value: Tensor) -> Tensor:
         """The generation's own array through its taps, in its own context; unchanged after a failure."""
@@ -51,7 +52,7 @@ class Part:
 
     def tap(self, layer: int, component: Component) -> MatrixTap | None:
         """Its tap on an attention matrix."""
-        return (lambda value: self.touch(layer, component, value)) if self.taps.wants(layer, component) else None
+        return (lambda value: self.touch(layer, component, value)) if (layer, component) in self._matrices else None
 
 
 class Parts:
@@ -59,6 +60,7 @@ class Parts:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
+        self._columns = [part.span.columns for part in parts]
 
     def update(self, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """A layer's call to its cache: the new keys and values, which `attention` hands to each generation's own."""
@@ -69,12 +71,13 @@ class Parts:
         layer = module.layer_idx
         assert isinstance(layer, int)
         found = []
-        for part in self._parts:
-            keys, values = part.span.cache.update(key[:, :, part.columns], value[:, :, part.columns], layer)
+        split = (array.split(self._columns, dim=2) for array in (query, key, value))
+        for part, own, *new in zip(self._parts, *split, strict=True):
+            keys, values = part.span.cache.update(*new, layer)
             mask = part.masks[layer]
             found.append(
                 attend(
-                    query[:, :, part.columns],
+                    own,
                     keys,
                     values,
                     None if mask is None else mask.to(query.device),
@@ -165,10 +168,11 @@ class PackingDecoder(Decoder[TorchTaps]):
         column = 0
         for one in decodings:
             try:
-                one.span().check_tokens(self.anatomy)
+                span = one.span()
+                span.check_tokens(self.anatomy)
                 taps = self._taps(one.batch, one.capture, one.edits, **one.where)
-                parts.append(Part(one, slice(column, column + one.columns), taps, self._masks(one.span())))
-                column += one.columns
+                parts.append(Part(one, span, column, taps, self._masks(span)))
+                column += span.columns
             except Exception as error:
                 one.fail(error)
         return parts
