@@ -372,21 +372,14 @@ class Engine(Protocol):
     ) -> Generator[Step]: ...
 
     def decoding(
-        self,
-        batch: TokenBatch,
-        settings: GenerationSettings,
-        *,
-        capture: Sequence[Site] = (),
-        edits: Sequence[Edit] = (),
+        self, batch: TokenBatch, settings: GenerationSettings, *, capture: Sequence[Site] = (), edits: Sequence[Edit] = ()
     ) -> Decoding:
-        """A generation at its beginning, for `advance`. Raises `ArgumentError` as `generate` does."""
+        """A generation at its beginning, for `advance`."""
         ...
 
     def advance(self, decodings: Sequence[Decoding]) -> None:
-        """Add a step to what each of them has `found`, or the error that ended it; an error of one leaves the others as they are.
-
-        An engine that `packs` runs those of one prompt each in one pass. A generation's cache, attention, edits and captures stay its own, and
-        its numbers are those that it has alone to the last bits: products of several rows round otherwise than those of one.
+        """Add a step to what each of them has `found`, or the error that ended it: what one does leaves the others as they are.
+        Where it `packs`, those of one prompt run in one pass; the last bits are not those of a run alone, as products round otherwise.
         """
         ...
 

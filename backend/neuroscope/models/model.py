@@ -308,20 +308,14 @@ class TransformerModel(Tokenized, _Extended):
         ahead: join the others now, before the first token is asked for, and let theirs bring one token before it is asked for. At its end it
         raises `InertHookError` if a hook never fired. Raises `ArgumentError` for several prompts: see `continuations`.
         """
-        found: Any = self._written(prompt, settings, sites, task_type, ahead)
-        if ahead:
-            next(found)  # None
-        return found
-
-    def _written(self, prompt: Any, settings: Any, sites: Any, task: str | None, ahead: bool) -> Generator[Written | None]:
         batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
         if batch.rows != 1:
             raise ArgumentError(f"`written` takes one prompt, not {batch.rows}.", remedy="Use `stream`, or `continuations`.")
         text = TextStream(self._tokenizer, batch.ids[0][batch.real[0]], settings.stop)
-        with closing(self._steps(batch, settings, sites, prompt, task, lambda: text.stopped, ahead)) as steps:
-            if ahead:
-                yield next(steps)
-            yield from written(steps, text, settings)
+        steps = self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped, ahead)
+        if ahead:
+            next(steps)  # None
+        return written(steps, text, settings)
 
     @python_only
     def stream(
