@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from neuroscope.engines.sites import Site
 from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
 from neuroscope.errors import ArgumentError, SiteError
+
+if TYPE_CHECKING:
+    from neuroscope.engines.decoding import Decoding
 
 Array = Any
 IntArray = NDArray[np.int64]
@@ -305,6 +308,7 @@ class Engine(Protocol):
     block_calls: int  # decoder layers called since loading; tests count it
     end_tokens: tuple[int, ...]  # end tokens in the model's files, in addition to the tokenizer's
     stop_texts: tuple[str, ...]  # stop strings in the model's files
+    packs: bool  # whether `advance` runs several generations in one pass
 
     @property
     def precision(self) -> str:
@@ -366,6 +370,23 @@ class Engine(Protocol):
         capture: Sequence[Site] = (),
         edits: Sequence[Edit] = (),
     ) -> Generator[Step]: ...
+
+    def decoding(
+        self, batch: TokenBatch, settings: GenerationSettings, *, capture: Sequence[Site] = (), edits: Sequence[Edit] = ()
+    ) -> Decoding:
+        """A generation at its beginning, for `advance`."""
+        ...
+
+    def advance(self, decodings: Sequence[Decoding]) -> None:
+        """Add a step to what each of them has `found`, or the error that ended it: what one does leaves the others as they are.
+        Where it `packs`, those of one prompt run in one pass; the last bits are not those of a run alone, as products round otherwise.
+        """
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether this thread holds the model (`exclusive`), or runs it now."""
+        ...
 
     def normalise(self, layer: int, port: Port, residual: Array) -> Array:
         """A residual stream (…, d_model), normalised as `port` of `layer` reads it."""

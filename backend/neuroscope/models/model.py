@@ -29,7 +29,8 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.weights import WeightSite, WeightView, hash_of
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
 from neuroscope.hooks.manager import HookManager
-from neuroscope.models.generation import TextStream, Written, continued
+from neuroscope.models import batching
+from neuroscope.models.generation import TextStream, Written, continued, written
 from neuroscope.models.tokenized import Prompts, Tokenized
 from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
@@ -301,27 +302,22 @@ class TransformerModel(Tokenized, _Extended):
         sites: Sequence[Site | str] = (),
         *,
         task_type: str | None = None,
+        ahead: bool = False,
     ) -> Generator[Written]:
         """Generate step by step with the model's hooks, capturing `sites`: each token with its text, the last with its reason
-        to end.
+        to end. Generations of several threads share passes (`models.batching`).
 
-        At its end it raises `InertHookError` if a hook never fired. Raises `ArgumentError` for several prompts: see
-        `continuations`.
+        ahead: join the others now, before the first token is asked for, and let theirs bring one token before it is asked for. At its end it
+        raises `InertHookError` if a hook never fired. Raises `ArgumentError` for several prompts: see `continuations`.
         """
         batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
         if batch.rows != 1:
             raise ArgumentError(f"`written` takes one prompt, not {batch.rows}.", remedy="Use `stream`, or `continuations`.")
         text = TextStream(self._tokenizer, batch.ids[0][batch.real[0]], settings.stop)
-        last = settings.max_tokens - 1
-        with closing(self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped)) as steps:
-            for step in steps:
-                token, offset = int(step.tokens[0]), text.offset
-                ended = token in settings.end_tokens
-                shown = "" if ended else text.add(token)
-                finish = "stop" if ended or text.stopped else "length" if step.index == last else None
-                if finish is not None and not text.stopped:
-                    shown += text.rest()
-                yield Written(step, token, shown, offset, finish)
+        steps = self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped, ahead)
+        if ahead:
+            next(steps)  # None
+        return written(steps, text, settings)
 
     @python_only
     def stream(
@@ -351,15 +347,20 @@ class TransformerModel(Tokenized, _Extended):
         prompt: str | TokenBatch,
         task_type: str | None,
         ended: Callable[[], bool],
-    ) -> Generator[Step]:
-        """The engine's steps until it ends or `ended` returns true; then raises for inert hooks."""
+        ahead: bool = False,
+    ) -> Generator[Any]:
+        """The engine's steps until `ended` returns true; then raises for inert hooks. With `ahead`, first None, when it has joined."""
         parsed = [Site.parse(site) for site in sites]
         text = prompt if isinstance(prompt, str) else None
         with self._hook_manager.edits(prompt=text, task_type=task_type or self.task_type) as edits:
-            for step in self._engine.generate(batch, settings, capture=parsed, edits=edits):
-                yield step
-                if ended():
-                    return
+            own = self._hook_manager.of_a_script
+            with closing(batching.steps(self._engine, batch, settings, parsed, edits, alone=own, ahead=ahead)) as steps:
+                if ahead:
+                    yield None
+                for step in steps:
+                    yield step
+                    if ended():
+                        return
 
     def generate(
         self,

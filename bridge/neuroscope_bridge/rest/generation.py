@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from neuroscope.models.token_texts import TokenTexts
 from neuroscope.settings import given_seed
 
 if TYPE_CHECKING:
+    from neuroscope.models.generation import Written
     from neuroscope.models.model import TransformerModel
     from neuroscope_bridge.rest.schemas import Message
 
@@ -134,12 +135,20 @@ def text_tokens(model: TransformerModel, text: str, *, special: bool = True) -> 
 def pieces(
     model: TransformerModel, requests: Sequence[GenerationRequest], sites: Sequence[Site] = ()
 ) -> Iterator[GeneratedToken]:
-    """Generate with the model's hooks, one prompt after the other, capturing `sites`; each prompt's last piece has the reason to end.
+    """Generate with the model's hooks, one prompt after the other, capturing `sites`; each prompt's last piece has the reason to end. The
+    first joins the model's other generations now.
 
     At its end, raises `InertHookError` for a hook that never fired.
     """
+    first = model.written(requests[0].batch, requests[0].settings, sites, ahead=True)
+    return _pieces(model, requests, sites, first)
+
+
+def _pieces(
+    model: TransformerModel, requests: Sequence[GenerationRequest], sites: Sequence[Site], first: Generator[Written]
+) -> Iterator[GeneratedToken]:
     for choice, asked in enumerate(requests):
-        with closing(model.written(asked.batch, asked.settings, sites)) as written:
+        with closing(model.written(asked.batch, asked.settings, sites) if choice else first) as written:
             for one in written:
                 token, top = (None, ()) if asked.logprobs is None else _chances(model, one.step, one.id, asked.logprobs)
                 yield GeneratedToken(token, one.id, one.text, one.offset, top, one.step, one.finish, choice)

@@ -129,7 +129,7 @@ class Server:
             made.install(model)
             return Job(model, requests, made, pooled.worker, size)
 
-        return await pooled.worker.run(prepare)
+        return await self.pool.usher.run(prepare)
 
     def room(self, job: Job) -> Room:
         """Memory for a whole answer's activations. Raises `BusyError` if those being made and sent leave none."""
@@ -150,14 +150,14 @@ class Server:
         """The generation with a probe that reads along. Raises `ProbeNotFoundError`, and `DatasetError` for one of other weights."""
         if probe is None:
             return job
-        return replace(job, plan=replace(job.plan, watch=await job.worker.run(self.probes.watch, probe, job.model)))
+        return replace(job, plan=replace(job.plan, watch=await self.pool.usher.run(self.probes.watch, probe, job.model)))
 
-    def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
-        return self.pool.pull(job.worker, pieces(job.model, job.requests, sites))
+    async def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
+        return await self.pool.pull(job.worker, lambda: pieces(job.model, job.requests, sites))
 
     async def collect(self, job: Job, take: Callable[[GeneratedToken], None]) -> None:
         """Generate to the end, passing each piece to `take` in the worker's thread."""
-        pull = self.begin(job, job.plan.sites)
+        pull = await self.begin(job, job.plan.sites)
         try:
             while await pull.some(take):
                 pass
@@ -173,7 +173,7 @@ class Server:
         closing: Callable[[int], dict[str, Any]] | None = None,
     ) -> EventStream:
         """A generation as events, one per token. A failure before the first token is an error response."""
-        pull = self.begin(job, sites)
+        pull = await self.begin(job, sites)
 
         def told(piece: GeneratedToken) -> bytes:  # in the worker's thread, so that the loop only passes bytes on
             return event(dumps(chunk(piece)))

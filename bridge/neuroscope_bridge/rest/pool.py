@@ -1,8 +1,10 @@
 """The models of HTTP requests, each with one compute worker.
 
-A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on its model's worker. So
-requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits. Work of a request that was cancelled
-leaves the queue, or ends at its next step.
+A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on its model's worker. Those of one model
+are rows of one batch (`neuroscope.models.batching`): a step that the worker computes brings every other reader its next token too, if it has
+taken its last one. So requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits. Requests are
+checked, and join the batch, in a thread of their own, so that they come in at the next step. Work of a request that was cancelled leaves the
+queue and the batch, or ends at its next step.
 """
 
 from __future__ import annotations
@@ -104,6 +106,7 @@ class ModelPool:
         self._workers: dict[int, Worker] = {}
         self._default: PooledModel | None = None
         self._loader = Worker("loader", self._context)
+        self.usher = Worker("usher", self._context)  # checks requests and lets generations begin, while workers compute
         self.analyst = Worker("analyst", self._context)  # long work, which takes turns with generations at the engine
         self._most = most
         self._on_demand = on_demand
@@ -308,12 +311,18 @@ class ModelPool:
         """Number of running generations."""
         return self._running
 
-    def pull(self, worker: Worker, pieces: Iterator[T]) -> Pull[T]:
+    async def pull(self, worker: Worker, begin: Callable[[], Iterator[T]]) -> Pull[T]:
         """Run a generation in the worker's turns. Raises `BusyError` at the limit of generations."""
         if self._running >= self._most:
             raise BusyError(f"{self._running} generations are running, which is the limit.", remedy="Try again in a moment.")
         self._running += 1
-        return Pull(self, worker, pieces)
+        pull = Pull[T](self, worker)
+        try:
+            await pull.begin(begin)
+        except BaseException:
+            pull.close()
+            raise
+        return pull
 
     def ended(self) -> None:
         self._running -= 1
@@ -321,29 +330,39 @@ class ModelPool:
     def close(self) -> None:
         if self._own is not None:
             self._own.cancel()
-        for worker in (self._loader, self.analyst, *self._workers.values()):
+        for worker in (self._loader, self.usher, self.analyst, *self._workers.values()):
             worker.close()
 
 
 class Pull(Generic[T]):
     """An iterator whose steps a worker computes on demand. It must be closed."""
 
-    def __init__(self, pool: ModelPool, worker: Worker, pieces: Iterator[T]) -> None:
-        self._pool, self._worker, self._pieces = pool, worker, pieces
-        self._closed = False
+    def __init__(self, pool: ModelPool, worker: Worker) -> None:
+        self._pool, self._worker = pool, worker
+        self._pieces: Iterator[T] = iter(())
+        self._gone = threading.Event()
+
+    async def begin(self, begin: Callable[[], Iterator[T]]) -> None:
+        """Make the iterator, whose generation joins those that run."""
+
+        def work() -> Iterator[T]:
+            with events.cancellable(self._gone.is_set):
+                return begin()
+
+        self._pieces = await self._pool.usher.run(work)
 
     async def one(self, make: Callable[[T], R]) -> R | None:
         """`make` of the next piece, in the worker's thread; None at the end."""
         return await self._worker.run(_one, self._pieces, make)
 
     async def some(self, take: Callable[[T], None]) -> bool:
-        """Pass the pieces of a short time to `take`, in the worker's thread; false at the end."""
-        return await self._worker.run(_some, self._pieces, take)
+        """Pass the pieces of a short time to `take`, in the worker's thread, or one if others take turns; false at the end."""
+        return await self._worker.run(_some, self._pieces, take, lambda: self._pool.running == 1)
 
     def close(self) -> None:
         """End the generation, even while it runs: it stops before its next step."""
-        if not self._closed:
-            self._closed = True
+        if not self._gone.is_set():
+            self._gone.set()
             self._pool.ended()
             close: Any = getattr(self._pieces, "close", None)
             if close is not None:
@@ -356,10 +375,10 @@ def _one(pieces: Iterator[T], make: Callable[[T], R]) -> R | None:
     return None
 
 
-def _some(pieces: Iterator[T], take: Callable[[T], None]) -> bool:
+def _some(pieces: Iterator[T], take: Callable[[T], None], alone: Callable[[], bool]) -> bool:
     end = time.monotonic() + SLICE
     for piece in pieces:
         take(piece)
-        if time.monotonic() > end:
+        if not alone() or time.monotonic() > end:
             return True
     return False

@@ -143,7 +143,7 @@ class MlxEngine(Decoder[MlxTaps]):
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Lock the model for one thread, on its device."""
-        with self._lock, mx.stream(self.device):
+        with super().exclusive(), mx.stream(self.device):
             yield
 
     # --- runs ------------------------------------------------------------------------------------------------------

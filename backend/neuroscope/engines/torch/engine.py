@@ -20,7 +20,6 @@ from transformers.activations import NewGELUActivation
 from neuroscope.engines import architectures
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
-from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.folder import end_ids
 from neuroscope.engines.layout import get_module, places
 from neuroscope.engines.protocol import (
@@ -41,6 +40,7 @@ from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
+from neuroscope.engines.torch.packing import PackedSpan, PackingDecoder, mixes_positions
 from neuroscope.engines.torch.parameters import TorchParameters
 from neuroscope.engines.torch.placement import Carrier, Placement, moved
 from neuroscope.engines.torch.slots import HeadSlot, output_by_input
@@ -77,7 +77,7 @@ class TorchPrefix:
         return torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
 
 
-class TorchEngine(Decoder[TorchTaps]):
+class TorchEngine(PackingDecoder):
     """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode.
 
     part: whether it was read from a multimodal model; it is saved as a language model alone. placed: devices of its layers, for a model
@@ -102,6 +102,7 @@ class TorchEngine(Decoder[TorchTaps]):
         self._head = model.get_output_embeddings() or get_module(model, self.architecture.unembedding)
         self._position_embedding = self._optional("position_embedding")
         self._rotary = self._optional("rotary")
+        self.packs = not mixes_positions(self._rotary)
         parameter = next(model.parameters())
         self.placement = placed or Placement(parameter.device, [parameter.device] * len(self.layers))
         self.placement.lock = self._lock
@@ -142,7 +143,7 @@ class TorchEngine(Decoder[TorchTaps]):
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Lock the model for one thread, with attention that has taps."""
-        with self._lock:
+        with super().exclusive():
             config = self.model.config
             before = config._attn_implementation
             config._attn_implementation = torch_attention.NAME
@@ -251,6 +252,8 @@ class TorchEngine(Decoder[TorchTaps]):
         positions = self._ids(span.positions())
         rotations = self._rotations(x, positions)
         shared: dict[str, Any] = {self.architecture.cache_argument: span.cache, "use_cache": span.cache is not None}
+        if isinstance(span, PackedSpan):
+            shared["neuroscope_parts"] = span.cache
         carried = Carrier()
         with self._current(taps), taps.installed(self.layers, self.architecture, self.slots) as attention_taps:
             if attention_taps:
