@@ -34,7 +34,7 @@ from neuroscope.engines.protocol import (
     Run,
     TokenBatch,
 )
-from neuroscope.engines.sites import Site
+from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
@@ -83,6 +83,7 @@ class TorchEngine(Decoder[TorchTaps]):
     """
 
     name = "torch"
+    _parameters_class: type[TorchParameters] = TorchParameters
 
     def __init__(self, model: Any, *, part: bool = False, placed: Placement | None = None) -> None:
         super().__init__()
@@ -121,6 +122,11 @@ class TorchEngine(Decoder[TorchTaps]):
             )
 
     @property
+    def _slots_here(self) -> dict[Component, HeadSlot]:
+        """Queries, keys and values in what this process's projections answer."""
+        return self.slots
+
+    @property
     def precision(self) -> str:
         return str(self.dtype).removeprefix("torch.")
 
@@ -135,7 +141,7 @@ class TorchEngine(Decoder[TorchTaps]):
         tied, path = self._head.weight is self._embedding.weight, self.architecture.path("embedding")
         unembedding = path if tied else next(path for path, module in self.model.named_modules() if module is self._head)
         where = places(self.architecture, self.anatomy, unembedding)
-        return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
+        return self._parameters_class(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -166,7 +172,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.gradients`."""
         span = self._span(batch, prefix)
         with self.exclusive(), torch.enable_grad():
-            entry = self._embed(span) if residual is None else self.ops.asarray(residual)
+            entry = self._entry(span) if residual is None else self.ops.asarray(residual)
             entry = entry.detach().clone().requires_grad_(True)
             checked = [site.checked(self.anatomy) for site in sites]
             wholes = list({site.whole: None for site in checked})
@@ -180,7 +186,7 @@ class TorchEngine(Decoder[TorchTaps]):
             leaves = [run.activations[site] for site in wholes]
             found: dict[Site, Any] = dict.fromkeys(wholes)
             if values.requires_grad:  # else edits cut the metric off from every site
-                found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
+                found = dict(zip(wholes, self._differentiated(run, values, leaves), strict=True))
         for site, gradient in found.items():
             if gradient is None:
                 raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
@@ -190,6 +196,10 @@ class TorchEngine(Decoder[TorchTaps]):
             {asked: taps.narrowed(site, run.activations[site.whole]).detach().to(self.device) for asked, site in pairs},
             {asked: taps.narrowed(site, found[site.whole]).to(self.device) for asked, site in pairs},
         )
+
+    def _differentiated(self, run: Run, values: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Gradients of the sum of a run's metric, `values`, at each leaf."""
+        return torch.autograd.grad(values.sum(), leaves, allow_unused=True)
 
     def _settle(self, run: Run) -> Run:
         """What leaves the engine lies on its home device."""
@@ -244,7 +254,7 @@ class TorchEngine(Decoder[TorchTaps]):
         rotations = self._rotations(x, positions)
         shared: dict[str, Any] = {self.architecture.cache_argument: span.cache, "use_cache": span.cache is not None}
         carried = Carrier()
-        with self._current(taps), taps.installed(self.layers, self.architecture, self.slots) as attention_taps:
+        with self._current(taps), taps.installed(self.layers, self.architecture, self._slots_here) as attention_taps:
             if attention_taps:
                 shared["neuroscope_taps"] = attention_taps
 
@@ -270,6 +280,10 @@ class TorchEngine(Decoder[TorchTaps]):
             self._running = outer
             if outer is not None:
                 outer.paused = False
+
+    def _entry(self, span: Span) -> Tensor:
+        """`_embed`, outside a run."""
+        return self._embed(span)
 
     def _embed(self, span: Span) -> Tensor:
         x: Tensor = self._embedding(self._ids(span.chunk.ids))
@@ -297,8 +311,15 @@ class TorchEngine(Decoder[TorchTaps]):
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
         head = self._head
-        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(head.weight[tokens]))
+        logits: Tensor = (
+            head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(self._unembeddings(tokens)))
+        )
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    def _unembeddings(self, tokens: Tensor) -> Tensor:
+        """What reads the logits of tokens: (…) → (…, d_model)."""
+        found: Tensor = self._head.weight[tokens]
+        return found
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the unmodified Hugging Face model, with its own attention."""
@@ -336,13 +357,18 @@ class TorchEngine(Decoder[TorchTaps]):
         with torch.no_grad(), self._norm(layer, port) as (norm, device):
             return norm_gradient(norm, residual.to(device), gradient.to(device), self.architecture).to(self.device)
 
+    def _module(self, layer: int, path: str) -> nn.Module:
+        """A part of a layer, with its weights."""
+        found: nn.Module = get_module(self.layers[layer], path)
+        return found
+
     @contextmanager
     def _projection(self, site: Site) -> Iterator[tuple[HeadSlot, nn.Module, torch.device]]:
         """What a layer's queries, keys or values come from, with its device."""
         assert site.layer is not None
         slot = self.slots[site.component]
         with self.placement.present(site.layer, self.layers[site.layer]) as device:
-            yield slot, get_module(self.layers[site.layer], slot.module), device
+            yield slot, self._module(site.layer, slot.module), device
 
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
@@ -371,7 +397,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
         with self._without_gradients(), self.placement.present(layer, block) as device:
-            projection = get_module(block, self.architecture.output_projection)
+            projection = self._module(layer, self.architecture.output_projection)
             head_output = head_output.to(device)
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads).to(device)
