@@ -45,7 +45,7 @@ class Devices:
         tp: int | None = None,
     ) -> Devices:
         """From the arguments of `TransformerModel.from_hugging_face`. Raises `ArgumentError` if they do not fit together."""
-        if tp is not None and tp != 1:
+        if tp is not None and (tp != 1 or isinstance(tp, bool)):
             if isinstance(tp, bool) or not isinstance(tp, numbers.Integral) or tp < 1:
                 raise ArgumentError(f"tp is a number of processes, not {tp!r}.", remedy="tp=2")
             if device is not None or devices or max_memory:

@@ -98,8 +98,9 @@ class TransformerModel(Tokenized, _Extended):
 
         source = resolve.resolve(str(name), revision=revision)
         chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
-        if not devices and not max_memory and tp in (None, 1):
-            device = settings.device(device)
+        if not devices and not max_memory:
+            tp = settings.tp(tp) if device is None else tp
+            device = settings.device(device) if tp in (None, 1) else device
         where = Devices.of(device, devices, max_memory, tp)
 
         def load() -> TransformerModel:

@@ -36,7 +36,7 @@ class HostOptions:
     """Options of all sessions. `model` is loaded at the start and bound to each session's variable `model`.
 
     folder: where sessions write, by default `neuroscope/server` in the platform's data folder. readable: further folders that they read.
-    download: whether they may load models from the hub.
+    download: whether they may load models from the hub. tp: processes that share every model.
     """
 
     model: str | None = None
@@ -50,6 +50,7 @@ class HostOptions:
     folder: Path | None = None
     readable: tuple[Path, ...] = ()
     download: bool = False
+    tp: int | None = None
 
     @property
     def confinement(self) -> Confinement:
@@ -86,7 +87,7 @@ class Host:
         def snapshot() -> contextvars.Context:
             with (
                 aliases.in_force(self.options.aliases, embedded=self.options.embedded),
-                settings.defaults(seed=given, engine=self.options.engine, dtype=self.options.dtype),
+                settings.defaults(seed=given, engine=self.options.engine, dtype=self.options.dtype, tp=self.options.tp),
                 sharing(self.models),
                 confined(self.options.confinement),
                 events.listen(_logged),

@@ -39,6 +39,8 @@ from neuroscope.engines.weights import Bits, WeightSite
 from neuroscope.errors import ArgumentError, UnsupportedArchitectureError
 
 _keys = itertools.count(1)
+#: Attribute of a cache: its `_Token`.
+_TOKEN = "neuroscope_token"
 
 
 @dataclass(frozen=True)
@@ -211,8 +213,8 @@ class ParallelEngine(TorchEngine):
         return self._own_slots
 
     def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> ParallelTaps:
-        more = {"ranks": self.ranks, "axes": self.axes, "experts": self.anatomy.experts}
-        return ParallelTaps(self.anatomy, batch, capture, edits, **more, **where)
+        own: dict[str, Any] = {"ranks": self.ranks, "axes": self.axes, "experts": self.anatomy.experts}
+        return ParallelTaps(self.anatomy, batch, capture, edits, **own, **where)
 
     # --- rank 0: each method lets the others do the `do_` of its name ------------------------------------------------
 
@@ -252,7 +254,7 @@ class ParallelEngine(TorchEngine):
         if isinstance(span.cache, ParallelPrefix):
             cache = span.cache.token.key, span.cache.steps
         elif span.cache is not None:
-            cache = span.cache.neuroscope_token.key, ()
+            cache = getattr(span.cache, _TOKEN).key, ()
         capture, edits = taps.asked
         where = {name: getattr(taps, name) for name in ("phase", "first_column", "columns", "tokens")}
         return _RunCall(
@@ -283,13 +285,13 @@ class ParallelEngine(TorchEngine):
             return self._embed(span)
 
     def _new_cache(self) -> DynamicCache:
-        cache: Any = super()._new_cache()
-        cache.neuroscope_token = _Token(self.ranks, self.number)
-        return cache  # type: ignore[no-any-return]
+        cache = super()._new_cache()
+        setattr(cache, _TOKEN, _Token(self.ranks, self.number))
+        return cache
 
     def _as_prefix(self, cache: DynamicCache, columns: int) -> ParallelPrefix:
         made, token = super()._as_prefix(cache, columns), _Token(self.ranks, self.number)
-        with self.ranks.call("prefix", self.number, cache.neuroscope_token.key, columns, token.key):  # type: ignore[attr-defined]
+        with self.ranks.call("prefix", self.number, getattr(cache, _TOKEN).key, columns, token.key):
             return ParallelPrefix(made._layers, made.columns, made.weights, token=token)
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
@@ -372,6 +374,7 @@ class ParallelEngine(TorchEngine):
 
     def do_differentiate(self, number: int, sites: Sequence[Site], shape: tuple[int, ...], dtype: torch.dtype) -> None:
         run, _ = self._traced.pop(number)
+        assert run.logits is not None
         gradient = self.ranks.share(self.ranks.empty(shape, dtype))
         torch.autograd.grad(run.logits, [run.activations[site] for site in sites], gradient, allow_unused=True)
 

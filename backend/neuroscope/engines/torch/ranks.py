@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -135,6 +136,8 @@ class Ranks:
     def follow(self, handler: Handler) -> NoReturn:
         """Perform what rank 0 calls, until its program ends; then exit."""
         self.handler = handler
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; rank 0 says what it means
         try:
             self.listen()
         except SystemExit:

@@ -39,12 +39,12 @@ class _Divide(torch.autograd.Function):
 
 def joined(part: Tensor, axis: int, ranks: Ranks) -> Tensor:
     """The whole array of which each rank holds a part along an axis."""
-    return _Join.apply(part, axis, ranks)  # type: ignore[no-any-return, no-untyped-call]
+    return _Join.apply(part, axis, ranks)  # type: ignore[no-untyped-call]
 
 
 def divided(whole: Tensor, axis: int, ranks: Ranks) -> Tensor:
     """This rank's part of an array that is alike on all ranks."""
-    return _Divide.apply(whole, axis, ranks)  # type: ignore[no-any-return, no-untyped-call]
+    return _Divide.apply(whole, axis, ranks)  # type: ignore[no-untyped-call]
 
 
 # --- code of rank 0 alone --------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def entry(value: Tensor, ranks: Ranks) -> Tensor:
     """On rank 0, the value for an edit to read; the value itself where no gradient flows."""
     if not (torch.is_grad_enabled() and value.requires_grad):
         return value
-    return _Entry.apply(value, ranks)  # type: ignore[no-any-return, no-untyped-call]
+    return _Entry.apply(value, ranks)  # type: ignore[no-untyped-call]
 
 
 def told(new: Tensor, read: Tensor, value: Tensor, ranks: Ranks) -> Tensor:
@@ -104,7 +104,7 @@ def heard(value: Tensor, ranks: Ranks) -> Tensor:
     if shape is None:
         return value
     if flows[0]:
-        return _Told.apply(value, ranks, shape)  # type: ignore[no-any-return, no-untyped-call]
+        return _Told.apply(value, ranks, shape)  # type: ignore[no-untyped-call]
     return ranks.share(ranks.empty(shape, value.dtype))
 
 

@@ -24,7 +24,7 @@ _loaded = 0
 def load(checkpoint: Checkpoint, dtype: str, size: int) -> ParallelEngine:
     """On rank 0, load a model on all ranks. Raises `ArgumentError` for a model that cannot be shared among so many."""
     global _loaded
-    _settings(checkpoint, size)
+    distribution(checkpoint, size)
     ranks = join(size)
     with ranks.lock:
         _loaded += 1
@@ -65,10 +65,10 @@ def _drop(dropped: Sequence[tuple[int, int | None]]) -> None:
 def _model(checkpoint: Checkpoint, dtype: str, ranks: Ranks) -> Any:
     from neuroscope.engines.torch.loading import loaded
 
-    return loaded(checkpoint, dtype, distributed_config=_settings(checkpoint, ranks.size))
+    return loaded(checkpoint, dtype, distributed_config=distribution(checkpoint, ranks.size))
 
 
-def _settings(checkpoint: Checkpoint, size: int) -> DistributedConfig:
+def distribution(checkpoint: Checkpoint, size: int) -> DistributedConfig:
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False).get_text_config()
     architecture = find(config.model_type)
     anatomy = architecture.anatomy(lambda name: getattr(config, name, None))
