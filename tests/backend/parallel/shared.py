@@ -5,10 +5,13 @@ Arguments: a file for the findings, then folders of models. The findings, as JSO
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -30,6 +33,7 @@ from neuroscope.models.model import TransformerModel
 from tests.backend.circuits.pairs import random_pairs
 
 SIZE = 2
+STOPS = 5
 ROWS = [[5, 6, 7, 8, 9, 10], [11, 12, 13, 14], [15, 16, 17, 18, 19, 20]]
 BATCHES = [TokenBatch.of(ROWS), TokenBatch.of(ROWS, side="left")]
 WHOLE = (
@@ -253,6 +257,33 @@ def check_a_failure_fails_on_all_and_the_group_goes_on(shared: TransformerModel,
     near(found, one.engine.forward(BATCHES[0], edits=EDITS["head 3"]).logits, "caught")
 
 
+def check_a_stop_in_the_midst_leaves_the_group_in_step(shared: TransformerModel, one: TransformerModel) -> None:
+    """A script's limit raises at any instruction of its thread, be it in a run, in an edit or between the two."""
+    stopped = 0
+
+    def work() -> None:
+        nonlocal stopped
+        while stopped < STOPS:
+            try:
+                shared.engine.gradients(BATCHES[0], metric, [site("1.mlp")], edits=EDITS["many"])
+            except KeyboardInterrupt:
+                stopped += 1
+
+    def guarded() -> None:
+        while stopped < STOPS:
+            with contextlib.suppress(KeyboardInterrupt):  # thrown between two runs
+                work()
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    random = np.random.default_rng(0)
+    while stopped < STOPS:
+        time.sleep(random.uniform(0.001, 0.05))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
+    thread.join()
+    near(shared.engine.forward(BATCHES[0]).logits, one.engine.forward(BATCHES[0]).logits, "after stops")
+
+
 def lose(*_: Any) -> None:
     """What the second process does of the last call: fail where the first does not."""
     ranks.PATIENCE = 1
@@ -263,8 +294,8 @@ def lost(engine: Any) -> None:
     """The first process is in a collective operation that the second never enters."""
     begun = time.monotonic()
     for _ in range(2):
-        with pytest.raises(WorkerLostError, match="is lost"), engine.ranks.call("lose", engine.number):
-            engine.ranks.share(torch.zeros(1))
+        with pytest.raises(WorkerLostError, match="is lost"):
+            engine.ranks.call("lose", engine.number, here=lambda: engine.ranks.share(torch.zeros(1)))
     assert time.monotonic() - begun < 30
 
 

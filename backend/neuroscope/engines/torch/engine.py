@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.activations import NewGELUActivation
 
 from neuroscope.engines import architectures
 from neuroscope.engines.decoder import Decoder
@@ -37,6 +35,7 @@ from neuroscope.engines.protocol import (
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
+from neuroscope.engines.torch.gelu import fuse
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.parameters import TorchParameters
@@ -106,7 +105,7 @@ class TorchEngine(Decoder[TorchTaps]):
         self.placement.lock = self._lock
         self.device, self.dtype = self.placement.home, parameter.dtype
         if self.dtype in (torch.float32, torch.float64):
-            _fuse(model)
+            fuse(model)
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
         generation = getattr(model, "generation_config", None)
@@ -323,15 +322,19 @@ class TorchEngine(Decoder[TorchTaps]):
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the unmodified Hugging Face model, with its own attention."""
-        with self._lock, torch.no_grad(), self.placement.bridged(self.layers, self.final_norm):
+        with self._lock, self.placement.bridged(self.layers, self.final_norm):
+            return self._bare_logits(batch)
+
+    def _bare_logits(self, batch: TokenBatch) -> Tensor:
+        with torch.no_grad():
             out = self.model(
                 input_ids=self._ids(batch.ids),
                 attention_mask=self._ids(batch.real.astype(np.int64)),
                 position_ids=self._ids(Span.of(batch, None).positions()).expand(batch.rows, -1),
                 use_cache=False,
             )
-            logits: Tensor = out.logits
-            return logits
+        logits: Tensor = out.logits
+        return logits
 
     # --- the parts that circuit algorithms compose ----------------------------------------------------------------
 
@@ -413,35 +416,12 @@ class TorchEngine(Decoder[TorchTaps]):
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
         with self._lock:
-            self.model.save_pretrained(folder, save_original_format=not self._part)
+            self._save(folder)
+
+    def _save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, save_original_format=not self._part)
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should run, given the memory that is free now."""
         free = [torch.cuda.mem_get_info(device)[0] for device in self.placement.devices if device.type == "cuda"]
         return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, min(free, default=None))
-
-
-class _Gelu(nn.Module):
-    """GELU's tanh form in few passes over the array.
-
-    ½ x (1 + tanh √(2/π)(x + 0.044715 x³)) is x σ(2 √(2/π)(x + 0.044715 x³)). torch's own kernel computes the tanh, which takes more than
-    twice as long on a CPU; with gradients, and on other devices, it is the better one.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
-            return nn.functional.gelu(x, approximate="tanh")
-        slope = 2 * math.sqrt(2 / math.pi)
-        inner = (x * x).mul_(0.044715 * slope).add_(slope).mul_(x)
-        return inner.sigmoid_().mul_(x)
-
-
-def _fuse(model: nn.Module) -> None:
-    """GELU's tanh form where transformers spells it out, without its many passes: the same function to its last bits.
-
-    Half precision is unchanged, since there every step rounds.
-    """
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, _Gelu())

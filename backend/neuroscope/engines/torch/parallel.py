@@ -27,6 +27,7 @@ from neuroscope.engines.layout import Stored, find_module
 from neuroscope.engines.protocol import Edit, LogitRequest, Run, TokenBatch
 from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site
 from neuroscope.engines.spans import Span
+from neuroscope.engines.torch.apart import by_caller
 from neuroscope.engines.torch.engine import TorchEngine, TorchPrefix
 from neuroscope.engines.torch.experts import NeuronTap, run_experts
 from neuroscope.engines.torch.parameters import TorchParameters
@@ -105,7 +106,8 @@ class ParallelTaps(TorchTaps):
         if not self._ranks.leads:
             return heard(value, self._ranks)
         read = entry(value, self._ranks)
-        return told(super()._applied(edit, read, scope), read, value, self._ranks)
+        edited = super()._applied
+        return told(by_caller(lambda: edited(edit, read, scope)), read, value, self._ranks)
 
     def _run_experts(self, experts: nn.Module, x: Tensor, indices: Tensor, weights: Tensor, tap: NeuronTap) -> Tensor:
         if Component.MLP not in self._axes:
@@ -130,8 +132,8 @@ class ParallelParameters(TorchParameters):
             return self._bits(array, stored, site.index(self.anatomy))
 
     def _put(self, layer: int | None, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
-        with self.engine.ranks.call("put", self.engine.number, layer, stored, index, bits):
-            self.put_here(layer, stored, index, bits)
+        what = layer, stored, index, bits
+        self.engine.ranks.call("put", self.engine.number, *what, here=lambda: self.put_here(*what))
 
     def put_here(self, layer: int | None, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
         """What every process does of a write."""
@@ -232,13 +234,17 @@ class ParallelEngine(TorchEngine):
         if residual is not None:
             residual = self.ops.asarray(residual)
         call = self._described(span, taps, start, residual, stop, logits)
-        with self.ranks.call("run", self.number, call) as number:
+        run_here = super()._run
+
+        def run() -> Run:
             if residual is not None:
                 self.ranks.share(residual)
-            run = super()._run(span, taps, start, residual, stop, logits)
-        if call.traced:
-            self._traced = {number: (run, ())}
-        return run
+            found = run_here(span, taps, start, residual, stop, logits)
+            if call.traced:
+                self._traced = {self.ranks.number: (found, ())}
+            return found
+
+        return self.ranks.call("run", self.number, call, here=run)
 
     def _described(
         self,
@@ -275,14 +281,17 @@ class ParallelEngine(TorchEngine):
             return [None] * len(leaves)
         (number,) = self._traced
         sites = [next(site for site, value in run.activations.items() if value is leaf) for leaf in leaves]
-        with self.ranks.call("differentiate", self.number, number, sites, tuple(found.shape), found.dtype):
+
+        def differentiate() -> Sequence[Tensor | None]:
+            assert run.logits is not None
             self._traced.clear()
-            self.ranks.share(found)
-            return torch.autograd.grad(run.logits, leaves, found, allow_unused=True)
+            return torch.autograd.grad(run.logits, leaves, self.ranks.share(found), allow_unused=True)
+
+        about = number, sites, tuple(found.shape), found.dtype
+        return self.ranks.call("differentiate", self.number, *about, here=differentiate)
 
     def _entry(self, span: Span) -> Tensor:
-        with self.ranks.call("embed", self.number, dataclasses.replace(span, cache=None)):
-            return self._embed(span)
+        return self.ranks.call("embed", self.number, dataclasses.replace(span, cache=None), here=lambda: self._embed(span))
 
     def _new_cache(self) -> DynamicCache:
         cache = super()._new_cache()
@@ -291,29 +300,29 @@ class ParallelEngine(TorchEngine):
 
     def _as_prefix(self, cache: DynamicCache, columns: int) -> ParallelPrefix:
         made, token = super()._as_prefix(cache, columns), _Token(self.ranks, self.number)
-        with self.ranks.call("prefix", self.number, getattr(cache, _TOKEN).key, columns, token.key):
-            return ParallelPrefix(made._layers, made.columns, made.weights, token=token)
+        found = ParallelPrefix(made._layers, made.columns, made.weights, token=token)
+        self.ranks.call("prefix", self.number, getattr(cache, _TOKEN).key, columns, token.key, here=lambda: None)
+        return found
 
-    def bare_logits(self, batch: TokenBatch) -> Tensor:
+    def _bare_logits(self, batch: TokenBatch) -> Tensor:
         if not self.ranks.leads:
-            return super().bare_logits(batch)
-        with self.ranks.call("bare_logits", self.number, batch):
-            return super().bare_logits(batch)
+            return super()._bare_logits(batch)
+        bare = super()._bare_logits
+        return self.ranks.call("bare_logits", self.number, batch, here=lambda: bare(batch))
 
-    def save(self, folder: Path) -> None:
+    def _save(self, folder: Path) -> None:
         if not self.ranks.leads:
-            super().save(folder)
+            super()._save(folder)
             return
-        with self.ranks.call("save", self.number, folder):
-            super().save(folder)
+        save = super()._save
+        self.ranks.call("save", self.number, folder, here=lambda: save(folder))
 
     def whole(self, layer: int | None, path: str) -> Any:
         """A stored array, whole: what all ranks hold, or their parts joined."""
         array = find_module(self.model if layer is None else self.layers[layer], path).detach()
         if not isinstance(array, DTensor):
             return array
-        with self.ranks.call("gather", self.number, layer, path):
-            return array.full_tensor()
+        return self.ranks.call("gather", self.number, layer, path, here=array.full_tensor)
 
     def _module(self, layer: int, path: str) -> nn.Module:
         held = super()._module(layer, path)
@@ -387,10 +396,10 @@ class ParallelEngine(TorchEngine):
         self._kept[key] = TorchPrefix(layers, columns, {})
 
     def do_bare_logits(self, batch: TokenBatch) -> None:
-        self.bare_logits(batch)
+        self._bare_logits(batch)
 
     def do_save(self, folder: Path) -> None:
-        self.save(folder)
+        self._save(folder)
 
     def do_gather(self, layer: int | None, path: str) -> None:
         find_module(self.model if layer is None else self.layers[layer], path).detach().full_tensor()

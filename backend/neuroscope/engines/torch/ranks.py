@@ -19,20 +19,21 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from neuroscope.engines.torch.apart import apart, ready
 from neuroscope.errors import ArgumentError, WorkerLostError, first_line
 
 #: Seconds that a process waits for another in the middle of a call.
 PATIENCE = float(os.environ.get("NEUROSCOPE_TP_PATIENCE", "120"))
 _FOREVER = timedelta(days=365)
+T = TypeVar("T")
 
 #: Performs a call: its name and arguments.
 Handler = Callable[..., None]
@@ -58,6 +59,7 @@ class Ranks:
         dist.init_process_group(
             "nccl" if cuda else "gloo", timeout=timedelta(seconds=PATIENCE), device_id=self.device if cuda else None
         )
+        ready()
         self._calls: Any = dist.new_group(backend="gloo", timeout=_FOREVER)
         self.lock = threading.RLock()
         self.lost: str | None = None
@@ -78,26 +80,29 @@ class Ranks:
 
     # --- rank 0 ----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def call(self, name: str, *arguments: Any) -> Iterator[int]:
-        """Let all processes perform a call while rank 0 performs the block. The value is the call's number.
+    def call(self, name: str, *arguments: Any, here: Callable[[], T]) -> T:
+        """Let the other processes perform a call while rank 0 does `here`, whose value it answers.
 
-        If the block raises, the others give the call up. Raises `WorkerLostError` if they cannot.
+        If `here` raises, the others give the call up. Raises `WorkerLostError` if they cannot. What is thrown into this thread meanwhile
+        (Ctrl-C, a script's limit) is raised when all are out of the call.
         """
         with self.lock:
-            self._number += 1
-            number, dropped = self._number, []
-            while self.dropped:
-                dropped.append(self.dropped.popleft())
-            self._send("call", number, name, arguments, dropped)
-            self._doing.append(number)
-            try:
-                yield number
-            except BaseException as error:
-                self._give_up(number, error)
-                raise
-            finally:
-                self._doing.pop()
+            return apart(lambda: self._called(name, arguments, here))
+
+    def _called(self, name: str, arguments: tuple[Any, ...], here: Callable[[], T]) -> T:
+        self._number += 1
+        number, dropped = self._number, []
+        while self.dropped:
+            dropped.append(self.dropped.popleft())
+        self._send("call", number, name, arguments, dropped)
+        self._doing.append(number)
+        try:
+            return here()
+        except BaseException as error:
+            self._give_up(number, error)
+            raise
+        finally:
+            self._doing.pop()
 
     def answer(self, *answer: Any) -> None:
         """Tell the others, who `listen`, that code of rank 0 alone has come to an end."""

@@ -28,9 +28,7 @@ def load(checkpoint: Checkpoint, dtype: str, size: int) -> ParallelEngine:
     ranks = join(size)
     with ranks.lock:
         _loaded += 1
-        with ranks.call("load", checkpoint, dtype, _loaded):
-            model = _model(checkpoint, dtype, ranks)
-            ranks.together()
+        model = ranks.call("load", checkpoint, dtype, _loaded, here=lambda: _model(checkpoint, dtype, ranks))
         return ParallelEngine(model, ranks, _loaded, part=checkpoint.part)
 
 
@@ -47,7 +45,6 @@ def _handle(ranks: Ranks, name: str, *arguments: Any) -> None:
     elif name == "load":
         checkpoint, dtype, number = arguments
         model = _model(checkpoint, dtype, ranks)
-        ranks.together()
         _engines[number] = ParallelEngine(model, ranks, number, part=checkpoint.part)
     else:
         number, *rest = arguments
@@ -65,7 +62,9 @@ def _drop(dropped: Sequence[tuple[int, int | None]]) -> None:
 def _model(checkpoint: Checkpoint, dtype: str, ranks: Ranks) -> Any:
     from neuroscope.engines.torch.loading import loaded
 
-    return loaded(checkpoint, dtype, distributed_config=distribution(checkpoint, ranks.size))
+    model = loaded(checkpoint, dtype, distributed_config=distribution(checkpoint, ranks.size))
+    ranks.together()
+    return model
 
 
 def distribution(checkpoint: Checkpoint, size: int) -> DistributedConfig:
