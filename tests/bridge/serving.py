@@ -20,6 +20,18 @@ from tests import tiny
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
 
 
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command line as a process that goes on; killed if it has not ended at the end, also after a failure."""
+    line = [sys.executable, "-m", "neuroscope_bridge", *arguments]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()  # it may wait for what a failed test did not send
+
+
 def save_tiny(folder: Path) -> Path:
     tiny.hf_model("gpt2").save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)

@@ -20,6 +20,7 @@ from neuroscope_bridge.host.limits import Limits
 from neuroscope_bridge.keys import is_loopback, make_keys
 from neuroscope_bridge.wire import ClassName, Handle, encode
 from neuroscope_bridge.wire.errors import LimitError, ServerGoneError
+from neuroscope_bridge.wire.messages import parse_request
 from tests.bridge.serving import ENVIRONMENT, Raw, save_tiny, serving
 
 
@@ -351,3 +352,17 @@ def test_a_model_named_at_the_start_is_there_for_every_session(tmp_path: Path) -
         assert f"{folder} stands in for gpt2-medium." in log.read_text()
         assert raw.value(op="hello")["models"] == ["gpt2-medium"]
         assert raw.value(op="evaluate", source="model name") == "gpt2-medium"
+
+
+def test_a_request_between_the_queue_and_its_first_step_can_be_cancelled() -> None:
+    host = Host(HostOptions())
+    session = host.open_session()
+    job = session.job(parse_request({"v": 1, "id": 5, "op": "evaluate", "source": "[true] whileTrue"}), lambda *_: None)
+    assert session.enqueue(job)
+    assert session.next_job() is job
+    assert session.cancel(5)
+    kind, fields = job.outcome()
+    assert (kind, fields["error"]["code"]) == ("error", "cancelled")
+    assert session.rest()
+    assert not session.cancel(5)
+    host.close()
