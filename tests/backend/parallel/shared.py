@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from neuroscope.engines.torch import ranks
 from neuroscope.engines.torch.parallel import ParallelEngine
 from neuroscope.errors import ArgumentError, SiteError, WorkerLostError
 from neuroscope.models.model import TransformerModel
+from neuroscope_bridge.host import Host, HostOptions
 from tests.backend.circuits.pairs import random_pairs
 
 SIZE = 2
@@ -255,6 +257,23 @@ def check_a_failure_fails_on_all_and_the_group_goes_on(shared: TransformerModel,
         near(shared.engine.forward(BATCHES[0]).logits, one.engine.forward(BATCHES[0]).logits, kind)
     found = shared.engine.forward(BATCHES[0], edits=[Edit(site("1.headOutput[3]"), caught)], logits=ALL_LOGITS).logits
     near(found, one.engine.forward(BATCHES[0], edits=EDITS["head 3"]).logits, "caught")
+
+
+def check_sessions_of_a_server(shared: TransformerModel, one: TransformerModel) -> None:
+    """As behind `neuroscope serve --tp 2`: two sessions at a time, one with a hook."""
+    script = "{} model generate: 'w5 w6 w7' maxTokens: 4"
+    hook = "model hookManager addHook: (ActivationHook layer: 1 component: #headOutput action: [:values :position | values * -1.5])."
+    answers = []
+    for tp in (SIZE, None):
+        host = Host(HostOptions(model=shared.ran, engine="torch", tp=tp))
+        sessions = [host.open_session() for _ in range(2)]
+        with ThreadPoolExecutor(2) as threads:
+            texts = [script.format(with_hook) for with_hook in (hook, "")]
+            jobs = [threads.submit(s._context.run, s.workspace.run, text) for s, text in zip(sessions, texts, strict=True)]
+            answers.append([str(job.result()) for job in jobs])
+        host.close()
+    assert answers[0] == answers[1]
+    assert answers[0][0] != answers[0][1]
 
 
 def check_a_stop_in_the_midst_leaves_the_group_in_step(shared: TransformerModel, one: TransformerModel) -> None:
