@@ -99,6 +99,9 @@ class Ranks:
         try:
             return here()
         except BaseException as error:
+            if self.lost is None and _of_the_group(error):  # what the operation left on its way could reach the next one
+                self.lost = first_line(error)  # type: ignore[arg-type]
+                raise _lost(self.lost) from error
             self._give_up(number, error)
             raise
         finally:
@@ -177,6 +180,8 @@ class Ranks:
             if abandoned.number != number:
                 raise
         except Exception as error:
+            if _of_the_group(error):
+                self._leave(error)
             self._expect_failure(number, error)
         finally:
             self._doing.pop()
@@ -236,6 +241,10 @@ class Ranks:
         dist.all_reduce(tensor)
         return tensor
 
+    def limit(self, group: Any) -> None:
+        """Let operations of another group of the same processes, which transformers made, wait no longer than this one's."""
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=PATIENCE), group)
+
     def together(self) -> None:
         """Wait until all ranks are here, as long as it takes."""
         dist.barrier(self._calls)
@@ -269,6 +278,13 @@ def join(size: int) -> Ranks:
         if ranks.leads:
             atexit.register(ranks._end)
         return ranks
+
+
+def _of_the_group(error: BaseException) -> bool:
+    """Whether a collective operation failed, rather than a computation."""
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "ProcessGroup"))
+    )
 
 
 def _remedy(size: int) -> str:

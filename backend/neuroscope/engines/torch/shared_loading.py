@@ -63,6 +63,8 @@ def _model(checkpoint: Checkpoint, dtype: str, ranks: Ranks) -> Any:
     from neuroscope.engines.torch.loading import loaded
 
     model = loaded(checkpoint, dtype, distributed_config=distribution(checkpoint, ranks.size))
+    for kind in ("tp", "ep"):
+        ranks.limit(model._mesh_manager.get_mesh(kind).get_group())
     ranks.together()
     return model
 
