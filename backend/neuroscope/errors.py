@@ -211,7 +211,7 @@ class ParityError(NeuroScopeError):
 
 
 class WorkerLostError(NeuroScopeError):
-    """Workers died again and again on the same work."""
+    """Workers died again and again on the same work, or one of the processes that share a model is lost."""
 
     code = "worker-lost"
 

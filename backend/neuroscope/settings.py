@@ -1,4 +1,4 @@
-"""Default seed, engine, floating type and device of the current context.
+"""Default seed, engine, floating type, device and degree of tensor parallelism of the current context.
 
 They belong to the context (`contextvars`), so two runs in one process do not share them.
 """
@@ -24,6 +24,7 @@ _seed: ContextVar[int] = ContextVar("neuroscope_seed")
 _engine: ContextVar[str | None] = ContextVar("neuroscope_engine", default=None)
 _dtype: ContextVar[str] = ContextVar("neuroscope_dtype", default="float32")
 _device: ContextVar[str | None] = ContextVar("neuroscope_device", default=None)
+_tp: ContextVar[int | None] = ContextVar("neuroscope_tp", default=None)
 
 
 def seed(given: int | None = None) -> int:
@@ -74,13 +75,29 @@ def device(given: str | None = None) -> str | None:
     return given or _device.get()
 
 
+def tp(given: int | None = None) -> int | None:
+    """`given`, or the context's number of processes that share a model, or None: one."""
+    return _tp.get() if given is None else given
+
+
 @contextmanager
 def defaults(
-    *, seed: int | None = None, engine: str | None = None, dtype: DtypeLike | None = None, device: str | None = None
+    *,
+    seed: int | None = None,
+    engine: str | None = None,
+    dtype: DtypeLike | None = None,
+    device: str | None = None,
+    tp: int | None = None,
 ) -> Iterator[None]:
     """Set defaults for the duration of a block; None leaves one unchanged."""
     floats = None if dtype is None else _named(dtype)
-    chosen: tuple[tuple[ContextVar[Any], Any], ...] = ((_seed, seed), (_engine, engine), (_dtype, floats), (_device, device))
+    chosen: tuple[tuple[ContextVar[Any], Any], ...] = (
+        (_seed, seed),
+        (_engine, engine),
+        (_dtype, floats),
+        (_device, device),
+        (_tp, tp),
+    )
     tokens = [(variable, variable.set(value)) for variable, value in chosen if value is not None]
     try:
         yield

@@ -81,6 +81,7 @@ class TransformerModel(Tokenized, _Extended):
         device: str | None = None,
         devices: Sequence[str] | None = None,
         max_memory: Mapping[str, int | str] | None = None,
+        tp: int | None = None,
         dtype: settings.DtypeLike | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
@@ -89,6 +90,8 @@ class TransformerModel(Tokenized, _Extended):
 
         device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
         by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
+        tp: processes of torchrun among which each layer is shared (tensor or expert parallelism); this returns on the first alone, the others
+        do what it does until its program ends.
         dtype: floating type by name or as torch.bfloat16: float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
         searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
@@ -97,8 +100,9 @@ class TransformerModel(Tokenized, _Extended):
         source = resolve.resolve(str(name), revision=revision)
         chosen, floats = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
         if not devices and not max_memory:
-            device = settings.device(device)
-        where = Devices.of(device, devices, max_memory)
+            tp = settings.tp(tp) if device is None else tp
+            device = settings.device(device) if tp in (None, 1) else device
+        where = Devices.of(device, devices, max_memory, tp)
 
         def load() -> TransformerModel:
             new = loading.load_onto(chosen, source, devices=where, dtype=floats, allow_pickle=allow_pickle, revision=revision)
@@ -113,6 +117,7 @@ class TransformerModel(Tokenized, _Extended):
             "device": device,
             "devices": devices,
             "max_memory": max_memory,
+            "tp": tp,
             "allow_pickle": allow_pickle,
             "revision": revision,
         }

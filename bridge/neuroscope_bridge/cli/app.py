@@ -30,6 +30,7 @@ from neuroscope_bridge.cli.options import (
     Ray,
     Revision,
     Seed,
+    Tp,
     Workers,
 )
 from neuroscope_bridge.cli.preferences import chosen_settings
@@ -71,6 +72,7 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
     ] = None,
+    tp: Tp = None,
     workers: Workers = None,
     ray: Ray = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever a file changes; loaded models are kept.")] = False,
@@ -78,7 +80,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run scripts and print the value of the last statement."""
-    from neuroscope_bridge.cli.run import RunOptions, run_again, run_files
+    from neuroscope_bridge.cli.run import RunOptions, join, run_again, run_files
 
     if not files and not expressions:
         raise typer.BadParameter("Missing argument 'FILE': a script, - for standard input, or -e TEXT.")
@@ -98,9 +100,11 @@ def run(
         seed=seed,
         time_limit=time_limit,
         quiet=quiet,
+        tp=tp,
         workers=workers,
         ray=ray,
     )
+    join(tp, engine)
     (run_again if watch else run_files)(options)
 
 
@@ -327,6 +331,7 @@ def serve(
     dtype: Dtype = None,
     device: Device = None,
     revision: Revision = None,
+    tp: Tp = None,
     embedded: Embedded = False,
     seed: Seed = None,
     folder: Annotated[
@@ -363,6 +368,7 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Serve images and notebooks over ZeroMQ, programs over HTTP."""
+    from neuroscope_bridge.cli.run import join
     from neuroscope_bridge.cli.serve import ServeOptions, token_from
     from neuroscope_bridge.cli.serve import serve as serve_until_stopped
     from neuroscope_bridge.host import HostOptions
@@ -385,7 +391,9 @@ def serve(
         allow_download,
         device=device,
         revision=revision,
+        tp=tp,
     )
+    join(tp, engine)
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,

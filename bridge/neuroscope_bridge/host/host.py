@@ -37,7 +37,7 @@ class HostOptions:
     """Options of all sessions. `model`, in its `revision`, is loaded at the start and bound to each session's variable `model`.
 
     device: of models for which none is chosen. folder: where sessions write, by default `neuroscope/server` in the platform's data folder. readable: further folders that they read.
-    download: whether they may load models from the hub.
+    download: whether they may load models from the hub. tp: processes that share every model.
     """
 
     model: str | None = None
@@ -53,6 +53,7 @@ class HostOptions:
     download: bool = False
     device: str | None = None
     revision: str | None = None
+    tp: int | None = None
 
     @property
     def confinement(self) -> Confinement:
@@ -116,7 +117,13 @@ class Host:
         def snapshot() -> contextvars.Context:
             with (
                 aliases.in_force(self.options.aliases, embedded=self.options.embedded),
-                settings.defaults(seed=given, engine=self.options.engine, dtype=self.options.dtype, device=self.options.device),
+                settings.defaults(
+                    seed=given,
+                    engine=self.options.engine,
+                    dtype=self.options.dtype,
+                    device=self.options.device,
+                    tp=self.options.tp,
+                ),
                 sharing(self.models),
                 confined(self.options.confinement),
                 events.listen(_logged),

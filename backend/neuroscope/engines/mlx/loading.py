@@ -46,6 +46,11 @@ class MlxLoader:
     def tokenizer(self, folder: Path) -> Any:
         return load_tokenizer(folder)
 
+    def join(self, tp: int) -> None:
+        raise ArgumentError(
+            f"MLX runs a model in one process, not {tp}.", remedy="For tensor parallelism load it with engine: 'torch'."
+        )
+
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> MlxEngine:
         if devices.several or devices.limits:
             raise ArgumentError(

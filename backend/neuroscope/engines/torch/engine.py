@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.activations import NewGELUActivation
 
 from neuroscope.engines import architectures
 from neuroscope.engines.anatomy import Anatomy
@@ -35,9 +33,10 @@ from neuroscope.engines.protocol import (
     Run,
     TokenBatch,
 )
-from neuroscope.engines.sites import Site
+from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
+from neuroscope.engines.torch.gelu import fuse
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.packing import PackedSpan, PackingDecoder, mixes_positions
@@ -85,6 +84,7 @@ class TorchEngine(PackingDecoder):
     """
 
     name = "torch"
+    _parameters_class: type[TorchParameters] = TorchParameters
 
     def __init__(self, model: Any, *, part: bool = False, placed: Placement | None = None) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class TorchEngine(PackingDecoder):
         self.placement.lock = self._lock
         self.device, self.dtype = self.placement.home, parameter.dtype
         if self.dtype in (torch.float32, torch.float64):
-            _fuse(model)
+            fuse(model)
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
         generation = getattr(model, "generation_config", None)
@@ -122,6 +122,11 @@ class TorchEngine(PackingDecoder):
                 f"A layer of {self.architecture.name} has no argument {self.architecture.cache_argument!r} for its cache of keys and values.",
                 remedy=f"Its arguments are {', '.join(arguments)}: name the right one as cache_argument.",
             )
+
+    @property
+    def _slots_here(self) -> dict[Component, HeadSlot]:
+        """Queries, keys and values in what this process's projections answer."""
+        return self.slots
 
     @property
     def precision(self) -> str:
@@ -138,7 +143,7 @@ class TorchEngine(PackingDecoder):
         tied, path = self._head.weight is self._embedding.weight, self.architecture.path("embedding")
         unembedding = path if tied else next(path for path, module in self.model.named_modules() if module is self._head)
         where = places(self.architecture, self.anatomy, unembedding)
-        return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
+        return self._parameters_class(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -169,7 +174,7 @@ class TorchEngine(PackingDecoder):
         """See `Engine.gradients`."""
         span = self._span(batch, prefix)
         with self.exclusive(), torch.enable_grad():
-            entry = self._embed(span) if residual is None else self.ops.asarray(residual)
+            entry = self._entry(span) if residual is None else self.ops.asarray(residual)
             entry = entry.detach().clone().requires_grad_(True)
             checked = [site.checked(self.anatomy) for site in sites]
             wholes = list({site.whole: None for site in checked})
@@ -183,7 +188,7 @@ class TorchEngine(PackingDecoder):
             leaves = [run.activations[site] for site in wholes]
             found: dict[Site, Any] = dict.fromkeys(wholes)
             if values.requires_grad:  # else edits cut the metric off from every site
-                found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
+                found = dict(zip(wholes, self._differentiated(run, values, leaves), strict=True))
         for site, gradient in found.items():
             if gradient is None:
                 raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
@@ -193,6 +198,10 @@ class TorchEngine(PackingDecoder):
             {asked: taps.narrowed(site, run.activations[site.whole]).detach().to(self.device) for asked, site in pairs},
             {asked: taps.narrowed(site, found[site.whole]).to(self.device) for asked, site in pairs},
         )
+
+    def _differentiated(self, run: Run, values: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Gradients of the sum of a run's metric, `values`, at each leaf."""
+        return torch.autograd.grad(values.sum(), leaves, allow_unused=True)
 
     def _settle(self, run: Run) -> Run:
         """What leaves the engine lies on its home device."""
@@ -255,7 +264,7 @@ class TorchEngine(PackingDecoder):
         if isinstance(span, PackedSpan):
             shared["neuroscope_parts"] = span.cache
         carried = Carrier()
-        with self._current(taps), taps.installed(self.layers, self.architecture, self.slots) as attention_taps:
+        with self._current(taps), taps.installed(self.layers, self.architecture, self._slots_here) as attention_taps:
             if attention_taps:
                 shared["neuroscope_taps"] = attention_taps
 
@@ -281,6 +290,10 @@ class TorchEngine(PackingDecoder):
             self._running = outer
             if outer is not None:
                 outer.paused = False
+
+    def _entry(self, span: Span) -> Tensor:
+        """`_embed`, outside a run."""
+        return self._embed(span)
 
     def _embed(self, span: Span) -> Tensor:
         x: Tensor = self._embedding(self._ids(span.chunk.ids))
@@ -308,20 +321,31 @@ class TorchEngine(PackingDecoder):
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
         head = self._head
-        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(head.weight[tokens]))
+        logits: Tensor = (
+            head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(self._unembeddings(tokens)))
+        )
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    def _unembeddings(self, tokens: Tensor) -> Tensor:
+        """What reads the logits of tokens: (…) → (…, d_model)."""
+        found: Tensor = self._head.weight[tokens]
+        return found
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the unmodified Hugging Face model, with its own attention."""
-        with self._lock, torch.no_grad(), self.placement.bridged(self.layers, self.final_norm):
+        with self._lock, self.placement.bridged(self.layers, self.final_norm):
+            return self._bare_logits(batch)
+
+    def _bare_logits(self, batch: TokenBatch) -> Tensor:
+        with torch.no_grad():
             out = self.model(
                 input_ids=self._ids(batch.ids),
                 attention_mask=self._ids(batch.real.astype(np.int64)),
                 position_ids=self._ids(Span.of(batch, None).positions()).expand(batch.rows, -1),
                 use_cache=False,
             )
-            logits: Tensor = out.logits
-            return logits
+        logits: Tensor = out.logits
+        return logits
 
     # --- the parts that circuit algorithms compose ----------------------------------------------------------------
 
@@ -347,13 +371,18 @@ class TorchEngine(PackingDecoder):
         with torch.no_grad(), self._norm(layer, port) as (norm, device):
             return norm_gradient(norm, residual.to(device), gradient.to(device), self.architecture).to(self.device)
 
+    def _module(self, layer: int, path: str) -> nn.Module:
+        """A part of a layer, with its weights."""
+        found: nn.Module = get_module(self.layers[layer], path)
+        return found
+
     @contextmanager
     def _projection(self, site: Site) -> Iterator[tuple[HeadSlot, nn.Module, torch.device]]:
         """What a layer's queries, keys or values come from, with its device."""
         assert site.layer is not None
         slot = self.slots[site.component]
         with self.placement.present(site.layer, self.layers[site.layer]) as device:
-            yield slot, get_module(self.layers[site.layer], slot.module), device
+            yield slot, self._module(site.layer, slot.module), device
 
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
@@ -382,7 +411,7 @@ class TorchEngine(PackingDecoder):
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
         with self._without_gradients(), self.placement.present(layer, block) as device:
-            projection = get_module(block, self.architecture.output_projection)
+            projection = self._module(layer, self.architecture.output_projection)
             head_output = head_output.to(device)
             matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads).to(device)
@@ -398,35 +427,12 @@ class TorchEngine(PackingDecoder):
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
         with self._lock:
-            self.model.save_pretrained(folder, save_original_format=not self._part)
+            self._save(folder)
+
+    def _save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, save_original_format=not self._part)
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should run, given the memory that is free now."""
         free = [torch.cuda.mem_get_info(device)[0] for device in self.placement.devices if device.type == "cuda"]
         return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, min(free, default=None))
-
-
-class _Gelu(nn.Module):
-    """GELU's tanh form in few passes over the array.
-
-    ½ x (1 + tanh √(2/π)(x + 0.044715 x³)) is x σ(2 √(2/π)(x + 0.044715 x³)). torch's own kernel computes the tanh, which takes more than
-    twice as long on a CPU; with gradients, and on other devices, it is the better one.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
-            return nn.functional.gelu(x, approximate="tanh")
-        slope = 2 * math.sqrt(2 / math.pi)
-        inner = (x * x).mul_(0.044715 * slope).add_(slope).mul_(x)
-        return inner.sigmoid_().mul_(x)
-
-
-def _fuse(model: nn.Module) -> None:
-    """GELU's tanh form where transformers spells it out, without its many passes: the same function to its last bits.
-
-    Half precision is unchanged, since there every step rounds.
-    """
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, _Gelu())
