@@ -69,8 +69,10 @@ def kept(model: TransformerModel, what: str, key: tuple[Any, ...], make: Callabl
 
 def _model(chunk: Chunk) -> TransformerModel:
     own = _here.get(chunk.token)
-    if own is not None and own.weights_hash == chunk.weights_hash:
-        return own
+    if own is not None:
+        with own.engine.exclusive():  # another thread's chunk may be changing weights for now
+            if own.weights_hash == chunk.weights_hash:
+                return own
     if chunk.recipe is None:
         raise ArgumentError(
             f"{chunk.title} was made in memory, so a worker in another process cannot load it.",
