@@ -100,5 +100,6 @@ def _change(found: _Loaded, changes: tuple[WeightSnapshot, ...]) -> None:
         found.model.weights(name).restore(original)
     for snapshot in changes:
         view = found.model.weights(snapshot.name)
+        view.dequantise()  # it was, where it was changed
         found.originals.setdefault(snapshot.name, view.snapshot())
         view.restore(snapshot)

@@ -39,13 +39,14 @@ from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
+from neuroscope.engines.torch.packed import plain
 from neuroscope.engines.torch.parameters import TorchParameters
 from neuroscope.engines.torch.placement import Carrier, Placement, moved
 from neuroscope.engines.torch.slots import HeadSlot, output_by_input
 from neuroscope.engines.torch.taps import TorchTaps
 from neuroscope.engines.tuning import StepSettings
 from neuroscope.engines.weights import WeightSite
-from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, UnsupportedArchitectureError
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, UnsupportedArchitectureError, WeightError
 
 if TYPE_CHECKING:
     from neuroscope.engines.torch.tuning import TorchTuner
@@ -297,7 +298,11 @@ class TorchEngine(Decoder[TorchTaps]):
     def _unembed(self, x: Tensor, tokens: Tensor | None) -> Tensor:
         x = self.final_norm(x)
         head = self._head
-        logits: Tensor = head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(head.weight[tokens]))
+        logits: Tensor = (
+            head(x)
+            if tokens is None
+            else torch.einsum("r...d,rkd->r...k", wide(x), wide(plain(head, dtype=self.dtype)[tokens]))
+        )
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
@@ -347,7 +352,7 @@ class TorchEngine(Decoder[TorchTaps]):
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
         with self._without_gradients(), self._projection(site) as (slot, module, device):
-            weight, bias = slot.weight(module), slot.bias(module)
+            weight, bias = slot.weight(module, self.dtype), slot.bias(module)
             if heads is not None:
                 which = torch.as_tensor(heads).to(device)
                 weight, bias = weight[which], None if bias is None else bias[which]
@@ -358,14 +363,16 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.project_head`."""
         assert site.head is not None
         with torch.no_grad(), self._projection(site) as (slot, module, device):
-            weight, bias = slot.weight(module)[site.head], slot.bias(module)
+            weight, bias = slot.weight(module, self.dtype)[site.head], slot.bias(module)
             out = nn.functional.linear(normalised.to(device), weight, None if bias is None else bias[site.head])
             return out.to(self.device)
 
     def project_gradient(self, site: Site, gradient: Tensor) -> Tensor:
         """See `Engine.project_gradient`."""
         with torch.no_grad(), self._projection(site) as (slot, module, device):
-            return torch.einsum("rphe,hed->rphd", wide(gradient).to(device), wide(slot.weight(module))).to(self.device)
+            return torch.einsum("rphe,hed->rphd", wide(gradient).to(device), wide(slot.weight(module, self.dtype))).to(
+                self.device
+            )
 
     def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
@@ -373,7 +380,7 @@ class TorchEngine(Decoder[TorchTaps]):
         with self._without_gradients(), self.placement.present(layer, block) as device:
             projection = get_module(block, self.architecture.output_projection)
             head_output = head_output.to(device)
-            matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
+            matrix = output_by_input(projection, self.dtype).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads).to(device)
             normed = self.architecture.attention_write_norm
             if which is not None and normed is None:
@@ -387,6 +394,11 @@ class TorchEngine(Decoder[TorchTaps]):
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
         with self._lock:
+            if self.parameters.was_unpacked:
+                raise WeightError(
+                    f"A model some of whose packed weights were dequantised cannot be saved: {self.parameters.was_unpacked[0]}.",
+                    remedy="Load it without packed weights, make the change there, and save that.",
+                )
             self.model.save_pretrained(folder, save_original_format=not self._part)
 
     def rows_that_fit(self, positions: int) -> int:
