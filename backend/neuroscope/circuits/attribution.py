@@ -34,7 +34,8 @@ Faithfulness" (EAP-IG, on inputs and on activations); ensembles of scores: Mondo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +43,14 @@ from numpy.typing import NDArray
 from neuroscope import events
 from neuroscope.circuits.ablated import AblatedRun
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.journal import Journal
 from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
+from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
+from neuroscope.parallel.team import Team
 from neuroscope.tasks.pairs import PairBatch
 
 Scores = NDArray[np.float64]
@@ -56,6 +60,8 @@ METHODS = ("auto", "eap_ig", "eap", "eap_ig_activations", "exact", "hybrid")
 PATCHED = 20_000
 #: The sign of an exact effect is uncertain below this share of the largest one.
 _SILENT = 0.01
+#: Pairs of a chunk, and chunks between two saves of the journal, where workers share them.
+_CHUNK, _WAVE = 4, 64
 #: Position of the gradient in each of the K intervals from ablated to clean.
 _PLACES = {"midpoint": 0.5, "hanna": 0.0, "paper": 1.0}
 RULES = tuple(_PLACES)
@@ -97,28 +103,37 @@ def edge_scores(
     ablation: str = "corrupt",
     seed: int = 0,
     runs: Sequence[PairRuns] = (),
+    team: Team | None = None,
+    journal: Journal | None = None,
 ) -> Scores:
     """Scores (receivers, sources), averaged over pairs; zero where there is no edge.
 
     method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to integrated gradients only.
     runs: the clean and corrupt runs of these pairs where they are kept already, with a shared prefix for the ablation `corrupt` alone.
-    With the ablations `mean` and `resample` the ablated run is that of the pairs which run together. Raises `ArgumentError`
-    for a method or a rule that does not exist and for fewer than one step, `NonFiniteActivationError` when a gradient is
-    not finite.
+    With the ablations `mean` and `resample` the ablated run is that of the pairs which run together. team: the workers among whom the
+    pairs are shared out, unless their metric is a function or their ablation one of those two; None: this thread computes all. journal:
+    what has the sums of an earlier run, and gets those of this one. Raises `ArgumentError` for a method or a rule that does not exist
+    and for fewer than one step, `NonFiniteActivationError` when a gradient is not finite.
     """
     graph, at = Graph.of(engine.anatomy), path(rule, steps)
     method = chosen_method(method, graph, pairs.rows)
+    how = {"steps": steps, "rule": rule, "ablation": ablation, "seed": seed}
     if method == "hybrid":
-        return _hybrid(
-            edge_scores(engine, pairs, method="exact", ablation=ablation, seed=seed, runs=runs),
-            edge_scores(engine, pairs, method="eap_ig", steps=steps, rule=rule, ablation=ablation, seed=seed, runs=runs),
+        exact, gradients = (
+            edge_scores(engine, pairs, method=each, **how, runs=runs, team=team, journal=journal)  # type: ignore[arg-type]
+            for each in ("exact", "eap_ig")
         )
+        return _hybrid(exact, gradients)
+    if team is not None and pairs.metric.function is None and ablation in ("corrupt", "zero"):
+        return _shared(team, pairs, {"method": method, **how}, journal)
     if method == "eap":
         at = [1.0]
     steps = len(at)
-    total = np.zeros((graph.receivers, graph.sources))
+    done, total = _begun(journal, method, graph)
     with events.progress("attributing edges", total=pairs.rows, unit="pairs") as job:
-        for part in _parts(engine, pairs, runs, steps, share_prefix=ablation == "corrupt"):
+        if done:
+            job.advance(done)
+        for part in _parts(engine, pairs, runs, steps, share_prefix=ablation == "corrupt", after=done):
             ablated = AblatedRun.of(part, ablation, seed=seed)
             if method == "exact":
                 from neuroscope.circuits.edge_patching import every_edge_effect
@@ -128,26 +143,57 @@ def edge_scores(
                 total += _on_activations(graph, part, ablated, at)
             else:
                 total += _on_inputs(graph, part, ablated, at)
+            done += part.rows
+            if journal is not None:
+                journal.save(method, done, {"total": total})
             job.advance(part.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
     return total / pairs.rows
 
 
-def _parts(engine: Engine, pairs: PairBatch, kept: Sequence[PairRuns], steps: int, *, share_prefix: bool) -> Iterator[PairRuns]:
-    """Runs of as many pairs as `steps` inputs of each fit for, from those that are kept where there are any."""
+def _begun(journal: Journal | None, method: str, graph: Graph) -> tuple[int, Scores]:
+    """The pairs that are done, and the sum of their scores."""
+    done, arrays = (0, {}) if journal is None else journal.load(method)
+    return done, arrays.get("total", np.zeros((graph.receivers, graph.sources)))
+
+
+def _shared(team: Team, pairs: PairBatch, how: Mapping[str, Any], journal: Journal | None) -> Scores:
+    """The pairs in chunks of a size that depends on nothing, added up in their order."""
+    method = str(how["method"])
+    done, total = _begun(journal, method, Graph.of(team.model.architecture))
+    for first in range(done, pairs.rows, _CHUNK * _WAVE):
+        last = min(first + _CHUNK * _WAVE, pairs.rows)
+        parts = [pairs.take(slice(at, min(at + _CHUNK, last))).without_reference() for at in range(first, last, _CHUNK)]
+        sizes = [part.rows for part in parts]
+        for part in team.map(_scored, [(part, how) for part in parts], name="attributing edges", unit="pairs", sizes=sizes):
+            total = total + part
+        if journal is not None:
+            journal.save(method, last, {"total": total})
+    return total / pairs.rows
+
+
+def _scored(model: TransformerModel, pairs: PairBatch, how: Mapping[str, Any]) -> Scores:
+    return edge_scores(model.engine, pairs, **how) * pairs.rows
+
+
+def _parts(
+    engine: Engine, pairs: PairBatch, kept: Sequence[PairRuns], steps: int, *, share_prefix: bool, after: int = 0
+) -> Iterator[PairRuns]:
+    """Runs of as many pairs as `steps` inputs of each fit for, from those that are kept where there are any; without the first `after`."""
 
     def at_once(positions: int) -> int:
         return max(1, engine.rows_that_fit(positions) // (4 * steps))
 
     if not kept:
         size = at_once(pairs.clean.positions - (pairs.shared_columns if share_prefix else 0))
-        for chunk in pairs.chunks(size):
+        for chunk in pairs.take(slice(after, None)).chunks(size) if after < pairs.rows else []:
             yield PairRuns(engine, chunk, share_prefix=share_prefix)
     for runs in kept:
         size = at_once(runs.positions)
-        for first in range(0, runs.rows, size):
+        for first in range(after, runs.rows, size):
             yield runs.part(slice(first, first + size))
+        after = max(0, after - runs.rows)
 
 
 def node_scores(scores: Scores) -> NDArray[np.float64]:

@@ -19,12 +19,14 @@ class Checkpoint:
     """A model's folder, its configuration, and the files of its weights.
 
     part: whether `config` belongs to the language model inside a multimodal model, whose other weights the files also hold.
+    packed: MXFP4 weights stay as they are stored.
     """
 
     folder: Path
     config: dict[str, Any]
     weights: list[Path]
     part: bool = False
+    packed: bool = False
 
 
 class Loader(Protocol):

@@ -85,6 +85,7 @@ class TransformerModel(Tokenized, _Extended):
         dtype: settings.DtypeLike | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
+        packed: bool = False,
     ) -> Self:
         """Load a model by name or path: a local folder, the local cache, the hub, a GGUF file, or an alias.
 
@@ -92,7 +93,8 @@ class TransformerModel(Tokenized, _Extended):
         by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
         tp: processes of torchrun among which each layer is shared (tensor or expert parallelism); this returns on the first alone, the others
         do what it does until its program ends.
-        dtype: floating type by name or as torch.bfloat16: float32 (unless `--dtype` says otherwise), bfloat16 or float16. Raises `ModelNotFoundError` (lists the places
+        dtype: floating type by name or as torch.bfloat16: float32 (unless `--dtype` says otherwise), bfloat16 or float16. packed: leave MXFP4
+        weights as they are stored on torch, a quarter of bfloat16's memory, slower (MLX always does). Raises `ModelNotFoundError` (lists the places
         searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
@@ -105,12 +107,14 @@ class TransformerModel(Tokenized, _Extended):
         where = Devices.of(device, devices, max_memory, tp)
 
         def load() -> TransformerModel:
-            new = loading.load_onto(chosen, source, devices=where, dtype=floats, allow_pickle=allow_pickle, revision=revision)
+            new = loading.load_onto(
+                chosen, source, devices=where, dtype=floats, allow_pickle=allow_pickle, revision=revision, packed=packed
+            )
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         version = revision if source.path is None else None  # a folder is one revision
-        key = (chosen, source.identity, where, floats, allow_pickle, version)
+        key = (chosen, source.identity, where, floats, allow_pickle, version, packed)
         loaded = load() if shared is None else shared.get(key, load)
         found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
         options = {
@@ -120,6 +124,7 @@ class TransformerModel(Tokenized, _Extended):
             "tp": tp,
             "allow_pickle": allow_pickle,
             "revision": revision,
+            "packed": packed,
         }
         place = str(source.path.absolute()) if source.kind in ("folder", "gguf") and source.path is not None else source.target
         found._recipe = {

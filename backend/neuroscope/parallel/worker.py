@@ -70,8 +70,10 @@ def kept(model: TransformerModel, what: str, key: tuple[Any, ...], make: Callabl
 
 def _model(chunk: Chunk) -> TransformerModel:
     own = _here.get(chunk.token)
-    if own is not None and own.weights_hash == chunk.weights_hash:
-        return own
+    if own is not None:
+        with own.engine.exclusive():  # another thread's chunk may be changing weights for now
+            if own.weights_hash == chunk.weights_hash:
+                return own
     if chunk.recipe is None:
         raise ArgumentError(
             f"{chunk.title} was made in memory, so a worker in another process cannot load it.",
@@ -102,5 +104,6 @@ def _change(found: _Loaded, changes: tuple[WeightSnapshot, ...]) -> None:
         found.model.weights(name).restore(original)
     for snapshot in changes:
         view = found.model.weights(snapshot.name)
+        view.dequantise()  # it was, where it was changed
         found.originals.setdefault(snapshot.name, view.snapshot())
         view.restore(snapshot)

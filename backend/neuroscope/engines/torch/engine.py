@@ -39,6 +39,7 @@ from neuroscope.engines.torch import attention as torch_attention
 from neuroscope.engines.torch.gelu import fuse
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
+from neuroscope.engines.torch.packed import plain
 from neuroscope.engines.torch.packing import PackedSpan, PackingDecoder, mixes_positions
 from neuroscope.engines.torch.parameters import TorchParameters
 from neuroscope.engines.torch.placement import Carrier, Placement, moved
@@ -46,7 +47,7 @@ from neuroscope.engines.torch.slots import HeadSlot, output_by_input
 from neuroscope.engines.torch.taps import TorchTaps
 from neuroscope.engines.tuning import StepSettings
 from neuroscope.engines.weights import WeightSite
-from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, UnsupportedArchitectureError
+from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, UnsupportedArchitectureError, WeightError
 
 if TYPE_CHECKING:
     from neuroscope.engines.torch.tuning import TorchTuner
@@ -328,7 +329,7 @@ class TorchEngine(PackingDecoder):
 
     def _unembeddings(self, tokens: Tensor) -> Tensor:
         """What reads the logits of tokens: (…) → (…, d_model)."""
-        found: Tensor = self._head.weight[tokens]
+        found: Tensor = plain(self._head, dtype=self.dtype)[tokens]
         return found
 
     def bare_logits(self, batch: TokenBatch) -> Tensor:
@@ -387,7 +388,7 @@ class TorchEngine(PackingDecoder):
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
         with self._without_gradients(), self._projection(site) as (slot, module, device):
-            weight, bias = slot.weight(module), slot.bias(module)
+            weight, bias = slot.weight(module, self.dtype), slot.bias(module)
             if heads is not None:
                 which = torch.as_tensor(heads).to(device)
                 weight, bias = weight[which], None if bias is None else bias[which]
@@ -398,14 +399,16 @@ class TorchEngine(PackingDecoder):
         """See `Engine.project_head`."""
         assert site.head is not None
         with torch.no_grad(), self._projection(site) as (slot, module, device):
-            weight, bias = slot.weight(module)[site.head], slot.bias(module)
+            weight, bias = slot.weight(module, self.dtype)[site.head], slot.bias(module)
             out = nn.functional.linear(normalised.to(device), weight, None if bias is None else bias[site.head])
             return out.to(self.device)
 
     def project_gradient(self, site: Site, gradient: Tensor) -> Tensor:
         """See `Engine.project_gradient`."""
         with torch.no_grad(), self._projection(site) as (slot, module, device):
-            return torch.einsum("rphe,hed->rphd", wide(gradient).to(device), wide(slot.weight(module))).to(self.device)
+            return torch.einsum("rphe,hed->rphd", wide(gradient).to(device), wide(slot.weight(module, self.dtype))).to(
+                self.device
+            )
 
     def head_writes(self, layer: int, head_output: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
@@ -413,7 +416,7 @@ class TorchEngine(PackingDecoder):
         with self._without_gradients(), self.placement.present(layer, block) as device:
             projection = self._module(layer, self.architecture.output_projection)
             head_output = head_output.to(device)
-            matrix = output_by_input(projection).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
+            matrix = output_by_input(projection, self.dtype).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads).to(device)
             normed = self.architecture.attention_write_norm
             if which is not None and normed is None:
@@ -427,6 +430,11 @@ class TorchEngine(PackingDecoder):
     def save(self, folder: Path) -> None:
         """See `Engine.save`."""
         with self._lock:
+            if self.parameters.was_unpacked:
+                raise WeightError(
+                    f"A model some of whose packed weights were dequantised cannot be saved: {self.parameters.was_unpacked[0]}.",
+                    remedy="Load it without packed weights, make the change there, and save that.",
+                )
             self._save(folder)
 
     def _save(self, folder: Path) -> None:
