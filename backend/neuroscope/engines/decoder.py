@@ -155,12 +155,15 @@ class Decoder(ABC, Generic[SomeTaps]):
         """See `Engine.prefix`."""
         if columns == 0:
             return None
-        if not 0 < columns < int(batch.lengths.min()) or left_padded(batch):
-            raise ArgumentError(f"A prefix of {columns} columns is not shared by all rows of the batch.")
+        # Padded on the left, every row has a token in the last column; padding in the columns before it is masked.
+        least = batch.positions if left_padded(batch) else int(batch.lengths.min())
+        if not 0 < columns < least:
+            raise ArgumentError(f"A prefix of {columns} columns leaves no token of some row of the batch.")
         with self.exclusive(), self._without_gradients():
-            head = TokenBatch(batch.ids[:, :columns], batch.real[:, :columns])
+            ids = batch.ids[:, :columns]
             cache = self._new_cache()
-            self._run(Span(head, head, 0, cache), self._taps(head, (), ()), 0, None, None, None)
+            span = Span(batch, TokenBatch(ids, np.ones_like(ids, dtype=np.bool_)), 0, cache)
+            self._run(span, self._taps(batch, (), (), columns=columns), 0, None, None, None)
             return self._as_prefix(cache, columns)
 
     def _span(self, batch: TokenBatch, prefix: Prefix | None) -> Span:

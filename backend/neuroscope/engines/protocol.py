@@ -241,7 +241,7 @@ class Step:
 
 
 class Prefix(Protocol):
-    """Cached keys and values of the first `columns` tokens of a batch, so that runs can start after them.
+    """Cached keys and values of the first `columns` columns of a batch, so that runs can start after them.
 
     By causality, those tokens' activations do not depend on later tokens.
     """
@@ -342,9 +342,7 @@ class Engine(Protocol):
         ...
 
     def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
-        """Run the first `columns` tokens and cache their keys and values; None for no columns. Rows must not be padded on the
-        left.
-        """
+        """Run the first `columns` columns and cache their keys and values; None for no columns. Every row needs a token after them."""
         ...
 
     def gradients(
