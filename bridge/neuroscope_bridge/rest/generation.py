@@ -140,6 +140,8 @@ def pieces(
 
     At its end, raises `InertHookError` for a hook that never fired.
     """
+    if not requests:
+        return iter(())
     first = model.written(requests[0].batch, requests[0].settings, sites, ahead=True)
     return _pieces(model, requests, sites, first)
 
