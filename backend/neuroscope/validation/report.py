@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from neuroscope import places
 from neuroscope.errors import ArgumentError, joined, reason
 from neuroscope.provenance import versions
-from neuroscope.remedies import call
+from neuroscope.remedies import Remedy, call
 from neuroscope.results import Result
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.validation.differences import PASS, holm, judged, worst
@@ -198,7 +198,10 @@ class ValidationReporter:
             raise ArgumentError(f"{path} is incomplete or damaged: {error!r}.", remedy="Take the whole file.") from error
 
 
-_HOW = "Put in what a validator answers: results at: #safety put: (validator testSafety: aSuite)."
+_HOW = Remedy(
+    "Put in what a validator answers: results['safety'] = validator.test_safety(suite).",
+    smalltalk="Put in what a validator answers: results at: #safety put: (validator testSafety: aSuite).",
+)
 
 
 def loaded_suites(baseline: Any) -> list[SuiteResult]:

@@ -10,6 +10,7 @@ queue and the batch, or ends at its next step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -246,7 +247,8 @@ class ModelPool:
         """`loaded`, or the model that a name stands for here, loaded on demand."""
         unknown = self._on_demand and name is not None and not self._is_loaded(name)
         if name is not None and unknown and await self._loader.run(self._is_here, name):
-            return await self.load(name)
+            with contextlib.suppress(ModelNotFoundError):  # one answer, whatever is the matter with a stranger's name
+                return await self.load(name)
         return await self.loaded(name)
 
     @staticmethod

@@ -115,10 +115,17 @@ def test_a_model_that_is_here_is_loaded_when_a_request_names_it(lazy: str) -> No
         assert http.post("/v1/embeddings", json={"input": "w5", "model": "speechless"}).status_code == 200
 
 
-def test_nothing_is_downloaded_on_demand_and_the_server_may_decline(lazy: str, serve: Serve) -> None:
+def test_nothing_is_downloaded_on_demand_and_the_server_may_decline(lazy: str, serve: Serve, tmp_path: Path) -> None:
     refused = httpx.post(f"{lazy}/v1/completions", json={**ASKED, "model": "somebody/unknown"})
     assert refused.status_code == 404
     assert "/v1/models/load" in refused.json()["error"]["message"]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text("{}")
+    answers = [
+        httpx.post(f"{lazy}/v1/completions", json={**ASKED, "model": name}) for name in (str(tmp_path / "damaged"), "/no")
+    ]
+    assert [answer.json()["error"]["code"] for answer in answers] == ["model_not_found"] * 2
+    assert ["is loaded" in answer.json()["error"]["message"] for answer in answers] == [True, True]
     strict = serve(on_demand=False)
     assert httpx.post(f"{strict}/v1/completions", json={**ASKED, "model": "speechless"}).status_code == 404
     assert httpx.post(f"{strict}/v1/models/load", json={"model": "speechless"}, timeout=30).status_code == 200
