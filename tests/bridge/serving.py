@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,8 +96,9 @@ class Raw:
         return message
 
     def answer(self, number: int | None, timeout: float = 30) -> dict[str, Any]:
+        end = time.monotonic() + timeout
         while True:
-            message = self.receive(timeout)
+            message = self.receive(max(0.0, end - time.monotonic()))
             if message["type"] in ("result", "error") and message["re"] == number:
                 return message
             self.others.append(message)
