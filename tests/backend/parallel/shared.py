@@ -5,7 +5,6 @@ Arguments: a file for the findings, then folders of models. The findings, as JSO
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import json
 import signal
@@ -278,7 +277,7 @@ def check_sessions_of_a_server(shared: TransformerModel, one: TransformerModel) 
 
 def check_a_stop_in_the_midst_leaves_the_group_in_step(shared: TransformerModel, one: TransformerModel) -> None:
     """A script's limit raises at any instruction of its thread, be it in a run, in an edit or between the two."""
-    stopped = 0
+    stopped, failed = 0, []
 
     def work() -> None:
         nonlocal stopped
@@ -290,16 +289,24 @@ def check_a_stop_in_the_midst_leaves_the_group_in_step(shared: TransformerModel,
 
     def guarded() -> None:
         while stopped < STOPS:
-            with contextlib.suppress(KeyboardInterrupt):  # thrown between two runs
+            try:
                 work()
+            except KeyboardInterrupt:  # thrown between two runs
+                continue
+            except Exception as error:
+                failed.append(error)
+                return
 
-    thread = threading.Thread(target=guarded)
-    thread.start()
+    thread = threading.Thread()
     random = np.random.default_rng(0)
-    while stopped < STOPS:
+    while stopped < STOPS and not failed:
+        if not thread.is_alive():
+            thread = threading.Thread(target=guarded)
+            thread.start()
         time.sleep(random.uniform(0.001, 0.05))
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(KeyboardInterrupt))
     thread.join()
+    assert not failed, failed
     near(shared.engine.forward(BATCHES[0]).logits, one.engine.forward(BATCHES[0]).logits, "after stops")
 
 
