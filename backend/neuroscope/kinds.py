@@ -79,12 +79,14 @@ def _plain_parameters(function: Callable[..., Any]) -> list[tuple[int, str, Any]
     return found
 
 
-def _only_plain(kind: Any) -> bool:
-    """Whether a type is made of Python's own types, lists of them, and arrays, which no value of Python's own is."""
+def _only_plain(kind: Any, other: bool = False) -> bool:
+    """Whether a type is made of Python's own types and lists of them. other: whether it may also be an array, next to those."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType, *_LISTS):
+    if origin in (typing.Union, types.UnionType):
+        return all(_only_plain(one, other=True) for one in inner)
+    if origin in _LISTS:
         return all(map(_only_plain, inner))
-    return kind in (None, types.NoneType, Ellipsis) or _is_array(origin) or any(kind is one for one in (*_PLAIN, *_LISTS))
+    return (other and _is_array(origin)) or any(kind is one for one in (None, types.NoneType, Ellipsis, *_PLAIN, *_LISTS))
 
 
 def _is_array(origin: Any) -> bool:
