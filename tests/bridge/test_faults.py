@@ -18,6 +18,8 @@ from neuroscope_bridge.client import connect
 from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.host.limits import Limits
 from neuroscope_bridge.keys import is_loopback, make_keys
+from neuroscope_bridge.server import ZmqDoor
+from neuroscope_bridge.server.peers import Peer
 from neuroscope_bridge.wire import ClassName, Handle, encode
 from neuroscope_bridge.wire.errors import LimitError, ServerGoneError
 from neuroscope_bridge.wire.messages import parse_request
@@ -365,4 +367,26 @@ def test_a_request_between_the_queue_and_its_first_step_can_be_cancelled() -> No
     assert (kind, fields["error"]["code"]) == ("error", "cancelled")
     assert session.rest()
     assert not session.cancel(5)
+    host.close()
+
+
+def test_a_client_that_falls_behind_between_two_answers_keeps_its_other_requests() -> None:
+    class Late(Peer):
+        looks = iter([False, True, False, True])
+        behind = property(lambda self: next(self.looks, False))
+
+    host = Host(HostOptions())
+    door = ZmqDoor(host, "inproc://late")
+    door.open()
+    session = host.open_session()
+    peer = Late(b"late", session, time.monotonic(), 1 << 20)
+    for number in (1, 2, 3):
+        request = parse_request({"v": 1, "id": number, "op": "evaluate", "source": "3 + 4"})
+        session.enqueue(session.job(request, lambda *_: None))
+    door._advance(peer)(False)
+    waiting = len(session.jobs())
+    assert len(door._outbox) + waiting == 3
+    assert bool(waiting) == (peer in door._ready)
+    door._outbox.clear()
+    door.close()
     host.close()
