@@ -307,6 +307,11 @@ class Engine(Protocol):
     stop_texts: tuple[str, ...]  # stop strings in the model's files
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights, as they are held."""
+        ...
+
+    @property
     def precision(self) -> str:
         """The floating type of the layers: "float32", "bfloat16" …"""
         ...
