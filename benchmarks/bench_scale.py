@@ -3,7 +3,7 @@
     python -m benchmarks.bench_scale [--layers 2] [--packed] [--pairs 3] [--tokens 16] [--folder FOLDER]
 
 Every matrix has gpt-oss-20b's shape; only the number of layers is less. The whole model's figures come by formula from its shape, with no
-array made. Memory is what the process holds itself (anonymous pages), above that of its imports; files that are mapped do not count.
+array made. Memory is what the process holds (resident pages, mapped weights among them), above what its imports do.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def write(folder: Path, layers: int, packed: bool) -> None:
 
 
 class Memory:
-    """Anonymous bytes of this process, sampled, as the most since `begin` above what there was at the start."""
+    """Resident bytes of this process, sampled, as the most since `begin` above what there was at the start."""
 
     def __init__(self) -> None:
         self._before, self.peak = self.now(), 0
@@ -98,7 +98,7 @@ class Memory:
     @staticmethod
     def now() -> int:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+        return 1024 * int(next(line for line in lines if line.startswith("VmRSS")).split()[1])
 
     def _sample(self) -> None:
         while True:
