@@ -303,29 +303,34 @@ def _contracted(
     for read in reads:
         usable = min(count, read.readable - first)
         if usable > 0:
-            gradient = _at_stream(engine, found, read)
-            scores[read.receivers, first : first + usable] = _contract(engine, gradient, differences[:usable], steps)
+            gradient = _mean_at_stream(engine, found, read, steps)
+            by_receiver = engine.ops.transpose(gradient, (2, 0, 1, 3)).reshape(int(gradient.shape[2]), -1)
+            scores[read.receivers, first : first + usable] = engine.ops.to_numpy(by_receiver @ differences[:usable].T)
     return scores
 
 
-def _at_stream(engine: Engine, found: Gradients, read: _Read) -> Array:
+def _mean_at_stream(engine: Engine, found: Gradients, read: _Read, steps: int) -> Array:
+    """The mean over the inputs of the gradients at the stream (rows, positions, receivers, d_model), wide.
+
+    One input after the other: with all heads' gradients at the width of the stream, this takes the most memory of all.
+    """
+    rows = int(found.metric.shape[0]) // steps
+    total = engine.ops.wide(_at_stream(engine, found, read, slice(0, rows)))
+    for step in range(1, steps):
+        total = total + engine.ops.wide(_at_stream(engine, found, read, slice(step * rows, (step + 1) * rows)))
+    return total / steps
+
+
+def _at_stream(engine: Engine, found: Gradients, read: _Read, rows: slice) -> Array:
     """Gradients at the residual stream (rows, positions, receivers, d_model) of the receivers of one read."""
     if read.port is None:
-        return found.gradients[Site(read.layer, Component.RESIDUAL)][:, :, None]
+        return found.gradients[Site(read.layer, Component.RESIDUAL)][rows, :, None]
     if read.port is Port.MLP:
-        return found.gradients[Site(read.layer, Component.MLP_READ)][:, :, None]
+        return found.gradients[Site(read.layer, Component.MLP_READ)][rows, :, None]
     sites = [Site(read.layer, kind) for kind in _PROJECTED]
-    behind = [engine.project_gradient(site, found.gradients[site]) for site in sites]
-    stream = found.values[Site(read.layer, Component.RESIDUAL_PRE)]
+    behind = [engine.project_gradient(site, found.gradients[site][rows]) for site in sites]
+    stream = found.values[Site(read.layer, Component.RESIDUAL_PRE)][rows]
     return engine.normalise_gradient(read.layer, Port.ATTENTION, stream, engine.ops.concatenate(behind, 2))
-
-
-def _contract(engine: Engine, gradients: Array, differences: Array, steps: int) -> Scores:
-    """Gradients (steps · rows, positions, receivers, d_model) against differences (sources, rows · positions · d_model)."""
-    rows, positions, receivers, width = (int(size) for size in gradients.shape)
-    mean = engine.ops.wide(gradients).reshape(steps, rows // steps, positions, receivers, width).sum(0) / steps
-    by_receiver = engine.ops.transpose(mean, (2, 0, 1, 3)).reshape(receivers, -1)
-    return engine.ops.to_numpy(by_receiver @ differences.T).astype(np.float64)
 
 
 def _flat(array: Array) -> Array:

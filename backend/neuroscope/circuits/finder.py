@@ -29,6 +29,7 @@ from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
+from neuroscope.circuits.needs import MemoryNeed, memory_needed
 from neuroscope.circuits.roles import head_roles
 from neuroscope.circuits.search import smallest
 from neuroscope.engines.protocol import BoolArray
@@ -177,6 +178,12 @@ class CircuitFinder(Instrument):
             signed_points=signed,
             provenance=self._provenance(name, parts),
         )
+
+    def memory_needed(self, pairs: int = 1, tokens: int = 16) -> MemoryNeed:
+        """The bytes that scoring so many pairs at once takes, by formula (`needs`). Raises `ArgumentError` for numbers below 1."""
+        model = self._model
+        weights, dtype = model.engine.weight_bytes, model.precision
+        return memory_needed(model.architecture, weights, pairs=pairs, tokens=tokens, steps=self.steps, dtype=dtype)
 
     @python_only
     def search(self, task: str, parts: PairParts) -> Circuit:

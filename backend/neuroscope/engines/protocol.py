@@ -311,6 +311,11 @@ class Engine(Protocol):
     packs: bool  # whether `advance` runs several generations in one pass
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights, as they are held."""
+        ...
+
+    @property
     def precision(self) -> str:
         """The floating type of the layers: "float32", "bfloat16" …"""
         ...

@@ -190,7 +190,7 @@ class _Asked:
         return cls(list(examples), prompts, model.encode(prompts, side="left"), np.array(answers))
 
 
-def _score(model: TransformerModel, task: Task, asked: _Asked, executor: Executor | None) -> TaskScore:
+def _score(model: TransformerModel, task: Task, asked: _Asked, executor: Executor | None = None) -> TaskScore:
     team = Team.of(model, executor, hooked=True)
     items, examples = _answered(model, task, asked) if team is None else _shared(team, task, asked.examples), asked.examples
     units = [example.independent_units for example in examples]

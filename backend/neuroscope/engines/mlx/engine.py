@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
@@ -125,6 +126,10 @@ class MlxEngine(Decoder[MlxTaps]):
         copies = {f"{unembedding}.weight": f"{embedding}.weight"} if tied and self.head is not self.embedding else {}
         self.parameters: MlxParameters = MlxParameters(model, layers, copies, self.anatomy, where, self.exclusive, tied=tied)
         self._check([block.layer for block in self.layers])
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(array.nbytes for _, array in tree_flatten(self.model.parameters()))
 
     @property
     def precision(self) -> str:

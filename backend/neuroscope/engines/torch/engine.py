@@ -137,6 +137,10 @@ class TorchEngine(PackingDecoder):
     def device_name(self) -> str:
         return self.placement.name
 
+    @property
+    def weight_bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.model.parameters())
+
     def _optional(self, part: str) -> Any:
         return None if getattr(self.architecture, part) is None else get_module(self.model, self.architecture.path(part))
 
