@@ -25,6 +25,7 @@ from neuroscope.errors import ArgumentError, CircuitError, SiteError, did_you_me
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
@@ -167,7 +168,10 @@ def install(target: TransformerModel, adapted: Any, at: Any) -> CircuitInstallat
     if not isinstance(adapted, AdaptedCircuit):
         raise ArgumentError(
             f"A model installs an adapted circuit, not {adapted!r}.",
-            remedy="(CircuitTransfer from: source to: target) adaptCircuit: circuit",
+            remedy=Remedy(
+                "CircuitTransfer(source, target).adapt_circuit(circuit)",
+                smalltalk="(CircuitTransfer from: source to: target) adaptCircuit: circuit",
+            ),
         )
     transfer, circuit = adapted.transfer, adapted.circuit
     if not _same(target, transfer.target):

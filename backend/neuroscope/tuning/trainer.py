@@ -36,6 +36,7 @@ from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
@@ -210,10 +211,17 @@ class CircuitAwareTrainer(Instrument):
     def _checked(self, dataset: Dataset) -> dict[str, float]:
         """The objectives; what is wrong with the call is raised before anything runs."""
         if not isinstance(dataset, Dataset):
-            raise ArgumentError(f"train: takes a Dataset, not {dataset!r}.", remedy="`Dataset fromFile:` loads your own.")
+            raise ArgumentError(
+                f"train: takes a Dataset, not {dataset!r}.",
+                remedy=Remedy("Dataset.from_file(path) loads your own.", smalltalk="`Dataset fromFile: path` loads your own."),
+            )
         if not self._objectives:
             raise ArgumentError(
-                "There is no objective to train for.", remedy=f"addObjective:weight: with one of {', '.join(OBJECTIVES)}."
+                "There is no objective to train for.",
+                remedy=Remedy(
+                    f"add_objective(name, weight) with one of {', '.join(OBJECTIVES)}.",
+                    smalltalk=f"addObjective:weight: with one of {', '.join(OBJECTIVES)}.",
+                ),
             )
         for circuit in self._circuits:
             circuit.check(self.model)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
+from mlx.utils import tree_flatten
 
+from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.layout import find_module, get_module, places
@@ -103,7 +105,7 @@ class MlxEngine(Decoder[MlxTaps]):
         self._trains = False
         #: While a tuner differentiates: puts weights that gradients flow through into the model, or those that they do not.
         self.place: Callable[[bool], None] = lambda _: None
-        self.anatomy = architecture.anatomy(config.get)
+        self.anatomy: Anatomy = architecture.anatomy(config.get)
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         activation = activation_of(config, self._mlx)
         layers, embedding = self.architecture.path("layers"), self.architecture.path("embedding")
@@ -126,6 +128,10 @@ class MlxEngine(Decoder[MlxTaps]):
         self._check([block.layer for block in self.layers])
 
     @property
+    def weight_bytes(self) -> int:
+        return sum(array.nbytes for _, array in tree_flatten(self.model.parameters()))
+
+    @property
     def precision(self) -> str:
         return str(self.dtype).removeprefix("mlx.core.")
 
@@ -142,7 +148,7 @@ class MlxEngine(Decoder[MlxTaps]):
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Lock the model for one thread, on its device."""
-        with self._lock, mx.stream(self.device):
+        with super().exclusive(), mx.stream(self.device):
             yield
 
     # --- runs ------------------------------------------------------------------------------------------------------
