@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroscope.circuits import comparison, effect, judging, quality, roles
+from neuroscope.circuits import attribution, comparison, composition, effect, judging, maps, quality, roles, storage
 from neuroscope.circuits.curve import SIZES, closeness, curve_points, measured, prefix, ranked
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
@@ -280,3 +280,47 @@ def test_a_head_has_each_role_once_with_its_largest_effect_on_the_task() -> None
     assert roles._when_above("x", otherwise="y")(0.1) == "x"
     assert roles._when_above("x", otherwise="y")(0.0) == "y"
     assert roles._when_above("x")(-0.1) is None
+
+
+def test_small_choices_turn_where_they_say(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert maps._shown(Estimate(0.5, -np.inf, np.inf, 1)) == "0.500"
+    assert maps._shown(Estimate(0.5, 0.25, 0.75, 9)) == str(Estimate(0.5, 0.25, 0.75, 9))
+    monkeypatch.setattr(attribution, "PATCHED", graph.edges * 6)
+    assert [attribution.chosen_method("auto", graph, pairs) for pairs in (5, 6, 7)] == ["hybrid", "hybrid", "eap_ig"]
+    shares, mask = np.array([[0.1, -0.5], [0.3, 9.0]]), np.array([[True, True], [True, False]])
+    part: Any = SimpleNamespace(shares=shares, circuit=SimpleNamespace(mask=mask))
+    assert composition._worth_noting(part) == 0.3
+    part.circuit.mask = mask & False
+    assert composition._worth_noting(part) == 0
+
+
+def test_tensors_of_another_shape_or_kind_are_named() -> None:
+    good = {
+        "edges": np.zeros((3, 2), np.int32),
+        "scores": np.zeros(3),
+        "means": np.zeros((5, 4)),
+        "clean": np.ones((2, 6), np.int64),
+        "corrupt": np.ones((2, 6), np.int64),
+        "lengths": np.array([1, 6]),
+        "answers": np.ones(2, np.int64),
+        "wrongs": np.ones(2, np.int64),
+    }
+    assert storage._misshapen(good) is None
+    for name, value in (
+        ("edges", np.zeros((3, 3), np.int32)),
+        ("scores", np.zeros(2)),
+        ("scores", np.zeros(3, np.int64)),
+        ("means", np.zeros((5, 4, 2))),
+        ("means", np.full((5, 4), np.nan)),
+        ("corrupt", np.ones((2, 5), np.int64)),
+        ("answers", np.array([0, -1])),
+        ("answers", np.zeros(2)),
+        ("lengths", np.array([0, 6])),
+        ("lengths", np.array([1, 7])),
+    ):
+        assert str(storage._misshapen(good | {name: value})).startswith(name), name
+    empty = {
+        name: value[:0] if name in ("clean", "corrupt", "lengths", "answers", "wrongs") else value
+        for name, value in good.items()
+    }
+    assert storage._misshapen(empty) is None
