@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import platformdirs
 import pytest
 
-from neuroscope.circuits import attribution, comparison, composition, effect, judging, maps, quality, roles, storage
+from neuroscope.circuits import attribution, comparison, composition, effect, judging, library, maps, quality, roles, storage
 from neuroscope.circuits.curve import SIZES, closeness, curve_points, measured, prefix, ranked
 from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.roles import Role
-from neuroscope.engines.sites import Site
+from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 from tests import tiny
@@ -324,3 +327,37 @@ def test_tensors_of_another_shape_or_kind_are_named() -> None:
         for name, value in good.items()
     }
     assert storage._misshapen(empty) is None
+
+
+def test_rows_of_runs_are_found_across_their_parts() -> None:
+    def part(name: str, rows: int) -> Any:
+        return SimpleNamespace(runs=SimpleNamespace(rows=rows, part=lambda mine: (name, mine.start, mine.stop)))
+
+    evaluation = object.__new__(CircuitEvaluation)
+    evaluation.pairs = SimpleNamespace(rows=7)  # type: ignore[assignment]
+    evaluation._parts = [part("a", 3), part("b", 2), part("c", 2)]
+    assert evaluation.runs_of() == [("a", 0, 3), ("b", 0, 2), ("c", 0, 2)]
+    assert evaluation.runs_of(slice(2, 4)) == [("a", 2, 3), ("b", 0, 1)]
+    assert evaluation.runs_of(slice(3, 5)) == [("b", 0, 2)]
+    assert evaluation.runs_of(slice(6, None)) == [("c", 1, 2)]
+
+
+def test_receivers_are_those_of_the_graph(graph: Graph) -> None:
+    for receiver in range(graph.receivers):
+        assert graph.receiver_of(graph.receiver_site(receiver)) == receiver
+    for site in (Site(0, Component.MLP_INPUT, head=1), Site(3, Component.QUERY, head=0), Site(0, Component.KEY, head=4)):
+        with pytest.raises(CircuitError, match="not a receiver"):
+            graph.receiver_of(site)
+
+
+def test_the_users_circuits_have_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEUROSCOPE_LIBRARY", "~/mine")
+    assert library.user_folder() == Path.home() / "mine"
+    monkeypatch.delenv("NEUROSCOPE_LIBRARY")
+    assert library.user_folder() == platformdirs.user_data_path("neuroscope", appauthor=False) / "circuits"
+    assert [quality._shown(value) for value in (None, 0.5, "x", Estimate(0.5, 0.25, 0.75, 9))] == [
+        "–",
+        "0.500",
+        "x",
+        "0.500 [0.250, 0.750]",
+    ]
