@@ -90,13 +90,16 @@ def run_again(options: RunOptions) -> None:
             except NeuroScopeError as error:
                 show.show_error(error)
             print(f"watching {', '.join(str(path) for path in options.files)}; Ctrl-C ends", file=sys.stderr, flush=True)
-            while _changes(options.files) == seen:
+            before = seen
+            while (now := _changes(options.files)) == seen or now != before:  # a change, and nothing is being written any more
+                before = now
                 time.sleep(_GLANCE)
 
 
-def _changes(files: list[Path]) -> list[float]:
-    """When each file was written; a file that is being replaced counts as changed."""
-    return [path.stat().st_mtime if path.is_file() else -1.0 for path in files]
+def _changes(files: list[Path]) -> list[tuple[int, int] | None]:
+    """When each file was written, and its size; a file that is being replaced counts as changed."""
+    found = [path.stat() if path.is_file() else None for path in files]
+    return [None if one is None else (one.st_mtime_ns, one.st_size) for one in found]
 
 
 def _is_output(options: RunOptions) -> bool:
