@@ -10,7 +10,19 @@ import numpy as np
 import platformdirs
 import pytest
 
-from neuroscope.circuits import attribution, comparison, composition, effect, judging, library, maps, quality, roles, storage
+from neuroscope.circuits import (
+    attribution,
+    comparison,
+    composition,
+    effect,
+    judging,
+    library,
+    maps,
+    quality,
+    roles,
+    storage,
+    sweeps,
+)
 from neuroscope.circuits.curve import SIZES, closeness, curve_points, measured, prefix, ranked
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
@@ -18,7 +30,7 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.roles import Role
 from neuroscope.engines.sites import Component, Site
-from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.errors import ArgumentError, CircuitError, DatasetError
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 from tests import tiny
 
@@ -361,3 +373,33 @@ def test_the_users_circuits_have_a_folder(monkeypatch: pytest.MonkeyPatch) -> No
         "x",
         "0.500 [0.250, 0.750]",
     ]
+
+
+def test_other_tasks_are_those_that_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.ones((1, 1), dtype=bool)
+
+    def of_size(name: str, examples: None, edges: int) -> Any:
+        if name == "addition":
+            raise DatasetError("no digits")
+        return mask if name == "induction" and edges == 5 else None
+
+    monkeypatch.setattr(comparison, "CircuitFinder", lambda model, seed: SimpleNamespace(of_size=of_size))
+    comparator = object.__new__(comparison.CircuitComparator)
+    comparator.others, comparator.seed = ["addition", "induction", "greater_than", "larger_number"], 0
+    assert comparator._others(tiny.model("gpt2"), "larger_number", 5) == {"induction": mask}
+
+
+def test_cells_are_shared_out_by_the_layer_that_they_begin_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeps, "_TOKENS", 24)
+    runs: Any = SimpleNamespace(positions=4, rows=3, pairs=SimpleNamespace(without_reference=lambda: "pairs"))
+    asked: list[list[int]] = []
+
+    def shared(function: Any, work: Any, **_: Any) -> list[np.ndarray]:
+        asked.extend(part for _, _, part in work)
+        return [np.full((len(part), 3), part[0], dtype=float) for _, _, part in work]
+
+    found = np.full((6, 3), -1.0)
+    cells: Any = list(range(10, 16))
+    sweeps._shared(runs, True, cells, found, {1: [0, 4, 5], 0: [1, 2, 3]}, "sweep", SimpleNamespace(map=shared))  # type: ignore[arg-type]
+    assert asked == [[11, 12], [13], [10, 14], [15]]
+    assert found[:, 0].tolist() == [10, 11, 11, 13, 10, 15]
