@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import platformdirs
 import pytest
 
 from neuroscope.circuits import (
@@ -16,12 +14,10 @@ from neuroscope.circuits import (
     composition,
     effect,
     judging,
-    library,
     maps,
     quality,
     roles,
     storage,
-    sweeps,
 )
 from neuroscope.circuits.curve import SIZES, closeness, curve_points, measured, prefix, ranked
 from neuroscope.circuits.estimates import mean, normalised
@@ -362,17 +358,9 @@ def test_receivers_are_those_of_the_graph(graph: Graph) -> None:
             graph.receiver_of(site)
 
 
-def test_the_users_circuits_have_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEUROSCOPE_LIBRARY", "~/mine")
-    assert library.user_folder() == Path.home() / "mine"
-    monkeypatch.delenv("NEUROSCOPE_LIBRARY")
-    assert library.user_folder() == platformdirs.user_data_path("neuroscope", appauthor=False) / "circuits"
-    assert [quality._shown(value) for value in (None, 0.5, "x", Estimate(0.5, 0.25, 0.75, 9))] == [
-        "–",
-        "0.500",
-        "x",
-        "0.500 [0.250, 0.750]",
-    ]
+def test_evidence_is_shown_in_three_digits() -> None:
+    shown = [quality._shown(value) for value in (None, 0.5, "x", Estimate(0.5, 0.25, 0.75, 9))]
+    assert shown == ["–", "0.500", "x", "0.500 [0.250, 0.750]"]
 
 
 def test_other_tasks_are_those_that_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,19 +375,3 @@ def test_other_tasks_are_those_that_the_model_does(monkeypatch: pytest.MonkeyPat
     comparator = object.__new__(comparison.CircuitComparator)
     comparator.others, comparator.seed = ["addition", "induction", "greater_than", "larger_number"], 0
     assert comparator._others(tiny.model("gpt2"), "larger_number", 5) == {"induction": mask}
-
-
-def test_cells_are_shared_out_by_the_layer_that_they_begin_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweeps, "_TOKENS", 24)
-    runs: Any = SimpleNamespace(positions=4, rows=3, pairs=SimpleNamespace(without_reference=lambda: "pairs"))
-    asked: list[list[int]] = []
-
-    def shared(function: Any, work: Any, **_: Any) -> list[np.ndarray]:
-        asked.extend(part for _, _, part in work)
-        return [np.full((len(part), 3), part[0], dtype=float) for _, _, part in work]
-
-    found = np.full((6, 3), -1.0)
-    cells: Any = list(range(10, 16))
-    sweeps._shared(runs, True, cells, found, {1: [0, 4, 5], 0: [1, 2, 3]}, "sweep", SimpleNamespace(map=shared))  # type: ignore[arg-type]
-    assert asked == [[11, 12], [13], [10, 14], [15]]
-    assert found[:, 0].tolist() == [10, 11, 11, 13, 10, 15]
