@@ -158,12 +158,13 @@ def swapped(functions: Sequence[FunctionType], code: CodeType, path: Path) -> bo
     """Give every function of the module that the mutant changes its new code; whether there was one."""
     plain, mutant = (dict(_codes(each)) for each in (compile(path.read_bytes(), str(path), "exec"), code))
     changed = [place for place in mutant if mutant[place] != plain.get(place)]
-    if len(mutant) < len(list(_codes(code))):
-        return False  # two functions without names on one line
+    alike = Counter(place for place, _ in _codes(code))
     found = False
     for function in functions:
         place = _at(function.__code__)
         if function.__code__.co_filename == str(path) and place in changed:
+            if alike[place] > 1:  # functions without names on one line
+                return False
             try:
                 function.__code__ = mutant[place]
             except ValueError:  # another number of variables from outside

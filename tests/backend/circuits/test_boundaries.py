@@ -8,14 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroscope.circuits import comparison, effect, judging, quality, roles
+from neuroscope.circuits import (
+    attribution,
+    comparison,
+    composition,
+    effect,
+    judging,
+    maps,
+    quality,
+    roles,
+    storage,
+)
 from neuroscope.circuits.curve import SIZES, closeness, curve_points, measured, prefix, ranked
 from neuroscope.circuits.estimates import mean, normalised
+from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pruning import greedy_circuit
 from neuroscope.circuits.roles import Role
-from neuroscope.engines.sites import Site
-from neuroscope.errors import ArgumentError, CircuitError
+from neuroscope.engines.sites import Component, Site
+from neuroscope.errors import ArgumentError, CircuitError, DatasetError
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of, wilson
 from tests import tiny
 
@@ -280,3 +291,87 @@ def test_a_head_has_each_role_once_with_its_largest_effect_on_the_task() -> None
     assert roles._when_above("x", otherwise="y")(0.1) == "x"
     assert roles._when_above("x", otherwise="y")(0.0) == "y"
     assert roles._when_above("x")(-0.1) is None
+
+
+def test_small_choices_turn_where_they_say(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert maps._shown(Estimate(0.5, -np.inf, np.inf, 1)) == "0.500"
+    assert maps._shown(Estimate(0.5, 0.25, 0.75, 9)) == str(Estimate(0.5, 0.25, 0.75, 9))
+    monkeypatch.setattr(attribution, "PATCHED", graph.edges * 6)
+    assert [attribution.chosen_method("auto", graph, pairs) for pairs in (5, 6, 7)] == ["hybrid", "hybrid", "eap_ig"]
+    shares, mask = np.array([[0.1, -0.5], [0.3, 9.0]]), np.array([[True, True], [True, False]])
+    part: Any = SimpleNamespace(shares=shares, circuit=SimpleNamespace(mask=mask))
+    assert composition._worth_noting(part) == 0.3
+    part.circuit.mask = mask & False
+    assert composition._worth_noting(part) == 0
+
+
+def test_tensors_of_another_shape_or_kind_are_named() -> None:
+    good = {
+        "edges": np.zeros((3, 2), np.int32),
+        "scores": np.zeros(3),
+        "means": np.zeros((5, 4)),
+        "clean": np.ones((2, 6), np.int64),
+        "corrupt": np.ones((2, 6), np.int64),
+        "lengths": np.array([1, 6]),
+        "answers": np.ones(2, np.int64),
+        "wrongs": np.ones(2, np.int64),
+    }
+    assert storage._misshapen(good) is None
+    for name, value in (
+        ("edges", np.zeros((3, 3), np.int32)),
+        ("scores", np.zeros(2)),
+        ("scores", np.zeros(3, np.int64)),
+        ("means", np.zeros((5, 4, 2))),
+        ("means", np.full((5, 4), np.nan)),
+        ("corrupt", np.ones((2, 5), np.int64)),
+        ("answers", np.array([0, -1])),
+        ("answers", np.zeros(2)),
+        ("lengths", np.array([0, 6])),
+        ("lengths", np.array([1, 7])),
+    ):
+        assert str(storage._misshapen(good | {name: value})).startswith(name), name
+    empty = {
+        name: value[:0] if name in ("clean", "corrupt", "lengths", "answers", "wrongs") else value
+        for name, value in good.items()
+    }
+    assert storage._misshapen(empty) is None
+
+
+def test_rows_of_runs_are_found_across_their_parts() -> None:
+    def part(name: str, rows: int) -> Any:
+        return SimpleNamespace(runs=SimpleNamespace(rows=rows, part=lambda mine: (name, mine.start, mine.stop)))
+
+    evaluation = object.__new__(CircuitEvaluation)
+    evaluation.pairs = SimpleNamespace(rows=7)  # type: ignore[assignment]
+    evaluation._parts = [part("a", 3), part("b", 2), part("c", 2)]
+    assert evaluation.runs_of() == [("a", 0, 3), ("b", 0, 2), ("c", 0, 2)]
+    assert evaluation.runs_of(slice(2, 4)) == [("a", 2, 3), ("b", 0, 1)]
+    assert evaluation.runs_of(slice(3, 5)) == [("b", 0, 2)]
+    assert evaluation.runs_of(slice(6, None)) == [("c", 1, 2)]
+
+
+def test_receivers_are_those_of_the_graph(graph: Graph) -> None:
+    for receiver in range(graph.receivers):
+        assert graph.receiver_of(graph.receiver_site(receiver)) == receiver
+    for site in (Site(0, Component.MLP_INPUT, head=1), Site(3, Component.QUERY, head=0), Site(0, Component.KEY, head=4)):
+        with pytest.raises(CircuitError, match="not a receiver"):
+            graph.receiver_of(site)
+
+
+def test_evidence_is_shown_in_three_digits() -> None:
+    shown = [quality._shown(value) for value in (None, 0.5, "x", Estimate(0.5, 0.25, 0.75, 9))]
+    assert shown == ["–", "0.500", "x", "0.500 [0.250, 0.750]"]
+
+
+def test_other_tasks_are_those_that_the_model_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.ones((1, 1), dtype=bool)
+
+    def of_size(name: str, examples: None, edges: int) -> Any:
+        if name == "addition":
+            raise DatasetError("no digits")
+        return mask if name == "induction" and edges == 5 else None
+
+    monkeypatch.setattr(comparison, "CircuitFinder", lambda model, seed: SimpleNamespace(of_size=of_size))
+    comparator = object.__new__(comparison.CircuitComparator)
+    comparator.others, comparator.seed = ["addition", "induction", "greater_than", "larger_number"], 0
+    assert comparator._others(tiny.model("gpt2"), "larger_number", 5) == {"induction": mask}
