@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,9 +63,16 @@ class Meter:
 
     def __init__(self, limit: int | None) -> None:
         self.limit = limit
-        self.grown = 0
         self.reserved = 0  # asked for since the last sample
+        self._grown = 0
+        self._given_back: deque[int] = deque()  # by finalizers, which must not wait for a lock
         self._lock = threading.Lock()
+
+    @property
+    def grown(self) -> int:
+        if self._given_back:
+            self._count(0)
+        return self._grown
 
     @property
     def exceeded(self) -> bool:
@@ -81,14 +89,19 @@ class Meter:
         self.reserved += size
 
     def sampled(self, growth: int) -> None:
-        with self._lock:
-            self.grown = max(0, self.grown + growth)
-            self.reserved = 0
+        self._count(growth)
+        self.reserved = 0
 
     def hold(self, owner: object, size: int) -> None:
         """Count memory that came from outside, as long as its owner exists."""
         self.sampled(size)
-        weakref.finalize(owner, self.sampled, -size).atexit = False
+        weakref.finalize(owner, self._given_back.append, size).atexit = False
+
+    def _count(self, growth: int) -> None:
+        with self._lock:
+            while self._given_back:
+                growth -= self._given_back.popleft()
+            self._grown = max(0, self._grown + growth)
 
     def error(self) -> MemoryLimitReached:
         limit = self.limit or 0
@@ -138,7 +151,7 @@ class Stopper:
             self._variables["g_stop"] = False
         reason = self.reason
         if reason is not None and self._running:  # ignore a request made as the script ended
-            raise type(reason)(reason.message, remedy=reason.remedy)
+            raise type(reason)(reason.message, remedy=reason.advice)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -168,7 +181,7 @@ class Stopper:
             yield
         except ScriptKilled as error:
             reason = self.reason or error
-            raise type(reason)(reason.message, remedy=reason.remedy) from error
+            raise type(reason)(reason.message, remedy=reason.advice) from error
         finally:
             try:
                 self._end()

@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,18 @@ from neuroscope_bridge.wire import decode, encode
 from tests import tiny
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1"}
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The command line as a process that goes on; killed if it has not ended at the end, also after a failure."""
+    line = [sys.executable, "-m", "neuroscope_bridge", *arguments]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()  # it may wait for what a failed test did not send
 
 
 def save_tiny(folder: Path) -> Path:
@@ -83,8 +96,9 @@ class Raw:
         return message
 
     def answer(self, number: int | None, timeout: float = 30) -> dict[str, Any]:
+        end = time.monotonic() + timeout
         while True:
-            message = self.receive(timeout)
+            message = self.receive(max(0.0, end - time.monotonic()))
             if message["type"] in ("result", "error") and message["re"] == number:
                 return message
             self.others.append(message)

@@ -17,6 +17,7 @@ from neuroscope.errors import ArgumentError
 from neuroscope.parallel import executors
 from neuroscope_bridge.cli.run import RunOptions, prepared
 from tests import tiny
+from tests.bridge.serving import running
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "200", "NEUROSCOPE_LIBRARY": os.devnull}
 
@@ -187,8 +188,7 @@ def test_a_time_limit_stops_a_runaway_script(tmp_path: Path) -> None:
 
 def test_ctrl_c_ends_cleanly(tmp_path: Path) -> None:
     text = "[Transcript show: 'started'; cr. [true] whileTrue: [1 + 1]] ensure: [Transcript show: 'tidied'; cr]"
-    command = [sys.executable, "-m", "neuroscope_bridge", "run", script(tmp_path, text)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    with running("run", script(tmp_path, text)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "started\n"
         time.sleep(0.2)

@@ -18,8 +18,11 @@ from neuroscope_bridge.client import connect
 from neuroscope_bridge.host import Host, HostOptions
 from neuroscope_bridge.host.limits import Limits
 from neuroscope_bridge.keys import is_loopback, make_keys
+from neuroscope_bridge.server import ZmqDoor
+from neuroscope_bridge.server.peers import Peer
 from neuroscope_bridge.wire import ClassName, Handle, encode
 from neuroscope_bridge.wire.errors import LimitError, ServerGoneError
+from neuroscope_bridge.wire.messages import parse_request
 from tests.bridge.serving import ENVIRONMENT, Raw, save_tiny, serving
 
 
@@ -351,3 +354,39 @@ def test_a_model_named_at_the_start_is_there_for_every_session(tmp_path: Path) -
         assert f"{folder} stands in for gpt2-medium." in log.read_text()
         assert raw.value(op="hello")["models"] == ["gpt2-medium"]
         assert raw.value(op="evaluate", source="model name") == "gpt2-medium"
+
+
+def test_a_request_between_the_queue_and_its_first_step_can_be_cancelled() -> None:
+    host = Host(HostOptions())
+    session = host.open_session()
+    job = session.job(parse_request({"v": 1, "id": 5, "op": "evaluate", "source": "[true] whileTrue"}), lambda *_: None)
+    assert session.enqueue(job)
+    assert session.next_job() is job
+    assert session.cancel(5)
+    kind, fields = job.outcome()
+    assert (kind, fields["error"]["code"]) == ("error", "cancelled")
+    assert session.rest()
+    assert not session.cancel(5)
+    host.close()
+
+
+def test_a_client_that_falls_behind_between_two_answers_keeps_its_other_requests() -> None:
+    class Late(Peer):
+        looks = iter([False, True, False, True])
+        behind = property(lambda self: next(self.looks, False))
+
+    host = Host(HostOptions())
+    door = ZmqDoor(host, "inproc://late")
+    door.open()
+    session = host.open_session()
+    peer = Late(b"late", session, time.monotonic(), 1 << 20)
+    for number in (1, 2, 3):
+        request = parse_request({"v": 1, "id": number, "op": "evaluate", "source": "3 + 4"})
+        session.enqueue(session.job(request, lambda *_: None))
+    door._advance(peer)(False)
+    waiting = len(session.jobs())
+    assert len(door._outbox) + waiting == 3
+    assert bool(waiting) == (peer in door._ready)
+    door._outbox.clear()
+    door.close()
+    host.close()

@@ -20,6 +20,7 @@ from neuroscope_bridge.cli import doctor, values
 from neuroscope_bridge.cli.app import app, main
 from neuroscope_bridge.cli.preferences import VARIABLES, chosen_settings
 from neuroscope_bridge.files import FileError
+from tests.bridge.serving import running
 from tests.bridge.test_cli import ENVIRONMENT, neuroscope, script
 
 
@@ -72,8 +73,7 @@ def test_pipes_are_utf_8_whatever_the_locale() -> None:
 
 def test_watching_runs_again_after_a_change_and_survives_errors(tmp_path: Path) -> None:
     path = script(tmp_path, "1 + 1")
-    command = [sys.executable, "-m", "neuroscope_bridge", "run", "--watch", path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT) as process:
+    with running("run", "--watch", path) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline() == "2\n"

@@ -34,7 +34,8 @@ Faithfulness" (EAP-IG, on inputs and on activations); ensembles of scores: Mondo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +43,14 @@ from numpy.typing import NDArray
 from neuroscope import events
 from neuroscope.circuits.ablated import AblatedRun
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.journal import Journal
 from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import Array, Edit, EditScope, Engine, Gradients, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
+from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
+from neuroscope.parallel.team import Team
 from neuroscope.tasks.pairs import PairBatch
 
 Scores = NDArray[np.float64]
@@ -56,6 +60,8 @@ METHODS = ("auto", "eap_ig", "eap", "eap_ig_activations", "exact", "hybrid")
 PATCHED = 20_000
 #: The sign of an exact effect is uncertain below this share of the largest one.
 _SILENT = 0.01
+#: Pairs of a chunk, and chunks between two saves of the journal, where workers share them.
+_CHUNK, _WAVE = 4, 64
 #: Position of the gradient in each of the K intervals from ablated to clean.
 _PLACES = {"midpoint": 0.5, "hanna": 0.0, "paper": 1.0}
 RULES = tuple(_PLACES)
@@ -97,28 +103,37 @@ def edge_scores(
     ablation: str = "corrupt",
     seed: int = 0,
     runs: Sequence[PairRuns] = (),
+    team: Team | None = None,
+    journal: Journal | None = None,
 ) -> Scores:
     """Scores (receivers, sources), averaged over pairs; zero where there is no edge.
 
     method: one of `METHODS`. steps: K. rule: one of `RULES`. Both matter to integrated gradients only.
     runs: the clean and corrupt runs of these pairs where they are kept already, with a shared prefix for the ablation `corrupt` alone.
-    With the ablations `mean` and `resample` the ablated run is that of the pairs which run together. Raises `ArgumentError`
-    for a method or a rule that does not exist and for fewer than one step, `NonFiniteActivationError` when a gradient is
-    not finite.
+    With the ablations `mean` and `resample` the ablated run is that of the pairs which run together. team: the workers among whom the
+    pairs are shared out, unless their metric is a function or their ablation one of those two; None: this thread computes all. journal:
+    what has the sums of an earlier run, and gets those of this one. Raises `ArgumentError` for a method or a rule that does not exist
+    and for fewer than one step, `NonFiniteActivationError` when a gradient is not finite.
     """
     graph, at = Graph.of(engine.anatomy), path(rule, steps)
     method = chosen_method(method, graph, pairs.rows)
+    how = {"steps": steps, "rule": rule, "ablation": ablation, "seed": seed}
     if method == "hybrid":
-        return _hybrid(
-            edge_scores(engine, pairs, method="exact", ablation=ablation, seed=seed, runs=runs),
-            edge_scores(engine, pairs, method="eap_ig", steps=steps, rule=rule, ablation=ablation, seed=seed, runs=runs),
+        exact, gradients = (
+            edge_scores(engine, pairs, method=each, **how, runs=runs, team=team, journal=journal)  # type: ignore[arg-type]
+            for each in ("exact", "eap_ig")
         )
+        return _hybrid(exact, gradients)
+    if team is not None and pairs.metric.function is None and ablation in ("corrupt", "zero"):
+        return _shared(team, pairs, {"method": method, **how}, journal)
     if method == "eap":
         at = [1.0]
     steps = len(at)
-    total = np.zeros((graph.receivers, graph.sources))
+    done, total = _begun(journal, method, graph)
     with events.progress("attributing edges", total=pairs.rows, unit="pairs") as job:
-        for part in _parts(engine, pairs, runs, steps, share_prefix=ablation == "corrupt"):
+        if done:
+            job.advance(done)
+        for part in _parts(engine, pairs, runs, steps, share_prefix=ablation == "corrupt", after=done):
             ablated = AblatedRun.of(part, ablation, seed=seed)
             if method == "exact":
                 from neuroscope.circuits.edge_patching import every_edge_effect
@@ -128,26 +143,57 @@ def edge_scores(
                 total += _on_activations(graph, part, ablated, at)
             else:
                 total += _on_inputs(graph, part, ablated, at)
+            done += part.rows
+            if journal is not None:
+                journal.save(method, done, {"total": total})
             job.advance(part.rows)
     if not np.isfinite(total).all():
         raise NonFiniteActivationError("Some gradients are NaN or infinite.", remedy="Load the model in float32.")
     return total / pairs.rows
 
 
-def _parts(engine: Engine, pairs: PairBatch, kept: Sequence[PairRuns], steps: int, *, share_prefix: bool) -> Iterator[PairRuns]:
-    """Runs of as many pairs as `steps` inputs of each fit for, from those that are kept where there are any."""
+def _begun(journal: Journal | None, method: str, graph: Graph) -> tuple[int, Scores]:
+    """The pairs that are done, and the sum of their scores."""
+    done, arrays = (0, {}) if journal is None else journal.load(method)
+    return done, arrays.get("total", np.zeros((graph.receivers, graph.sources)))
+
+
+def _shared(team: Team, pairs: PairBatch, how: Mapping[str, Any], journal: Journal | None) -> Scores:
+    """The pairs in chunks of a size that depends on nothing, added up in their order."""
+    method = str(how["method"])
+    done, total = _begun(journal, method, Graph.of(team.model.architecture))
+    for first in range(done, pairs.rows, _CHUNK * _WAVE):
+        last = min(first + _CHUNK * _WAVE, pairs.rows)
+        parts = [pairs.take(slice(at, min(at + _CHUNK, last))).without_reference() for at in range(first, last, _CHUNK)]
+        sizes = [part.rows for part in parts]
+        for part in team.map(_scored, [(part, how) for part in parts], name="attributing edges", unit="pairs", sizes=sizes):
+            total = total + part
+        if journal is not None:
+            journal.save(method, last, {"total": total})
+    return total / pairs.rows
+
+
+def _scored(model: TransformerModel, pairs: PairBatch, how: Mapping[str, Any]) -> Scores:
+    return edge_scores(model.engine, pairs, **how) * pairs.rows
+
+
+def _parts(
+    engine: Engine, pairs: PairBatch, kept: Sequence[PairRuns], steps: int, *, share_prefix: bool, after: int = 0
+) -> Iterator[PairRuns]:
+    """Runs of as many pairs as `steps` inputs of each fit for, from those that are kept where there are any; without the first `after`."""
 
     def at_once(positions: int) -> int:
         return max(1, engine.rows_that_fit(positions) // (4 * steps))
 
     if not kept:
         size = at_once(pairs.clean.positions - (pairs.shared_columns if share_prefix else 0))
-        for chunk in pairs.chunks(size):
+        for chunk in pairs.take(slice(after, None)).chunks(size) if after < pairs.rows else []:
             yield PairRuns(engine, chunk, share_prefix=share_prefix)
     for runs in kept:
         size = at_once(runs.positions)
-        for first in range(0, runs.rows, size):
+        for first in range(after, runs.rows, size):
             yield runs.part(slice(first, first + size))
+        after = max(0, after - runs.rows)
 
 
 def node_scores(scores: Scores) -> NDArray[np.float64]:
@@ -257,29 +303,34 @@ def _contracted(
     for read in reads:
         usable = min(count, read.readable - first)
         if usable > 0:
-            gradient = _at_stream(engine, found, read)
-            scores[read.receivers, first : first + usable] = _contract(engine, gradient, differences[:usable], steps)
+            gradient = _mean_at_stream(engine, found, read, steps)
+            by_receiver = engine.ops.transpose(gradient, (2, 0, 1, 3)).reshape(int(gradient.shape[2]), -1)
+            scores[read.receivers, first : first + usable] = engine.ops.to_numpy(by_receiver @ differences[:usable].T)
     return scores
 
 
-def _at_stream(engine: Engine, found: Gradients, read: _Read) -> Array:
+def _mean_at_stream(engine: Engine, found: Gradients, read: _Read, steps: int) -> Array:
+    """The mean over the inputs of the gradients at the stream (rows, positions, receivers, d_model), wide.
+
+    One input after the other: with all heads' gradients at the width of the stream, this takes the most memory of all.
+    """
+    rows = int(found.metric.shape[0]) // steps
+    total = engine.ops.wide(_at_stream(engine, found, read, slice(0, rows)))
+    for step in range(1, steps):
+        total = total + engine.ops.wide(_at_stream(engine, found, read, slice(step * rows, (step + 1) * rows)))
+    return total / steps
+
+
+def _at_stream(engine: Engine, found: Gradients, read: _Read, rows: slice) -> Array:
     """Gradients at the residual stream (rows, positions, receivers, d_model) of the receivers of one read."""
     if read.port is None:
-        return found.gradients[Site(read.layer, Component.RESIDUAL)][:, :, None]
+        return found.gradients[Site(read.layer, Component.RESIDUAL)][rows, :, None]
     if read.port is Port.MLP:
-        return found.gradients[Site(read.layer, Component.MLP_READ)][:, :, None]
+        return found.gradients[Site(read.layer, Component.MLP_READ)][rows, :, None]
     sites = [Site(read.layer, kind) for kind in _PROJECTED]
-    behind = [engine.project_gradient(site, found.gradients[site]) for site in sites]
-    stream = found.values[Site(read.layer, Component.RESIDUAL_PRE)]
+    behind = [engine.project_gradient(site, found.gradients[site][rows]) for site in sites]
+    stream = found.values[Site(read.layer, Component.RESIDUAL_PRE)][rows]
     return engine.normalise_gradient(read.layer, Port.ATTENTION, stream, engine.ops.concatenate(behind, 2))
-
-
-def _contract(engine: Engine, gradients: Array, differences: Array, steps: int) -> Scores:
-    """Gradients (steps · rows, positions, receivers, d_model) against differences (sources, rows · positions · d_model)."""
-    rows, positions, receivers, width = (int(size) for size in gradients.shape)
-    mean = engine.ops.wide(gradients).reshape(steps, rows // steps, positions, receivers, width).sum(0) / steps
-    by_receiver = engine.ops.transpose(mean, (2, 0, 1, 3)).reshape(receivers, -1)
-    return engine.ops.to_numpy(by_receiver @ differences.T).astype(np.float64)
 
 
 def _flat(array: Array) -> Array:

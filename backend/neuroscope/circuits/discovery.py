@@ -44,6 +44,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.parallel.executors import Executor
 from neuroscope.parallel.team import Team
+from neuroscope.remedies import Remedy
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -56,8 +57,6 @@ STRATEGIES = ("exhaustive_with_pruning", "greedy", "gradient")
 _TARGETS = (0.7, 0.85, 0.95)
 _THRESHOLDS = (0.2, 0.1, 0.05, 0.02)
 _BATCH = 32
-#: Pairs of a chunk, and chunks between two saves of the journal, where workers share them.
-_SHARED, _WAVE = 4, 64
 _CONTROLS = 10
 #: Smallest share of the effect of a node that is not pruned.
 _LEAST_EFFECT = 0.005
@@ -126,7 +125,8 @@ class CircuitDiscovery:
     """Finds circuits for a capability by generating hypotheses and testing them.
 
     model, target_capability and search_strategy are set before `generateHypotheses`. pairs: number of examples, a third of them
-    held out for the tests. target: faithfulness to reach. alpha: the level of the test. executor: who scores edges and patches nodes, if not this thread (`parallel`).
+    held out for the tests. target: faithfulness to reach. alpha: the level of the test. executor: who scores edges, patches nodes and measures
+    circuits, if not this thread (`parallel`).
     """
 
     def __init__(
@@ -171,7 +171,13 @@ class CircuitDiscovery:
     def target_capability(self) -> str:
         """The task's name; any spelling of a task that `neuroscope tasks` lists."""
         if self._capability is None:
-            raise CircuitError("The discovery has no capability.", remedy="Set it first: discovery targetCapability: #addition")
+            raise CircuitError(
+                "The discovery has no capability.",
+                remedy=Remedy(
+                    "Set it first: discovery.target_capability = 'addition'",
+                    smalltalk="Set it first: discovery targetCapability: #addition",
+                ),
+            )
         return self._capability
 
     @target_capability.setter
@@ -314,7 +320,7 @@ class CircuitDiscovery:
     def _finder(self) -> CircuitFinder:
         """One finder, so that the clean and corrupt runs are reused."""
         if self._using is None:
-            self._using = CircuitFinder(self.model, pairs=self.pairs, seed=self.seed)
+            self._using = CircuitFinder(self.model, pairs=self.pairs, seed=self.seed, executor=self._executor)
         self._using.target = self.target
         return self._using
 
@@ -351,34 +357,9 @@ class CircuitDiscovery:
 
 
 def journaled_scores(finder: CircuitFinder, pairs: PairBatch, journal: Journal, team: Team | None = None) -> Scores:
-    """EAP-IG scores added up batch by batch, each batch kept on disk; with a team wave by wave, always in the order of the pairs."""
-    engine = finder.model.engine
-    done, arrays = journal.load("scores")
-    total = arrays.get("total", np.zeros(Graph.of(engine.anatomy).valid.shape))
-    if team is not None:
-        for first in range(done, pairs.rows, _SHARED * _WAVE):
-            last = min(first + _SHARED * _WAVE, pairs.rows)
-            parts = [pairs.take(slice(at, min(at + _SHARED, last))).without_reference() for at in range(first, last, _SHARED)]
-            sizes = [part.rows for part in parts]
-            for part in team.map(_scored, [(part,) for part in parts], name="scoring edges", unit="pairs", sizes=sizes):
-                total = total + part
-            journal.save("scores", last, {"total": total})
-        return total / pairs.rows
-    with events.progress("scoring edges", total=pairs.rows, unit="pairs") as job:
-        if done:
-            job.advance(done)
-        for first in range(done, pairs.rows, _BATCH):
-            rows = slice(first, first + _BATCH)
-            part = pairs.take(rows)
-            runs = finder.evaluation(pairs).runs_of(rows)
-            total = total + edge_scores(engine, part, method="eap_ig", runs=runs) * part.rows
-            journal.save("scores", first + part.rows, {"total": total})
-            job.advance(part.rows)
-    return total / pairs.rows
-
-
-def _scored(model: TransformerModel, pairs: PairBatch) -> Scores:
-    return edge_scores(model.engine, pairs, method="eap_ig") * pairs.rows
+    """EAP-IG scores, with sums that are kept on disk batch by batch."""
+    runs = () if team is not None else finder.evaluation(pairs).runs_of()
+    return edge_scores(finder.model.engine, pairs, method="eap_ig", runs=runs, team=team, journal=journal)
 
 
 def journaled_node_effects(

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,10 +23,15 @@ from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.pair_runs import Numbers, PairRuns
 from neuroscope.engines.protocol import Apply, Array, BoolArray, Edit, EditScope, Engine, IntArray, Port
 from neuroscope.engines.sites import Component, Site
+from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.team import Team
+from neuroscope.parallel.worker import kept
 from neuroscope.tasks.pairs import PairBatch
 
 #: How much memory what the sources write may take in one run.
 MEMORY, BYTES = 1 << 30, 4
+#: Rows of a chunk of circuits, where workers share them.
+_ROWS = 64
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
 
 
@@ -41,11 +47,16 @@ class CircuitEvaluation:
     """Runs circuits on a batch of pairs, against an ablated run (`ablated.ABLATIONS`).
 
     `clean` and `empty` are the metric of each pair (rows,) in the clean run and in the circuit without edges. Many pairs run in
-    parts that fit into memory; with the ablations `mean` and `resample` each part has its own ablated run.
+    parts that fit into memory; with the ablations `mean` and `resample` each part has its own ablated run. team: the workers among whom
+    circuits are shared out, unless the metric is a function; None: this thread runs all.
     """
 
-    def __init__(self, engine: Engine, pairs: PairBatch, *, ablation: str = "corrupt", seed: int = 0) -> None:
+    def __init__(
+        self, engine: Engine, pairs: PairBatch, *, ablation: str = "corrupt", seed: int = 0, team: Team | None = None
+    ) -> None:
         self.engine = engine
+        self.team = team
+        self._how = ablation, seed
         self.graph = Graph.of(engine.anatomy)
         self.pairs = pairs
         row = self.graph.sources * pairs.clean.positions * engine.anatomy.d_model * BYTES
@@ -82,7 +93,9 @@ class CircuitEvaluation:
         keys = [hashlib.blake2b(mask.tobytes(), digest_size=16).digest() for mask in masks]
         new = {key: mask for key, mask in zip(keys, masks, strict=True) if key not in self._known}
         if new:
-            found = np.concatenate([part.metrics(list(new.values())) for part in self._parts], axis=1)
+            found = self._shared("metrics", list(new.values()))
+            if found is None:
+                found = np.concatenate([part.metrics(list(new.values())) for part in self._parts], axis=1)
             self._known.update(zip(new, found, strict=True))
         return np.stack([self._known[key] for key in keys])
 
@@ -92,15 +105,41 @@ class CircuitEvaluation:
         The same as the circuit of all edges that do not start at those nodes, at the cost of plain runs. The embedding cannot
         be ablated.
         """
-        return np.concatenate([part.without(subsets) for part in self._parts], axis=1)
+        found = self._shared("without", subsets)
+        return np.concatenate([part.without(subsets) for part in self._parts], axis=1) if found is None else found
 
     def removals(self, mask: BoolArray, edges: Sequence[Removal]) -> Numbers:
         """The metric (edges, rows) of the circuit without each of `edges` in turn.
 
         Edges into one layer run together as rows of a batch, from that layer on.
         """
+        found = self._shared("removals", edges, mask)
+        if found is not None:
+            return found
         with events.progress("removing edges", total=len(edges) * len(self._parts), unit="edges") as job:
             return np.concatenate([part.removals(mask, edges, job.advance) for part in self._parts], axis=1)
+
+    def _shared(self, method: str, items: Sequence[Any], *before: Any) -> Numbers | None:
+        """A method's numbers (items, rows), the items in chunks whose size depends on the pairs alone; None if nobody shares the work."""
+        if self.team is None or self.pairs.metric.function is not None or len(items) < 2:
+            return None
+        found = [np.zeros((len(items), part.runs.rows)) for part in self._parts]
+        groups: list[Sequence[int]] = []
+        for mine, part in zip(found, self._parts, strict=True):
+            size = max(1, _ROWS // part.runs.rows)
+            groups = [range(first, min(first + size, len(items))) for first in range(0, len(items), size)]
+            pairs = part.runs.pairs.without_reference()
+            work = [(pairs, *self._how, method, *before, [items[index] for index in group]) for group in groups]
+            self.team.fill(mine, _measured, groups, work, name="measuring circuits", unit="circuits")
+        return np.concatenate(found, axis=1)
+
+
+def _measured(model: TransformerModel, pairs: PairBatch, ablation: str, seed: int, method: str, *arguments: Any) -> Numbers:
+    def make() -> CircuitEvaluation:
+        return CircuitEvaluation(model.engine, pairs, ablation=ablation, seed=seed)
+
+    found: Numbers = getattr(kept(model, "circuit evaluation", (pairs, ablation, seed), make), method)(*arguments)
+    return found
 
 
 class _Part:

@@ -28,6 +28,8 @@ from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, confirmed, paired_e
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.journal import Journal
+from neuroscope.circuits.needs import MemoryNeed, memory_needed
 from neuroscope.circuits.roles import head_roles
 from neuroscope.circuits.search import smallest
 from neuroscope.engines.protocol import BoolArray
@@ -36,7 +38,10 @@ from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.kinds import at_least
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -82,7 +87,8 @@ class CircuitFinder(Instrument):
     pairs: number of examples (`part_sizes`). method: how edges are scored (`attribution.METHODS`); the circuit records what
     `auto` chose. rule: how integrated gradients are summed (`attribution.RULES`). steps: integration steps. ablation: what
     edges outside a circuit carry (`ablated.ABLATIONS`). target: faithfulness to reach (`search.reaches`). random_circuits:
-    draws of every kind of control. minimality_sample: number of edges removed one by one.
+    draws of every kind of control. minimality_sample: number of edges removed one by one. executor: who scores edges and measures
+    circuits, if not this thread (`parallel`). Scoring that takes long resumes from disk after an interruption.
     """
 
     def __init__(
@@ -99,6 +105,7 @@ class CircuitFinder(Instrument):
         random_circuits: int = 10,
         minimality_sample: int = 40,
         seed: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
         super().__init__(model, seed)
         if not 0 < target <= 1:
@@ -116,6 +123,7 @@ class CircuitFinder(Instrument):
         self.metric: Metric = checked_metric(metric)
         self.random_circuits: int = at_least(0, "random_circuits", random_circuits)
         self.minimality_sample: int = minimality_sample
+        self._executor = executor
         self._found: list[Circuit] = []
         self._runs: list[tuple[PairBatch, tuple[Any, ...], CircuitEvaluation]] = []
 
@@ -123,7 +131,10 @@ class CircuitFinder(Instrument):
     def last_circuit(self) -> Circuit:
         """The last circuit found. Raises `CircuitError` if there is none."""
         if not self._found:
-            raise CircuitError("This finder has found no circuit yet.", remedy="Send findCircuit: first.")
+            raise CircuitError(
+                "This finder has found no circuit yet.",
+                remedy=Remedy("Call find_circuit first.", smalltalk="Send findCircuit: first."),
+            )
         return self._found[-1]
 
     def find_circuit(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> Circuit:
@@ -167,6 +178,12 @@ class CircuitFinder(Instrument):
             signed_points=signed,
             provenance=self._provenance(name, parts),
         )
+
+    def memory_needed(self, pairs: int = 1, tokens: int = 16) -> MemoryNeed:
+        """The bytes that scoring so many pairs at once takes, by formula (`needs`). Raises `ArgumentError` for numbers below 1."""
+        model = self._model
+        weights, dtype = model.engine.weight_bytes, model.precision
+        return memory_needed(model.architecture, weights, pairs=pairs, tokens=tokens, steps=self.steps, dtype=dtype)
 
     @python_only
     def search(self, task: str, parts: PairParts) -> Circuit:
@@ -232,8 +249,9 @@ class CircuitFinder(Instrument):
         state = (self.ablation, self.seed, *sorted(self._model.engine.changed_weights().items()))
         for of, then, runs in self._runs:
             if of is pairs and then == state:
+                runs.team = self._team
                 return runs
-        runs = CircuitEvaluation(self._model.engine, pairs, ablation=self.ablation, seed=self.seed)
+        runs = CircuitEvaluation(self._model.engine, pairs, ablation=self.ablation, seed=self.seed, team=self._team)
         self._runs = [*self._runs, (pairs, state, runs)][-_KEPT_RUNS:]
         return runs
 
@@ -247,8 +265,14 @@ class CircuitFinder(Instrument):
         again = self.evaluation(parts.judging)
         return confirmed(effect, again.clean, again.empty, again.pairs.units)
 
+    @property
+    def _team(self) -> Team | None:
+        return Team.of(self._model, self._executor)
+
     def _scores(self, finding: PairBatch) -> Scores:
-        return edge_scores(
+        team, how = self._team, (self.method, self.rule, self.steps, self.ablation, self.seed)
+        journal = Journal.of("scores", self._model, finding, team, how)
+        found = edge_scores(
             self._model.engine,
             finding,
             method=self.method,
@@ -257,7 +281,12 @@ class CircuitFinder(Instrument):
             ablation=self.ablation,
             seed=self.seed,
             runs=self.evaluation(finding).runs_of(),
+            team=team,
+            journal=journal,
         )
+        if journal is not None:
+            journal.forget()
+        return found
 
     def _method(self, parts: PairParts) -> str:
         return chosen_method(self.method, Graph.of(self._model.architecture), parts.finding.rows)
@@ -324,7 +353,11 @@ class CircuitFinder(Instrument):
             controls = judging.controls(held_out, mask, self.random_circuits, seed=self.seed)
             job.advance()
             heads = [site for site in map(graph.source_site, graph.nodes(mask)) if site.component is Component.HEAD_OUTPUT]
-            roles = head_roles(self._model.engine, parts.judging, heads, task=task, mask=mask, seed=self.seed) if heads else []
+            roles = (
+                head_roles(self._model.engine, parts.judging, heads, task=task, mask=mask, seed=self.seed, team=self._team)
+                if heads
+                else []
+            )
             job.advance()
         return Circuit(
             task=task,

@@ -7,7 +7,7 @@ all; check what matters with `exact`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +15,9 @@ import numpy as np
 from neuroscope import events
 from neuroscope.circuits.estimates import mean
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.journal import Journal
 from neuroscope.circuits.maps import PatchedSite, PatchingMap, patched
-from neuroscope.circuits.pair_runs import Numbers, PairRuns
+from neuroscope.circuits.pair_runs import Numbers, PairRuns, RunOfPairs
 from neuroscope.circuits.paths import PathPatcher, Paths
 from neuroscope.circuits.replacing import Replacement, checked_replacement
 from neuroscope.circuits.sweeps import place_in_row, sweep
@@ -24,6 +25,7 @@ from neuroscope.engines.patterns import expanded
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import NonFiniteActivationError, SiteError
 from neuroscope.names import only
+from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance
 from neuroscope.tasks.metrics import Metric
 from neuroscope.tasks.own import own_pairs
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 DIRECTIONS = ("denoising", "noising")
 PATCHING = ("exact", "attribution")
+#: Pairs that run together where workers share the work.
+_PAIRS = 16
 
 Sites = str | Site | Iterable[str | Site]
 
@@ -48,6 +52,7 @@ def patch(
     replacement: str,
     method: str,
     seed: int,
+    team: Team | None = None,
 ) -> PatchingMap:
     """See `ActivationPatcher.patch`."""
     direction = only("direction", DIRECTIONS, listing="Directions")[direction]
@@ -55,8 +60,7 @@ def patch(
     replacement = checked_replacement(replacement)
     pairs = make_pairs(model, own_pairs(given), metric)
     chosen = expanded(sites, model.architecture, _positions(pairs))
-    run = _attributed if method == "attribution" else sweep
-    found, clean, corrupt = _over_chunks(model, pairs, chosen, direction, replacement, seed, run)
+    found, clean, corrupt = _over_chunks(model, pairs, chosen, direction, replacement, method, seed, team)
     base, other = (corrupt, clean) if direction == "denoising" else (clean, corrupt)
     tokens = [model.token_text(token) for token in pairs.clean.ids[0][pairs.clean.real[0]]]
     return _map(
@@ -74,7 +78,14 @@ def patch(
 
 
 def patch_paths(
-    model: TransformerModel, given: Any, senders: Sites, receivers: Sites, *, metric: Metric, seed: int
+    model: TransformerModel,
+    given: Any,
+    senders: Sites,
+    receivers: Sites,
+    *,
+    metric: Metric,
+    seed: int,
+    team: Team | None = None,
 ) -> PatchingMap:
     """See `ActivationPatcher.patch_paths`."""
     pairs, graph = make_pairs(model, own_pairs(given), metric), Graph.of(model.architecture)
@@ -82,7 +93,7 @@ def patch_paths(
     readers = expanded(receivers, model.architecture)
     wanted = [_paths(graph, site, readers) for site in sources]
     patcher = PathPatcher(model.engine, pairs)
-    falls = patcher.falls(wanted)
+    falls = patcher.falls(wanted, team)
     tokens = [model.token_text(token) for token in pairs.clean.ids[0][pairs.clean.real[0]]]
     return _map(
         model,
@@ -124,21 +135,52 @@ def _over_chunks(
     sites: Sequence[Site],
     direction: str,
     replacement: str,
+    method: str,
     seed: int,
-    run: Callable[..., Numbers],
+    team: Team | None,
 ) -> tuple[Numbers, Numbers, Numbers]:
     """The metric (sites, rows) with each site patched, and of the clean and corrupt run (rows,), as many pairs at once as fit."""
     engine = model.engine
+    team = None if pairs.metric.function is not None else team
+    attributed = method == "attribution"
+    size = engine.rows_that_fit(pairs.clean.positions) if team is None else _PAIRS
     # what replaces a site by another pair or by a mean needs all pairs together
-    chunks = pairs.chunks(engine.rows_that_fit(pairs.clean.positions)) if replacement == "pair" else [pairs]
+    chunks = pairs.chunks(size) if replacement == "pair" else [pairs]
+    if team is not None and attributed:
+        work = [(chunk.without_reference(), sites, direction, replacement, seed) for chunk in chunks]
+        sizes = [chunk.rows for chunk in chunks]
+        parts = team.map(_attributed_pairs, work, name=direction, unit="pairs", sizes=sizes)
+        return tuple(np.concatenate(each, -1) for each in zip(*parts, strict=True))  # type: ignore[return-value]
+    journal = None if attributed else Journal.of("sweeps", model, pairs, team, [*map(str, sites), direction, replacement, seed])
     found, clean, corrupt = [], [], []
-    for chunk in chunks:
-        runs = PairRuns(engine, chunk, share_prefix=replacement == "pair")
-        base, source = (runs.corrupt, runs.clean) if direction == "denoising" else (runs.clean, runs.corrupt)
-        found.append(run(runs, base, Replacement(runs, source, replacement, seed=seed), sites, name=direction))
+    for number, chunk in enumerate(chunks):
+        runs, base, theirs = _prepared(model, chunk, direction, replacement, seed)
+        if attributed:
+            found.append(_attributed(runs, base, theirs, sites, name=direction))
+        else:
+            stage = direction if len(chunks) == 1 else f"{direction} {number + 1} of {len(chunks)}"
+            found.append(sweep(runs, base, theirs, sites, name=stage, team=team, journal=journal))
         clean.append(runs.clean.metric)
         corrupt.append(runs.corrupt.metric)
+    if journal is not None:
+        journal.forget()
     return np.concatenate(found, 1), np.concatenate(clean), np.concatenate(corrupt)
+
+
+def _prepared(
+    model: TransformerModel, pairs: PairBatch, direction: str, replacement: str, seed: int
+) -> tuple[PairRuns, RunOfPairs, Replacement]:
+    """The runs of some pairs, that which is patched, and what its sites get."""
+    runs = PairRuns(model.engine, pairs, share_prefix=replacement == "pair")
+    base, source = (runs.corrupt, runs.clean) if direction == "denoising" else (runs.clean, runs.corrupt)
+    return runs, base, Replacement(runs, source, replacement, seed=seed)
+
+
+def _attributed_pairs(
+    model: TransformerModel, pairs: PairBatch, sites: Sequence[Site], direction: str, replacement: str, seed: int
+) -> tuple[Numbers, Numbers, Numbers]:
+    runs, base, theirs = _prepared(model, pairs, direction, replacement, seed)
+    return _attributed(runs, base, theirs, sites, name=direction), runs.clean.metric, runs.corrupt.metric
 
 
 def _attributed(runs: PairRuns, base: Any, theirs: Replacement, sites: Sequence[Site], *, name: str) -> Numbers:

@@ -54,6 +54,7 @@ class PairRuns:
     def __init__(self, engine: Engine, pairs: PairBatch, *, share_prefix: bool = True) -> None:
         self.engine = engine
         self._weights = engine.changed_weights()
+        self.share_prefix = share_prefix
         self.first = pairs.shared_columns if share_prefix else 0
         self.prefix = engine.prefix(pairs.clean, self.first)
         self.pairs = self._with_distribution(pairs)

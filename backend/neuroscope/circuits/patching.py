@@ -19,6 +19,7 @@ import numpy as np
 from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.circuits.estimates import mean, normalised
 from neuroscope.circuits.graph import Graph
+from neuroscope.circuits.journal import Journal
 from neuroscope.circuits.judging import extended_embedding
 from neuroscope.circuits.maps import PatchingMap
 from neuroscope.circuits.own_patching import Sites, patch, patch_paths
@@ -139,6 +140,7 @@ class ActivationPatcher(Instrument):
     """Patches activations of one model between clean and corrupt runs.
 
     controls: number of nodes outside the circuit that are tested too. executor: who computes, if not this thread (`parallel`).
+    Sweeps that take long resume from disk after an interruption.
     """
 
     def __init__(
@@ -217,6 +219,7 @@ class ActivationPatcher(Instrument):
             replacement=replacement,
             method=method,
             seed=self.seed,
+            team=Team.of(self._model, self._executor),
         )
 
     def patch_paths(
@@ -228,7 +231,8 @@ class ActivationPatcher(Instrument):
         together for each sender (Wang et al. 2022; Goldowsky-Dill et al. 2023). Raises `CircuitError` for sites that do not write to
         or read from the stream, `SiteError` for a sender that none of the receivers reads, and the errors of `patch`.
         """
-        return patch_paths(self._model, pairs, senders, receivers, metric=metric, seed=self.seed)
+        team = Team.of(self._model, self._executor)
+        return patch_paths(self._model, pairs, senders, receivers, metric=metric, seed=self.seed, team=team)
 
     def _others(self, graph: Graph, nodes: list[Site]) -> list[Site]:
         inside = {graph.source_of(site) for site in nodes}
@@ -245,8 +249,11 @@ class ActivationPatcher(Instrument):
         units = runs.pairs.units
         clean, corrupt = runs.clean, runs.corrupt
         team = Team.of(self._model, self._executor)
-        denoised = sweep(runs, corrupt, clean, sites, name="denoising nodes", team=team)
-        noised = sweep(runs, clean, corrupt, sites, name="noising nodes", team=team)
+        journal = Journal.of("sweeps", self._model, runs.pairs, team, list(map(str, sites)))
+        denoised = sweep(runs, corrupt, clean, sites, name="denoising nodes", team=team, journal=journal)
+        noised = sweep(runs, clean, corrupt, sites, name="noising nodes", team=team, journal=journal)
+        if journal is not None:
+            journal.forget()
         return [
             NodeEffect(
                 site,
@@ -270,7 +277,10 @@ class ActivationPatcher(Instrument):
         layers = self._model.architecture.layers
         sites = [Site(layer, Component.RESIDUAL, position=p) for layer in range(layers) for p in range(length)]
         team = Team.of(self._model, self._executor)
-        metric = sweep(runs, corrupt, clean, sites, name="mapping the residual stream", team=team).mean(1)
+        journal = Journal.of("sweeps", self._model, runs.pairs, team, ["residual map"])
+        metric = sweep(runs, corrupt, clean, sites, name="mapping the residual stream", team=team, journal=journal).mean(1)
+        if journal is not None:
+            journal.forget()
         shares = (metric - corrupt.metric.mean()) / (clean.metric.mean() - corrupt.metric.mean())
         tokens = [self._model.token_text(token) for token in runs.pairs.clean.ids[0]]
         return ResidualMap(shares.reshape(layers, length).tolist(), tokens, runs.rows)

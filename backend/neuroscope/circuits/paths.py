@@ -21,9 +21,14 @@ from neuroscope.circuits.pair_runs import Numbers, PairRuns
 from neuroscope.engines.protocol import Apply, Array, Edit, EditScope, Engine, Port
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import CircuitError
+from neuroscope.models.model import TransformerModel
+from neuroscope.parallel.team import Team
+from neuroscope.parallel.worker import kept
 from neuroscope.tasks.pairs import PairBatch
 
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
+#: Tokens of a chunk of paths, where workers share them.
+_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -42,21 +47,47 @@ class PathPatcher:
 
     def __init__(self, engine: Engine, pairs: PairBatch) -> None:
         self.graph = Graph.of(engine.anatomy)
+        self.pairs = pairs
         self.units = pairs.units or None
         chunk = max(1, engine.rows_that_fit(pairs.clean.positions) // 2)
         self._parts = [_Part(self.graph, PairRuns(engine, part)) for part in pairs.chunks(chunk)]
         self.clean: Numbers = np.concatenate([part.runs.clean.metric for part in self._parts])
         self.gaps: Numbers = np.concatenate([part.runs.clean.metric - part.runs.corrupt.metric for part in self._parts])
 
-    def falls(self, patched: Sequence[Paths]) -> Numbers:
+    def falls(self, patched: Sequence[Paths], team: Team | None = None) -> Numbers:
         """The decrease of the metric (paths, rows) with each of `patched`.
 
-        Raises `CircuitError` for a receiver that does not read the source, or an MLP's.
+        team: the workers among whom the paths are shared out, unless the metric is a function; None: this thread computes all. Raises
+        `CircuitError` for a receiver that does not read the source, or an MLP's.
         """
         for one in patched:
             _check(self.graph, one)
+        if team is not None and self.pairs.metric.function is None:
+            return self._shared(patched, team)
         with events.progress("patching paths", total=len(patched) * len(self._parts), unit="paths") as job:
             return np.concatenate([part.falls(patched, job.advance) for part in self._parts], axis=1)
+
+    def _shared(self, patched: Sequence[Paths], team: Team) -> Numbers:
+        """The paths in chunks of one first layer each, whose size depends on the pairs alone."""
+        parts = self.pairs.without_reference().chunks(max(1, _TOKENS // self.pairs.clean.positions))
+        layers = [_first_layer(self.graph, one) for one in patched]
+        found = [np.zeros((len(patched), part.rows)) for part in parts]
+        for mine, part in zip(found, parts, strict=True):
+            size = max(1, _TOKENS // (part.clean.positions * part.rows))
+            members = [[index for index, at in enumerate(layers) if at == layer] for layer in sorted(set(layers))]
+            groups = [some[first : first + size] for some in members for first in range(0, len(some), size)]
+            work = [(part, [patched[index] for index in group]) for group in groups]
+            team.fill(mine, _fallen, groups, work, name="patching paths", unit="paths")
+        return np.concatenate(found, axis=1)
+
+
+def _fallen(model: TransformerModel, pairs: PairBatch, patched: Sequence[Paths]) -> Numbers:
+    return kept(model, "path patcher", (pairs,), lambda: PathPatcher(model.engine, pairs)).falls(patched)
+
+
+def _first_layer(graph: Graph, paths: Paths) -> int:
+    """The first layer that reads; the number of layers for the logits."""
+    return min(min(receiver // graph.receivers_per_layer, graph.layers) for receiver in paths.receivers)
 
 
 def _check(graph: Graph, paths: Paths) -> None:
@@ -83,16 +114,13 @@ class _Part:
         fit = max(1, self.runs.engine.rows_that_fit(self.runs.positions) // self.runs.rows)
         by_layer: dict[int, list[int]] = {}
         for index, one in enumerate(patched):
-            by_layer.setdefault(min(map(self._layer, one.receivers)), []).append(index)
+            by_layer.setdefault(_first_layer(self.graph, one), []).append(index)
         for layer, members in sorted(by_layer.items()):
             for first in range(0, len(members), fit):
                 group = members[first : first + fit]
                 found[group] = self.runs.clean.metric - self._metric(layer, [patched[index] for index in group])
                 advance(len(group))
         return found
-
-    def _layer(self, receiver: int) -> int:
-        return min(receiver // self.graph.receivers_per_layer, self.graph.layers)
 
     def _metric(self, layer: int, patched: Sequence[Paths]) -> Numbers:
         """(paths, rows), run from `layer` on."""

@@ -33,8 +33,7 @@ class Replacement:
     """
 
     def __init__(self, runs: PairRuns, source: RunOfPairs, kind: str = "pair", *, seed: int = 0) -> None:
-        self.runs, self.source, self.kind = runs, source, kind
-        self._seed = seed
+        self.runs, self.source, self.kind, self.seed = runs, source, kind, seed
         self._kept: dict[Site, Array] = {}
         if kind == "resample":
             self._alike("The replacement resample")
@@ -86,7 +85,7 @@ class Replacement:
         if self.kind == "zero":
             return values * 0
         if self.kind == "resample":
-            return values[ops.asarray(derangement(self.runs.rows, self._seed))]
+            return values[ops.asarray(derangement(self.runs.rows, self.seed))]
         if site.component in ATTENTION_MATRICES:
             self._alike(f"The mean of {site.component}")
             return values * 0 + ops.asarray(ops.wide(values).sum(0) / self.runs.rows)

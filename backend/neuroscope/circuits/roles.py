@@ -40,6 +40,7 @@ from neuroscope.circuits.paths import PathPatcher, Paths
 from neuroscope.engines.protocol import BoolArray, Engine
 from neuroscope.engines.sites import Component, Site
 from neuroscope.lenses.repeats import REPEAT_THRESHOLD, repeat_pairs, repeat_scores
+from neuroscope.parallel.team import Team
 from neuroscope.tasks.pairs import PairBatch
 from neuroscope.tasks.statistics import Estimate, difference_test, ratio_of
 
@@ -103,17 +104,18 @@ def head_roles(
     mask: BoolArray | None = None,
     seed: int = 0,
     decode: Decode | None = None,
+    team: Team | None = None,
 ) -> list[Role]:
     """Roles of heads (sites of headOutput), in the heads' order, each head's strongest first.
 
     pairs: of the task, other than those that found the circuit. mask: the circuit's edges (receivers, sources); by default all
-    edges of the graph. decode: returns the text of a token, to name places.
+    edges of the graph. decode: returns the text of a token, to name places. team: the workers who patch paths; None: this thread does.
     """
     if not heads:
         return []
     graph = Graph.of(engine.anatomy)
     sources = [graph.source_of(site) for site in heads]
-    search = _Roles(engine, graph, pairs, sources, graph.valid if mask is None else mask, task, seed, decode)
+    search = _Roles(engine, graph, pairs, sources, graph.valid if mask is None else mask, task, seed, decode, team)
     on_task, on_repeats = search.on_task(), search.on_repeats()
     return [role for site in heads for role in _of(site, on_task, on_repeats)]
 
@@ -153,10 +155,11 @@ class _Roles:
         task: str,
         seed: int,
         decode: Decode | None,
+        team: Team | None,
     ) -> None:
         self.engine, self.graph, self.pairs, self.sources, self.mask = engine, graph, pairs, sources, mask
         self.indirect = task.startswith("indirect_object")
-        self.seed = seed
+        self.seed, self.team = seed, team
 
         layers = sorted({self._at(source)[0] for source in sources})
         self.attended = Attended(engine, pairs, layers, decode)
@@ -234,7 +237,7 @@ class _Roles:
         units, gaps = patcher.units, patcher.gaps
         if not trials or not paired_effect(gaps, np.zeros(len(gaps)), units).exists:
             return []
-        falls = patcher.falls([trial.paths for trial in trials])
+        falls = patcher.falls([trial.paths for trial in trials], self.team)
         tested = stats.false_discovery_control([difference_test(fall, units).p_value for fall in falls], method="bh")
         found = []
         for trial, fall, value in zip(trials, falls, tested, strict=True):

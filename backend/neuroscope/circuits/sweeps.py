@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from neuroscope import events
+from neuroscope.circuits.journal import Cells, Journal
 from neuroscope.circuits.pair_runs import Numbers, PairRuns, RunOfPairs
 from neuroscope.circuits.replacing import Replacement
 from neuroscope.engines.protocol import Apply, Array, Edit, EditScope
@@ -40,62 +41,61 @@ def sweep(
     *,
     name: str = "patching",
     team: Team | None = None,
+    journal: Journal | None = None,
 ) -> Numbers:
     """The metric (sites, rows) of the base run, with each site in turn taken from the source run, or replaced otherwise.
 
-    A site without a position is exchanged at every token. team: the workers among whom the cells are shared out, unless the source is a
-    replacement or the metric a function of the caller's, which do not leave the process; None: this thread computes all. Raises `SiteError` for the logits, which a metric reads itself.
+    A site without a position is exchanged at every token. team: the workers among whom the cells are shared out, unless the metric is a
+    function of the caller's, which does not leave the process; None: this thread computes all. journal: what has the cells of an earlier
+    run, under this name, and gets those of this one. Raises `SiteError` for the logits, which a metric reads itself.
     """
     engine = runs.engine
     theirs = source if isinstance(source, Replacement) else Replacement(runs, source)
     by_start: dict[int, list[int]] = {}
     checked = [site.checked(engine.anatomy) for site in sites]
-    found = np.tile(base.metric, (len(checked), 1))
     for index, site in enumerate(checked):
         start = _start(site)
         # A token before the first difference is the same in both runs: exchanging it changes nothing.
         if site.position is None or bool((runs.column(site.position) >= 0).any()):
             by_start.setdefault(start, []).append(index)
-    if team is not None and isinstance(source, RunOfPairs) and runs.pairs.metric.function is None:
-        return _shared(runs, base is runs.corrupt, checked, found, by_start, name, team)
-    fit = runs.cells_at_once
-    with events.progress(name, total=sum(map(len, by_start.values())), unit="cells") as job:
-        for start in sorted(by_start):
-            members = by_start[start]
-            for first in range(0, len(members), fit):
-                group = members[first : first + fit]
-                found[group] = _cells(runs, base, theirs, start, [checked[index] for index in group])
-                job.advance(len(group))
-            theirs.forget()
-    return found
-
-
-def _shared(
-    runs: PairRuns,
-    denoising: bool,
-    sites: Sequence[Site],
-    found: Numbers,
-    by_start: dict[int, list[int]],
-    name: str,
-    team: Team,
-) -> Numbers:
-    """The cells in chunks of one first layer each, whose size depends on the pairs alone and so not on who computes them."""
-    size = max(1, _TOKENS // (runs.positions * runs.rows))
+    if runs.pairs.metric.function is not None:
+        team = None
+    # What workers get depends on the pairs alone, and so not on who they are.
+    size = runs.cells_at_once if team is None else max(1, _TOKENS // (runs.positions * runs.rows))
     groups = [
         members[first : first + size] for _, members in sorted(by_start.items()) for first in range(0, len(members), size)
     ]
-    pairs = runs.pairs.without_reference()
-    work = [(pairs, denoising, [sites[index] for index in group]) for group in groups]
-    parts = team.map(_swept, work, name=name, unit="cells", sizes=list(map(len, groups)))
-    for group, part in zip(groups, parts, strict=True):
-        found[group] = part
-    return found
+    cells = Cells(np.tile(base.metric, (len(checked), 1)), journal, name)
+    groups = cells.left(groups)
+    if team is not None:
+        same = runs.pairs.without_reference(), runs.share_prefix, base is runs.corrupt, theirs.kind, theirs.seed
+        work = [(*same, [checked[index] for index in group]) for group in groups]
+
+        def put(index: int, part: Numbers) -> None:
+            cells.put(groups[index], part)
+
+        team.map(_swept, work, name=name, unit="cells", sizes=list(map(len, groups)), each=put)
+        return cells.found
+    last = -1
+    with events.progress(name, total=sum(map(len, groups)), unit="cells") as job:
+        for group in groups:
+            start = _start(checked[group[0]])
+            if start != last:
+                theirs.forget()
+                last = start
+            cells.put(group, _cells(runs, base, theirs, start, [checked[index] for index in group]))
+            job.advance(len(group))
+    theirs.forget()
+    return cells.found
 
 
-def _swept(model: TransformerModel, pairs: PairBatch, denoising: bool, sites: Sequence[Site]) -> Numbers:
-    runs = kept(model, "pair runs", (pairs,), lambda: PairRuns(model.engine, pairs))
+def _swept(
+    model: TransformerModel, pairs: PairBatch, share_prefix: bool, denoising: bool, kind: str, seed: int, sites: Sequence[Site]
+) -> Numbers:
+    key = pairs, share_prefix
+    runs = kept(model, "pair runs", key, lambda: PairRuns(model.engine, pairs, share_prefix=share_prefix))
     base, source = (runs.corrupt, runs.clean) if denoising else (runs.clean, runs.corrupt)
-    return sweep(runs, base, source, sites)
+    return sweep(runs, base, Replacement(runs, source, kind, seed=seed), sites)
 
 
 def _start(site: Site) -> int:

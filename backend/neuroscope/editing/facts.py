@@ -27,6 +27,7 @@ from neuroscope.editing.tracing import FactCircuit, about, editable, trace
 from neuroscope.errors import ArgumentError, EditError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.records import FactExample
@@ -324,7 +325,10 @@ class KnowledgeEditor(Instrument):
         if not isinstance(record, FactExample):
             raise ArgumentError(
                 f"{record!r} is not a fact.",
-                remedy="Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset fromFile:.",
+                remedy=Remedy(
+                    "Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset.from_file(path).",
+                    smalltalk="Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset fromFile: path.",
+                ),
             )
         if record.subject is not None:
             return Fact(record.clean, record.subject, record.answer or "")
@@ -337,7 +341,10 @@ class KnowledgeEditor(Instrument):
         if circuit is None:
             return tried(editable(self.model.architecture.layers))
         if not isinstance(circuit, FactCircuit):
-            raise ArgumentError(f"{circuit!r} is not a circuit of a fact.", remedy="Use findFactualKnowledgeCircuit:.")
+            raise ArgumentError(
+                f"{circuit!r} is not a circuit of a fact.",
+                remedy=Remedy("Use find_factual_knowledge_circuit.", smalltalk="Use findFactualKnowledgeCircuit:."),
+            )
         if circuit.provenance.weights_hash != self.model.weights_hash:
             raise EditError(
                 f"The circuit of {circuit.statement!r} was found on other weights than {self.model.title} has now.",

@@ -26,6 +26,7 @@ from neuroscope.editing.statements import Fact, subject_token
 from neuroscope.engines.protocol import Array, Edit, EditScope, LogitRequest, Prefix, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import EditError, NonFiniteActivationError
+from neuroscope.models import batching
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.text import Texts
 
@@ -51,9 +52,11 @@ class Target:
 
 def contexts(model: TransformerModel, seed: int) -> list[str]:
     """What may stand before a prompt: nothing, and short texts that the model writes."""
-    written = [
-        start + model.generate(start, max_tokens=_ADDED, temperature=1.0, seed=seed + at) for at, start in enumerate(_STARTS)
-    ]
+    with batching.alone():
+        written = [
+            start + model.generate(start, max_tokens=_ADDED, temperature=1.0, seed=seed + at)
+            for at, start in enumerate(_STARTS)
+        ]
     return ["", *(" ".join(text.split()).rstrip(".") + ". " for text in written)]
 
 

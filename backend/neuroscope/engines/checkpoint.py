@@ -19,12 +19,14 @@ class Checkpoint:
     """A model's folder, its configuration, and the files of its weights.
 
     part: whether `config` belongs to the language model inside a multimodal model, whose other weights the files also hold.
+    packed: MXFP4 weights stay as they are stored.
     """
 
     folder: Path
     config: dict[str, Any]
     weights: list[Path]
     part: bool = False
+    packed: bool = False
 
 
 class Loader(Protocol):
@@ -35,6 +37,9 @@ class Loader(Protocol):
     @property
     def dtypes(self) -> Collection[str]: ...
     def tokenizer(self, folder: Path) -> Any: ...
+    def join(self, tp: int) -> None:
+        """Make this process one of `tp` that share models. It returns on the first alone; the others do what the first does, and exit."""
+
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> Engine: ...
 
 

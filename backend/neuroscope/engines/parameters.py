@@ -20,6 +20,7 @@ from neuroscope.errors import ArgumentError, SiteError, WeightError
 
 # --- numbers as bits ---------------------------------------------------------------------------------------------------
 
+_PLAIN = "a checkpoint that is not quantised; mlx_lm.convert --dequantize makes one"
 _NUMPY = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 
 
@@ -66,6 +67,8 @@ class Parameters(ABC):
         self._original: dict[WeightSite, str] = {}
         self._current: dict[WeightSite, str] = {}
         self._dirty: set[WeightSite] = set()
+        #: Weights that were packed when the model was loaded.
+        self.was_unpacked: list[str] = []
 
     @abstractmethod
     def _array(self, layer: int | None, path: str) -> Array | None:
@@ -73,6 +76,16 @@ class Parameters(ABC):
 
     @abstractmethod
     def _quantised(self, layer: int | None, path: str) -> bool: ...
+
+    def _there(self, layer: int | None, path: str) -> bool:
+        """Whether the model has an array at a path."""
+        return self._array(layer, path) is not None
+
+    def _unpack(self, layer: int | None, path: str) -> None:
+        """Replace a packed array by its numbers. Raises `WeightError` where an engine cannot."""
+        raise WeightError(
+            f"{path} is quantised, and this engine does not dequantise it in place.", remedy=f"Load {_PLAIN}, or use torch."
+        )
 
     @abstractmethod
     def _type(self, array: Array) -> str:
@@ -90,7 +103,7 @@ class Parameters(ABC):
         """The view of a weight. Raises `SiteError` if the model does not have it."""
         checked = WeightSite.parse(site).checked(self.anatomy)
         stored = self._places.get(checked.weight)
-        if stored is None or self._array(checked.layer, stored.path) is None:
+        if stored is None or not self._there(checked.layer, stored.path):
             there = [str(w) for w, place in self._places.items() if self._has(w, place, beside=checked)]
             raise SiteError(
                 f"{self.anatomy.architecture} has no {checked.weight}.",
@@ -100,7 +113,7 @@ class Parameters(ABC):
         return WeightView(self, checked)
 
     def _has(self, weight: Weight, place: Stored, *, beside: WeightSite) -> bool:
-        return weight.layered == beside.weight.layered and self._array(beside.layer, place.path) is not None
+        return weight.layered == beside.weight.layered and self._there(beside.layer, place.path)
 
     # --- for views ------ ----------------------------------------------------------------------------------------------
 
@@ -113,7 +126,8 @@ class Parameters(ABC):
         """See `WeightView.read`."""
         stored = self._places[site.weight]
         with self._exclusive():
-            numbers = decoded(self._taken(site), self._type(self._array(site.layer, stored.path)))
+            array = self._array(site.layer, stored.path)
+            numbers = decoded(self._bits(array, stored, site.index(self.anatomy)), self._type(array))
         return numbers + np.asarray(stored.shift, numbers.dtype) if stored.shift else numbers
 
     def rounded(self, site: WeightSite, values: Numbers, *, tied: bool) -> Bits:
@@ -148,6 +162,14 @@ class Parameters(ABC):
             self._dirty.add(whole)
             self._put(site.layer, self._places[site.weight], site.index(self.anatomy), bits)
 
+    def dequantise(self, site: WeightSite) -> None:
+        """See `WeightView.dequantise`."""
+        path = self._places[site.weight].path
+        with self._exclusive():
+            if self._quantised(site.layer, path):
+                self._unpack(site.layer, path)
+                self.was_unpacked.append(str(site.whole))
+
     def _taken(self, site: WeightSite) -> Bits:
         stored = self._places[site.weight]
         with self._exclusive():
@@ -158,7 +180,7 @@ class Parameters(ABC):
             raise WeightError(
                 f"{site} is quantised: its numbers share scales, so they cannot be written one by one.",
                 site=site,
-                remedy="Load a checkpoint that is not quantised; mlx_lm.convert --dequantize makes one.",
+                remedy=f"Let it be dequantised, on torch: weights({str(site)!r}).dequantise() (more memory); or load {_PLAIN}.",
             )
 
     # --- changes -------------------------------------------------------------------------------------------------------
@@ -176,6 +198,7 @@ class Parameters(ABC):
     def adopt(self, other: Parameters) -> None:
         """Take over the record of a model that this one is a copy of."""
         self._original, self._current, self._dirty = dict(other._original), dict(other._current), set(other._dirty)
+        self.was_unpacked = list(other.was_unpacked)
 
     def stored(self, site: WeightSite) -> Stored:
         """Where a weight is stored."""

@@ -283,6 +283,7 @@ class WeightStore(Protocol):
     def read(self, site: WeightSite) -> Numbers: ...
     def rounded(self, site: WeightSite, values: Numbers, *, tied: bool) -> Bits: ...
     def bits(self, site: WeightSite) -> Bits: ...
+    def dequantise(self, site: WeightSite) -> None: ...
     def put_bits(self, site: WeightSite, bits: Bits) -> None: ...
 
 
@@ -335,8 +336,21 @@ class WeightView(_Extended):
         """A copy, in float32 (float64 if stored so). A quantised weight is dequantised."""
         return self._store.read(self._site)
 
-    def write(self, values: Any, tied: bool = False) -> None:
-        """Replace the weight by `values` of its shape, rounded to the stored type. Raises what `rounded` raises."""
+    def dequantise(self) -> None:
+        """Store the whole matrix that holds this weight (all experts of a layer, say) as plain numbers from now on, so that it can be edited.
+
+        The numbers stay the same, and so does the hash; the memory grows, by four to eight times that of the matrix. Nothing happens to
+        one that is not quantised. Raises `WeightError` on MLX.
+        """
+        self._store.dequantise(self._site)
+
+    def write(self, values: Any, tied: bool = False, dequantise: bool = False) -> None:
+        """Replace the weight by `values` of its shape, rounded to the stored type. Raises what `rounded` raises.
+
+        dequantise: consent to `dequantise` a quantised weight before.
+        """
+        if dequantise:
+            self.dequantise()
         self._store.put_bits(self._site, self.rounded(values, tied).bits)
 
     def rounded(self, values: Any, tied: bool = False) -> WeightSnapshot:

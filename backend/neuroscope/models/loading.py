@@ -51,16 +51,19 @@ def load(
     devices: Devices = Devices(),  # noqa: B008
     allow_pickle: bool = False,
     revision: str | None = None,
+    packed: bool = False,
 ) -> LoadedModel:
     """Load a source. Raises `ModelNotFoundError`, `ModelLoadError`, `UnsupportedArchitectureError`, `MissingExtraError`."""
     checked(dtype, loader.dtypes)
+    if devices.tp > 1:
+        loader.join(devices.tp)
     folder = _folder(source, revision)
     files = ModelFolder(folder)
     config = _config(files, loader.name)
     weights = _weight_files(folder, allow_pickle)
     if weights[0].suffix == ".safetensors":
         check_sizes(weights, config, folder / "config.json")
-    checkpoint = Checkpoint(folder, config, weights, files.has_parts)
+    checkpoint = Checkpoint(folder, config, weights, files.has_parts, packed)
     if checkpoint.part:
         events.notice(f"{source.name} is multimodal; only its language model is loaded.")
     ends = files.end_tokens, files.stop_texts
@@ -169,9 +172,12 @@ def load_onto(
     dtype: str,
     allow_pickle: bool,
     revision: str | None,
+    packed: bool = False,
 ) -> LoadedModel:
     """Load a resolved model onto an engine. Raises `ArgumentError` for an unknown engine, device or type."""
-    return load(source, loader(engine), dtype=dtype, devices=devices, allow_pickle=allow_pickle, revision=revision)
+    return load(
+        source, loader(engine), dtype=dtype, devices=devices, allow_pickle=allow_pickle, revision=revision, packed=packed
+    )
 
 
 def converted(gguf: Path) -> Path:

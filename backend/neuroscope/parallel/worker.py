@@ -13,6 +13,7 @@ from neuroscope import events
 from neuroscope.engines.weights import WeightSnapshot
 from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
+from neuroscope.remedies import Remedy
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,17 @@ def kept(model: TransformerModel, what: str, key: tuple[Any, ...], make: Callabl
 
 def _model(chunk: Chunk) -> TransformerModel:
     own = _here.get(chunk.token)
-    if own is not None and own.weights_hash == chunk.weights_hash:
-        return own
+    if own is not None:
+        with own.engine.exclusive():  # another thread's chunk may be changing weights for now
+            if own.weights_hash == chunk.weights_hash:
+                return own
     if chunk.recipe is None:
         raise ArgumentError(
             f"{chunk.title} was made in memory, so a worker in another process cannot load it.",
-            remedy="Save the model and load it with fromHuggingFace:, or work in threads.",
+            remedy=Remedy(
+                "Save the model and load it with from_pretrained, or work in threads.",
+                smalltalk="Save the model and load it with fromHuggingFace:, or work in threads.",
+            ),
         )
     key = repr(sorted(chunk.recipe.items()))
     if key not in _loaded:
@@ -98,5 +104,6 @@ def _change(found: _Loaded, changes: tuple[WeightSnapshot, ...]) -> None:
         found.model.weights(name).restore(original)
     for snapshot in changes:
         view = found.model.weights(snapshot.name)
+        view.dequantise()  # it was, where it was changed
         found.originals.setdefault(snapshot.name, view.snapshot())
         view.restore(snapshot)

@@ -18,6 +18,8 @@ from neuroscope import events, settings
 from neuroscope.engines.protocol import IntArray, LogitRequest, TokenBatch
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.text import Texts
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
 from neuroscope.results import Result, titled
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
@@ -27,6 +29,9 @@ from neuroscope.vocabulary import public
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
+
+#: Items of a chunk, where workers share them.
+_CHUNK = 16
 
 
 @public
@@ -99,17 +104,28 @@ class Answered(NamedTuple):
     reply: str | None = None
 
 
-def evaluate(model: TransformerModel, tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None) -> Evaluation:
+def evaluate(
+    model: TransformerModel,
+    tasks: Sequence[str] | None = None,
+    n: int = 200,
+    seed: int | None = None,
+    executor: Executor | None = None,
+) -> Evaluation:
     """Evaluate tasks (by default all) on `n` held-out items each, with the model's hooks.
 
+    executor: who asks, if not this thread (`parallel`); a model with hooks is asked here, since they do not travel.
     Raises `TaskNotFoundError` for an unknown name. A task that the tokenizer cannot express, or that needs a missing chat
     template, is reported as not measured, with the reason.
     """
-    return evaluate_alike([model], tasks, n, seed)[0]
+    return evaluate_alike([model], tasks, n, seed, executor)[0]
 
 
 def evaluate_alike(
-    models: Sequence[TransformerModel], tasks: Sequence[str] | None = None, n: int = 200, seed: int | None = None
+    models: Sequence[TransformerModel],
+    tasks: Sequence[str] | None = None,
+    n: int = 200,
+    seed: int | None = None,
+    executor: Executor | None = None,
 ) -> list[Evaluation]:
     """`evaluate` for several models that have one tokenizer: the same items, which are made and tokenised once."""
     if n < 2:
@@ -122,7 +138,7 @@ def evaluate_alike(
     with events.progress(f"evaluating {', '.join(model.title for model in models)}", total=len(chosen), unit="tasks") as job:
         for task in chosen:
             asked = _Asked.of(models[0], task, n, seed)
-            scores.append([asked if isinstance(asked, TaskScore) else _score(model, task, asked) for model in models])
+            scores.append([asked if isinstance(asked, TaskScore) else _score(model, task, asked, executor) for model in models])
             job.advance()
     return [
         Evaluation(
@@ -174,8 +190,9 @@ class _Asked:
         return cls(list(examples), prompts, model.encode(prompts, side="left"), np.array(answers))
 
 
-def _score(model: TransformerModel, task: Task, asked: _Asked) -> TaskScore:
-    items, examples = _answered(model, task, asked), asked.examples
+def _score(model: TransformerModel, task: Task, asked: _Asked, executor: Executor | None = None) -> TaskScore:
+    team = Team.of(model, executor, hooked=True)
+    items, examples = _answered(model, task, asked) if team is None else _shared(team, task, asked.examples), asked.examples
     units = [example.independent_units for example in examples]
     by_label: dict[str, list[int]] = {}
     for at, example in enumerate(examples):
@@ -194,10 +211,12 @@ def _score(model: TransformerModel, task: Task, asked: _Asked) -> TaskScore:
     )
 
 
-def answered(model: TransformerModel, examples: Sequence[Example], task: Task | None = None) -> list[Answered]:
+def answered(
+    model: TransformerModel, examples: Sequence[Example], task: Task | None = None, executor: Executor | None = None
+) -> list[Answered]:
     """How the model takes each example, in order, with its hooks; `task` says how it is asked and judged.
 
-    Answers must be one token behind their prompts, as `Dataset.for_model` sees to. Raises `DatasetError` for an example without
+    executor: who asks, if not this thread (`parallel`). Answers must be one token behind their prompts, as `Dataset.for_model` sees to. Raises `DatasetError` for an example without
     an answer.
     """
     for number, example in enumerate(examples):
@@ -205,6 +224,23 @@ def answered(model: TransformerModel, examples: Sequence[Example], task: Task | 
             raise DatasetError(
                 f"Example {number} has no answer: {example.clean!r}.", remedy="Give how it goes on, as `answer`."
             )
+    team = Team.of(model, executor, hooked=True)
+    return (
+        _shared(team, task, examples) if team is not None else _answered(model, task, _Asked.of_examples(model, task, examples))
+    )
+
+
+def _shared(team: Team, task: Task | None, examples: Sequence[Example]) -> list[Answered]:
+    """The examples in chunks of a size that depends on nothing."""
+    name = None if task is None else task.name
+    work = [(name, list(examples[first : first + _CHUNK])) for first in range(0, len(examples), _CHUNK)]
+    sizes = [len(part) for _, part in work]
+    parts = team.map(_answered_part, work, name=f"asking {team.model.title}", unit="items", sizes=sizes)
+    return [one for part in parts for one in part]
+
+
+def _answered_part(model: TransformerModel, name: str | None, examples: Sequence[Example]) -> list[Answered]:
+    task = None if name is None else registry.get(name)
     return _answered(model, task, _Asked.of_examples(model, task, examples))
 
 

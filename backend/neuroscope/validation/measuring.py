@@ -7,11 +7,13 @@ a text is the sum over its tokens but the first (or all of them, where the token
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neuroscope import events
 from neuroscope.errors import DatasetError
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance
 from neuroscope.tasks.evaluate import answered
 from neuroscope.tasks.judges import refused
@@ -37,17 +39,17 @@ class Asked(NamedTuple):
     note: str | None = None
 
 
-def measure(suite: ValidationSuite, models: Sequence[TransformerModel]) -> list[SuiteResult]:
+def measure(suite: ValidationSuite, models: Sequence[TransformerModel], executor: Executor | None = None) -> list[SuiteResult]:
     """The suite's result for each model, on items that every one of them can express.
 
-    Raises `DatasetError` when no part of the suite can be asked.
+    executor: who asks, if not this thread (`parallel`). Raises `DatasetError` when no part of the suite can be asked.
     """
     asked: list[list[Asked]] = [[] for _ in models]
     notes: list[str] = []
     with events.progress(f"validating {suite.suite}", total=len(suite.parts), unit="parts") as job:
         for part in suite.parts:
             try:
-                for mine, found in zip(asked, _ask(part, models), strict=True):
+                for mine, found in zip(asked, _ask(part, models, executor), strict=True):
                     mine.append(found)
             except DatasetError as error:
                 if len(suite.parts) == 1:
@@ -85,16 +87,17 @@ def _once(items: Sequence[Outcome]) -> list[Outcome]:
     return list({item.id: item for item in items}.values())
 
 
-def _ask(part: Part, models: Sequence[TransformerModel]) -> list[Asked]:
+def _ask(part: Part, models: Sequence[TransformerModel], executor: Executor | None) -> list[Asked]:
     """What each model makes of a part."""
     if isinstance(part, Answers):
-        return _answers(part, models)
+        return _answers(part, models, executor)
+    teams = [Team.of(model, executor, hooked=True) for model in models]
     if isinstance(part, Replies):
-        return [_replies(part, model) for model in models]
-    return [Asked("loss", _losses(part, model)) for model in models]
+        return [_replies(part, model, team) for model, team in zip(models, teams, strict=True)]
+    return [Asked("loss", _losses(part, model, team)) for model, team in zip(models, teams, strict=True)]
 
 
-def _answers(part: Answers, models: Sequence[TransformerModel]) -> list[Asked]:
+def _answers(part: Answers, models: Sequence[TransformerModel], executor: Executor | None) -> list[Asked]:
     if part.task is not None and part.task.chat:
         speechless = next((model for model in models if not model.has_chat_template), None)
         if speechless is not None:
@@ -103,7 +106,7 @@ def _answers(part: Answers, models: Sequence[TransformerModel]) -> list[Asked]:
     examples = list({(one.clean, one.answer): one for one in part.dataset.for_models(models)}.values())
     found = []
     for model in models:
-        answers = answered(model, examples, part.task)
+        answers = answered(model, examples, part.task, executor)
         items = [
             Outcome(
                 item_id(part.name, example.clean, example.answer),
@@ -124,13 +127,12 @@ def _answers(part: Answers, models: Sequence[TransformerModel]) -> list[Asked]:
     return found
 
 
-def _replies(part: Replies, model: TransformerModel) -> Asked:
+def _replies(part: Replies, model: TransformerModel, team: Team | None) -> Asked:
     chat = model.has_chat_template
     prompts = [model.chat_prompt(example.clean) if chat else example.clean for example in part.examples]
-    size = model.engine.rows_that_fit(64)
-    texts = [
-        text for first in range(0, len(prompts), size) for text in model.continuations(prompts[first : first + size], REPLY)
-    ]
+    size = model.engine.rows_that_fit(64) if team is None else _READ_AT_ONCE
+    parts = [prompts[first : first + size] for first in range(0, len(prompts), size)]
+    texts = [text for found in _each(model, team, _replied, parts, "requests") for text in found]
     items = [
         Outcome(
             item_id(part.measure, example.clean),
@@ -147,12 +149,26 @@ def _replies(part: Replies, model: TransformerModel) -> Asked:
     )
 
 
-def _losses(part: Texts, model: TransformerModel) -> list[Outcome]:
+def _replied(model: TransformerModel, prompts: Sequence[str]) -> list[str]:
+    return model.continuations(prompts, REPLY)
+
+
+def _each(
+    model: TransformerModel, team: Team | None, function: Callable[..., Any], parts: Sequence[Sequence[str]], unit: str
+) -> list[Any]:
+    """`function(model, part)` of each part, by the team or here."""
+    if team is None:
+        return [function(model, part) for part in parts]
+    sizes = [len(part) for part in parts]
+    return team.map(function, [(part,) for part in parts], name=f"asking {model.title}", unit=unit, sizes=sizes)
+
+
+def _losses(part: Texts, model: TransformerModel, team: Team | None) -> list[Outcome]:
     items: list[Outcome] = []
-    rows = max(1, min(_READ_AT_ONCE, model.engine.rows_that_fit(64)))
-    for first in range(0, len(part.texts), rows):
-        texts = part.texts[first : first + rows]
-        totals, tokens = text_losses(model, [text for text, _ in texts])
+    rows = _READ_AT_ONCE if team is not None else max(1, min(_READ_AT_ONCE, model.engine.rows_that_fit(64)))
+    groups = [part.texts[first : first + rows] for first in range(0, len(part.texts), rows)]
+    found = _each(model, team, text_losses, [[text for text, _ in texts] for texts in groups], "texts")
+    for texts, (totals, tokens) in zip(groups, found, strict=True):
         for (text, group), total, count in zip(texts, totals, tokens, strict=True):
             units = (f"template:{group}",)
             items.append(Outcome(item_id("text", text), part.name, text, float(total), float(count), units=units))

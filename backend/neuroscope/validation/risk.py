@@ -30,6 +30,9 @@ from neuroscope.errors import ArgumentError, EditError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import Names
+from neuroscope.parallel.executors import Executor
+from neuroscope.parallel.team import Team
+from neuroscope.parallel.worker import kept
 from neuroscope.provenance import provenance
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.domains import DOMAINS
@@ -42,6 +45,8 @@ from neuroscope.validation.validator import margins
 from neuroscope.vocabulary import public
 
 Numbers = NDArray[np.float64]
+#: The change of each weight, by its name.
+Deltas = Mapping[str, NDArray[np.floating[Any]]]
 
 CAPABILITY, BEHAVIOR, SAFETY = "capability_loss", "behavior_change", "safety_risk"
 CATEGORIES = Names(
@@ -128,10 +133,19 @@ class ModificationSafetyAnalyzer(Instrument):
     """Assesses edits of a model before they are made.
 
     null: how many random edits an edit is set against. limit: the largest share of right answers, refusals or answers that may be lost.
+    executor: who measures the random edits, if not this thread (`parallel`); not those of a model with hooks, since they do not travel.
     """
 
-    def __init__(self, model: TransformerModel, seed: int | None = None, null: int = 20, limit: float = 0.1) -> None:
+    def __init__(
+        self,
+        model: TransformerModel,
+        seed: int | None = None,
+        null: int = 20,
+        limit: float = 0.1,
+        executor: Executor | None = None,
+    ) -> None:
         super().__init__(model, seed)
+        self._executor = executor
         if not isinstance(null, int) or null < 5:
             raise ArgumentError(
                 f"{null!r} random edits are too few to compare with.", remedy="Ask for at least 5; 20 by default."
@@ -153,16 +167,7 @@ class ModificationSafetyAnalyzer(Instrument):
         battery = _Battery(self.model, chosen, self.seed)
         with applied_for_now(self.model, edit):
             found = battery.losses()
-        null: list[_Losses] = []
-        with events.progress("random edits", total=self.null, unit="edits") as job:
-            for number in range(self.null):
-                random = _random_edit(self.model, edit, np.random.default_rng([self.seed, number]))
-                try:
-                    with applied_for_now(self.model, random):
-                        null.append(battery.losses())
-                except EditError:  # it breaks the model, which is worse than any loss
-                    null.append(_Losses.broken(chosen))
-                job.advance()
+        null = self._null(battery, edit)
         noise = 0.0
         if BEHAVIOR in chosen:
             with applied_for_now(self.model, _rounding(self.model, edit)):
@@ -176,6 +181,19 @@ class ModificationSafetyAnalyzer(Instrument):
             predictors=_predictors(edit, found, null),
             provenance=provenance(self.model, None, self.seed, null=self.null),
         )
+
+    def _null(self, battery: _Battery, edit: WeightEdit) -> list[_Losses]:
+        """What random edits lose."""
+        team = Team.of(self.model, self._executor, hooked=True)
+        if team is not None:
+            work = [(edit.deltas, battery.categories, self.seed, number) for number in range(self.null)]
+            return team.map(_random_losses, work, name="random edits", unit="edits", sizes=[1] * self.null)
+        found = []
+        with events.progress("random edits", total=self.null, unit="edits") as job:
+            for number in range(self.null):
+                found.append(_losses_of_random(battery, edit.deltas, self.seed, number))
+                job.advance()
+        return found
 
     def _risk(self, category: str, found: _Losses, null: Sequence[float], noise: float) -> CategoryRisk:
         loss = found.values[category]
@@ -213,7 +231,7 @@ class _Battery:
     """The items that an edit is measured on, with what the model did on them before."""
 
     def __init__(self, model: TransformerModel, categories: Sequence[str], seed: int) -> None:
-        self._model, self._categories = model, categories
+        self.model, self.categories = model, categories
         self._suites: dict[str, tuple[ValidationSuite, SuiteResult]] = {}
         if CAPABILITY in categories:
             self._measure_before(CAPABILITY, ValidationSuite.performance(n=_ITEMS, seed=seed))
@@ -229,7 +247,7 @@ class _Battery:
         self._logs = self._predicted()
 
     def _measure_before(self, category: str, suite: ValidationSuite) -> None:
-        self._suites[category] = (suite, measure(suite, [self._model])[0])
+        self._suites[category] = (suite, measure(suite, [self.model])[0])
 
     def losses(self, *, only_behavior: bool = False) -> _Losses:
         """What the model loses as it is now."""
@@ -238,7 +256,7 @@ class _Battery:
         told: dict[str, str] = {}
         with events.quietly():
             for name, (suite, before) in {} if only_behavior else self._suites.items():
-                after = measure(suite, [self._model])[0].compared_with(before, margins(0.05))
+                after = measure(suite, [self.model])[0].compared_with(before, margins(0.05))
                 shares = [one for one in after.measures if one.difference is not None]
                 worst = min(shares, key=lambda one: one.difference.estimate.value)  # type: ignore[union-attr]
                 difference = worst.difference
@@ -251,15 +269,15 @@ class _Battery:
         with np.errstate(invalid="ignore"):
             kl = (np.exp(self._logs) * (self._logs - now)).sum(-1)
         by_text = np.array([kl[row][read].mean() for row, read in enumerate(self._read)])
-        if BEHAVIOR in self._categories:
+        if BEHAVIOR in self.categories:
             values[BEHAVIOR] = mean_of(by_text)
         per_token = kl[self._read]
         return _Losses(values, p_values, told, float(np.quantile(per_token, 0.95)), self._ratio(now))
 
     def _predicted(self) -> Numbers:
         """(texts, positions, vocabulary): log-probabilities of the next token."""
-        ops = self._model.engine.ops
-        return np.asarray(ops.to_numpy(ops.log_softmax(self._model.run(self._batch).logits)), dtype=np.float64)
+        ops = self.model.engine.ops
+        return np.asarray(ops.to_numpy(ops.log_softmax(self.model.run(self._batch).logits)), dtype=np.float64)
 
     def _ratio(self, now: Numbers) -> float:
         """Perplexity of the texts over what it was."""
@@ -268,10 +286,25 @@ class _Battery:
         return float(np.exp(lost[self._read].mean()))
 
 
-def _random_edit(model: TransformerModel, edit: WeightEdit, random: np.random.Generator) -> WeightEdit:
-    """Random directions in the same weights, each of the same norm as the edit's change of it."""
+def _random_losses(model: TransformerModel, deltas: Deltas, categories: Sequence[str], seed: int, number: int) -> _Losses:
+    with model.engine.exclusive():  # threads share the model, and it is edited meanwhile
+        battery = kept(model, "battery", (categories, seed), lambda: _Battery(model, categories, seed))
+        return _losses_of_random(battery, deltas, seed, number)
+
+
+def _losses_of_random(battery: _Battery, deltas: Deltas, seed: int, number: int) -> _Losses:
+    """What a random edit loses, whose size is that of the deltas."""
+    try:
+        with applied_for_now(battery.model, _random_edit(battery.model, deltas, np.random.default_rng([seed, number]))):
+            return battery.losses()
+    except EditError:  # it breaks the model, which is worse than any loss
+        return _Losses.broken(battery.categories)
+
+
+def _random_edit(model: TransformerModel, like: Deltas, random: np.random.Generator) -> WeightEdit:
+    """Random directions in the same weights, each of the same norm as an edit's change of it."""
     deltas = {}
-    for name, delta in edit.deltas.items():
+    for name, delta in like.items():
         drawn = random.normal(size=delta.shape)
         deltas[name] = drawn * (np.linalg.norm(delta) / max(float(np.linalg.norm(drawn)), 1e-30))
     return WeightEdit.planned(model, deltas, title="a random edit", method="random", tied=True)

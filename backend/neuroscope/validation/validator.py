@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuroscope import settings
 from neuroscope.errors import ArgumentError
+from neuroscope.parallel.executors import Executor
 from neuroscope.validation import measuring
 from neuroscope.validation.differences import checked_margin
 from neuroscope.validation.outcomes import KINDS, SuiteResult
@@ -33,6 +34,7 @@ class ComprehensiveValidator:
     items: how many of each part of a suite that is built in; None for what each suite has by itself.
     margin: the loss that is put up with, by default 0.05: a number for all measures, or a dictionary by measure (accuracy,
     refusals, answers, trap_answers, loss).
+    executor: who asks, if not this thread (`parallel`); a model with hooks is asked here, since they do not travel.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ComprehensiveValidator:
         items: int | None = None,
         margin: float | Mapping[str, float] = MARGIN,
         seed: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
         from neuroscope.models.model import TransformerModel
 
@@ -51,6 +54,7 @@ class ComprehensiveValidator:
         self.model: TransformerModel = model
         self.items: int | None = items
         self.seed: int = settings.seed(seed)
+        self._executor = executor
         self._margins = margins(margin)
         self._model_before: TransformerModel | None = None
         self._before: list[SuiteResult] = []
@@ -93,9 +97,9 @@ class ComprehensiveValidator:
         chosen: ValidationSuite = suite_of(suite, given, items=self.items, seed=self.seed)
         if self._model_before is not None:
             self._check_apart(self._model_before)
-            after, before = measuring.measure(chosen, [self.model, self._model_before])
+            after, before = measuring.measure(chosen, [self.model, self._model_before], self._executor)
             return after.compared_with(before, self._margins)
-        (after,) = measuring.measure(chosen, [self.model])
+        (after,) = measuring.measure(chosen, [self.model], self._executor)
         if not self._before:
             return after
         return after.compared_with(self._baseline(after), self._margins)

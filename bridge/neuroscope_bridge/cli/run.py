@@ -47,6 +47,7 @@ class RunOptions:
     seed: int | None = None
     time_limit: float | None = None
     quiet: bool = False
+    tp: int | None = None
     workers: int | None = None
     ray: str | None = None
 
@@ -90,13 +91,16 @@ def run_again(options: RunOptions) -> None:
             except NeuroScopeError as error:
                 show.show_error(error)
             print(f"watching {', '.join(str(path) for path in options.files)}; Ctrl-C ends", file=sys.stderr, flush=True)
-            while _changes(options.files) == seen:
+            before = seen
+            while (now := _changes(options.files)) == seen or now != before:  # a change, and nothing is being written any more
+                before = now
                 time.sleep(_GLANCE)
 
 
-def _changes(files: list[Path]) -> list[float]:
-    """When each file was written; a file that is being replaced counts as changed."""
-    return [path.stat().st_mtime if path.is_file() else -1.0 for path in files]
+def _changes(files: list[Path]) -> list[tuple[int, int] | None]:
+    """When each file was written, and its size; a file that is being replaced counts as changed."""
+    found = [path.stat() if path.is_file() else None for path in files]
+    return [None if one is None else (one.st_mtime_ns, one.st_size) for one in found]
 
 
 def _is_output(options: RunOptions) -> bool:
@@ -112,6 +116,14 @@ def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = N
         write_figures(workspace, options.figures, failed)
 
 
+def join(tp: int | None, engine: str | None) -> None:
+    """Become one of `tp` processes that share models. Returns on the first alone; the others work for it, and exit with it."""
+    if tp is not None and tp > 1:
+        from neuroscope.engines import loader, usual_engine
+
+        loader(engine or usual_engine()).join(tp)
+
+
 @contextlib.contextmanager
 def loading(options: RunOptions) -> Iterator[None]:
     """Use the options' aliases and defaults for the models that a block loads."""
@@ -122,7 +134,7 @@ def loading(options: RunOptions) -> Iterator[None]:
         precision.checked(options.dtype)
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
-        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device),
+        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device, tp=options.tp),
         _workers(options),
     ):
         yield
@@ -177,6 +189,7 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
                 options.engine,
                 options.seed,
                 dtype=options.dtype,
+                device=options.device,
                 readable=(Path(Path.cwd().anchor),),
                 download=True,
             )

@@ -65,6 +65,7 @@ class Session:
         self._lock = threading.Lock()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []  # the job that runs, and those within its callbacks
+        self._starting: Job | None = None  # taken from the queue, not running yet
         self._owned = False
         self._calls: dict[int, queue.SimpleQueue[Any]] = {}
         self._call_numbers = itertools.count(1)
@@ -99,7 +100,7 @@ class Session:
             waiting.put(job)
             return False
         with self._lock:
-            if any(other.number == job.number for other in (*self._waiting, *self._running)):
+            if any(other.number == job.number for other in self._all()):
                 raise ProtocolError(f"The id {job.number} is in use by another request.", remedy="Count upwards.")
             self._check_queue(len(self._waiting))
             if sum(other.size for other in self._waiting) + job.size > self.limits.message:
@@ -117,14 +118,14 @@ class Session:
     def next_job(self) -> Job | None:
         """The next job for the thread that owns the session; None ends the ownership."""
         with self._lock:
-            if self._waiting:
-                return self._waiting.popleft()
-            self._owned = False
-            return None
+            self._starting = self._waiting.popleft() if self._waiting else None
+            self._owned = self._starting is not None
+            return self._starting
 
     def rest(self) -> bool:
         """End the ownership of the session if no job waits. Return whether it ended."""
         with self._lock:
+            self._starting = None
             if not self._waiting:
                 self._owned = False
             return not self._waiting
@@ -132,7 +133,11 @@ class Session:
     def jobs(self) -> list[Job]:
         """All running and waiting jobs."""
         with self._lock:
-            return [*self._running, *self._waiting]
+            return self._all()
+
+    def _all(self) -> list[Job]:
+        starting = [] if self._starting is None else [self._starting]
+        return [*self._running, *starting, *self._waiting]
 
     def cancel(self, number: int) -> bool:
         """Ask a request to stop. Return whether it exists."""
@@ -145,6 +150,8 @@ class Session:
         """Run a job's work with the session's context, events and cancellation. Only for `Job.run`."""
         with self._lock:
             self._running.append(job)
+            if self._starting is job:
+                self._starting = None
         try:
             return self._context.copy().run(self._listening, job, work)
         finally:

@@ -375,10 +375,11 @@ class ZmqDoor:
             following = message
             while following is not None:
                 self._post(peer, following)
-                if peer.behind and not peer.session.rest():
-                    self._ready.append(peer)
+                if peer.behind:
+                    if not peer.session.rest():
+                        self._ready.append(peer)
                     return
-                following = None if peer.behind else self._next_message(peer)
+                following = self._next_message(peer)
 
         return send
 

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from neuroscope.circuits import discovery as module
+from neuroscope.circuits import attribution
 from neuroscope.circuits.discovery import STRATEGIES, CircuitDiscovery, Hypothesis
 from neuroscope.circuits.finder import part_sizes
 from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
 from neuroscope.engines.sites import Site
+from neuroscope.engines.torch.engine import TorchEngine
 from neuroscope.errors import ArgumentError, CircuitError, TaskNotFoundError
 from tests import tiny
 from tests.backend.circuits.examples import handmade, induction_examples
@@ -64,25 +65,26 @@ def test_random_edges_are_no_circuit() -> None:
 
 
 def test_an_interrupted_search_loses_one_batch_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 8)
     scored: list[int] = []
-    real = module.edge_scores
+    real = attribution._on_inputs
 
-    def counted(engine: Any, pairs: Any, **options: Any) -> Any:
+    def counted(graph: Any, runs: Any, *arguments: Any) -> Any:
         if len(scored) == 3:
             scored.append(0)
             raise KeyboardInterrupt
-        scored.append(pairs.rows)
-        return real(engine, pairs, **options)
+        scored.append(runs.rows)
+        return real(graph, runs, *arguments)
 
-    monkeypatch.setattr(module, "edge_scores", counted)
+    monkeypatch.setattr(attribution, "_on_inputs", counted)
+    monkeypatch.setattr(TorchEngine, "rows_that_fit", lambda *_: 8 * 4 * 5)
     made = discovery(count=80, pairs=75)
     with pytest.raises(KeyboardInterrupt):
         made.generate_hypotheses()
     again = discovery(count=80, pairs=75)
     found = again.generate_hypotheses()
+    assert len(scored) > 4
     assert sum(scored) == part_sizes(75)[1]  # every pair of the finding half once, in both runs together
-    monkeypatch.setattr(module, "edge_scores", real)
+    monkeypatch.setattr(attribution, "_on_inputs", real)
     whole = discovery(count=80, pairs=75).generate_hypotheses()
     assert [h.size for h in found] == [h.size for h in whole]
     assert found[0]._scores == pytest.approx(whole[0]._scores, abs=1e-12)

@@ -138,7 +138,7 @@ def test_edits_stop_where_weights_have_grown(model: TransformerModel) -> None:
         EditError, match=r"norm of 1\.mlp\.W_out would be 3\.00 times .* \(1 edits are on it already\)"
     ) as caught:
         checked_growth(model, second, 2.5)
-    assert "updateFacts:" in str(caught.value)
+    assert "update_facts" in str(caught.value)
     model.revert_edits()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -13,21 +14,33 @@ import numpy as np
 import pytest
 
 from neuroscope import events
+from neuroscope.circuits import journal, sweeps
 from neuroscope.circuits.discovery import journaled_node_effects, journaled_scores
+from neuroscope.circuits.evaluation import Removal
 from neuroscope.circuits.finder import CircuitFinder
+from neuroscope.circuits.graph import Graph
 from neuroscope.circuits.journal import Journal
 from neuroscope.circuits.patching import ActivationPatcher
+from neuroscope.editing.edit import WeightEdit
 from neuroscope.errors import ArgumentError, CancelledError, MissingExtraError, WorkerLostError
 from neuroscope.features.ablated import AblatedRuns
+from neuroscope.hooks.hook import ActivationHook
 from neuroscope.models.model import TransformerModel
 from neuroscope.parallel.executors import LocalWorkers, RayWorkers, executor, working
 from neuroscope.parallel.team import Team
+from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
+from neuroscope.tasks.evaluate import answered
+from neuroscope.validation import risk
+from neuroscope.validation.measuring import _ask
+from neuroscope.validation.risk import ModificationSafetyAnalyzer, _Battery
+from neuroscope.validation.suites import Replies, Texts
 from tests import tiny
 from tests.backend.circuits.pairs import random_pairs
 
 PAIRS = random_pairs(10, length=8)
 ITEMS = [Example(f"w{at} w6 w{at + 3} w8", answer=f" w{at + 1}", wrong=f" w{at + 2}") for at in range(10, 22)]
+OWN = [(f"w{at} w5 w{at + 7} w8 w9", f"w{at} w6 w{at + 9} w8 w9", f" w{at + 1}", f" w{at + 2}") for at in range(10, 50)]
 SETS = [[number, number + 7] for number in range(20)]
 
 
@@ -54,9 +67,9 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def everything(model: TransformerModel, executor: Any) -> dict[str, np.ndarray]:
-    """What sweeps, discovery and ablations measure."""
+    """What sweeps, discovery, ablations, attribution, circuits, own prompts, tasks and validation measure."""
     team = Team.of(model, executor)
-    finder = CircuitFinder(model)
+    finder = CircuitFinder(model, executor=executor)
     effects, p_values = journaled_node_effects(finder, PAIRS, Journal("nodes", {}), team)
     with events.progress("ablating") as job:
         ablated = AblatedRuns(model, 1, ITEMS).scores("resample", SETS, job, team)
@@ -66,6 +79,50 @@ def everything(model: TransformerModel, executor: Any) -> dict[str, np.ndarray]:
         "effects": effects,
         "p-values": p_values,
         "ablated": ablated,
+        **circuits(model, executor),
+        **own_prompts(model, executor),
+        **asked(model, executor),
+    }
+
+
+def circuits(model: TransformerModel, executor: Any) -> dict[str, np.ndarray]:
+    """Scores by every kind of method, and circuits measured on a part of the pairs at a time."""
+    finder, graph = CircuitFinder(model, executor=executor, method="hybrid", steps=2), Graph.of(model.architecture)
+    random = np.random.default_rng(0)
+    masks = [graph.valid & (random.random(graph.valid.shape) < share) for share in (0.2, 0.5, 0.8, 0.9)]
+    evaluation = finder.evaluation(PAIRS)
+    receivers, sources = np.nonzero(masks[1])
+    edges = [Removal(int(receivers[at]), int(sources[at])) for at in range(0, 120, 6)]
+    return {
+        "hybrid": finder._scores(PAIRS),
+        "circuits": evaluation.metrics(masks),
+        "without": evaluation.without([[1], [2, 5], [3], [4, 7, 9]]),
+        "removals": evaluation.removals(masks[1], edges),
+    }
+
+
+def own_prompts(model: TransformerModel, executor: Any) -> dict[str, np.ndarray]:
+    patcher = ActivationPatcher(model, seed=3, executor=executor)
+    found = {}
+    for kind in ("pair", "resample", "mean", "zero"):
+        found[f"patched by {kind}"] = patcher.patch(OWN, "heads@*" if kind == "pair" else "heads", replacement=kind)
+    found["attributed"] = patcher.patch(OWN, "heads@*", method="attribution", direction="noising")
+    found["paths"] = patcher.patch_paths(OWN, "heads", ["logits", "2.query[1]"])
+    return {name: np.array([site.metric for site in result.sites]) for name, result in found.items()}
+
+
+def asked(model: TransformerModel, executor: Any) -> dict[str, np.ndarray]:
+    answers = answered(model, ITEMS * 3, registry.get("subtraction"), executor)
+    texts = tuple((f"w{at} w{at + 1} w{at * 2 % 90 + 3}", "g") for at in range(3, 40))
+    losses = _ask(Texts("texts", texts), [model], executor)[0].items
+    replies = _ask(Replies("requests", "refusals", (*ITEMS, *ITEMS)), [model], executor)[0].items
+    edit = WeightEdit.planned(model, {"1.mlp.W_out[3]": np.full(32, 0.5)}, title="one", method="test", tied=True)
+    null = ModificationSafetyAnalyzer(model, seed=1, null=6, executor=executor)._null(_Battery(model, [risk.BEHAVIOR], 1), edit)
+    return {
+        "shares": np.array([one.share for one in answers]),
+        "losses": np.array([item.score for item in losses]),
+        "replies": np.array([zlib.crc32((item.reply or "").encode()) for item in replies]),
+        "random edits": np.array([[one.perplexity, one.high_percentile or 0.0] for one in null]),
     }
 
 
@@ -177,3 +234,49 @@ def test_ray_gives_the_bits_of_one_local_worker(model: TransformerModel, one: Lo
             assert np.array_equal(expected, everything(model, workers)[name]), name
         work = [(number, str(tmp_path / "died")) for number in range(4)]
         assert Team(model, workers).map(_dies_once, work, name="counting", unit="numbers", sizes=[1] * 4) == [0, 3, 6, 9]
+
+
+def test_an_interrupted_sweep_goes_on_from_disk(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "SELDOM", 0.0)
+    patcher = ActivationPatcher(model)
+    swept: list[int] = []
+    real = sweeps._cells
+
+    def counted(*arguments: Any) -> Any:
+        swept.append(len(arguments[-1]))
+        return real(*arguments)
+
+    monkeypatch.setattr(sweeps, "_cells", counted)
+    whole = patcher.patch(OWN, "heads@*").as_dictionary()["sites"]
+    total = sum(swept)
+    swept.clear()
+    with events.cancellable(lambda: sum(swept) > 10), pytest.raises(CancelledError):
+        patcher.patch(OWN, "heads@*")
+    assert 10 < sum(swept) < total
+    assert patcher.patch(OWN, "heads@*").as_dictionary()["sites"] == whole
+    assert sum(swept) == total  # each cell once, in both runs together
+    swept.clear()
+    patcher.patch(OWN, "heads@*")
+    assert sum(swept) == total  # a finished job leaves nothing behind
+
+
+def test_a_models_hooks_and_what_was_made_in_memory_stay_here(model: TransformerModel, one: LocalWorkers) -> None:
+    told: list[events.Event] = []
+    hooked = TransformerModel(model.engine, model.tokenizer, "hooked", model.loaded_hash)
+    hooked._recipe = model.recipe
+    plain = [item.share for item in answered(hooked, ITEMS, executor=one)]
+    hook = hooked.hook_manager.add_hook(ActivationHook(1, "residual", lambda a, p: a * -1))
+    with events.listen(told.append):
+        changed = [item.share for item in answered(hooked, ITEMS, executor=one)]
+    assert changed != plain
+    assert [event.message for event in told if isinstance(event, events.Notice)] == [
+        f"Work on {hooked.title} is not shared among workers: its hooks do not leave this process."
+    ]
+    hooked.hook_manager.remove_hook(hook)
+    assert [item.share for item in answered(hooked, ITEMS, executor=one)] == plain
+    made = tiny.model("gpt2")
+    with working(one), events.listen(told.append):
+        assert len(answered(made, ITEMS)) == len(ITEMS)
+    assert any("made in memory" in getattr(event, "message", "") for event in told)
+    with pytest.raises(ArgumentError, match="made in memory"):
+        answered(made, ITEMS, executor=one)

@@ -60,7 +60,7 @@ def test_the_divergence_is_that_of_saved_logits(model: TransformerModel) -> None
 
 def test_a_random_edit_has_the_size_of_the_edit_in_every_weight(model: TransformerModel) -> None:
     edit = scaled(model, 0.3)
-    random = _random_edit(model, edit, np.random.default_rng(0))
+    random = _random_edit(model, edit.deltas, np.random.default_rng(0))
     assert np.linalg.norm(random.deltas[SITE]) == pytest.approx(np.linalg.norm(edit.deltas[SITE]), rel=1e-5)
     assert abs(np.vdot(random.deltas[SITE], edit.deltas[SITE])) < 0.1 * np.linalg.norm(edit.deltas[SITE]) ** 2
 

@@ -27,9 +27,9 @@ from neuroscope.engines.layout import get_module
 from neuroscope.engines.threads import governor
 from neuroscope.engines.tokenizers import transformers_tokenizer
 from neuroscope.engines.torch.engine import TorchEngine
-from neuroscope.engines.torch.placement import device_of, placement
+from neuroscope.engines.torch.placement import Placement, device_of, placement
 from neuroscope.engines.weight_files import index_in_use
-from neuroscope.errors import MissingExtraError, ModelLoadError, first_line
+from neuroscope.errors import ArgumentError, MissingExtraError, ModelLoadError, first_line
 
 #: The default device of torch.
 _AVAILABLE = torch.get_num_threads()
@@ -45,7 +45,16 @@ class TorchLoader:
         with _quietly():
             return transformers_tokenizer(folder)
 
+    def join(self, tp: int) -> None:
+        from neuroscope.engines.torch.shared_loading import follow
+
+        follow(tp)
+
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> TorchEngine:
+        if devices.tp > 1:
+            from neuroscope.engines.torch.shared_loading import load
+
+            return load(checkpoint, dtype, devices.tp)
         with _quietly():
             model, placed = _model(checkpoint, dtype), None
             if devices.split:
@@ -54,13 +63,28 @@ class TorchLoader:
                 placed.put(model, layers)
             else:
                 model = model.to(device_of(devices.device or ("cuda" if torch.cuda.is_available() else "cpu")))
-            engine = TorchEngine(model, part=checkpoint.part, placed=placed)
+            engine = _engine(checkpoint, model, placed)
         count = governor.threads(sum(parameter.numel() for parameter in engine.model.parameters()), _AVAILABLE)
         if count is not None and engine.device.type == "cpu":
             torch.set_num_threads(count)
         if engine.device.type == "cpu" and torch.get_num_threads() > 1:
             _tell_of_spinning()
         return engine
+
+
+def _engine(checkpoint: Checkpoint, model: Any, placed: Placement | None) -> TorchEngine:
+    """The engine, whose checks run a layer. Raises `ModelLoadError` where the kernels of quantised weights do not run on the device."""
+    found = checkpoint.config.get("quantization_config")
+    try:
+        return TorchEngine(model, part=checkpoint.part, placed=placed)
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+        if not isinstance(found, dict):
+            raise
+        raise ModelLoadError(
+            f"The weights in {checkpoint.folder}, quantised by {found.get('quant_method')}, do not run on {next(model.parameters()).device}: "
+            f"{first_line(error)}",
+            remedy="Load it on a GPU, or take a checkpoint that is not quantised.",
+        ) from error
 
 
 @functools.cache
@@ -73,18 +97,31 @@ def _tell_of_spinning() -> None:
         )
 
 
-def _model(checkpoint: Checkpoint, dtype: str) -> Any:
-    """The model in main memory."""
+def loaded(checkpoint: Checkpoint, dtype: str, **options: Any) -> Any:
+    """`_model`, without transformers' bars and warnings."""
+    with _quietly():
+        return _model(checkpoint, dtype, **options)
+
+
+def _model(checkpoint: Checkpoint, dtype: str, **options: Any) -> Any:
+    """The model in main memory, or where transformers' options say."""
     folder = checkpoint.folder
+    config = _packed(checkpoint) if checkpoint.packed else None
     try:
         with _indexed(folder) as place:
+            chosen = _part(checkpoint) if checkpoint.part else {}
+            if config is not None:
+                from neuroscope.engines.torch import mxfp4
+
+                chosen["config"] = mxfp4.kept(config)
             model, report = AutoModelForCausalLM.from_pretrained(
                 place,
-                **(_part(checkpoint) if checkpoint.part else {}),
+                **chosen,
                 dtype=getattr(torch, dtype),
                 trust_remote_code=False,
                 use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
                 output_loading_info=True,
+                **options,
             )
     except SafetensorError as error:
         raise damaged(folder, error) from error
@@ -97,10 +134,29 @@ def _model(checkpoint: Checkpoint, dtype: str) -> Any:
         raise misconfigured(folder, error) from error
     except (OSError, ValueError, RuntimeError, KeyError, UnpicklingError) as error:
         raise ModelLoadError(f"{folder} does not load: {first_line(error)}") from error
+    if config is not None:
+        mxfp4.settled(model, config)
+    for module in model.modules():
+        # bitsandbytes lays four-bit weights out anew at the first run on some CPUs, and drops the gradient of their input from then on.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     missing = sorted(report["missing_keys"]) + [str(key) for key in report["mismatched_keys"]]
     if missing:
         raise unfilled(folder, missing)
     return model.eval()
+
+
+def _packed(checkpoint: Checkpoint) -> Any:
+    """The configuration of a model in MXFP4. Raises `ArgumentError` for another."""
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    found = getattr(config, "quantization_config", None)
+    method = found.get("quant_method") if isinstance(found, dict) else None
+    if method != "mxfp4":
+        raise ArgumentError(
+            f"{checkpoint.folder} holds no MXFP4 weights to keep packed, but {f'those of {method}' if method else 'plain ones'}.",
+            remedy="Leave packed out: weights of bitsandbytes and torchao stay packed anyway.",
+        )
+    return config
 
 
 @contextlib.contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from neuroscope.engines.layout import HeadRows
+from neuroscope.engines.torch.packed import plain
 
 
 class HeadSlot(HeadRows):
@@ -22,9 +24,9 @@ class HeadSlot(HeadRows):
         parts[(slice(None), slice(None), *self.pick)] = value
         return parts.flatten(2)
 
-    def weight(self, module: nn.Module) -> Tensor:
+    def weight(self, module: nn.Module, dtype: torch.dtype) -> Tensor:
         """The slot's rows of the projection, (heads, d_head, d_model), a view."""
-        return output_by_input(module).unflatten(0, self.split)[self.pick]
+        return output_by_input(module, dtype).unflatten(0, self.split)[self.pick]
 
     def bias(self, module: nn.Module) -> Tensor | None:
         """(heads, d_head), a view; None if there is no bias."""
@@ -32,8 +34,8 @@ class HeadSlot(HeadRows):
         return None if bias is None else bias.unflatten(0, self.split)[self.pick]
 
 
-def output_by_input(module: nn.Module) -> Tensor:
-    """The projection's matrix as (out, in)."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D stores (in, out)
+def output_by_input(module: nn.Module, dtype: torch.dtype) -> Tensor:
+    """The projection's matrix as (out, in); one that is packed is unpacked, in `dtype`."""
+    weight = plain(module, dtype=dtype)
+    # GPT-2's Conv1D stores (in, out); an adapter stands around the layer that it adapts.
+    return weight if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight.T
