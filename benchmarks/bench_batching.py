@@ -8,7 +8,7 @@ prompt and a seed of its own. Each round runs one stream and then so many at onc
 rate     tokens a second of all streams together, against one stream alone
 first    the time to the first token. "at once": all requests in the same instant. "coming and going": each client asks again when it has its
          answer, for answers of different lengths; 95th percentile of all requests but each client's first, against that of one such client
-same     every stream must have the tokens that it has alone, sampled at temperature 3 with its own seed: one with which it does not end early
+same     every stream must have the tokens that it has alone, sampled at temperature 3 with its own seeds; a stream that ends early asks again
 cpu      the server's processor time for a token, one stream against all: what is left of the machine does not matter to it (Linux)
 
 Exits with 1 if tokens differ, the rate is below 3 times, or the first token of clients that come and go takes more than 3 times as long.
@@ -70,24 +70,24 @@ async def compared(url: str, server: int, options: argparse.Namespace) -> int:
         name = (await client.get("/v1/models")).json()["data"][0]["id"]
         layers = (await client.get(f"/v1/models/{name}")).json()["architecture"]["layers"]
 
-        seeds = dict.fromkeys(range(options.streams), 0)
-
         async def stream(number: int, tokens: int) -> tuple[list[str], float]:
             """The texts of a stream's tokens, and the seconds to the first."""
             hook = {"layer_name": str((3 * number) % layers), "action": "scale", "factor": 1 + 0.01 * number}
-            body = {
-                "prompt": PROMPTS[number % len(PROMPTS)],
-                "max_tokens": tokens,
-                "temperature": 0,
-                "stream": True,
-                "seed": number,
-            }
-            found, first, start = [], 0.0, time.perf_counter()
-            async with client.stream("POST", "/v1/completions", json={**body, "hooks": [hook], "logprobs": 0}) as response:
-                async for line in response.aiter_lines():
-                    if line.startswith("data: {"):
-                        first = first or time.perf_counter() - start
-                        found.append(json.loads(line[6:])["choices"][0]["text"])
+            found, first, seed, start = [], 0.0, 1000 * number, time.perf_counter()
+            while len(found) < tokens:
+                body = {
+                    "prompt": PROMPTS[number % len(PROMPTS)],
+                    "max_tokens": tokens - len(found),
+                    "temperature": 3,
+                    "seed": seed,
+                }
+                body |= {"stream": True, "hooks": [hook], "logprobs": 0}
+                seed += 1
+                async with client.stream("POST", "/v1/completions", json=body) as response:
+                    async for line in response.aiter_lines():
+                        if line.startswith("data: {"):
+                            first = first or time.perf_counter() - start
+                            found.append(json.loads(line[6:])["choices"][0]["text"])
             return found, first
 
         async def all_at_once(numbers: range) -> tuple[list[Any], float, float]:
@@ -104,11 +104,7 @@ async def compared(url: str, server: int, options: argparse.Namespace) -> int:
 
             return [first for firsts in await asyncio.gather(*(one(number) for number in range(clients))) for first in firsts]
 
-        alone = []
-        for number in range(options.streams):
-            while len(texts := (await stream(number, options.tokens))[0]) < options.tokens:
-                seeds[number] += 1
-            alone.append(texts)
+        alone = [(await stream(number, options.tokens))[0] for number in range(options.streams)]
         rates: list[tuple[float, float]] = []
         spent: list[float] = []
         firsts: dict[str, list[float]] = {"one": [], "at once": [], "one coming": [], "coming and going": []}
