@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.errors import ArgumentError, MissingExtraError, NeuroScopeError, NonFiniteActivationError, WeightError
+from neuroscope.errors import ArgumentError, MissingExtraError, NeuroScopeError, NonFiniteActivationError, WeightError, joined
+from neuroscope.remedies import TORCH
 
 Array = Any
 
@@ -81,7 +82,7 @@ def not_finite() -> NonFiniteActivationError:
 def no_adapters(engine: str) -> NeuroScopeError | None:
     """Why an engine cannot train low-rank adapters here, or None."""
     if engine != "torch":
-        return ArgumentError("LoRA is trained by peft, on torch.", remedy="Load the model with engine: 'torch'.")
+        return ArgumentError("LoRA is trained by peft, on torch.", remedy=joined("Load the model with", TORCH))
     if importlib.util.find_spec("peft") is None:
         return MissingExtraError("LoRA needs peft.", remedy="pip install 'neuroscope-interp[lora]'")
     return None

@@ -48,7 +48,7 @@ class MlxLoader:
 
     def join(self, tp: int) -> None:
         raise ArgumentError(
-            f"MLX runs a model in one process, not {tp}.", remedy="For tensor parallelism load it with engine: 'torch'."
+            f"MLX runs a model in one process, not {tp}.", remedy=joined("For tensor parallelism load it with", TORCH)
         )
 
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> MlxEngine:
