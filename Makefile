@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: site demo peers mutants studies truth attacks leaks fuzz soak test test-smalltalk check format lint types contracts constraints clean help
+.PHONY: site notebooks pictures demo peers mutants studies truth attacks leaks fuzz soak test test-smalltalk check format lint types contracts constraints clean help
 
 help:
 	@echo "make demo      install, then run documented script 1 and show what it found"
@@ -13,6 +13,8 @@ help:
 	@echo "make peers     the tools that benchmarks/ compares with, in environments of their own"
 	@echo "make truth     conclusions held against planted circuits, and against models and data with nothing in them"
 	@echo "make mutants   small faults put into the sources, to see which no test notices (SAMPLE=40 of each room)"
+	@echo "make notebooks  the notebooks of examples/notebooks, from the pages in docs/notebooks"
+	@echo "make pictures   the pictures in the README"
 	@echo "make site      the guides, the classes and the dialect as one site, in build/site"
 	@echo "make attacks   worst scripts of one session, and what another notices of them"
 	@echo "make leaks     ten thousand sessions, a thousand of each kind, that must leave nothing"
@@ -90,6 +92,12 @@ contracts: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+notebooks:
+	$(PYTHON) docs/notebooks.py
+
+pictures: $(STAMP)
+	$(BIN)/python docs/pictures.py
 
 site: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'

@@ -1,7 +1,8 @@
 """Facts edited, each alone, together, or one after the other:  python -m benchmarks.bench_facts bundled:gpt2-medium --facts 60
 
 Each fact of a built-in relation gets another object of the same relation. Alone, it is edited, measured, and taken back; the table gives
-means over facts with 95 % intervals, all and by relation, and the median seconds that one edit takes, with its measuring and without. The settings of `editing` were chosen on every
+means over facts with 95 % intervals, all and by relation, and the median seconds of processors that one edit takes, with its measuring and without, in
+seconds and in forward passes: of the whole model over the prompts that the edit is made with, measured beside each edit. The settings of `editing` were chosen on every
 third country (`--part chosen`); the others (`--part reported`, the default) took no part in that.
 
     --together 32    that many facts by one edit
@@ -26,6 +27,7 @@ from neuroscope.editing import facts, measures, planning
 from neuroscope.editing.facts import FactEdit
 from neuroscope.editing.measures import FactRate
 from neuroscope.editing.methods import METHODS
+from neuroscope.engines.protocol import LogitRequest
 from neuroscope.errors import EditError
 from neuroscope.results import plain
 from neuroscope.tasks.countries import RELATIONS
@@ -64,17 +66,19 @@ def statements(relations: Sequence[str], count: int, seed: int, part: str) -> li
 def alone(editor: KnowledgeEditor, asked: list[tuple[str, str]], method: str, layer: int | None) -> dict[str, Any]:
     """Mean rates over facts that are each edited alone, of all and by relation, how many could not be, perplexity's ratio, and seconds an edit."""
     found: list[tuple[str, FactEdit]] = []
-    refused, seconds = [], []
+    refused, seconds, passes = [], [], []
     with _timed() as made:
         for relation, statement in asked:
-            begun = time.perf_counter()
+            passes.append(_pass(editor, statement))
+            begun = time.process_time()
             try:
                 edit = editor.propose_fact(statement, preserving_related=[KEPT[relation]], method=method, layer=layer)
                 found.append((relation, edit))
                 print(f"  {len(found)} of {len(asked)}: {_line(edit)}", flush=True)
             except EditError as error:
                 refused.append(f"{statement}: {error.brief}")
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
+            print(f"  {made[-1]:.1f} s, with measuring {seconds[-1]:.1f} s; a forward pass {passes[-1]:.2f} s", flush=True)
     edits = [one for _, one in found]
     ratios = [one.perplexity_after.value / one.perplexity_before.value for one in edits]
     by_relation = {
@@ -85,6 +89,10 @@ def alone(editor: KnowledgeEditor, asked: list[tuple[str, str]], method: str, la
         "refused": refused,
         "seconds": float(np.median(made)),
         "secondsWithMeasuring": float(np.median(seconds)),
+        "forwardPass": float(np.median(passes)),
+        "inForwardPasses": float(np.median(np.array(made) / np.array(passes)[: len(made)]))
+        if len(made) == len(passes)
+        else None,
         "layers": dict(sorted(Counter(one.layer for one in edits).items())),
         "strengths": dict(sorted(Counter(str(one.strength) for one in edits).items())),
         **{name: _mean(edits, name) for name in FIGURES},
@@ -94,15 +102,26 @@ def alone(editor: KnowledgeEditor, asked: list[tuple[str, str]], method: str, la
     }
 
 
+def _pass(editor: KnowledgeEditor, statement: str) -> float:
+    """Seconds of one pass of the whole model over the prompts that an edit of the fact is made with: the median of three."""
+    model, wanted = editor.model, editor._wanted(editor._fact(statement, None, None, None))
+    batch, found = model.encode(list(wanted.prompts)), []
+    for _ in range(3):
+        begun = time.process_time()
+        model.engine.forward(batch, logits=LogitRequest.last(batch))
+        found.append(time.process_time() - begun)
+    return float(np.median(found))
+
+
 @contextmanager
 def _timed() -> Iterator[list[float]]:
-    """The seconds that each edit takes to be made, without what measures it."""
+    """The seconds of processors that each edit takes to be made, without what measures it."""
     found: list[float] = []
 
     def timed(*given: Any, **named: Any) -> Any:
-        begun = time.perf_counter()
+        begun = time.process_time()
         change = planning.best_change(*given, **named)
-        found.append(time.perf_counter() - begun)
+        found.append(time.process_time() - begun)
         return change
 
     vars(facts)["best_change"] = timed
@@ -123,10 +142,10 @@ def _line(edit: FactEdit) -> str:
 
 def together(editor: KnowledgeEditor, asked: list[tuple[str, str]], method: str, layer: int | None) -> dict[str, Any]:
     """The rates of facts that one edit changes, and the seconds it takes, without its measuring and with it."""
-    begun = time.perf_counter()
+    begun = time.process_time()
     with _timed() as made:
         one = editor.propose_facts([statement for _, statement in asked], method=method, layer=layer)
-    seconds = time.perf_counter() - begun
+    seconds = time.process_time() - begun
     return {
         "facts": len(asked),
         "refused": [],

@@ -1,7 +1,7 @@
 """A step of a circuit's training beside a plain torch step:  python -m benchmarks.bench_training bundled:gpt2-medium
 
 Both take the same prompts and answers, forward, backward and AdamW; the plain step is the bare Hugging Face model with all of its weights.
-The figures are medians over rounds in which the two take turns.
+The figures are medians over rounds in which the two take turns. peak: how far memory rises during three steps, in a process of its own for each (Linux).
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
+from benchmarks.peers.harness import forget_peak, peak
 
 from neuroscope import TransformerModel
 from neuroscope.engines.sites import Component, Site
@@ -23,6 +26,8 @@ from neuroscope.tasks.dataset import Dataset
 from neuroscope.tuning import parts
 from neuroscope.tuning.objectives import TaskItems
 
+KINDS = ("plain", "circuit", "all weights")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -30,18 +35,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--peak", choices=KINDS, help="measure the peak of one of them alone")
     options = parser.parse_args()
-    model = TransformerModel.from_hugging_face(options.model, engine="torch")
-    examples = list(Dataset.load("larger_number", n=options.batch).for_model(model))
-    own: Any = model.engine
-    bare = copy.deepcopy(own.model).requires_grad_(True)
-    nodes = [Site(layer, Component.MLP_OUTPUT) for layer in range(0, model.architecture.layers, 2)]
-    nodes += [Site(layer, Component.HEAD_OUTPUT, head=0) for layer in range(model.architecture.layers)]
-    steps = {
-        "plain": plain_step(bare, model, examples),
-        "circuit": tuned_step(model, examples, nodes),
-        "all weights": tuned_step(model, examples, None),
-    }
+    if options.peak:
+        print(peak_of(step_of(options.peak, *loaded(options.model, options.batch))))
+        return
+    model, examples = loaded(options.model, options.batch)
+    steps = {name: step_of(name, model, examples) for name in KINDS}
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(options.rounds + 3):
         for name, step in steps.items():
@@ -51,11 +51,43 @@ def main() -> None:
                 seconds[name].append(time.perf_counter() - begun)
     found = {name: float(np.median(times)) for name, times in seconds.items()}
     ratios = {name: found[name] / found["plain"] for name in found}
+    peaks = {name: alone(name, options) for name in KINDS}
     if options.json:
-        print(json.dumps({"model": options.model, "seconds": found, "ratios": ratios}, indent=1))
+        print(json.dumps({"model": options.model, "seconds": found, "ratios": ratios, "peaks": peaks}, indent=1))
     else:
         for name in found:
-            print(f"{name:<14}{1000 * found[name]:8.1f} ms  {ratios[name]:5.2f} of plain")
+            print(f"{name:<14}{1000 * found[name]:8.1f} ms  {ratios[name]:5.2f} of plain  peak {peaks[name]:8.1f} MB")
+
+
+def loaded(name: str, batch: int) -> tuple[TransformerModel, list[Any]]:
+    """The model, and items of a task."""
+    model = TransformerModel.from_hugging_face(name, engine="torch")
+    return model, list(Dataset.load("larger_number", n=batch).for_model(model))
+
+
+def step_of(kind: str, model: TransformerModel, examples: list[Any]) -> Callable[[], None]:
+    """A step of one kind, on a copy of the model."""
+    own: Any = model.engine
+    if kind == "plain":
+        return plain_step(copy.deepcopy(own.model).requires_grad_(True), model, examples)
+    nodes = [Site(layer, Component.MLP_OUTPUT) for layer in range(0, model.architecture.layers, 2)]
+    nodes += [Site(layer, Component.HEAD_OUTPUT, head=0) for layer in range(model.architecture.layers)]
+    return tuned_step(model, examples, nodes if kind == "circuit" else None)
+
+
+def peak_of(step: Callable[[], None]) -> float:
+    """How far memory rises above what it was, in MB."""
+    forget_peak()
+    before = peak()
+    for _ in range(3):
+        step()
+    return peak() - before
+
+
+def alone(kind: str, options: argparse.Namespace) -> float:
+    """`peak_of` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_training", options.model, "--batch", str(options.batch), "--peak", kind]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def plain_step(bare: Any, model: TransformerModel, examples: list[Any]) -> Callable[[], None]:

@@ -6,6 +6,7 @@ import functools
 from importlib.metadata import entry_points
 
 from neuroscope.errors import MissingExtraError
+from neuroscope.remedies import install
 
 #: Public class name → the module that defines it, imported on first use, so that `neuroscope --help` does not wait for a tensor
 #: framework.
@@ -116,6 +117,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "notebook": ("ipykernel", "jupyter_client", "tqdm"),
     "lm-eval": ("lm_eval",),
     "ray": ("ray",),
+    "lora": ("peft",),
 }
 
 
@@ -124,9 +126,7 @@ def missing(error: ModuleNotFoundError) -> MissingExtraError | None:
     package = (error.name or "").partition(".")[0]
     for extra, packages in EXTRAS.items():
         if package in packages:
-            return MissingExtraError(
-                f"This needs the package {package}, which is not installed.", remedy=f"pip install 'neuroscope-interp[{extra}]'"
-            )
+            return MissingExtraError(f"This needs the package {package}, which is not installed.", remedy=install(extra))
     return None
 
 

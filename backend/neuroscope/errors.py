@@ -1,14 +1,70 @@
 """Every error NeuroScope raises on purpose, each with a stable code and a next step.
 
 An error means the same in Python, in a script, over msgpack and over HTTP: `code` names the kind, `site`
-the place in the model it is about (if any), and `remedy` what to do next. Catch `NeuroScopeError` for all of them.
+the place in the model it is about (if any), and `remedy` what to do next, in the language of the door through which one came
+(`neuroscope.remedies`). Catch `NeuroScopeError` for all of them.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, ClassVar, Literal
+
+#: How one asks: from Python, in Smalltalk (scripts, images), on the command line, or over HTTP.
+Door = Literal["python", "smalltalk", "shell", "http"]
+
+_door: ContextVar[Door] = ContextVar("neuroscope_door", default="python")
+
+
+@contextmanager
+def speaking(door: Door) -> Iterator[None]:
+    """In a block, errors speak the language of a door."""
+    token = _door.set(door)
+    try:
+        yield
+    finally:
+        _door.reset(token)
+
+
+class Remedy(str):
+    """What to do next, with a wording for each door that has its own; the others have Python's, which the text itself is."""
+
+    __slots__ = ("variants",)
+    variants: dict[Door, str]
+
+    def __new__(cls, python: str, *, smalltalk: str | None = None, shell: str | None = None, http: str | None = None) -> Remedy:
+        made = super().__new__(cls, python)
+        given: dict[Door, str | None] = {"python": python, "smalltalk": smalltalk, "shell": shell, "http": http}
+        made.variants = {door: str(text) for door, text in given.items() if text is not None}
+        return made
+
+    def __reduce__(self) -> Any:
+        return _remedy, (self.variants,)
+
+    def at(self, door: Door) -> str:
+        """The wording at a door."""
+        return self.variants.get(door, self.variants["python"])
+
+    def within(self, before: str, after: str = "") -> Remedy:
+        """The same with a text before and after each wording."""
+        return _remedy({door: f"{before} {text} {after}".strip() for door, text in self.variants.items()})
+
+
+def _remedy(variants: dict[Door, str]) -> Remedy:
+    return Remedy(**variants)
+
+
+def joined(before: str, remedy: str, after: str = "") -> str:
+    """A remedy between two texts that every door has."""
+    return remedy.within(before, after) if isinstance(remedy, Remedy) else f"{before} {remedy} {after}".strip()
+
+
+def at_door(remedy: str | None, door: Door) -> str | None:
+    """A remedy's wording at a door; a plain text is the same at all."""
+    return remedy.at(door) if isinstance(remedy, Remedy) else remedy
 
 
 class NeuroScopeError(Exception):
@@ -22,7 +78,17 @@ class NeuroScopeError(Exception):
         super().__init__(message)
         self.message = message
         self.site = site
-        self.remedy = remedy
+        self.door = _door.get()
+        self.advice = remedy
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do next, in the language of the door at which the error was met. `advice` has it for all."""
+        return at_door(self.advice, self.door)
+
+    @remedy.setter
+    def remedy(self, remedy: str | None) -> None:
+        self.advice = remedy
 
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  {self.remedy}"
@@ -145,7 +211,7 @@ class ParityError(NeuroScopeError):
 
 
 class WorkerLostError(NeuroScopeError):
-    """Workers died again and again on the same work."""
+    """Workers died again and again on the same work, or one of the processes that share a model is lost."""
 
     code = "worker-lost"
 

@@ -91,6 +91,11 @@ def is_cancelled() -> bool:
     return asked is not None and asked()
 
 
+def asked_to_stop() -> Callable[[], bool]:
+    """What says whether this job was asked to stop, for another thread that works for it."""
+    return _cancelled.get() or (lambda: False)
+
+
 def check_cancelled() -> None:
     """Raise `CancelledError` if the surrounding job was asked to stop."""
     if is_cancelled():

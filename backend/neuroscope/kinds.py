@@ -13,13 +13,13 @@ import inspect
 import math
 import numbers
 import os
-import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from neuroscope.directory import missing
 from neuroscope.errors import ArgumentError, NeuroScopeError
 
 #: Type → the classes that fit it, and its name in the singular and the plural.
@@ -30,9 +30,7 @@ _PLAIN: dict[Any, tuple[tuple[type, ...], str, str]] = {
     bool: ((bool,), "true or false", "truth values"),
 }
 _SHOWN = 60
-#: Annotations of which every name is one of these.
-_NAMES = "str|int|float|bool|None|Sequence|Iterable|list|tuple"
-_ONLY_PLAIN = re.compile(rf"(?:{_NAMES})(?:[\s|\[\],.]+(?:{_NAMES}))*[\s\],.]*")
+_LISTS = (Sequence, Iterable, list, tuple)
 _BUILT_IN = frozenset({str, bytes, bytearray, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset})
 
 
@@ -65,6 +63,8 @@ def naming_wrong_kinds(function: Callable[..., Any], lookup: Callable[[str], typ
             if wrong is None:
                 raise
             raise wrong from error
+        except ModuleNotFoundError as error:
+            raise missing(error) or error from error
 
     return call
 
@@ -75,11 +75,25 @@ def _plain_parameters(function: Callable[..., Any]) -> list[tuple[int, str, Any]
     for position, parameter in enumerate(inspect.signature(function).parameters.values()):
         text = parameter.annotation
         fixed = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        if fixed and isinstance(text, str) and _ONLY_PLAIN.fullmatch(text):
+        if fixed and isinstance(text, str):
             kind = _evaluated(text, function, lambda name: None)
-            if kind is not Any:
+            if _only_plain(kind):
                 found.append((position, parameter.name, kind))
     return found
+
+
+def _only_plain(kind: Any, other: bool = False) -> bool:
+    """Whether a type is made of Python's own types and lists of them. other: whether it may also be an array, next to those."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        return all(_only_plain(one, other=True) for one in inner)
+    if origin in _LISTS:
+        return all(map(_only_plain, inner))
+    return (other and _is_array(origin)) or any(kind is one for one in (None, types.NoneType, Ellipsis, *_PLAIN, *_LISTS))
+
+
+def _is_array(origin: Any) -> bool:
+    return bool(getattr(origin, "__module__", None) == "numpy")
 
 
 def _check_plain(
@@ -181,6 +195,8 @@ def fits(value: Any, kind: Any) -> bool:
         return True
     if issubclass(origin or kind, Mapping):
         return isinstance(value, Mapping) and _all_fit(list(value.values()), inner[1:])
+    if _is_array(origin):
+        return isinstance(value, origin)
     if origin is not None and issubclass(origin, Iterable):
         return isinstance(value, Iterable) and not isinstance(value, (str, Mapping)) and _all_fit(value, inner)
     try:
@@ -214,6 +230,8 @@ def described(kind: Any, *, plural: bool = False) -> str:
         return "values" if plural else "a value"
     if issubclass(origin or kind, Mapping):
         return "dictionaries" if plural else "a dictionary"
+    if _is_array(origin):
+        return "arrays" if plural else "an array"
     if origin is not None and issubclass(origin, Iterable):
         if len(inner) > 1 and Ellipsis not in inner:
             return f"{'lists' if plural else 'a list'} of {', '.join(described(one) for one in inner)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, TypeVar
 
-from neuroscope.errors import ArgumentError, NeuroScopeError, did_you_mean
+from neuroscope.errors import ArgumentError, NeuroScopeError, did_you_mean, joined
 from neuroscope.naming import fold
 
 T = TypeVar("T")
@@ -45,8 +45,8 @@ class Names(Generic[T]):
         """The canonical spelling. Raises the error of unknown names, with the nearest."""
         known = self._names.get(_folded(name))
         if known is None:
-            remedy = did_you_mean(str(name), self._things, listing=self._listing)
-            raise self._error(f"There is no {self._kind} {str(name)!r}.", remedy=f"{remedy} {self._more}".rstrip())
+            near = did_you_mean(str(name), self._things, listing=self._listing)
+            raise self._error(f"There is no {self._kind} {str(name)!r}.", remedy=joined(near, self._more))
         return known
 
     def __getitem__(self, name: object) -> T:

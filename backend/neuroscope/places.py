@@ -14,7 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from neuroscope.errors import AccessError, ArgumentError, reason
+import platformdirs
+
+from neuroscope.errors import AccessError, ArgumentError, Remedy, reason
 
 #: Kinds of files that a server writes. None of them is run or imported by anything because of its name.
 KINDS = (".html", ".svg", ".json", ".safetensors", ".circuit", ".edit", ".probe", ".checkpoint")
@@ -63,6 +65,14 @@ def confined(to: Confinement | None) -> Iterator[None]:
 def server_folder() -> Path:
     """The folder of a server that was given none: `neuroscope/server` in the platform's data folder. Made when something is written."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "neuroscope" / "server"
+
+
+def library_folder() -> Path:
+    """The folder of the user's circuits: `NEUROSCOPE_LIBRARY`, or `neuroscope/circuits` in the platform's data folder."""
+    named = os.environ.get("NEUROSCOPE_LIBRARY")
+    if named:
+        return Path(named).expanduser()
+    return platformdirs.user_data_path("neuroscope", appauthor=False) / "circuits"
 
 
 def own() -> AbstractContextManager[None]:
@@ -156,7 +166,13 @@ def check_writable() -> None:
 def check_display() -> None:
     """Raise `AccessError` where nothing may be opened on the screen of this machine: behind a server."""
     if current() is not None:
-        raise AccessError("A server opens no browser.", remedy="Write the page with savePage: and open it yourself.")
+        raise AccessError(
+            "A server opens no browser.",
+            remedy=Remedy(
+                "Write the page with save_page and open it yourself.",
+                smalltalk="Write the page with savePage: and open it yourself.",
+            ),
+        )
 
 
 def _at_home(path: Path) -> Path:

@@ -68,23 +68,23 @@ def main(prepare: Callable[[Work], Mapping[str, Mapping[str, Job]]]) -> None:
     values: dict[str, Any] = {}
     for _ in range(rounds):
         for part, job in parts.items():
-            _forget_peak()
+            forget_peak()
             begun = time.perf_counter()
             found = job()
             seconds[part].append(time.perf_counter() - begun)
-            peaks[part] = max(peaks[part], _peak())
+            peaks[part] = max(peaks[part], peak())
             values.update({f"{part}.{key}": np.asarray(value) for key, value in found.items()})
     np.savez(out, **values)
     print(json.dumps({"seconds": seconds, "peak": peaks}))
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
     """Begin the kernel's record of this process's peak memory anew (Linux); elsewhere the peak includes loading."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
-def _peak() -> float:
+def peak() -> float:
     """Peak resident memory in MB since it was last forgotten."""
     try:
         status = Path("/proc/self/status").read_text()

@@ -151,7 +151,7 @@ class Stopper:
             self._variables["g_stop"] = False
         reason = self.reason
         if reason is not None and self._running:  # ignore a request made as the script ended
-            raise type(reason)(reason.message, remedy=reason.remedy)
+            raise type(reason)(reason.message, remedy=reason.advice)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -181,7 +181,7 @@ class Stopper:
             yield
         except ScriptKilled as error:
             reason = self.reason or error
-            raise type(reason)(reason.message, remedy=reason.remedy) from error
+            raise type(reason)(reason.message, remedy=reason.advice) from error
         finally:
             try:
                 self._end()

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from neuroscope import events, places, vocabulary
-from neuroscope.errors import CancelledError
+from neuroscope.errors import CancelledError, speaking
 from neuroscope_dsl import nodes
 from neuroscope_dsl.compiler.generator import sender_name
 from neuroscope_dsl.compiler.scopes import MethodContext, walk
@@ -168,7 +168,12 @@ class Workspace:
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
         """Run an action under the limits. Errors get their position."""
-        with self._lock, self._stopper.watching(), events.cancellable(lambda: self._stopper.reason is not None):
+        with (
+            self._lock,
+            speaking("smalltalk"),
+            self._stopper.watching(),
+            events.cancellable(lambda: self._stopper.reason is not None),
+        ):
             try:
                 return action()
             except SmalltalkError as error:
@@ -190,7 +195,7 @@ class Workspace:
                 reason = self._stopper.reason
                 if reason is None:
                     raise
-                raise self._located(type(reason)(reason.message, remedy=reason.remedy), error) from error
+                raise self._located(type(reason)(reason.message, remedy=reason.advice), error) from error
             except Exception as error:
                 adopted = adopt(error)
                 if adopted is None:

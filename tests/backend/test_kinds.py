@@ -104,7 +104,7 @@ CALLS: dict[str, Callable[[], Any]] = {
     "sites of TransformerModel.run_with_caching is a list of texts": lambda: MODEL.run_with_caching("w5", 5),
     "count of TransformerModel.predictions is a whole number": lambda: MODEL.predictions("w5", "many"),
     "site of TransformerModel.weights is a WeightSite or a text": lambda: MODEL.weights(5),
-    "dtype of TransformerModel.from_hugging_face is a text": lambda: V.TransformerModel.from_hugging_face("x", dtype=5),
+    "5 is no floating type": lambda: V.TransformerModel.from_hugging_face("x", dtype=5),
 }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +23,10 @@ ROOT = Path(__file__).parents[2]
 RIGHT = """
 from typing import assert_type
 import numpy as np
-from neuroscope import ActivationCache, ActivationPatcher, ActivationTensor, Circuit, CircuitFinder, Dataset, PatchedSite, PatchingMap, TransformerModel
+import torch
+from neuroscope import ActivationCache, ActivationHook, ActivationPatcher, ActivationTensor, Circuit, CircuitFinder, Dataset, LMStudioRESTClient, PatchedSite, PatchingMap, SteeringVectors, TransformerModel, connect
 
-model = TransformerModel.from_pretrained("gpt2")
+model = TransformerModel.from_pretrained("gpt2", dtype=torch.bfloat16)
 assert_type(model, TransformerModel)
 assert_type(model.run_with_caching("x"), ActivationCache)
 assert_type(model.run_with_caching("x")["pattern", 5], ActivationTensor)
@@ -36,6 +39,13 @@ assert_type(found.strongest(), list[PatchedSite])
 assert_type(CircuitFinder(model).find_circuit("induction"), Circuit)
 assert_type(Dataset.load("induction"), Dataset)
 assert_type(model.logits("x") == model.logits("y"), ActivationTensor)
+assert_type(model.generate("x"), str)
+assert_type(model.run_with_caching("x")["5.residual"] * 2.0, ActivationTensor)
+array: np.ndarray = np.asarray(model.logits("x"))
+model.hook_manager.add_hook(ActivationHook(5, "residual", lambda activations, position: activations * 0.5))
+SteeringVectors(model).define("polite", positive=["a"] * 8, negative=["b"] * 8)
+print(model.analyze("logit_lens", "The sky is").summary(), [example.answer for example in Dataset.from_file("mine.jsonl")])
+print(LMStudioRESTClient.default().load_model("gpt2", dtype=torch.float16), connect("tcp://127.0.0.1:5555").evaluate("3 + 4"))
 """
 WRONG = """
 from neuroscope import TransformerModle
@@ -69,6 +79,25 @@ def test_a_type_checker_knows_them(tmp_path: Path) -> None:
     assert not [line for line in said.splitlines() if "right.py" in line], said
     for complaint in ('no attribute "TransformerModle"', 'no attribute "nonsense"', "neuroscope.models.model.TransformerModel"):
         assert complaint in said, said
+
+
+def test_an_editor_knows_them(tmp_path: Path) -> None:
+    """pyright, which stands behind editors, in its strict mode: what is not known is an error."""
+    pyright = shutil.which("pyright")
+    if pyright is None or subprocess.run([pyright, "--version"], capture_output=True, check=False).returncode:
+        pytest.skip("pyright is not installed: pip install pyright")
+    (tmp_path / "right.py").write_text(RIGHT, encoding="utf-8")
+    (tmp_path / "wrong.py").write_text(WRONG, encoding="utf-8")
+    paths = [str(ROOT / package) for package in ("backend", "dsl", "bridge")]
+    chosen = {"extraPaths": paths, "typeCheckingMode": "strict", "include": ["right.py", "wrong.py"]}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps(chosen), encoding="utf-8")
+    command = [pyright, "--pythonpath", sys.executable, "--outputjson", "--project", str(tmp_path)]
+    said = json.loads(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout)
+    complaints = [(Path(one["file"]).name, one["message"]) for one in said["generalDiagnostics"]]
+    assert [message for name, message in complaints if name == "right.py"] == []
+    found = "\n".join(message for name, message in complaints if name == "wrong.py")
+    for complaint in ('"TransformerModle" is unknown', '"nonsense"', 'type[TransformerModel]"'):
+        assert complaint in found, found
 
 
 @pytest.mark.parametrize("name", sorted(EXPORTS))

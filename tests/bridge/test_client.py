@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from neuroscope import events
 from neuroscope.circuits.patching import ActivationPatcher
@@ -37,6 +38,7 @@ def test_values_of_every_kind_come_and_go(client: Client) -> None:
         assert client.send(value, "yourself") == value
     assert client.evaluate("#(1 $a 'x' #foo)")[0] == 1
     assert client.evaluate("(1 to: 3) collect: [:e | e / 3]") == [Fraction(1, 3), Fraction(2, 3), 1]
+    assert client.send(torch.bfloat16, "yourself") == "bfloat16"
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     assert np.array_equal(client.send(array, "yourself"), array)
 

@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import neuroscope
 from neuroscope.directory import EXTRAS, missing
@@ -19,7 +20,11 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OWN = {"neuroscope", "neuroscope_dsl", "neuroscope_bridge"}
 LIGHT = """
+import importlib.util
 import sys
+
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name.partition(".")[0] in {absent!r} else found(name, package)
 
 
 class Absent:
@@ -44,7 +49,7 @@ def test_a_client_a_script_and_the_lists_need_no_extra() -> None:
     done = light(
         "import neuroscope\nneuroscope.connect\nfrom neuroscope import LMStudioRESTClient\n"
         "from neuroscope_bridge.client import block\nfrom neuroscope_bridge.cli import main\n"
-        "for asked in (['run', '-e', '#(3 9 4) sorted'], ['tasks'], ['examples', 'list'], ['--version']):\n"
+        "for asked in (['run', '-e', '#(3 9 4) sorted'], ['tasks'], ['examples', 'list'], ['--version'], ['doctor']):\n"
         "    try:\n        main(asked)\n    except SystemExit as end:\n        assert not end.code, asked\n"
     )
     assert done.returncode == 0, done.stderr
@@ -55,6 +60,7 @@ def test_a_client_a_script_and_the_lists_need_no_extra() -> None:
     ("code", "extra"),
     [
         ("from neuroscope import CircuitFinder", "torch"),
+        ("from neuroscope import TransformerModel; TransformerModel.from_pretrained('bundled:gpt2-medium')", "torch"),
         ("from neuroscope_bridge.cli import main; main(['serve', '--zmq', 'off', '--http', '127.0.0.1:0'])", "server"),
         ("from neuroscope_bridge.cli import main; main(['repl'])", "repl"),
     ],
@@ -96,6 +102,7 @@ def test_every_import_is_declared_where_the_directory_says() -> None:
         "kaleido": ["kaleido"],
         "mlx": ["mlx"],
         "mlx_lm": ["mlx-lm"],
+        "peft": ["peft"],
         "ray": ["ray"],
     }
     extra_of = {package: extra for extra, packages in EXTRAS.items() for package in packages}
@@ -117,7 +124,7 @@ def test_every_import_is_declared_where_the_directory_says() -> None:
 def test_the_extras_are_whole() -> None:
     assert {"torch", "mlx", "server", "figures", "repl", "hub", "all"} <= PROJECT["optional-dependencies"].keys()
     everything = requirements("all")
-    for extra in PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs", "mlx", "lm-eval", "ray"}:
+    for extra in PROJECT["optional-dependencies"].keys() - {"all", "dev", "docs", "mlx", "lm-eval", "lora", "ray"}:
         assert requirements(extra) <= everything, extra
     assert requirements("torch") <= requirements("dev")
 
@@ -131,3 +138,26 @@ def test_what_no_extra_brings_is_not_explained_away() -> None:
 
 def test_the_citation_is_of_this_version() -> None:
     assert f"version: {neuroscope.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_a_client_alone_is_at_most_150_megabytes() -> None:
+    """What the dependencies' own records say lies on the disk, with compiled files, and this package."""
+    wanted, seen = [*requirements(None)], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        needed = [Requirement(text) for text in distribution(name).requires or ()]
+        wanted += [_folded(one.name) for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    files = [Path(str(file.locate())) for name in seen for file in distribution(name).files or ()]
+    files += [
+        file
+        for package in ("backend", "dsl", "bridge")
+        for file in (ROOT / package).rglob("*")
+        if "__pycache__" not in file.parts
+    ]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    assert {"numpy", "pyzmq", "httpx", "httpcore"} <= seen  # what they need in turn is counted
+    assert "torch" not in seen
+    assert 50e6 < size <= 150e6, f"{size / 1e6:.0f} MB"

@@ -7,13 +7,16 @@ boolean         and ↔ or, not a → a, if a → if not a
 return          return a → return None
 statement       an assignment to an element, or one with an operator, is left out
 
-Left alone: texts, annotations, what is only for type checkers, assertions, error messages, and what prints.
+Left alone, since no behaviour hangs on it: texts, annotations, what is only for type checkers, assertions, error messages, what
+prints, the layout of JSON, `strict` of a zip, reports of progress, sizes of batches, the sides of a coin, and guards against divisions by nought
+(numbers of 1e-6 and less).
 """
 
 from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,11 +46,23 @@ _COMPARISON: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
 }
 #: Functions that only make text for people.
 _PRINTING = frozenset({"__repr__", "__str__", "print_string"})
+#: Arguments that change how a text is laid out, where a warning points, or what is only checked.
+_LAYOUT = frozenset({"indent", "ensure_ascii", "sort_keys", "stacklevel", "strict"})
+_PROGRESS = frozenset({"progress", "advance"})
+#: How the names of constants end that say how many rows are computed together.
+_BATCHES = ("_BATCH", "_AT_ONCE")
+_GUARD = 1e-6
+_COMPOUND = (ast.If, ast.While, ast.For, ast.With, ast.Try, ast.Match, ast.ClassDef, ast.FunctionDef)
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault. number: its place among the module's mutants. before, after: the changed piece as source, on one line."""
+    """One fault.
+
+    number: its place among the module's mutants. before, after: the changed piece as source, on one line. lines: first and last of
+    the statement whose run runs it. at_import: it runs when the module is imported, not in a function. same: how many like it stand
+    before it in its function.
+    """
 
     module: str
     number: int
@@ -55,20 +70,48 @@ class Mutant:
     function: str
     before: str
     after: str
+    lines: tuple[int, int]
+    at_import: bool
+    same: int = 0
 
     @property
     def key(self) -> str:
         """What names it as long as the piece and its function stay as they are, wherever the lines go."""
-        return f"{self.module}:{self.function}: {self.before} → {self.after}"
+        again = f" ({self.same + 1})" if self.same else ""
+        return f"{self.module}:{self.function}: {self.before} → {self.after}{again}"
 
 
 def mutants_of(module: str, path: Path) -> list[Mutant]:
     """Every mutant of a module, in the order of the source."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [
-        Mutant(module, number, node.lineno, function, _shown(node), _shown(changed) if changed else "(left out)")
-        for number, (node, function, changed) in enumerate(_faults(tree))
-    ]
+    spans: dict[ast.AST, tuple[tuple[int, int], bool]] = {}
+    _place(tree, (1, 1), False, spans)
+    found, seen = [], Counter[tuple[str, str, str]]()
+    for number, (node, function, changed) in enumerate(_faults(tree)):
+        told = function, _shown(node), _shown(changed) if changed else "(left out)"
+        found.append(Mutant(module, number, node.lineno, *told, *spans[node], seen[told]))
+        seen[told] += 1
+    return found
+
+
+def _place(node: ast.AST, lines: tuple[int, int], inside: bool, found: dict[ast.AST, tuple[tuple[int, int], bool]]) -> None:
+    """Note for each piece the lines of its statement (of a compound one, its own) and whether it runs at import."""
+    if isinstance(node, ast.stmt) and not isinstance(node, _COMPOUND):
+        lines = (node.lineno, node.end_lineno or node.lineno)
+    elif isinstance(node, ast.expr) and lines[1] == 0:
+        lines = (lines[0], node.end_lineno or node.lineno)
+    found[node] = (lines if lines[1] else (lines[0], lines[0]), not inside)
+    if isinstance(node, _COMPOUND):
+        lines = (node.lineno, 0)
+    if isinstance(node, ast.FunctionDef) and not inside:
+        # A default is made at import and met where the body begins.
+        body = next((each for each in node.body if not _is_left_alone(each)), node.body[-1])
+        _place(node.args, (body.lineno, body.end_lineno or body.lineno), False, found)
+        for inner in node.body:
+            _place(inner, lines, True, found)
+        return
+    for child in ast.iter_child_nodes(node):
+        _place(child, lines, inside or isinstance(node, ast.Lambda), found)
 
 
 def mutated(path: Path, number: int) -> ast.Module:
@@ -76,8 +119,8 @@ def mutated(path: Path, number: int) -> ast.Module:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for at, (node, _, changed) in enumerate(_faults(tree)):
         if at == number:
-            replaced = _Replacement(node, changed).visit(tree)
-            return ast.fix_missing_locations(replaced)
+            _Replacement(node, changed).visit(tree)
+            return ast.fix_missing_locations(tree)
     raise IndexError(f"{path} has no mutant {number}.")
 
 
@@ -123,6 +166,12 @@ def _is_left_alone(node: ast.AST) -> bool:
         return True
     if isinstance(node, ast.FunctionDef):
         return node.name in _PRINTING
+    if isinstance(node, ast.keyword):
+        return node.arg in _LAYOUT
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Attribute) and node.func.attr in _PROGRESS
+    if isinstance(node, ast.Assign):
+        return isinstance(node.targets[0], ast.Name) and node.targets[0].id.endswith(_BATCHES)
     if isinstance(node, ast.If):
         return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
     if isinstance(node, ast.Expr):
@@ -133,7 +182,7 @@ def _is_left_alone(node: ast.AST) -> bool:
 def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.AST | None]:
     if isinstance(node, ast.BinOp):
         yield from _arithmetic(node)
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1:
+    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and not _is_coin(node):
         for other in _COMPARISON[type(node.ops[0])]:
             yield _with(node, ops=[other()])
     elif isinstance(node, ast.BoolOp):
@@ -146,6 +195,13 @@ def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.AST | None]:
         yield _with(node, value=ast.Constant(None))
     elif isinstance(node, ast.AugAssign) or (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript)):
         yield None
+
+
+def _is_coin(node: ast.Compare) -> bool:
+    """Whether it is `random() < 0.5`, either side of which is as likely."""
+    call, half = node.left, node.comparators[0]
+    named = isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.func.attr == "random"
+    return named and isinstance(half, ast.Constant) and half.value == 0.5
 
 
 def _arithmetic(node: ast.BinOp) -> Iterator[ast.AST]:
@@ -165,7 +221,7 @@ def _constants(node: ast.Constant) -> Iterator[ast.AST]:
         yield ast.Constant(not node.value)
     elif isinstance(node.value, int):
         yield ast.Constant(node.value + 1)
-    elif isinstance(node.value, float):
+    elif isinstance(node.value, float) and not 0 < node.value <= _GUARD:
         yield ast.Constant(node.value * 2 or 1.0)
 
 

@@ -20,11 +20,13 @@ import numpy as np
 from neuroscope.circuits.effect import FEWEST_PAIRS, Effect, paired_effect
 from neuroscope.circuits.pair_runs import PairRuns
 from neuroscope.engines.protocol import LogitRequest
-from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError
+from neuroscope.errors import ArgumentError, DatasetError, TaskNotFoundError, joined
 from neuroscope.models.model import TransformerModel
+from neuroscope.remedies import Name, Remedy, call
 from neuroscope.tasks import registry as tasks
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import CITIES, COUNTRIES, NAMES
+from neuroscope.tasks.own import own_pairs
 from neuroscope.tasks.pairs import make_pairs
 from neuroscope.tasks.statistics import Estimate
 
@@ -38,6 +40,8 @@ _KINDS: tuple[tuple[str, ...], ...] = (
     tuple(dict.fromkeys(country.language for country in COUNTRIES)),
     tuple(NAMES),
 )
+#: What HTTP's requests may give as `on`.
+_ON = '"on": "The capital of France is", a task\'s name, or a list of pairs {"clean": …, "corrupt": …, "answer": …, "wrong": …}'
 _WORD = re.compile(r"[A-Za-z]+")
 _NUMBER = re.compile(r"(?<![A-Za-z\d])\d+")
 
@@ -52,7 +56,8 @@ def text_of(model: TransformerModel, on: Any, default: str, *, most: int | None 
         on = on.clean
     if not isinstance(on, str):
         raise ArgumentError(
-            f"This analysis works on a text, not {_named(on)}.", remedy="analyze: #… on: 'The capital of France is'"
+            f"This analysis works on a text, not {_named(on)}.",
+            remedy=call("model", "analyze", Name("name"), on="The capital of France is", http=_ON),
         )
     if not on.strip():
         raise ArgumentError("The text is empty.", remedy=f"Give at least {_LEAST_TOKENS} tokens, for example {default!r}.")
@@ -131,13 +136,18 @@ def _source(model: TransformerModel, on: Any, task: str, n: int) -> Dataset | No
         on = [on]
     if isinstance(on, Dataset):
         return on
-    if isinstance(on, Sequence) and on and all(isinstance(item, Example) for item in on):
-        return Dataset(on, name="own examples")
+    if isinstance(on, Sequence) and on and all(isinstance(item, (Example, tuple)) for item in on):
+        return Dataset(own_pairs(on), name="own examples")
     if isinstance(on, Sequence) and on and all(isinstance(item, Mapping) for item in on):
         return Dataset.from_examples(on)
     raise ArgumentError(
         f"This analysis works on a prompt, a task, a Dataset or examples, not {_named(on)}.",
-        remedy="on: 'The capital of France is', on: #capitalOfCountry, or on: (Dataset fromFile: 'mine.jsonl')",
+        remedy=Remedy(
+            "on='The capital of France is', on='capital_of_country', or on=Dataset.from_file('mine.jsonl')",
+            smalltalk="on: 'The capital of France is', on: #capitalOfCountry, or on: (Dataset fromFile: 'mine.jsonl')",
+            shell="--on 'The capital of France is', --on capital_of_country, or --file mine.jsonl",
+            http=_ON,
+        ),
     )
 
 
@@ -147,12 +157,14 @@ def _of_name(text: str, n: int) -> Dataset | None:
     except TaskNotFoundError as error:
         if " " not in text.strip() and not _NUMBER.search(text):
             raise ArgumentError(
-                f"{text!r} is neither a task nor a prompt.", remedy=f"{error.remedy} A prompt has several words."
+                f"{text!r} is neither a task nor a prompt.",
+                remedy=joined("", error.advice or "", "A prompt has several words."),
             ) from error
         return None
     if not task.paired:
         raise ArgumentError(
-            f"The task {task.name} has no pairs of prompts.", remedy="Choose another one of `neuroscope tasks`."
+            f"The task {task.name} has no pairs of prompts.",
+            remedy=f"These have: {', '.join(one.name for one in tasks.TASKS if one.paired)}.",
         )
     return task.dataset(4 * n)
 

@@ -17,6 +17,7 @@ from neuroscope.circuits.ablated import AblatedRun, Means
 from neuroscope.circuits.evaluation import BYTES, MEMORY, CircuitRun
 from neuroscope.circuits.graph import Graph
 from neuroscope.engines import precision
+from neuroscope.engines.decoding import Decoding
 from neuroscope.engines.protocol import (
     ALL_LOGITS,
     Apply,
@@ -96,6 +97,12 @@ class CircuitEngine:
     ) -> Iterator[Step]:
         """See `Engine.generate`."""
         return self._engine.generate(batch, settings, capture=capture, edits=[*self._edits(watched=True), *edits])
+
+    def decoding(
+        self, batch: TokenBatch, settings: GenerationSettings, *, capture: Sequence[Site] = (), edits: Sequence[Edit] = ()
+    ) -> Decoding:
+        """See `Engine.decoding`; the model's own engine advances it, with other generations of the model."""
+        return self._engine.decoding(batch, settings, capture=capture, edits=[*self._edits(watched=True), *edits])
 
     def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
         """None: the circuit runs every token itself."""

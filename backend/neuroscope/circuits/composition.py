@@ -25,6 +25,7 @@ from neuroscope.engines.protocol import BoolArray, Engine
 from neuroscope.errors import ArgumentError, CircuitError
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import other_precision, provenance, tell_precision
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.evaluate import TaskScore, evaluate_alike
 from neuroscope.vocabulary import public, python_only
@@ -115,7 +116,13 @@ class ModelComposer:
     def validate_compatibility(self) -> ModelComposer:
         """Raise `CircuitError` unless there are circuits and all were found on one model."""
         if not self._parts:
-            raise CircuitError("There is nothing to compose.", remedy="Add circuits first: addCircuit:priority:")
+            raise CircuitError(
+                "There is nothing to compose.",
+                remedy=Remedy(
+                    "Add circuits first: composer.add_circuit(circuit, priority=1)",
+                    smalltalk="Add circuits first: composer addCircuit: circuit priority: 1",
+                ),
+            )
         first = self._parts[0][0]
         for circuit in self.circuits[1:]:
             if circuit.provenance.weights_hash != first.provenance.weights_hash:

@@ -44,6 +44,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.parallel.executors import Executor
 from neuroscope.parallel.team import Team
+from neuroscope.remedies import Remedy
 from neuroscope.results import Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -170,7 +171,13 @@ class CircuitDiscovery:
     def target_capability(self) -> str:
         """The task's name; any spelling of a task that `neuroscope tasks` lists."""
         if self._capability is None:
-            raise CircuitError("The discovery has no capability.", remedy="Set it first: discovery targetCapability: #addition")
+            raise CircuitError(
+                "The discovery has no capability.",
+                remedy=Remedy(
+                    "Set it first: discovery.target_capability = 'addition'",
+                    smalltalk="Set it first: discovery targetCapability: #addition",
+                ),
+            )
         return self._capability
 
     @target_capability.setter

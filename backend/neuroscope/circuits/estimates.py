@@ -7,7 +7,8 @@ Faithfulness and similar figures are ratios of means over the same pairs, with F
 from __future__ import annotations
 
 from neuroscope.circuits.pair_runs import Numbers
-from neuroscope.errors import CircuitError
+from neuroscope.errors import CircuitError, joined
+from neuroscope.remedies import MEASURED
 from neuroscope.tasks.dependence import Units
 from neuroscope.tasks.statistics import Estimate, mean_of, ratio_of
 
@@ -20,7 +21,7 @@ def normalised(values: Numbers, low: Numbers, high: Numbers, *, units: Units | N
     if abs(float(high.mean() - low.mean())) < 1e-9:
         raise CircuitError(
             "Clean and corrupt prompts give the same metric on average, so there is no effect to explain.",
-            remedy="Check that the model can do the task (`neuroscope evaluate`) and that the pairs differ in the answer.",
+            remedy=joined("Check that the pairs differ in the answer, and that the model can do the task:", MEASURED),
         )
     return ratio_of(values - low, high - low, units or None)
 

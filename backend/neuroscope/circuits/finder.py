@@ -41,6 +41,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.parallel.executors import Executor
 from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -130,7 +131,10 @@ class CircuitFinder(Instrument):
     def last_circuit(self) -> Circuit:
         """The last circuit found. Raises `CircuitError` if there is none."""
         if not self._found:
-            raise CircuitError("This finder has found no circuit yet.", remedy="Send findCircuit: first.")
+            raise CircuitError(
+                "This finder has found no circuit yet.",
+                remedy=Remedy("Call find_circuit first.", smalltalk="Send findCircuit: first."),
+            )
         return self._found[-1]
 
     def find_circuit(self, task: str, examples: Dataset | Sequence[Example] | None = None) -> Circuit:

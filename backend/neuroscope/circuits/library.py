@@ -7,14 +7,11 @@ first.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import platformdirs
 
 from neuroscope import events, places
 from neuroscope.circuits.circuit import Circuit, as_circuit
@@ -27,6 +24,7 @@ from neuroscope.errors import ArgumentError, CircuitError, did_you_mean
 from neuroscope.files import keep, locked, planned
 from neuroscope.kinds import misfit
 from neuroscope.naming import fold
+from neuroscope.remedies import Remedy
 from neuroscope.results import Result, titled
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.vocabulary import public
@@ -113,7 +111,7 @@ class CircuitLibrary:
         quality: a quality report as data. note: a description in a sentence.
         """
         circuit = as_circuit(circuit, "The library")
-        target = user_folder() / f"{_checked(str(name))}{SUFFIX}"
+        target = places.library_folder() / f"{_checked(str(name))}{SUFFIX}"
         places.check_writable()
         with places.own(), planned("The circuit", target, CircuitError), locked(target.parent):
             version = 1
@@ -179,16 +177,8 @@ class VerifiedCircuit(Result):
         return f"{self.name} on {self.model}: faithfulness stored {self.stored}, measured {self.measured}: {verdict}"
 
 
-def user_folder() -> Path:
-    """The folder of the user's circuits."""
-    named = os.environ.get("NEUROSCOPE_LIBRARY")
-    if named:
-        return Path(named).expanduser()
-    return platformdirs.user_data_path("neuroscope", appauthor=False) / "circuits"
-
-
 def folders() -> tuple[Path, Path]:
-    return user_folder(), SHIPPED
+    return places.library_folder(), SHIPPED
 
 
 def _newest() -> dict[str, Path]:
@@ -232,7 +222,12 @@ def _older(path: Path) -> Iterator[int]:
 def _nearest(name: str) -> str:
     names = [path.stem for path in _newest().values()]
     return (
-        did_you_mean(name, names, listing="Circuits") if names else "The library is empty: `neuroscope library build` fills it."
+        did_you_mean(name, names, listing="Circuits")
+        if names
+        else Remedy(
+            "The library is empty: circuits that you save are in it.",
+            shell="The library is empty: `neuroscope library build` fills it.",
+        )
     )
 
 

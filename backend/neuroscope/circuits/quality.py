@@ -35,6 +35,7 @@ from neuroscope.engines.sites import Component
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.text import Texts
+from neuroscope.remedies import MEASURED
 from neuroscope.results import Result, plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset, Example
@@ -135,9 +136,7 @@ class CircuitQualityAssurance:
         again = normalised(metric, evaluation.empty, evaluation.clean, units=pairs.units)
         right = evaluation.clean > 0
         if not right.any():
-            raise CircuitError(
-                f"{model.title} answers no item of {circuit.task} correctly.", remedy="`neuroscope evaluate` measures it."
-            )
+            raise CircuitError(f"{model.title} answers no item of {circuit.task} correctly.", remedy=MEASURED)
         kept = rate(metric[right] > 0, [pairs.units[at] for at in np.flatnonzero(right)] if pairs.units else None)
         parts = [_closeness(circuit.held_out_faithfulness), _closeness(again), kept.value]
         return self._scored(

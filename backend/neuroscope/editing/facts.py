@@ -27,6 +27,7 @@ from neuroscope.editing.tracing import FactCircuit, about, editable, trace
 from neuroscope.errors import ArgumentError, EditError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks.dataset import Dataset
 from neuroscope.tasks.records import FactExample
@@ -141,6 +142,7 @@ class KnowledgeEditor(Instrument):
         super().__init__(model, seed)
         self._contexts: list[str] | None = None
         self._edits: list[FactEdit] = []
+        self._before: tuple[str, measures.Known] | None = None
         #: How large a weight may become by edits, in norms that it was loaded with, before an edit is refused.
         self.largest_growth: float = LARGEST
 
@@ -245,17 +247,17 @@ class KnowledgeEditor(Instrument):
         plan = self._planned(facts, self._layers(circuit, layer), method, among)
         known = {one.subject for questions in plan.kept.values() for one in questions}
         asked = [self._compared(probes(fact, record, but=known)) for fact, record in wanted]
-        was = [measures.judged(self.model, one) for one in asked]
-        losses = measures.general_loss(self.model, self.seed)
-        said = {topic: self._said(questions) for topic, questions in plan.others.items()}
+        unedited = self._unedited()
+        was, losses = measures.judged(unedited, asked), unedited.losses(self.seed)
+        said = {topic: _said(unedited, questions) for topic, questions in plan.others.items()}
         transactions.apply(self.model, plan.edit)
         try:
-            now = [measures.judged(self.model, one) for one in asked]
+            edited = measures.Known(self.model)
+            now, losses_after = measures.judged(edited, asked), edited.losses(self.seed)
             topics_after = [
-                RelatedFacts(topic, len(plan.kept[topic]), self._said(plan.kept[topic]), said[topic], self._said(questions))
-                for topic, questions in plan.others.items()
+                RelatedFacts(topic, len(kept), _said(edited, kept), said[topic], _said(edited, plan.others[topic]))
+                for topic, kept in plan.kept.items()
             ]
-            losses_after = measures.general_loss(self.model, self.seed)
         except BaseException:
             transactions.revert(self.model, plan.edit)
             raise
@@ -293,6 +295,15 @@ class KnowledgeEditor(Instrument):
             )
         return found
 
+    def _unedited(self) -> measures.Known:
+        """What the model answers as it is, remembered from the last edit where that one's weights are back."""
+        if len(self.model.hook_manager):  # which may answer otherwise next time
+            return measures.Known(self.model)
+        state = self.model.weights_hash
+        if self._before is None or self._before[0] != state:
+            self._before = state, measures.Known(self.model)
+        return self._before[1]
+
     def _fact(self, statement: str, circuit: Any, subject: str | None, target: str | None) -> Fact:
         """The statement in parts; about the circuit's subject, where there is one."""
         read = split_statement(statement, subject=subject, target=target)
@@ -314,7 +325,10 @@ class KnowledgeEditor(Instrument):
         if not isinstance(record, FactExample):
             raise ArgumentError(
                 f"{record!r} is not a fact.",
-                remedy="Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset fromFile:.",
+                remedy=Remedy(
+                    "Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset.from_file(path).",
+                    smalltalk="Give a dataset of facts: CounterFact, zsRE or RippleEdits, by Dataset fromFile: path.",
+                ),
             )
         if record.subject is not None:
             return Fact(record.clean, record.subject, record.answer or "")
@@ -327,7 +341,10 @@ class KnowledgeEditor(Instrument):
         if circuit is None:
             return tried(editable(self.model.architecture.layers))
         if not isinstance(circuit, FactCircuit):
-            raise ArgumentError(f"{circuit!r} is not a circuit of a fact.", remedy="Use findFactualKnowledgeCircuit:.")
+            raise ArgumentError(
+                f"{circuit!r} is not a circuit of a fact.",
+                remedy=Remedy("Use find_factual_knowledge_circuit.", smalltalk="Use findFactualKnowledgeCircuit:."),
+            )
         if circuit.provenance.weights_hash != self.model.weights_hash:
             raise EditError(
                 f"The circuit of {circuit.statement!r} was found on other weights than {self.model.title} has now.",
@@ -396,13 +413,14 @@ class KnowledgeEditor(Instrument):
         norms = np.linalg.norm(rows @ writes, axis=1)
         return float((np.linalg.norm(rows @ change, axis=1) / np.maximum(norms, 1e-12)).max())
 
-    def _said(self, questions: Sequence[Question]) -> Estimate | None:
-        """How many questions the model answers by itself; None without any."""
-        if not questions:
-            return None
-        texts = measures.written(self.model, [one.prompt for one in questions])
-        hits = [measures.begins_with(text, one.answer) for text, one in zip(texts, questions, strict=True)]
-        return wilson(sum(hits), len(hits))
+
+def _said(known: measures.Known, questions: Sequence[Question]) -> Estimate | None:
+    """How many questions the model answers by itself; None without any."""
+    if not questions:
+        return None
+    texts = known.written([one.prompt for one in questions])
+    hits = [measures.begins_with(text, one.answer) for text, one in zip(texts, questions, strict=True)]
+    return wilson(sum(hits), len(hits))
 
 
 def _together(found: Sequence[Mapping[str, FactRate]]) -> dict[str, FactRate]:

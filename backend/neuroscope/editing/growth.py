@@ -12,6 +12,7 @@ import numpy as np
 
 from neuroscope.editing import transactions
 from neuroscope.errors import EditError
+from neuroscope.remedies import Remedy
 
 if TYPE_CHECKING:
     from neuroscope.editing.edit import WeightEdit
@@ -43,6 +44,10 @@ def checked_growth(model: TransformerModel, edit: WeightEdit, largest: float) ->
         f"With {edit.title!r} the norm of {name} would be {found[name]:.2f} times what it was loaded with ({count} edits are on it already), "
         f"and models whose weights grow beyond {largest:g} times fall apart. Nothing was changed.",
         site=name,
-        remedy="Take edits back (`model revertEdits`) and change the facts in one edit (`updateFacts:`), edit another layer (`layer:`), "
-        "or raise `largestGrowth` of the editor.",
+        remedy=Remedy(
+            "Take edits back (model.revert_edits()) and change the facts in one edit (update_facts), edit another layer (layer=), "
+            "or raise largest_growth of the editor.",
+            smalltalk="Take edits back (`model revertEdits`) and change the facts in one edit (`updateFacts:`), edit another layer "
+            "(`layer:`), or raise `largestGrowth` of the editor.",
+        ),
     )

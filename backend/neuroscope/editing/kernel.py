@@ -44,16 +44,20 @@ def smallest_change(
     m = np.eye(width) if metric is None else _matrix("metric", metric)
     if m.shape != (width, width):
         raise ArgumentError(f"The metric is {m.shape}, and keys are {width} wide.", remedy=f"Give it as ({width}, {width}).")
-    b = np.eye(width) if basis is None else _matrix("basis", basis)
-    if b.shape[0] != width:
+    b = None if basis is None else _matrix("basis", basis)
+    if b is not None and b.shape[0] != width:
         raise ArgumentError(f"The basis has {b.shape[0]} rows, and keys are {width} wide.")
-    if b.shape[1] == 0:
+    if 0 in (width, width if b is None else b.shape[1]):
         raise EditError("What is kept fills the whole space: nothing can change.", remedy="Keep less.")
-    kb, mb = k @ b, b.T @ m @ b
+    kb, mb = (k, m) if b is None else (k @ b, b.T @ m @ b)
+    if exactly:
+        free = kb @ _inverse(mb)  # (n, r)
+        within = free.T @ np.linalg.lstsq(free @ kb.T, t, rcond=ROUNDING)[0]
+    else:
+        within = np.linalg.solve(kb.T @ kb + mb, kb.T @ t)
+    found: Matrix = np.asarray(within if b is None else b @ within)
     if not exactly:
-        return b @ np.linalg.solve(kb.T @ kb + mb, kb.T @ t)
-    free = kb @ _inverse(mb)  # (n, r)
-    found: Matrix = b @ (free.T @ np.linalg.lstsq(free @ kb.T, t, rcond=ROUNDING)[0])
+        return found
     miss = float(np.linalg.norm(k @ found - t) / max(np.linalg.norm(t), np.finfo(float).tiny))
     if miss > MISS:
         left = float(np.min(np.linalg.norm(kb, axis=1) / np.maximum(np.linalg.norm(k, axis=1), np.finfo(float).tiny)))
@@ -76,13 +80,13 @@ def null_space(rows: ArrayLike, *, tolerance: float = ROUNDING) -> Matrix:
 
 
 def quiet_space(moment: ArrayLike, *, threshold: float) -> Matrix:
-    """Orthonormal basis (d, r) of the eigenvectors of a second moment E[kᵀk] (d, d) whose eigenvalues are at most `threshold`.
+    """Orthonormal basis (d, r) of the eigenvectors of a second moment E[kᵀk] (d, d) whose eigenvalues are at most `threshold` of the largest.
 
     What AlphaEdit takes for the null space of kept keys: directions along which they hardly vary.
     """
     c = _matrix("moment", moment)
     values, vectors = np.linalg.eigh((c + c.T) / 2)
-    return np.ascontiguousarray(vectors[:, values <= threshold])
+    return np.ascontiguousarray(vectors[:, values <= threshold * values[-1]])
 
 
 def _inverse(metric: Matrix) -> Matrix:

@@ -75,34 +75,68 @@ class Answers:
     texts: list[str]
 
 
-def answers(model: TransformerModel, questions: Sequence[Question], against: Sequence[str]) -> Answers:
-    """Answers to questions; first is the question's own object, second the one in `against`."""
-    if not questions:
-        return Answers(np.zeros(0), np.zeros(0), [])
-    prompts = [question.prompt for question in questions]
-    own = object_scores(model, prompts, [question.answer for question in questions])
-    return Answers(own, object_scores(model, prompts, against), written(model, prompts))
+class Known:
+    """What a model answers while its weights and hooks stay as they are: each question is put to it once.
+
+    The facts of one edit have most of their questions in common, and before an edit the model is what it was before the last one.
+    """
+
+    def __init__(self, model: TransformerModel) -> None:
+        self._model = model
+        self._scores: dict[tuple[str, str], float] = {}
+        self._texts: dict[str, str] = {}
+        self._losses: dict[int, tuple[Numbers, Numbers]] = {}
+
+    def answers(self, questions: Sequence[Question], against: str) -> Answers:
+        """Answers to questions; first is the question's own object, second the other one."""
+        prompts = [question.prompt for question in questions]
+        own = [(question.prompt, question.answer) for question in questions]
+        scores = self.scores([*own, *((prompt, against) for prompt in prompts)])
+        return Answers(scores[: len(own)], scores[len(own) :], self.written(prompts))
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> Numbers:
+        """(n,): mean log-probability per token of each object behind its prompt."""
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._scores]
+        if new:
+            self._scores.update(zip(new, _object_scores(self._model, new).tolist(), strict=True))
+        return np.array([self._scores[pair] for pair in pairs])
+
+    def written(self, prompts: Sequence[str]) -> list[str]:
+        """A few tokens of the greedy continuation of each prompt."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]
+        if new:
+            self._texts.update(zip(new, written(self._model, new), strict=True))
+        return [self._texts[prompt] for prompt in prompts]
+
+    def losses(self, seed: int) -> tuple[Numbers, Numbers]:
+        """See `general_loss`."""
+        if seed not in self._losses:
+            self._losses[seed] = general_loss(self._model, seed)
+        return self._losses[seed]
 
 
-def object_scores(model: TransformerModel, prompts: Sequence[str], objects: Sequence[str]) -> Numbers:
-    """(n,): mean log-probability per token of each object behind its prompt."""
+def _object_scores(model: TransformerModel, pairs: Sequence[tuple[str, str]]) -> Numbers:
+    """(n,): mean log-probability per token of each object behind its prompt. What different objects have in common runs once."""
     texts = Texts(model.tokenizer)
-    texts.read(prompts)
-    rows: list[list[int]] = []
-    tokens: list[int] = []
-    owner: list[int] = []
-    for at, (prompt, object_) in enumerate(zip(prompts, objects, strict=True)):
-        ids, answer = texts.prompt(prompt), texts.answer(prompt, object_)
+    texts.read(prompt for prompt, _ in pairs)
+    rows: dict[tuple[int, ...], int] = {}
+    asked: list[tuple[int, int, int]] = []  # row, token and pair
+    for at, (prompt, object_) in enumerate(pairs):
+        begun, answer = texts.prompt(prompt), texts.answer(prompt, object_)
         for place, token in enumerate(answer):
-            rows.append([*ids, *answer[:place]])
-            tokens.append(token)
-            owner.append(at)
-    ops, found = model.engine.ops, np.zeros(len(rows))
-    size = model.engine.rows_that_fit(max(map(len, rows)))
-    for first in range(0, len(rows), size):
-        batch = TokenBatch.of(rows[first : first + size])
+            row = rows.setdefault((*begun, *answer[:place]), len(rows))
+            asked.append((row, token, at))
+    ids, (of, tokens, owner) = list(rows), np.array(asked).T
+    ops, found = model.engine.ops, np.zeros(len(asked))
+    order = np.argsort([len(row) for row in ids], kind="stable")
+    size = model.engine.rows_that_fit(max(map(len, ids)))
+    for some in np.array_split(order, -(-len(order) // size)):
+        batch = TokenBatch.of([ids[row] for row in some])
         logs = ops.to_numpy(ops.log_softmax(model.run(batch, logits=LogitRequest.last(batch)).logits))
-        found[first : first + size] = logs[np.arange(batch.rows), tokens[first : first + size]]
+        where = np.full(len(ids), -1)
+        where[some] = np.arange(len(some))
+        here = where[of] >= 0
+        found[here] = logs[where[of][here], tokens[here]]
     return np.bincount(owner, found) / np.bincount(owner)
 
 
@@ -173,26 +207,39 @@ class Judged:
     other: dict[str, str]
 
 
-def judged(model: TransformerModel, probes: Probes) -> Judged:
-    """The probes' answers by the model as it is: `efficacy`, `paraphrase`, `specificity`, `ownFacts`, `portability`."""
+def judged(known: Known, asked: Sequence[Probes]) -> list[Judged]:
+    """The probes' answers by the model as it is: of each fact `efficacy`, `paraphrase`, `specificity`, `ownFacts`, `portability`."""
+    by_fact = [list(_kinds(probes)) for probes in asked]
+    every = [(one, other) for kinds in by_fact for _, questions, other in kinds for one in questions]
+    known.scores([(one.prompt, answer) for one, other in every for answer in (one.answer, other)])  # all of them in few runs
+    known.written([one.prompt for one, _ in every])
+    found = []
+    for kinds in by_fact:
+        judged = Judged({}, {}, {}, {})
+        for name, questions, other in kinds:
+            answers = known.answers(questions, other)
+            measured = rate(answers, questions)
+            assert measured is not None
+            judged.rates[name], judged.asked[name] = measured, questions
+            judged.found[name], judged.other[name] = answers, other
+        found.append(judged)
+    return found
+
+
+def _kinds(probes: Probes) -> Iterator[tuple[str, list[Question], str]]:
+    """Kinds of questions with the object that answers are compared with, where there are any."""
     fact = probes.fact
-    judged = Judged({}, {}, {}, {})
     old = probes.old or fact.object
-    rewrite = [Question(fact.prompt, fact.object, fact.subject, "rewrite")]
     for name, questions, other in (
-        ("efficacy", rewrite, old),
+        ("efficacy", [Question(fact.prompt, fact.object, fact.subject, "rewrite")], old),
         ("paraphrase", probes.paraphrases, old),
         ("specificity", [one for one in probes.neighbours if one.answer != fact.object], fact.object),
         ("ownFacts", probes.own, fact.object),
         ("portability", probes.consequences, old),
     ):
         asked = [one for one in questions if one.answer != other]
-        found = answers(model, asked, [other] * len(asked))
-        measured = rate(found, asked)
-        if measured is not None:
-            judged.rates[name], judged.asked[name] = measured, asked
-            judged.found[name], judged.other[name] = found, other
-    return judged
+        if asked:
+            yield name, asked, other
 
 
 def shown(before: Judged, after: Judged) -> Iterator[FactAnswer]:

@@ -56,34 +56,34 @@ class Solver:
         spared: Numbers | None = None,
         settings: Settings | None = None,
     ) -> None:
-        self._exactly, self._settings = method == "rome", settings or Settings()
+        self._exactly, self._settings, self._added = method == "rome", settings or Settings(), added
         width = keys.shape[1]
         spread = np.trace(moment) / width * np.eye(width)
-        self._keys, self._added, self._text = keys, added, moment + self._settings.ridge * spread
-        rows = np.zeros((0, width)) if kept is None else kept
-        self._cost = np.zeros((width, width)) if spared is None else spared.T @ spared
-        if method == "rome":  # directions that no text used would cost nothing
-            self._cost += moment + 1e-4 * spread
-        if method != "alphaedit":
-            self._basis = null_space(rows)
-            return
-        quiet = quiet_space(moment, threshold=self._settings.threshold * float(np.linalg.eigvalsh(moment)[-1]))
-        self._basis = quiet @ null_space(rows @ quiet) if len(rows) else quiet
-        inside = float(((keys @ self._basis) ** 2).sum(1).mean()) if self._basis.shape[1] else 0.0
-        if inside < 1e-6 * float((keys**2).sum(1).mean()):
-            raise EditError(
-                f"What is kept and what text uses leave {self._basis.shape[1]} of {width} directions, and none of them belongs to these facts.",
-                remedy="Keep fewer related facts, or raise the threshold.",
-            )
+        kept_rows = np.zeros((0, width)) if kept is None else kept
+        if method == "alphaedit":
+            quiet = quiet_space(moment, threshold=self._settings.threshold)
+            basis = quiet @ null_space(kept_rows @ quiet) if len(kept_rows) else quiet
+            inside = float(((keys @ basis) ** 2).sum(1).mean()) if basis.shape[1] else 0.0
+            if inside < 1e-6 * float((keys**2).sum(1).mean()):
+                raise EditError(
+                    f"What is kept and what text uses leave {basis.shape[1]} of {width} directions, and none of them belongs to these facts.",
+                    remedy="Keep fewer related facts, or raise the threshold.",
+                )
+        else:
+            basis = null_space(kept_rows)
+        regard = 1e-4 if self._exactly else self._settings.ridge  # directions that no text used would cost nothing
+        text, rows = moment + regard * spread, np.zeros((0, width)) if spared is None else spared
+        self._keys, self._basis, self._cost, self._text = keys, basis, rows.T @ rows, text
+        if not self._exactly:  # several strengths are tried: what they share is computed once, in coordinates of the basis
+            self._keys, self._cost, self._text = keys @ basis, (rows @ basis).T @ (rows @ basis), basis.T @ text @ basis
 
     def change(self, regularisation: float | None = None) -> Numbers:
         """(d_in, d_model). regularisation: λ, by default that of the settings; ROME has none."""
         if self._exactly:
-            return smallest_change(self._keys, self._added, metric=self._cost, basis=self._basis)
+            return smallest_change(self._keys, self._added, metric=self._cost + self._text, basis=self._basis)
         weight = self._settings.regularisation if regularisation is None else regularisation
-        return smallest_change(
-            self._keys, self._added, metric=self._cost + weight * self._text, basis=self._basis, exactly=False
-        )
+        metric = self._cost + weight * self._text
+        return self._basis @ smallest_change(self._keys, self._added, metric=metric, exactly=False)
 
 
 def change(method: str, keys: Numbers, added: Numbers, moment: Numbers, **given: Any) -> Numbers:

@@ -14,16 +14,17 @@ the edit's own objective. Nothing that judges an edit afterwards takes part: nei
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuroscope import events
 from neuroscope.editing import methods
 from neuroscope.editing.keys import Memory, Numbers, keys_at, memory, moments
 from neuroscope.editing.statements import Fact, subject_token
-from neuroscope.editing.targets import KAPPA, Target, find_target
-from neuroscope.engines.protocol import LogitRequest, TokenBatch
+from neuroscope.editing.targets import KAPPA, Search, Target
+from neuroscope.engines.protocol import LogitRequest, Run, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import EditError
 from neuroscope.models.model import TransformerModel
@@ -55,14 +56,17 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Change:
-    """The change of one layer's memory. strength: its λ, None for a method without. held: the share of prompts that the facts hold behind."""
+    """The change of one layer's memory. strength: its λ, None for a method without. held: the share of prompts that the facts hold behind.
+
+    cost: in nats, None where no layer had to be chosen.
+    """
 
     memory: Memory
     targets: list[Target]
     change: Numbers
     strength: float | None
     held: float
-    cost: float
+    cost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,23 +108,26 @@ def best_change(
     Raises `EditError` where none of the layers can be edited, with what the last one said, and `WeightError` for a quantised one.
     """
     if len(layers) == 1:
-        return _Planner(model, layers[0], wanted, method, kept, spared, seed).change()
+        return _Planner(model, layers[0], wanted, method, kept, spared).change()
     few = wanted[:_FACTS]
+    searches = [Search(model, layers, one.fact, one.prompts, one.keeping) for one in few]
+    price = _Price(model, layers, few, seed)
     found: list[Change] = []
     refusals: list[EditError] = []
     with events.progress("layers for facts", total=len(layers), unit="layers") as job:
         for layer in layers:
             try:
-                found.append(_Planner(model, layer, few, method, kept, spared, seed).change())
+                one = _Planner(model, layer, few, method, kept, spared, searches).change()
+                found.append(replace(one, cost=price(one)))
             except EditError as error:
                 refusals.append(error)
             job.advance()
     if not found:
         raise refusals[-1]
-    best = max(found, key=lambda one: (fits(one), one.held, -one.cost))
+    best = max(found, key=lambda one: (fits(one), one.held, -(one.cost or 0.0)))
     if len(few) == len(wanted):
         return best
-    return _Planner(model, best.memory.layer, wanted, method, kept, spared, seed).change()
+    return _Planner(model, best.memory.layer, wanted, method, kept, spared).change()
 
 
 class _Planner:
@@ -134,7 +141,7 @@ class _Planner:
         method: str,
         kept: Kept,
         spared: Kept,
-        seed: int,
+        searches: Sequence[Search] | None = None,
     ) -> None:
         self.model, self.method, self.wanted = model, method, wanted
         texts = [text for one in wanted for text in one.prompts]
@@ -147,8 +154,9 @@ class _Planner:
             model.weights(name).snapshot()  # refuses a quantised weight, before anything is computed for it
         self.targets = []
         with events.progress(f"values in layer {layer}", total=len(wanted), unit="facts") as job:
-            for one in wanted:
-                self.targets.append(find_target(model, layer, one.fact, one.prompts, one.keeping))
+            for index, one in enumerate(wanted):
+                search = searches[index] if searches else Search(model, [layer], one.fact, one.prompts, one.keeping)
+                self.targets.append(search.target(layer))
                 job.advance()
         run = model.engine.forward(batch, capture=self.memory.sites, stop=layer + 1, logits=None)
         found = self.memory.keys(model, run)
@@ -166,7 +174,7 @@ class _Planner:
         self._solver = methods.Solver(
             method, keys, deltas, moments(model, self.memory, seed=0), kept=kept.keys(model, self.memory), spared=rest
         )
-        self._trial = _Trial(model, self.memory, wanted, seed)
+        self._trial = _Trial(model, self.memory, wanted)
 
     def change(self) -> Change:
         """The mildest change with which the facts hold; the strongest of those that hold behind most prompts where none does."""
@@ -187,57 +195,80 @@ class _Planner:
 
     def _tried(self, strength: float | None) -> Change:
         change = self._solver.change(strength)
-        return Change(self.memory, self.targets, change, strength, *self._trial.outcome(change))
+        return Change(self.memory, self.targets, change, strength, self._trial.held(change))
 
 
-class _Trial:
-    """Runs with a change of a layer's output matrix, without writing it: the keys do not depend on it, so the layer writes key @ Δ more."""
+class _Rows:
+    """Rows of tokens as they run now, from which it follows what they would with a change of a layer's output matrix: the keys do not
+    depend on it, so that the layer writes key @ Δ more. before: log-probabilities behind each (rows, vocabulary).
+    """
 
-    def __init__(self, model: TransformerModel, place: Memory, wanted: Sequence[Wanted], seed: int) -> None:
-        self._model, self._layer = model, place.layer
-        texts = Texts(model.tokenizer)
-        rows: list[list[int]] = []
-        spoken: list[int] = []
-
-        def asked(prompts: Sequence[str], object_: str) -> None:
-            for prompt in prompts:
-                ids, answer = texts.prompt(prompt), texts.answer(prompt, object_)
-                rows.extend([*ids, *answer[:at]] for at in range(len(answer)))
-                spoken.extend(answer)
-
-        for one in wanted:
-            asked(one.prompts, one.fact.object)
-        self._seen = len(rows)
-        for one in wanted:
-            asked(one.unseen, one.fact.object)
-        rows += [texts.prompt(prompt) for one in wanted for prompt in one.keeping]
-        self._kept = len(rows)
-        rows += [texts.prompt(prompt) for one in wanted for prompt in one.others]
-        random = np.random.default_rng([seed, 8])
-        for make in DOMAINS.values():
-            for _ in range(_TEXTS // len(DOMAINS)):
-                rows.append(texts.prompt(make(random))[: random.integers(2, _LENGTH + 1)])
-        self._spoken = np.asarray(spoken)
+    def __init__(self, model: TransformerModel, layers: Sequence[int], rows: Sequence[Sequence[int]]) -> None:
+        self._model = model
         self._batch = TokenBatch.of(rows)
         self._request = LogitRequest.last(self._batch)
-        stream = Site(place.layer, Component.RESIDUAL)
-        run = model.engine.forward(self._batch, capture=[*place.sites, stream], logits=self._request)
-        self._keys = place.keys(model, run).astype(np.float32)
-        self._residual = run[stream]
-        self._before = self._logs(run.logits)[len(spoken) :]
+        experts = (0,) if model.architecture.experts else ()
+        keys = [site for layer in layers for site in Memory(layer, model.architecture.d_mlp, experts).sites]
+        capture = [*keys, *(Site(layer, Component.RESIDUAL) for layer in layers)]
+        self._run: Run = model.engine.forward(self._batch, capture=capture, logits=self._request)
+        self.before = self._logs(self._run.logits)
 
-    def outcome(self, change: Numbers) -> tuple[float, float]:
-        """The share of the objects' tokens that are likely behind the prompts, and what the change costs, in nats."""
-        ops = self._model.engine.ops
-        residual = self._residual + ops.asarray(self._keys @ change.astype(np.float32))
-        run = self._model.engine.forward(self._batch, start=self._layer + 1, residual=residual, logits=self._request)
-        logs, count = self._logs(run.logits), len(self._spoken)
-        said = logs[np.arange(count), self._spoken]
-        moved = (np.exp(self._before) * (self._before - logs[count:])).sum(1)
-        parts = -said[self._seen :], KAPPA * moved[: self._kept - count], moved[self._kept - count :]
-        return float((said[: self._seen] >= np.log(HOLDS)).mean()), float(sum(part.mean() for part in parts if len(part)))
+    def after(self, place: Memory, change: Numbers) -> Numbers:
+        """The log-probabilities with the change of one of the layers."""
+        engine = self._model.engine
+        keys = place.keys(self._model, self._run).astype(np.float32)
+        residual = self._run[Site(place.layer, Component.RESIDUAL)] + engine.ops.asarray(keys @ change.astype(np.float32))
+        return self._logs(engine.forward(self._batch, start=place.layer + 1, residual=residual, logits=self._request).logits)
 
     def _logs(self, logits: object) -> Numbers:
         ops = self._model.engine.ops
         found: Numbers = np.asarray(ops.to_numpy(ops.log_softmax(logits))).astype(np.float64)
         return found
+
+
+class _Trial:
+    """The prompts of facts with a change, without writing it."""
+
+    def __init__(self, model: TransformerModel, place: Memory, wanted: Sequence[Wanted]) -> None:
+        self._place = place
+        rows, self._spoken = _asked(model, [(prompt, one.fact.object) for one in wanted for prompt in one.prompts])
+        self._rows = _Rows(model, [place.layer], rows)
+
+    def held(self, change: Numbers) -> float:
+        """The share of the objects' tokens that are likely behind the prompts."""
+        logs = self._rows.after(self._place, change)
+        return float((logs[np.arange(len(logs)), self._spoken] >= np.log(HOLDS)).mean())
+
+
+class _Price:
+    """What a change of one of some layers costs, in nats."""
+
+    def __init__(self, model: TransformerModel, layers: Sequence[int], wanted: Sequence[Wanted], seed: int) -> None:
+        texts = Texts(model.tokenizer)
+        rows, self._spoken = _asked(model, [(prompt, one.fact.object) for one in wanted for prompt in one.unseen])
+        kept = [texts.prompt(prompt) for one in wanted for prompt in one.keeping]
+        others = [texts.prompt(prompt) for one in wanted for prompt in one.others]
+        self._kept = len(kept)
+        random = np.random.default_rng([seed, 8])
+        for make in DOMAINS.values():
+            for _ in range(_TEXTS // len(DOMAINS)):
+                others.append(texts.prompt(make(random))[: random.integers(2, _LENGTH + 1)])
+        self._rows = _Rows(model, layers, [*rows, *kept, *others])
+
+    def __call__(self, one: Change) -> float:
+        """Of the change."""
+        count = len(self._spoken)
+        logs, before = self._rows.after(one.memory, one.change), self._rows.before[count:]
+        moved = (np.exp(before) * (before - logs[count:])).sum(1)
+        parts = -logs[np.arange(count), self._spoken], KAPPA * moved[: self._kept], moved[self._kept :]
+        return float(sum(part.mean() for part in parts if len(part)))
+
+
+def _asked(model: TransformerModel, pairs: Sequence[tuple[str, str]]) -> tuple[list[list[int]], NDArray[np.int64]]:
+    """Prompts with each beginning of their objects' tokens, and the token that comes next."""
+    texts, rows, spoken = Texts(model.tokenizer), [], []
+    for prompt, object_ in pairs:
+        ids, answer = texts.prompt(prompt), texts.answer(prompt, object_)
+        rows += [[*ids, *answer[:at]] for at in range(len(answer))]
+        spoken += answer
+    return rows, np.asarray(spoken, dtype=np.int64)

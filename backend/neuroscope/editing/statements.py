@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from neuroscope.errors import ArgumentError, EditError
 from neuroscope.models.text import plain_ids, prompt_ids
+from neuroscope.remedies import Remedy
 from neuroscope.tasks.countries import RELATIONS
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def split_statement(statement: str, *, subject: str | None = None, target: str |
         )
     if not subjects:
         raise ArgumentError(
-            f"{statement!r} has no word that it could be about before {found!r}.", remedy="Name it: subject: 'France'."
+            f"{statement!r} has no word that it could be about before {found!r}.",
+            remedy=Remedy("Name it: subject='France'.", smalltalk="Name it: subject: 'France'."),
         )
     return [Fact(prompt, one, f" {found}") for one in subjects]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from neuroscope.errors import ArgumentError, MissingExtraError, did_you_mean
 from neuroscope.importing import without_collecting
+from neuroscope.remedies import install
 
 if TYPE_CHECKING:
     from neuroscope.engines.checkpoint import Loader
@@ -41,7 +42,7 @@ def torch_tensor(array: Any, ops: ArrayOps) -> Any:
     try:
         from neuroscope.engines.torch.ops import as_tensor
     except ImportError as error:
-        raise MissingExtraError("torch is not installed.", remedy="pip install torch") from error
+        raise MissingExtraError("torch is not installed.", remedy=install("torch")) from error
     return as_tensor(array, ops.to_numpy)
 
 

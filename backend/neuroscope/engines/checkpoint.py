@@ -37,6 +37,9 @@ class Loader(Protocol):
     @property
     def dtypes(self) -> Collection[str]: ...
     def tokenizer(self, folder: Path) -> Any: ...
+    def join(self, tp: int) -> None:
+        """Make this process one of `tp` that share models. It returns on the first alone; the others do what the first does, and exit."""
+
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> Engine: ...
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -20,6 +21,7 @@ import numpy as np
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.checks import check_layer, check_norms, check_shapes
+from neuroscope.engines.decoding import Decoding
 from neuroscope.engines.lengths import new_tokens
 from neuroscope.engines.parameters import Parameters
 from neuroscope.engines.protocol import (
@@ -27,25 +29,24 @@ from neuroscope.engines.protocol import (
     Array,
     ArrayOps,
     Edit,
-    Engine,
     GenerationSettings,
     LogitRequest,
-    Phase,
     Port,
     Prefix,
     Run,
     Step,
     TokenBatch,
 )
-from neuroscope.engines.sampling import choose
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span, left_padded
 from neuroscope.engines.taps import Taps
-from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
 from neuroscope.errors import ArgumentError, SiteError
 
 SomeTaps = TypeVar("SomeTaps", bound=Taps)
+
+#: Seconds that a thread lets others take the model first, if they wait for it.
+_COURTESY = 0.0005
 
 #: Tokens per pass; larger batches are no faster on a CPU.
 _CPU_TOKENS_PER_PASS = 4096
@@ -61,10 +62,12 @@ class Decoder(ABC, Generic[SomeTaps]):
 
     end_tokens: tuple[int, ...] = ()
     stop_texts: tuple[str, ...] = ()
+    packs = False
 
     def __init__(self) -> None:
         self.block_calls = 0
         self._lock = threading.RLock()
+        self._waiting: set[object] = set()  # who waits for the lock
 
     # --- what a subclass defines -----------------------------------------------------------------------------------
 
@@ -101,11 +104,26 @@ class Decoder(ABC, Generic[SomeTaps]):
         """The run, computed; for engines that compute lazily."""
         return run
 
+    @property
+    def held(self) -> bool:
+        """See `Engine.held`."""
+        owned: bool = self._lock._is_owned()  # type: ignore[attr-defined]
+        return owned
+
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the model for one thread."""
-        with self._lock:
-            yield
+        """Hold the model for one thread. Whoever waits goes before a thread that comes back: a lock alone is not fair."""
+        me = object()
+        if not self.held:
+            if self._waiting:
+                time.sleep(_COURTESY)
+            self._waiting.add(me)
+        try:
+            with self._lock:
+                self._waiting.discard(me)
+                yield
+        finally:
+            self._waiting.discard(me)
 
     def _check(self, layers: Sequence[Any]) -> None:
         """Check the model against its description. Raises `UnsupportedArchitectureError`."""
@@ -137,12 +155,15 @@ class Decoder(ABC, Generic[SomeTaps]):
         """See `Engine.prefix`."""
         if columns == 0:
             return None
-        if not 0 < columns < int(batch.lengths.min()) or left_padded(batch):
-            raise ArgumentError(f"A prefix of {columns} columns is not shared by all rows of the batch.")
+        # Padded on the left, every row has a token in the last column; padding in the columns before it is masked.
+        least = batch.positions if left_padded(batch) else int(batch.lengths.min())
+        if not 0 < columns < least:
+            raise ArgumentError(f"A prefix of {columns} columns leaves no token of some row of the batch.")
         with self.exclusive(), self._without_gradients():
-            head = TokenBatch(batch.ids[:, :columns], batch.real[:, :columns])
+            ids = batch.ids[:, :columns]
             cache = self._new_cache()
-            self._run(Span(head, head, 0, cache), self._taps(head, (), ()), 0, None, None, None)
+            span = Span(batch, TokenBatch(ids, np.ones_like(ids, dtype=np.bool_)), 0, cache)
+            self._run(span, self._taps(batch, (), (), columns=columns), 0, None, None, None)
             return self._as_prefix(cache, columns)
 
     def _span(self, batch: TokenBatch, prefix: Prefix | None) -> Span:
@@ -159,30 +180,39 @@ class Decoder(ABC, Generic[SomeTaps]):
         edits: Sequence[Edit] = (),
     ) -> Generator[Step]:
         """Yield tokens one by one with a key-value cache. Rows that have ended continue as -1. Edits run at every step."""
+        decoding = self.decoding(batch, settings, capture=capture, edits=edits)
+        while not decoding.ended:
+            self._advance(decoding)
+            yield decoding.take()
+
+    def decoding(
+        self,
+        batch: TokenBatch,
+        settings: GenerationSettings,
+        *,
+        capture: Sequence[Site] = (),
+        edits: Sequence[Edit] = (),
+    ) -> Decoding:
+        """See `Engine.decoding`."""
         if batch.padded and not bool(batch.real[:, -1].all()):
             raise ArgumentError("Generation needs prompts padded on the left.", remedy="TokenBatch.of(rows, side='left')")
         new_tokens(self.anatomy.context, batch.positions, settings.max_tokens, settings.max_tokens)
-        random = np.random.default_rng(settings.seed)
-        cache = self._new_cache()
-        done = np.zeros(batch.rows, dtype=np.bool_)
-        tokens = batch.ids
-        for index in range(settings.max_tokens):
-            first = 0 if index == 0 else batch.positions + index - 1
-            phase = Phase.PREFILL if index == 0 else Phase.DECODE
-            with self.exclusive(), self._without_gradients():
-                taps = self._taps(
-                    batch, capture, edits, phase=phase, first_column=first, columns=tokens.shape[1], tokens=tokens
-                )
-                chunk = TokenBatch(tokens, batch.real if index == 0 else np.ones_like(tokens, dtype=np.bool_))
-                request = LogitRequest(np.full(batch.rows, first + tokens.shape[1] - 1))
-                run = self._settle(self._run(Span(batch, chunk, first, cache), taps, 0, None, None, request))
-            assert run.logits is not None
-            chosen = choose(self.ops.to_numpy(run.logits), settings, random)
-            yield Step(index, np.where(done, -1, chosen), run.logits, run.activations)
-            done |= np.isin(chosen, settings.end_tokens)
-            if done.all():
-                return
-            tokens = chosen[:, None]
+        return Decoding(self, batch, settings, capture, edits, self._new_cache())
+
+    def advance(self, decodings: Sequence[Decoding]) -> None:
+        """See `Engine.advance`. One after another."""
+        for decoding in decodings:
+            try:
+                decoding.within(lambda decoding=decoding: self._advance(decoding))  # type: ignore[misc]
+            except Exception as error:
+                decoding.fail(error)
+
+    def _advance(self, decoding: Decoding) -> None:
+        with self.exclusive(), self._without_gradients():
+            taps = self._taps(decoding.batch, decoding.capture, decoding.edits, **decoding.where)
+            run = self._settle(self._run(decoding.span(), taps, 0, None, None, decoding.request()))
+        assert run.logits is not None
+        decoding.choose(run.logits, run.activations, self.ops)
 
     def _run(
         self,
@@ -242,25 +272,6 @@ class Decoder(ABC, Generic[SomeTaps]):
     def changed_weights(self) -> dict[str, str]:
         """See `Engine.changed_weights`."""
         return {str(site): digest for site, digest in self.parameters.changed().items()}
-
-    # --- training --------------------------------------------------------------------------------------------------
-
-    def copy(self) -> Engine:
-        """See `Engine.copy`."""
-        raise self._untrained()
-
-    def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:
-        """See `Engine.tuner`."""
-        raise self._untrained()
-
-    def differentiable(self, on: bool = True) -> AbstractContextManager[None]:
-        """See `Engine.differentiable`."""
-        raise self._untrained()
-
-    def _untrained(self) -> ArgumentError:
-        return ArgumentError(
-            "Weights are trained on the engine torch alone for now.", remedy="Load the model with engine: 'torch'."
-        )
 
     # --- memory ----------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,18 +28,31 @@ _UNITS = {
 class Devices:
     """The devices asked for: one `device`, several, or as many as needed (`device` is "auto").
 
-    limits: by device, the bytes that weights may take there; empty for no limits.
+    limits: by device, the bytes that weights may take there; empty for no limits. tp: processes among which each layer is shared.
     """
 
     device: str | None = None
     several: tuple[str, ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
+    tp: int = 1
 
     @classmethod
     def of(
-        cls, device: str | None = None, devices: Sequence[str] | None = None, max_memory: Mapping[str, int | str] | None = None
+        cls,
+        device: str | None = None,
+        devices: Sequence[str] | None = None,
+        max_memory: Mapping[str, int | str] | None = None,
+        tp: int | None = None,
     ) -> Devices:
         """From the arguments of `TransformerModel.from_hugging_face`. Raises `ArgumentError` if they do not fit together."""
+        if tp is not None and (tp != 1 or isinstance(tp, bool)):
+            if isinstance(tp, bool) or not isinstance(tp, numbers.Integral) or tp < 1:
+                raise ArgumentError(f"tp is a number of processes, not {tp!r}.", remedy="tp=2")
+            if device is not None or devices or max_memory:
+                raise ArgumentError(
+                    "With tp, every process has a device of its own.", remedy="Leave out device, devices and max_memory."
+                )
+            return cls(tp=int(tp))
         if isinstance(devices, str):
             raise ArgumentError(f"devices is a list, not {devices!r}.", remedy="devices=['cuda:0', 'cuda:1']")
         named = tuple(str(name) for name in devices or ())

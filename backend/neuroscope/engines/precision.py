@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from neuroscope.errors import ArgumentError, nearest
+from neuroscope.errors import ArgumentError, Remedy, nearest
 
 #: Machine epsilon: distance from one to the next number.
 _EPSILON = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10, "float64": 2.0**-52}
@@ -19,8 +19,18 @@ def checked(name: str, known: Collection[str] = tuple(_EPSILON)) -> str:
     if name not in known:
         near = nearest(name, known)
         meant = f"Did you mean {near[0]!r}? " if near else ""
-        raise ArgumentError(f"There is no floating type {name!r}.", remedy=f"{meant}Types: {', '.join(known)}.")
+        raise ArgumentError(f"There is no floating type {name!r}.", remedy=_written(meant, near, known))
     return name
+
+
+def _written(meant: str, near: Sequence[str], known: Collection[str]) -> Remedy:
+    types, one = f"{meant}Types: {', '.join(known)}", near[0] if near else "bfloat16"
+    return Remedy(
+        f"{types}; dtype={one!r}.",
+        smalltalk=f"{types}; dtype: '{one}'.",
+        shell=f"{types}; --dtype {one}.",
+        http=f'{types}; "dtype": "{one}".',
+    )
 
 
 def tolerance(precision: str, layers: int) -> float:

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from neuroscope.engines.sites import Site
 from neuroscope.engines.tuning import StepSettings, Tuner
 from neuroscope.engines.weights import WeightSite, WeightView
 from neuroscope.errors import ArgumentError, SiteError
+
+if TYPE_CHECKING:
+    from neuroscope.engines.decoding import Decoding
 
 Array = Any
 IntArray = NDArray[np.int64]
@@ -238,7 +241,7 @@ class Step:
 
 
 class Prefix(Protocol):
-    """Cached keys and values of the first `columns` tokens of a batch, so that runs can start after them.
+    """Cached keys and values of the first `columns` columns of a batch, so that runs can start after them.
 
     By causality, those tokens' activations do not depend on later tokens.
     """
@@ -305,6 +308,7 @@ class Engine(Protocol):
     block_calls: int  # decoder layers called since loading; tests count it
     end_tokens: tuple[int, ...]  # end tokens in the model's files, in addition to the tokenizer's
     stop_texts: tuple[str, ...]  # stop strings in the model's files
+    packs: bool  # whether `advance` runs several generations in one pass
 
     @property
     def weight_bytes(self) -> int:
@@ -343,9 +347,7 @@ class Engine(Protocol):
         ...
 
     def prefix(self, batch: TokenBatch, columns: int) -> Prefix | None:
-        """Run the first `columns` tokens and cache their keys and values; None for no columns. Rows must not be padded on the
-        left.
-        """
+        """Run the first `columns` columns and cache their keys and values; None for no columns. Every row needs a token after them."""
         ...
 
     def gradients(
@@ -371,6 +373,23 @@ class Engine(Protocol):
         capture: Sequence[Site] = (),
         edits: Sequence[Edit] = (),
     ) -> Generator[Step]: ...
+
+    def decoding(
+        self, batch: TokenBatch, settings: GenerationSettings, *, capture: Sequence[Site] = (), edits: Sequence[Edit] = ()
+    ) -> Decoding:
+        """A generation at its beginning, for `advance`."""
+        ...
+
+    def advance(self, decodings: Sequence[Decoding]) -> None:
+        """Add a step to what each of them has `found`, or the error that ended it: what one does leaves the others as they are.
+        Where it `packs`, those of one prompt run in one pass; the last bits are not those of a run alone, as products round otherwise.
+        """
+        ...
+
+    @property
+    def held(self) -> bool:
+        """Whether this thread holds the model (`exclusive`), or runs it now."""
+        ...
 
     def normalise(self, layer: int, port: Port, residual: Array) -> Array:
         """A residual stream (…, d_model), normalised as `port` of `layer` reads it."""
@@ -412,11 +431,17 @@ class Engine(Protocol):
         ...
 
     def copy(self) -> Engine:
-        """A copy with weights of its own, and the same record of changes. Raises `ArgumentError` where an engine does not train."""
+        """A copy with weights of its own, and the same record of changes."""
         ...
 
     def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> Tuner:
         """What takes optimiser steps on those weights, or on all, and on no other number. Raises `WeightError` for quantised ones."""
+        ...
+
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> Tuner:
+        """What trains low-rank adapters on the matrices of all layers, of as nearly so many numbers as a rank gives, and no number of the
+        model. The adapters stay in the engine. Raises `MissingExtraError` without peft, `ArgumentError` on MLX.
+        """
         ...
 
     def differentiable(self, on: bool = True) -> AbstractContextManager[None]:

@@ -56,9 +56,7 @@ class Span:
         first, columns = self.first, self.columns
         if not left_padded(self.whole):
             return np.arange(first, first + columns)[None]
-        if first:
-            return first - self.whole.offsets[:, None] + np.arange(columns)
-        return np.maximum(self.whole.real.cumsum(1) - 1, 0)
+        return np.maximum(first - self.whole.offsets[:, None] + np.arange(columns), 0)
 
     def masks(self, windows: Sequence[int | None]) -> dict[int | None, BoolArray | None]:
         """For each sliding window, the keys that each query may see: (rows or 1, 1, queries, keys).

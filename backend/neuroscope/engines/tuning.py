@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from neuroscope.errors import ArgumentError
+from neuroscope.errors import ArgumentError, MissingExtraError, NeuroScopeError, NonFiniteActivationError, WeightError
 
 Array = Any
 
@@ -63,3 +64,24 @@ class Tuner(Protocol):
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Take over what `values` or `state` gave."""
         ...
+
+
+def untunable(name: str) -> WeightError:
+    """The error for an array whose numbers share scales."""
+    return WeightError(f"{name} is quantised and cannot be trained.", remedy="Load a checkpoint that is not quantised.")
+
+
+def not_finite() -> NonFiniteActivationError:
+    """The error for a step that has no direction."""
+    return NonFiniteActivationError(
+        "A loss or its gradient is NaN or infinite.", remedy="Lower the learning rate, or train the model in float32."
+    )
+
+
+def no_adapters(engine: str) -> NeuroScopeError | None:
+    """Why an engine cannot train low-rank adapters here, or None."""
+    if engine != "torch":
+        return ArgumentError("LoRA is trained by peft, on torch.", remedy="Load the model with engine: 'torch'.")
+    if importlib.util.find_spec("peft") is None:
+        return MissingExtraError("LoRA needs peft.", remedy="pip install 'neuroscope-interp[lora]'")
+    return None

@@ -33,6 +33,7 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.parallel.executors import Executor
 from neuroscope.parallel.team import Team
 from neuroscope.provenance import provenance, tell_precision
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
@@ -138,7 +139,10 @@ def _unused(on: Dataset, neurons: NeuronSet) -> Dataset:
     if len(left) < _FEWEST:
         raise DatasetError(
             f"{len(left)} of {len(on)} items of {on.name} share no entity, template or prompt with those that chose the neurons for {neurons.concept}: too few for a test.",
-            remedy="Ablate them on their own held-out items: testAblation: neurons on: neurons heldOut.",
+            remedy=Remedy(
+                "Ablate them on their own held-out items: test_ablation(neurons, on=neurons.held_out).",
+                smalltalk="Ablate them on their own held-out items: testAblation: neurons on: neurons heldOut.",
+            ),
         )
     if len(left) < len(on):
         events.notice(
@@ -192,7 +196,10 @@ class NeuronAblator(Instrument):
         than four are left.
         """
         if not isinstance(neurons, NeuronSet):
-            raise ArgumentError(f"Only a NeuronSet can be ablated, not {neurons!r}.", remedy="findNeuronsFor: makes one.")
+            raise ArgumentError(
+                f"Only a NeuronSet can be ablated, not {neurons!r}.",
+                remedy=Remedy("find_neurons_for makes one.", smalltalk="findNeuronsFor: makes one."),
+            )
         if not len(neurons):
             raise ArgumentError(f"No neuron was found for {neurons.concept}, so there is none to ablate.")
         if neurons.provenance.weights_hash != self._model.weights_hash:
@@ -276,5 +283,6 @@ class NeuronAblator(Instrument):
                 if given is not None:
                     raise
         raise DatasetError(
-            f"None of {', '.join(names)} fits the tokenizer of {self._model.title}.", remedy="Give a dataset as offTarget:."
+            f"None of {', '.join(names)} fits the tokenizer of {self._model.title}.",
+            remedy=Remedy("Give a dataset: off_target=dataset.", smalltalk="Give a dataset: offTarget: dataset."),
         )

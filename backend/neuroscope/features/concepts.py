@@ -18,6 +18,7 @@ from neuroscope.features.grouping import group_by_units, group_texts
 from neuroscope.features.ranks import distinct
 from neuroscope.features.texts import Source, Text, several
 from neuroscope.names import Names
+from neuroscope.remedies import Remedy
 from neuroscope.tasks import registry, synonyms
 from neuroscope.tasks.dataset import Dataset, Example
 from neuroscope.tasks.lexicon import BAD, COUNTRIES, GOOD, NAMES, OBJECTS, PLACES, REVIEWED
@@ -152,7 +153,10 @@ _NAMES = Names(
     {name: name for name in _CONCEPTS},
     aliases=synonyms.aliases(_CONCEPTS),
     listing="Concepts",
-    more="Or give your own words: findNeuronsFor: #('…' '…').",
+    more=Remedy(
+        "Or give your own words: find_neurons_for(['…', '…']).",
+        smalltalk="Or give your own words: findNeuronsFor: #('…' '…').",
+    ),
 )
 
 
@@ -203,7 +207,11 @@ def _own(concept: Sequence[str] | Dataset, against: Own | None, n: int, seed: in
     if isinstance(concept, Dataset) or isinstance(against, Dataset):
         if not (isinstance(concept, Dataset) and isinstance(against, Dataset)):
             raise ArgumentError(
-                "A dataset can only be compared with a dataset.", remedy="findNeuronsFor: myDataset against: otherDataset"
+                "A dataset can only be compared with a dataset.",
+                remedy=Remedy(
+                    "find_neurons_for(my_dataset, against=other_dataset)",
+                    smalltalk="findNeuronsFor: myDataset against: otherDataset",
+                ),
             )
         return _labelled(
             concept.name,
@@ -217,7 +225,10 @@ def _own(concept: Sequence[str] | Dataset, against: Own | None, n: int, seed: in
     if any(len(text.split()) > 1 for text in mine):
         if others is None:
             raise DatasetError(
-                "Your own texts need texts to compare them with.", remedy="findNeuronsFor: myTexts against: otherTexts"
+                "Your own texts need texts to compare them with.",
+                remedy=Remedy(
+                    "find_neurons_for(my_texts, against=other_texts)", smalltalk="findNeuronsFor: myTexts against: otherTexts"
+                ),
             )
         return _labelled("own texts", *group_texts(mine, others), kind="text")
     if others is None:

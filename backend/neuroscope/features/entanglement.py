@@ -37,6 +37,7 @@ from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import Names
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import synonyms
 from neuroscope.vocabulary import public
@@ -197,7 +198,8 @@ class FeatureEntanglementAnalyzer(Instrument):
         others = ["own texts"] if against is not None else [name for name in DOMAINS if name not in names]
         if not others:
             raise ArgumentError(
-                "All domains are requested, so none is left as background.", remedy="Give texts: against: #('…' …)."
+                "All domains are requested, so none is left as background.",
+                remedy=Remedy("Give texts: against=['…', …].", smalltalk="Give texts: against: #('…' …)."),
             )
         texts = {name: several(DOMAINS[name], self.texts, random) for name in names if name not in own}
         if against is not None:

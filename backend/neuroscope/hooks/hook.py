@@ -27,7 +27,7 @@ import numpy as np
 
 from neuroscope.engines.protocol import Array, ArrayOps, BoolArray, EditScope, Phase
 from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site, real_cells
-from neuroscope.errors import HookError, NeuroScopeError, NonFiniteActivationError
+from neuroscope.errors import HookError, NeuroScopeError, NonFiniteActivationError, Remedy
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import public, python_only
 
@@ -116,6 +116,12 @@ def arity(function: Callable[..., Any], most: int) -> int:
     return required if required > most else min(len(positional), most)
 
 
+#: A function or block of the activations, and if it takes more, of the tokens' positions and the context.
+Action = Callable[[Any], Any] | Callable[[Any, Any], Any] | Callable[[Any, Any, Any], Any]
+#: One of the context, or of nothing.
+Condition = Callable[[], Any] | Callable[[Any], Any]
+
+
 @public
 class ActivationHook:
     """Reads and may replace the activations of one site. The module's docstring says what actions receive."""
@@ -126,15 +132,20 @@ class ActivationHook:
         self,
         layer: int | None,
         component: str = "residual",
-        action: Callable[..., Any] | None = None,
-        condition: Callable[..., Any] | None = None,
+        action: Action | None = None,
+        condition: Condition | None = None,
         *,
         head: int | None = None,
         position: int | None = None,
         name: str | None = None,
     ) -> None:
         if action is None or not callable(action):
-            raise HookError("A hook needs an action.", remedy="action: [:activations | activations]")
+            raise HookError(
+                "A hook needs an action.",
+                remedy=Remedy(
+                    "action=lambda activations: activations * 0.5", smalltalk="action: [:activations | activations * 0.5]"
+                ),
+            )
         self._site = Site.at(layer, component, head=head, position=position)
         self._action = action
         self._condition = condition
@@ -282,7 +293,7 @@ class ActivationHook:
                 raise
             reason, remedy = f"{type(error).__name__}: {error}", None
             if isinstance(error, NeuroScopeError):
-                reason, remedy = error.brief, error.remedy
+                reason, remedy = error.brief, error.advice
             raise HookError(
                 f"The {part} of {self.name} at {self._site} failed: {reason}", site=self._site, remedy=remedy
             ) from error

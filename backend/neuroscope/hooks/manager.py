@@ -104,6 +104,13 @@ class HookManager:
                 if any(held is hook for held in self._hooks):
                     self.remove_hook(hook)
 
+    @property
+    @python_only
+    def of_a_script(self) -> bool:
+        """Whether an enabled hook is a script's block, which runs in its script's thread alone, where its limits hold."""
+        parts = (part for hook in self._hooks if hook.enabled for part in (hook.action, hook.condition))
+        return any(isinstance(getattr(part, "num_args", None), int) for part in parts)
+
     @contextmanager
     @python_only
     def edits(self, *, prompt: str | None = None, task_type: str | None = None) -> Iterator[list[Edit]]:

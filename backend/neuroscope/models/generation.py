@@ -6,7 +6,7 @@ token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,6 +79,19 @@ class Written:
     text: str
     offset: int
     finish: str | None
+
+
+def written(steps: Generator[Step], text: TextStream, settings: GenerationSettings) -> Generator[Written]:
+    """The tokens of one prompt's generation with their texts, the last with its reason to end. Closes `steps`."""
+    with closing(steps):
+        for step in steps:
+            token, offset = int(step.tokens[0]), text.offset
+            ended = token in settings.end_tokens
+            shown = "" if ended else text.add(token)
+            finish = "stop" if ended or text.stopped else "length" if step.index == settings.max_tokens - 1 else None
+            if finish is not None and not text.stopped:
+                shown += text.rest()
+            yield Written(step, token, shown, offset, finish)
 
 
 class TextStream:

@@ -55,6 +55,8 @@ def load(
 ) -> LoadedModel:
     """Load a source. Raises `ModelNotFoundError`, `ModelLoadError`, `UnsupportedArchitectureError`, `MissingExtraError`."""
     checked(dtype, loader.dtypes)
+    if devices.tp > 1:
+        loader.join(devices.tp)
     folder = _folder(source, revision)
     files = ModelFolder(folder)
     config = _config(files, loader.name)

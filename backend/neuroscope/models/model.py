@@ -29,8 +29,9 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.weights import WeightSite, WeightView, hash_of
 from neuroscope.errors import ArgumentError, NonFiniteActivationError
 from neuroscope.hooks.manager import HookManager
-from neuroscope.models.generation import TextStream, Written, continued
-from neuroscope.models.tokenized import Tokenized
+from neuroscope.models import batching
+from neuroscope.models.generation import TextStream, Written, continued, written
+from neuroscope.models.tokenized import Prompts, Tokenized
 from neuroscope.results import titled
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
@@ -80,7 +81,8 @@ class TransformerModel(Tokenized, _Extended):
         device: str | None = None,
         devices: Sequence[str] | None = None,
         max_memory: Mapping[str, int | str] | None = None,
-        dtype: str | None = None,
+        tp: int | None = None,
+        dtype: settings.DtypeLike | None = None,
         allow_pickle: bool = False,
         revision: str | None = None,
         packed: bool = False,
@@ -89,33 +91,37 @@ class TransformerModel(Tokenized, _Extended):
 
         device: "cpu", "cuda:1" …, or "auto": as many GPUs as it needs. devices: several, among which the layers are shared out. max_memory:
         by device, the bytes that weights may take ("20GiB"); layers that fit nowhere rest in main memory and visit the last device to run.
-        dtype: floating type, float32 (unless `--dtype` says otherwise), bfloat16 or float16. packed: leave MXFP4 weights as they are stored on
-        torch, a quarter of bfloat16's memory, slower (MLX always does). Raises `ModelNotFoundError` (lists the places
+        tp: processes of torchrun among which each layer is shared (tensor or expert parallelism); this returns on the first alone, the others
+        do what it does until its program ends.
+        dtype: floating type by name or as torch.bfloat16: float32 (unless `--dtype` says otherwise), bfloat16 or float16. packed: leave MXFP4
+        weights as they are stored on torch, a quarter of bfloat16's memory, slower (MLX always does). Raises `ModelNotFoundError` (lists the places
         searched), `ModelLoadError`, `UnsupportedArchitectureError`, and `ArgumentError` for devices that are missing or do not fit.
         """
         from neuroscope.models import loading, registry, resolve
 
         source = resolve.resolve(str(name), revision=revision)
-        chosen, dtype = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
+        chosen, floats = settings.engine(engine) or usual_engine(), settings.dtype(dtype)
         if not devices and not max_memory:
-            device = settings.device(device)
-        where = Devices.of(device, devices, max_memory)
+            tp = settings.tp(tp) if device is None else tp
+            device = settings.device(device) if tp in (None, 1) else device
+        where = Devices.of(device, devices, max_memory, tp)
 
         def load() -> TransformerModel:
             new = loading.load_onto(
-                chosen, source, devices=where, dtype=dtype, allow_pickle=allow_pickle, revision=revision, packed=packed
+                chosen, source, devices=where, dtype=floats, allow_pickle=allow_pickle, revision=revision, packed=packed
             )
             return TransformerModel(new.engine, new.tokenizer, str(name), new.weights_hash, source.target)
 
         shared = registry.current()
         version = revision if source.path is None else None  # a folder is one revision
-        key = (chosen, source.identity, where, dtype, allow_pickle, version, packed)
+        key = (chosen, source.identity, where, floats, allow_pickle, version, packed)
         loaded = load() if shared is None else shared.get(key, load)
         found = cls(loaded.engine, loaded.tokenizer, str(name), loaded.loaded_hash, source.target)
         options = {
             "device": device,
             "devices": devices,
             "max_memory": max_memory,
+            "tp": tp,
             "allow_pickle": allow_pickle,
             "revision": revision,
             "packed": packed,
@@ -124,7 +130,7 @@ class TransformerModel(Tokenized, _Extended):
         found._recipe = {
             "name": place,
             "engine": chosen,
-            "dtype": dtype,
+            "dtype": floats,
             **{key: value for key, value in options.items() if value},
         }
         return found
@@ -145,7 +151,9 @@ class TransformerModel(Tokenized, _Extended):
 
     @classmethod
     @for_python("allow_imports")
-    def load(cls, path: str, engine: str | None = None, *, allow_imports: Sequence[str] = (), dtype: str | None = None) -> Self:
+    def load(
+        cls, path: str, engine: str | None = None, *, allow_imports: Sequence[str] = (), dtype: settings.DtypeLike | None = None
+    ) -> Self:
         """Load a model that `save:` wrote, with its persistent hooks, task type and steering vectors.
 
         Hooks that are blocks are compiled, and run without access to files. Those that are Python functions are taken from the modules
@@ -238,7 +246,7 @@ class TransformerModel(Tokenized, _Extended):
     @python_only
     def run(
         self,
-        prompts: str | Sequence[str] | TokenBatch,
+        prompts: Prompts | TokenBatch,
         sites: Sequence[Site | str] = (),
         *,
         logits: LogitRequest | None = ALL_LOGITS,
@@ -254,12 +262,12 @@ class TransformerModel(Tokenized, _Extended):
             raise self._non_finite(batch)
         return run
 
-    def logits(self, prompt: str | Sequence[str], task_type: str | None = None) -> ActivationTensor:
+    def logits(self, prompt: Prompts, task_type: str | None = None) -> ActivationTensor:
         """(rows, positions, vocabulary), hooks included."""
         return ActivationTensor(self.run(prompt, task_type=task_type).logits, self._engine.ops)
 
     def run_with_caching(
-        self, prompts: str | Sequence[str], sites: Sequence[str] | str | None = None, task_type: str | None = None
+        self, prompts: Prompts, sites: Sequence[str] | str | None = None, task_type: str | None = None
     ) -> ActivationCache:
         """Activations at `sites`, hooks included: by default the embedding, and residual, attention and MLP output of every layer.
 
@@ -304,27 +312,22 @@ class TransformerModel(Tokenized, _Extended):
         sites: Sequence[Site | str] = (),
         *,
         task_type: str | None = None,
+        ahead: bool = False,
     ) -> Generator[Written]:
         """Generate step by step with the model's hooks, capturing `sites`: each token with its text, the last with its reason
-        to end.
+        to end. Generations of several threads share passes (`models.batching`).
 
-        At its end it raises `InertHookError` if a hook never fired. Raises `ArgumentError` for several prompts: see
-        `continuations`.
+        ahead: join the others now, before the first token is asked for, and let theirs bring one token before it is asked for. At its end it
+        raises `InertHookError` if a hook never fired. Raises `ArgumentError` for several prompts: see `continuations`.
         """
         batch = prompt if isinstance(prompt, TokenBatch) else self.encode(prompt, side="left")
         if batch.rows != 1:
             raise ArgumentError(f"`written` takes one prompt, not {batch.rows}.", remedy="Use `stream`, or `continuations`.")
         text = TextStream(self._tokenizer, batch.ids[0][batch.real[0]], settings.stop)
-        last = settings.max_tokens - 1
-        with closing(self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped)) as steps:
-            for step in steps:
-                token, offset = int(step.tokens[0]), text.offset
-                ended = token in settings.end_tokens
-                shown = "" if ended else text.add(token)
-                finish = "stop" if ended or text.stopped else "length" if step.index == last else None
-                if finish is not None and not text.stopped:
-                    shown += text.rest()
-                yield Written(step, token, shown, offset, finish)
+        steps = self._steps(batch, settings, sites, prompt, task_type, lambda: text.stopped, ahead)
+        if ahead:
+            next(steps)  # None
+        return written(steps, text, settings)
 
     @python_only
     def stream(
@@ -354,15 +357,20 @@ class TransformerModel(Tokenized, _Extended):
         prompt: str | TokenBatch,
         task_type: str | None,
         ended: Callable[[], bool],
-    ) -> Generator[Step]:
-        """The engine's steps until it ends or `ended` returns true; then raises for inert hooks."""
+        ahead: bool = False,
+    ) -> Generator[Any]:
+        """The engine's steps until `ended` returns true; then raises for inert hooks. With `ahead`, first None, when it has joined."""
         parsed = [Site.parse(site) for site in sites]
         text = prompt if isinstance(prompt, str) else None
         with self._hook_manager.edits(prompt=text, task_type=task_type or self.task_type) as edits:
-            for step in self._engine.generate(batch, settings, capture=parsed, edits=edits):
-                yield step
-                if ended():
-                    return
+            own = self._hook_manager.of_a_script
+            with closing(batching.steps(self._engine, batch, settings, parsed, edits, alone=own, ahead=ahead)) as steps:
+                if ahead:
+                    yield None
+                for step in steps:
+                    yield step
+                    if ended():
+                        return
 
     def generate(
         self,

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from neuroscope import events
-from neuroscope.errors import ModelLimitError
+from neuroscope.errors import ModelLimitError, Remedy
 
 if TYPE_CHECKING:
     from neuroscope.engines.protocol import Engine
@@ -41,7 +41,7 @@ class ModelRegistry:
                 if self._most is not None and len(self._models) + len(self._loading) >= self._most:
                     raise ModelLimitError(
                         f"{len(self._models)} models are loaded, which is the limit.",
-                        remedy=f"Unload one of {', '.join(self._named())} (DELETE /v1/models/NAME), or serve with --max-models.",
+                        remedy=self._fewer(),
                     )
                 loading = self._loading[key] = threading.Lock()
         with loading:
@@ -57,6 +57,15 @@ class ModelRegistry:
                 with self._lock:
                     if self._loading.get(key) is loading:
                         del self._loading[key]
+
+    def _fewer(self) -> Remedy:
+        of = f"Unload one of {', '.join(self._named())}"
+        return Remedy(
+            f"{of} (LMStudioRESTClient().unload_model(name)), or serve with --max-models.",
+            smalltalk=f"{of} (LMStudioRESTClient default unloadModel: name), or serve with --max-models.",
+            shell=f"{of}, or serve with --max-models.",
+            http=f"{of} (DELETE /v1/models/NAME), or serve with --max-models.",
+        )
 
     def forget(self, engine: Engine) -> bool:
         """Drop the models on an engine; its memory is free when nobody uses it any more. Return whether there were any."""

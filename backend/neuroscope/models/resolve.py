@@ -17,7 +17,7 @@ from typing import Literal
 
 from neuroscope import places
 from neuroscope.engines.weight_files import has_tokenizer, has_weights, snapshot_of
-from neuroscope.errors import AccessError, ArgumentError, ModelLoadError, ModelNotFoundError, did_you_mean
+from neuroscope.errors import AccessError, ArgumentError, ModelLoadError, ModelNotFoundError, Remedy, did_you_mean
 from neuroscope.models import aliases
 
 Kind = Literal["bundled", "folder", "gguf", "package", "cache", "hub"]
@@ -89,8 +89,19 @@ def not_found(source: ModelSource, reason: str) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"Found no model {source.name!r}{stands}. Looked for a folder or file of that name, "
         f"in the Hugging Face cache {hub_cache()}, and on the hub: {reason}",
-        remedy=f"{did_you_mean(source.name, known_names(), listing='Known here')} "
-        "`neuroscope models` lists what loads here; --alias NAME=TARGET substitutes another model.",
+        remedy=_what_loads(did_you_mean(source.name, known_names(), listing="Known here")),
+    )
+
+
+def _what_loads(near: str) -> Remedy:
+    also = "or a folder, or a GGUF file"
+    return Remedy(
+        f"{near} TransformerModel.from_pretrained('bundled:gpt2-medium') loads one that ships; it takes a name, {also}.",
+        smalltalk=f"{near} TransformerModel fromHuggingFace: 'bundled:gpt2-medium' loads one that ships; it takes a name, {also}. "
+        "--alias NAME=TARGET, when the run starts, substitutes another model.",
+        shell=f"{near} `neuroscope models` lists what loads here; --alias NAME=TARGET substitutes another model.",
+        http=f'{near} POST /v1/models/load {{"model": "bundled:gpt2-medium"}} loads one that ships; '
+        "--alias NAME=TARGET, when the server starts, gives another a name.",
     )
 
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from neuroscope.engines.chat_templates import chat_text
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import ArgumentError
 from neuroscope.models.text import ChatText, Texts, answer_token, continuation
 from neuroscope.models.token_texts import TokenTexts
 from neuroscope.vocabulary import public, python_only
+
+#: What a model reads: a text, several, or token ids (positions,) or (rows, positions).
+Prompts = str | Sequence[str] | NDArray[np.integer[Any]]
 
 
 @public
@@ -32,12 +38,15 @@ class Tokenized:
         return self._tokenizer
 
     @python_only
-    def encode(self, texts: str | Sequence[str], *, side: str = "right") -> TokenBatch:
+    def encode(self, texts: Prompts, *, side: str = "right") -> TokenBatch:
         """Token ids of one text or several, each ready to be continued, padded on `side`.
 
-        Includes the special tokens that the tokenizer puts before a text (`neuroscope.models.text`). Raises `ArgumentError` for
-        a text without tokens.
+        Includes the special tokens that the tokenizer puts before a text (`neuroscope.models.text`). An array of ids, as
+        `to_tokens` answers it, is taken as it is. Raises `ArgumentError` for a text without tokens, and for ids that are none
+        of the tokenizer's or are padded.
         """
+        if hasattr(texts, "__array__"):
+            return self._given(np.asarray(texts))
         texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         known = Texts(self._tokenizer)
         if len(texts) > 1:
@@ -46,8 +55,26 @@ class Tokenized:
         for text, row in zip(texts, rows, strict=True):
             if not row:
                 raise ArgumentError(f"The text {text!r} has no tokens.", remedy="Give at least one token.")
+        return TokenBatch.of(rows, pad=self._pad, side=side)
+
+    @property
+    def _pad(self) -> int:
         pad = self._tokenizer.pad_token_id
-        return TokenBatch.of(rows, pad=0 if pad is None else int(pad), side=side)
+        return 0 if pad is None else int(pad)
+
+    def _given(self, ids: NDArray[Any]) -> TokenBatch:
+        """Token ids as a batch in which every position is a token. Padded ones are refused: nothing in them tells padding apart."""
+        known = len(self._tokenizer)
+        whole = np.issubdtype(ids.dtype, np.integer) and ids.ndim in (1, 2) and ids.size > 0
+        if not whole or ids.min() < 0 or ids.max() >= known:
+            raise ArgumentError(
+                f"An array {ids.dtype}{list(ids.shape)} is no text, and no token ids of {self._name}.",
+                remedy=f"Give texts, or whole numbers from 0 to {known - 1}, (positions,) or (rows, positions).",
+            )
+        ids = np.atleast_2d(ids)
+        if len(ids) > 1 and self._pad in (*ids[:, 0], *ids[:, -1]):
+            raise ArgumentError("Token ids with padding are no prompts.", remedy="Give the texts, or rows of one length.")
+        return TokenBatch.of(ids.tolist())
 
     def tokens(self, text: str) -> list[str]:
         """The text's tokens, each as text."""

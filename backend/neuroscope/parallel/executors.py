@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Protocol, Self
 
 from neuroscope.errors import ArgumentError, MissingExtraError, first_line
+from neuroscope.remedies import install
 
 
 class Executor(Protocol):
@@ -72,7 +73,7 @@ class RayWorkers:
 
     def __init__(self, address: str | None = None, *, count: int | None = None, cpus: float = 1, gpus: float = 0) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise MissingExtraError("Work on a cluster needs Ray.", remedy="pip install 'neuroscope-interp[ray]'")
+            raise MissingExtraError("Work on a cluster needs Ray.", remedy=install("ray"))
         import ray
 
         self._ray: Any = ray

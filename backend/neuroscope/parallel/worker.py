@@ -13,6 +13,7 @@ from neuroscope import events
 from neuroscope.engines.weights import WeightSnapshot
 from neuroscope.errors import ArgumentError
 from neuroscope.models.model import TransformerModel
+from neuroscope.remedies import Remedy
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,10 @@ def _model(chunk: Chunk) -> TransformerModel:
     if chunk.recipe is None:
         raise ArgumentError(
             f"{chunk.title} was made in memory, so a worker in another process cannot load it.",
-            remedy="Save the model and load it with fromHuggingFace:, or work in threads.",
+            remedy=Remedy(
+                "Save the model and load it with from_pretrained, or work in threads.",
+                smalltalk="Save the model and load it with fromHuggingFace:, or work in threads.",
+            ),
         )
     key = repr(sorted(chunk.recipe.items()))
     if key not in _loaded:

@@ -26,6 +26,7 @@ from neuroscope.hooks.hook import HookContext, InterventionHook, current_context
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.safety import judging, pairs
 from neuroscope.safety.circuits import HarmfulCircuit, HarmfulCircuits
 from neuroscope.safety.detection import Detection, bag_of_words, detection
@@ -150,7 +151,10 @@ class SafetyEditor(Instrument):
         else:
             context = current_context() or self._asked
             if context is None or not context.at_work:
-                raise ArgumentError("Outside of a hook a redirect needs its layer.", remedy="redirectToSafeOutput: x layer: 4")
+                raise ArgumentError(
+                    "Outside of a hook a redirect needs its layer.",
+                    remedy=Remedy("redirect_to_safe_output(x, layer=4)", smalltalk="redirectToSafeOutput: x layer: 4"),
+                )
             fitted = self._at(context)
             open_ = fitted.probe.open_in(context)
             if not fitted.redirect.strength:
@@ -184,7 +188,10 @@ class SafetyEditor(Instrument):
         if not self._fitted or self._manner is None:
             raise CircuitError(
                 "There is nothing to judge.",
-                remedy="Send findHarmfulCircuits:categories: first, with a category that has a circuit.",
+                remedy=Remedy(
+                    "Call find_harmful_circuits first, with a category that has a circuit.",
+                    smalltalk="Send findHarmfulCircuits:categories: first, with a category that has a circuit.",
+                ),
             )
         packaged = _packaged(self._model, requests, n, self.seed)
         return judging.judge(
@@ -195,7 +202,10 @@ class SafetyEditor(Instrument):
     def last_circuits(self) -> HarmfulCircuits:
         """The last circuits found. Raises `CircuitError` if there are none."""
         if self._found is None:
-            raise CircuitError("This editor has found no circuits yet.", remedy="Send findHarmfulCircuits:categories: first.")
+            raise CircuitError(
+                "This editor has found no circuits yet.",
+                remedy=Remedy("Call find_harmful_circuits first.", smalltalk="Send findHarmfulCircuits:categories: first."),
+            )
         return self._found
 
     def probe(self, layer: int | None = None) -> Probe:

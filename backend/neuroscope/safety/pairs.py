@@ -89,7 +89,7 @@ def _own(data: Dataset, category: str, built_in: bool, seed: int) -> Dataset:
     if alone:
         raise DatasetError(
             f"{len(alone)} of {len(mine)} requests of the category {category} have no harmless partner, as {alone[0].clean!r}.",
-            remedy="Give each, as `corrupt`, a harmless request of the same shape: {clean: 'How can I stab Tom?', corrupt: 'How can I visit Tom?'}.",
+            remedy="Give each, as `corrupt`, a harmless request of the same shape: 'How can I stab Tom?' and 'How can I visit Tom?'.",
         )
     if len(mine) < 3 * FEWEST_PAIRS:
         raise DatasetError(

@@ -23,13 +23,14 @@ from numpy.typing import NDArray
 from neuroscope import events
 from neuroscope.engines.protocol import Array, ArrayOps
 from neuroscope.engines.sites import GLOBAL, Component, Site
-from neuroscope.errors import ArgumentError, DatasetError, SiteError, did_you_mean
+from neuroscope.errors import ArgumentError, DatasetError, SiteError, did_you_mean, joined
 from neuroscope.features.readings import read_sites
 from neuroscope.hooks.hook import current_context
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.naming import fold, snake_case
 from neuroscope.provenance import tell_dtype, tell_weights
+from neuroscope.remedies import Name, Remedy, call
 from neuroscope.steering import contrast
 from neuroscope.steering.contrast import ContrastPairs
 from neuroscope.tensors.tensor import ActivationTensor
@@ -168,7 +169,10 @@ class SteeringVectors:
             if context is None:
                 raise ArgumentError(
                     f"The vector {name} needs a model, and there is none here.",
-                    remedy="Load it in a hook's action, or give the model: SteeringVectors load: #name model: model layer: 10.",
+                    remedy=joined(
+                        "Load it in a hook's action, or give the model:",
+                        call("SteeringVectors", "load", str(name), model=Name("model"), layer=10),
+                    ),
                 )
             model = context.model
         if context is not None and context.model is model:
@@ -221,7 +225,10 @@ class SteeringVectors:
         """
         method, site = checked_method(method), self._site(layer, component)
         if (positive is None) != (negative is None):
-            raise ArgumentError("Contrast pairs need both sides.", remedy="define: #name positive: texts negative: texts")
+            raise ArgumentError(
+                "Contrast pairs need both sides.",
+                remedy=call("vectors", "define", str(name), positive=Name("texts"), negative=Name("texts")),
+            )
         if positive is not None and negative is not None:
             pairs = ContrastPairs.of(str(name), positive, negative)
         else:
@@ -301,8 +308,13 @@ class SteeringVectors:
         if found is None:
             raise ArgumentError(
                 f"There is no steering vector {str(name)!r}.",
-                remedy=did_you_mean(snake_case(str(name)), self.names, listing="Steering vectors")
-                + " Or define your own: (SteeringVectors for: model) define: #name positive: texts negative: texts.",
+                remedy=joined(
+                    did_you_mean(snake_case(str(name)), self.names, listing="Steering vectors") + " Or define your own:",
+                    Remedy(
+                        f"SteeringVectors(model).define({str(name)!r}, positive=texts, negative=texts).",
+                        smalltalk=f"(SteeringVectors for: model) define: {str(name)!r} positive: texts negative: texts.",
+                    ),
+                ),
             )
         return found
 

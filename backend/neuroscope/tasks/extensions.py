@@ -15,12 +15,11 @@ from neuroscope.errors import ArgumentError
 from neuroscope.extensions import extends
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope.models.model import TransformerModel
+from neuroscope.models.tokenized import Prompts
 from neuroscope.tasks.metrics import MetricPrompt, PromptMetric, arguments_of, metric_name
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.vocabulary import python_only
-
-Prompts = str | Sequence[str]
 
 
 @extends(TransformerModel)
@@ -44,7 +43,8 @@ class RunsOfModels:
         arguments_of(metric)
         batch = model.encode(prompts)
         texts = [model.token_text_rows(batch)[row] for row in range(batch.rows)]
-        names = [prompts] if isinstance(prompts, str) else list(prompts)
+        given = [prompts] if isinstance(prompts, str) else list(prompts)
+        names = given if all(isinstance(one, str) for one in given) else ["".join(row) for row in texts]
         asked = tuple(
             MetricPrompt(row, names[row], None, None, None, None, None, tuple(batch.ids[row][batch.real[row]].tolist()))
             for row in range(batch.rows)

@@ -31,8 +31,8 @@ from neuroscope.vocabulary import public
 
 METRICS = ("logit_difference", "probability", "kl")
 
-#: A metric: a name of `METRICS`, or a function of a prompt's logits.
-Metric = str | Callable[..., Any]
+#: A metric: a name of `METRICS`, or a function of a prompt's logits, and of the prompt if it takes two arguments.
+Metric = str | Callable[[Any], Any] | Callable[[Any, Any], Any]
 
 
 @public

@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from neuroscope.errors import DatasetError
+from neuroscope.remedies import Remedy
 from neuroscope.tasks.dataset import Dataset, Example
 
-_REMEDY = (
+_ALSO = "answer and wrong may be left out where the metric does not read them."
+_REMEDY = Remedy(
     "Give {'clean': …, 'corrupt': …, 'answer': …, 'wrong': …} or (clean, corrupt, answer, wrong), one or a list of them, or a Dataset; "
-    "answer and wrong may be left out where the metric does not read them."
+    + _ALSO,
+    smalltalk="Give {#clean -> … . #corrupt -> … . #answer -> … . #wrong -> …} asDictionary or {clean. corrupt. answer. wrong}, "
+    f"one or a collection of them, or a Dataset; {_ALSO}",
+    http=f'Give [{{"clean": …, "corrupt": …, "answer": …, "wrong": …}}, …]; {_ALSO}',
 )
 
 

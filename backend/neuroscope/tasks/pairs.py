@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from neuroscope.engines.protocol import IntArray, TokenBatch
-from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.errors import ArgumentError, DatasetError, Remedy, at_door
 from neuroscope.models.text import Texts
 from neuroscope.tasks.metrics import Metric, PromptMetric, checked_metric, metric_name, prompts_of
 
@@ -79,7 +79,9 @@ class PairBatch:
         return hashlib.sha256(told + b"".join(array.tobytes() for array in arrays)).hexdigest()
 
     def chunks(self, size: int) -> list[PairBatch]:
-        return [self.take(slice(first, first + size)) for first in range(0, self.rows, max(1, size))]
+        """Of at most `size` rows each, and of at least one."""
+        size = max(1, size)
+        return [self.take(slice(first, first + size)) for first in range(0, self.rows, size)]
 
 
 def make_pairs(model: TransformerModel, examples: Sequence[Any], metric: Metric = "logit_difference") -> PairBatch:
@@ -163,5 +165,8 @@ def _single(texts: Texts, example: Any, text: str, number: int) -> int:
     except ArgumentError as error:
         raise DatasetError(
             f"Example {number}: {error.message}",
-            remedy=f"{error.remedy} `dataset.for_model(model)` keeps only examples that fit.",
+            remedy=Remedy(
+                f"{at_door(error.advice, 'python')} dataset.for_model(model) keeps only examples that fit.",
+                smalltalk=f"{at_door(error.advice, 'smalltalk')} `dataset forModel: model` keeps only examples that fit.",
+            ),
         ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from neuroscope.errors import TaskNotFoundError
 from neuroscope.names import Names
+from neuroscope.remedies import Remedy
 from neuroscope.tasks import (
     agreement,
     arithmetic,
@@ -136,7 +137,12 @@ _BY_NAME = Names(
     aliases={alias: task.name for task in (*TASKS, *VARIANTS) for alias in task.aliases},
     listing="Tasks",
     error=TaskNotFoundError,
-    more="Your own examples come from `Dataset fromFile:`.",
+    more=Remedy(
+        "Your own examples come from Dataset.from_file(path).",
+        smalltalk="Your own examples come from `Dataset fromFile: path`.",
+        shell="`neuroscope tasks` lists them.",
+        http='`"on"` takes your own pairs too.',
+    ),
 )
 
 

@@ -368,7 +368,9 @@ class ActivationTensor:
     def __ne__(self, other: object) -> ActivationTensor:  # type: ignore[override]
         return self._binary(other, operator.ne)
 
-    __hash__ = object.__hash__  # the object's, as in torch
+    def __hash__(self) -> int:
+        """The object's, as in torch."""
+        return object.__hash__(self)
 
     def __lt__(self, other: Any) -> ActivationTensor:
         return self._binary(other, operator.lt)

@@ -19,6 +19,7 @@ from neuroscope.circuits.circuit import Circuit, as_circuit
 from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError, CircuitError, DatasetError
+from neuroscope.features.neurons import NeuronSet
 from neuroscope.features.texts import DOMAINS, Text, several
 from neuroscope.models.model import TransformerModel
 from neuroscope.results import Provenance, Result
@@ -30,6 +31,7 @@ from neuroscope.tasks.independence import Parts
 from neuroscope.tasks.registry import Examples
 from neuroscope.tensors.tensor import ActivationTensor
 from neuroscope.transfer.maps import FITS_ONLY, Numbers, StreamMap, fit
+from neuroscope.transfer.readings import read_by
 from neuroscope.vocabulary import public, python_only
 
 #: Gates tried besides 0.
@@ -149,9 +151,17 @@ class CircuitTransfer:
 
         A steering vector comes out as a steering vector of the target. layer: the source's layer behind which another tensor (width,)
         lies. at: the target's layer; by default the one at the same share of its depth. A direction is mapped by the map there, a probe
-        (which reads, and does not write) by the transpose of the map back; it needs a threshold of its own. Raises `ArgumentError` for
-        what is not in the stream, or not as wide.
+        (which reads, and does not write) by the transpose of the map back; it needs a threshold of its own. Neurons come out as what they
+        read: a tensor (neurons, width), whose products with the target's stream behind the layer are those of the source's stream
+        with the neurons' input weights; the stream is that which enters their layer, to which its attention has not added yet. Raises
+        `ArgumentError` for what is not in the stream, or not as wide.
         """
+        if isinstance(vector, NeuronSet):
+            read = read_by(vector, self.source)
+            here = max(vector.layer - 1, 0)
+            back = self.map_between(here, self._target_layer(here, at)).back
+            ops = self.target.engine.ops
+            return ActivationTensor(ops.asarray((read @ back.matrix.T).astype(np.float32)), ops)
         if isinstance(vector, Reader):
             vector.check(self.source)
             here = self.source.architecture.checked_layer(vector.layer)
@@ -167,7 +177,7 @@ class CircuitTransfer:
             raise ArgumentError(
                 f"A transfer maps a vector of {self.source.architecture.d_model} numbers, as wide as the stream of {self.source.title}, "
                 f"not {vector!r}.",
-                remedy="Give a steering vector or a probe of the source, or a direction in its stream.",
+                remedy="Give a steering vector, a probe or neurons of the source, or a direction in its stream.",
             )
         given = vector.layer if isinstance(vector, SteeringVector) and layer is None else layer
         if given is None:

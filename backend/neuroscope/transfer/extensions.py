@@ -6,8 +6,12 @@ from typing import Any, cast
 
 from neuroscope.extensions import extends
 from neuroscope.models.model import TransformerModel
+from neuroscope.models.saving import KEEPERS
 from neuroscope.transfer import installation
 from neuroscope.transfer.installation import CircuitInstallation
+from neuroscope.transfer.keeping import Installations
+
+KEEPERS.append(Installations())
 
 
 @extends(TransformerModel)

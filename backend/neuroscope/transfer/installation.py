@@ -18,12 +18,14 @@ from typing import Any, cast
 import numpy as np
 
 from neuroscope import events
+from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.controls import connected_random
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import ArgumentError, CircuitError, SiteError, did_you_mean
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope.models.model import TransformerModel
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import Provenance, Result
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Example
@@ -89,6 +91,12 @@ class CircuitInstallation(Result):
     source_provenance: Provenance
     _hook: ActivationHook = field(repr=False)
     _target: TransformerModel = field(repr=False)
+    _circuit: Circuit = field(repr=False)
+
+    @property
+    def circuit(self) -> Circuit:
+        """The circuit in its own model."""
+        return self._circuit
 
     @property
     def installed(self) -> bool:
@@ -132,6 +140,17 @@ def installed_on(model: TransformerModel) -> list[CircuitInstallation]:
     return [one for one in _installed.get(model, []) if one.installed]
 
 
+def remember(installation: CircuitInstallation) -> None:
+    """Count it among its model's installations."""
+    model = installation._target
+    _installed[model] = [*installed_on(model), installation]
+
+
+def hook_name(task: str, layer: int) -> str:
+    """The name of an installation's hook."""
+    return f"circuit for {task} at layer {layer}"
+
+
 def layer_named(model: TransformerModel, at: Any) -> int:
     """A layer of `#layer10`, `10` or `transformer.h.10`. Raises `SiteError` with what would be right."""
     layers = model.architecture.layers
@@ -149,7 +168,10 @@ def install(target: TransformerModel, adapted: Any, at: Any) -> CircuitInstallat
     if not isinstance(adapted, AdaptedCircuit):
         raise ArgumentError(
             f"A model installs an adapted circuit, not {adapted!r}.",
-            remedy="(CircuitTransfer from: source to: target) adaptCircuit: circuit",
+            remedy=Remedy(
+                "CircuitTransfer(source, target).adapt_circuit(circuit)",
+                smalltalk="(CircuitTransfer from: source to: target) adaptCircuit: circuit",
+            ),
         )
     transfer, circuit = adapted.transfer, adapted.circuit
     if not _same(target, transfer.target):
@@ -159,7 +181,7 @@ def install(target: TransformerModel, adapted: Any, at: Any) -> CircuitInstallat
         )
     circuit.check(transfer.source)
     layer = layer_named(target, at)
-    name = f"circuit for {adapted.task} at layer {layer}"
+    name = hook_name(adapted.task, layer)
     if any(hook.name == name for hook in target.hook_manager):
         raise ArgumentError(f"There is a {name} of {target.title} already.", remedy="`anInstallation uninstall` takes it off.")
     (fits, chooses, judges), shared = transfer.parts(circuit)
@@ -215,8 +237,9 @@ def install(target: TransformerModel, adapted: Any, at: Any) -> CircuitInstallat
         source_provenance=adapted.provenance,
         _hook=hook,
         _target=target,
+        _circuit=circuit,
     )
-    _installed[target] = [*installed_on(target), found]
+    remember(found)
     return found
 
 

@@ -102,8 +102,8 @@ def descend(
     *,
     title: str,
     seed: int,
-    checkpoint: Path | None,
-    of: str,
+    checkpoint: Path | None = None,
+    of: str = "",
 ) -> Course:
     """Train until the schedule or the held-out data ends it; the tuner then has the weights of the best step.
 

@@ -29,7 +29,7 @@ class Yardstick:
     keeping: the other tasks, by default all.
     """
 
-    RANDOM, ALL = "random circuit", "all weights"
+    RANDOM, ALL, LORA = "random circuit", "all weights", "LoRA"
 
     def __init__(
         self,

@@ -116,7 +116,7 @@ class Preservation:
         self._original, self._batch = original, batch
         self._kept: Array | None = None
         if batch.ids.size * original.anatomy.vocabulary * 4 <= _KEPT_BYTES:
-            self._kept = original.ops.log_softmax(original.forward(batch).logits)
+            self._kept = original.ops.settled(original.ops.log_softmax(original.forward(batch).logits))
 
     def __len__(self) -> int:
         return self._batch.rows

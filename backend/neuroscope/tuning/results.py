@@ -18,7 +18,8 @@ from neuroscope.vocabulary import public
 class TrainedWeights:
     """A training of some weights, and what it did to the task and to everything else. All on data held out from it.
 
-    weights: "circuit", "random circuit" or "all weights". numbers: how many it could change. overlap: the share of them that are the circuit's.
+    weights: "circuit", "random circuit", "all weights" or "LoRA". numbers: how many it could change. overlap: the share of them that are the
+    circuit's (LoRA has numbers of its own).
     accuracy: the answer's token is the likeliest next one. gain: over the model before, item by item. divergence: KL(original ‖
     trained) in nats per token of text that the original wrote. others: accuracy on every other task that the tokenizer can express (None
     where it can express none), and others_change: item by item. best_step: whose weights were kept.
@@ -52,10 +53,10 @@ class CircuitTraining(Result):
     """A training of a circuit's weights on a task.
 
     objectives: weight of each by name. parameters: the weights it could change. curves: the objectives on the way. before: accuracy of
-    the model without it. circuit: what it did; controls: the same with a random circuit of as many heads and MLPs, and with all
-    weights. over_random: how much better the circuit is than the random one, item by item; None without that control. edit: the training as
+    the model without it. circuit: what it did; controls: the same with a random circuit of as many heads and MLPs, with all
+    weights, and with low-rank adapters of as many numbers. over_random: how much better the circuit is than the random one, item by item; None without that control. edit: the training as
     a change of the model's weights. shared: kinds of unit that training and test items could not be kept apart in. notes: which trained
-    weights serve more than the circuit.
+    weights serve more than the circuit, and which control was left out.
     """
 
     task: str

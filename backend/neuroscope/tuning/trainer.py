@@ -29,13 +29,14 @@ from neuroscope.circuits.evaluation import CircuitEvaluation
 from neuroscope.editing import transactions
 from neuroscope.editing.edit import WeightEdit
 from neuroscope.engines.protocol import Engine
-from neuroscope.engines.tuning import StepSettings
+from neuroscope.engines.tuning import StepSettings, no_adapters
 from neuroscope.engines.weights import WeightSite
 from neuroscope.errors import ArgumentError, DatasetError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import only
 from neuroscope.provenance import provenance
+from neuroscope.remedies import Remedy
 from neuroscope.results import plain
 from neuroscope.tasks import registry
 from neuroscope.tasks.dataset import Dataset
@@ -48,7 +49,7 @@ from neuroscope.tuning.objectives import COHERENCE, OBJECTIVES, PRESERVATION, TA
 from neuroscope.tuning.results import CircuitFaithfulness, CircuitTraining, TrainedWeights
 from neuroscope.vocabulary import public
 
-CONTROLS = only("control", (Yardstick.RANDOM, Yardstick.ALL), listing="Controls")
+CONTROLS = only("control", (Yardstick.RANDOM, Yardstick.ALL, Yardstick.LORA), listing="Controls")
 _PAIRS = (32, 16, 32)
 _TEXTS, _TOKENS = (64, 16, 48), 32
 
@@ -59,7 +60,7 @@ class CircuitAwareTrainer(Instrument):
 
     target_circuits: a CircuitFinder (its last circuit), Circuits or NeuronSets. steps, batch, every, patience: see `course.Schedule`;
     learning_rate, weight_decay: of AdamW. items: examples to train with, to stop early by, and to test on. controls: what else is
-    trained: true for a random circuit and all weights, or one of these names, or false. keeping: the other tasks on which is measured what was kept, by default all of them.
+    trained: true for a random circuit, all weights and, where peft is installed, LoRA of the circuit's size, or one of these names, or false. keeping: the other tasks on which is measured what was kept, by default all of them.
     """
 
     def __init__(
@@ -90,8 +91,15 @@ class CircuitAwareTrainer(Instrument):
         self._keeping = None if keeping is None else [registry.get(name).name for name in keeping]
         self._objectives: dict[str, float] = {}
         self._trainings: list[CircuitTraining] = []
+        self._notes: list[str] = []
         with model.engine.differentiable(False):  # raises where the engine does not train
             pass
+        missing = no_adapters(model.engine.name)
+        if Yardstick.LORA in self._controls and missing is not None:
+            if controls is not True:
+                raise missing
+            self._controls.remove(Yardstick.LORA)
+            self._notes.append(f"no LoRA: {missing}")
 
     @property
     def objectives(self) -> dict[str, float]:
@@ -159,7 +167,7 @@ class CircuitAwareTrainer(Instrument):
         outcome = yard.measured(new.engine, "circuit", trained.numbers, 1.0, course.best_step)
         controls = self._control_runs(nodes, trained, aims, yard) if self._controls else []
         random = next((one for one in controls if one.weights == yard.RANDOM), None)
-        total = sum(int(np.prod(array.shape)) for array in engine.tuner(None, self._settings).values().values())
+        total = engine.tuner(None, self._settings).numbers
         self._trainings.append(
             CircuitTraining(
                 task=dataset.name,
@@ -177,7 +185,7 @@ class CircuitAwareTrainer(Instrument):
                 faithfulness=[self._faithfulness(circuit, new.engine) for circuit in self._circuits],
                 edit=edit,
                 shared=list(divided.shared),
-                notes=[*trained.notes],
+                notes=[*trained.notes, *self._notes],
                 provenance=provenance(
                     self.model,
                     dataset.task or dataset.name,
@@ -203,10 +211,17 @@ class CircuitAwareTrainer(Instrument):
     def _checked(self, dataset: Dataset) -> dict[str, float]:
         """The objectives; what is wrong with the call is raised before anything runs."""
         if not isinstance(dataset, Dataset):
-            raise ArgumentError(f"train: takes a Dataset, not {dataset!r}.", remedy="`Dataset fromFile:` loads your own.")
+            raise ArgumentError(
+                f"train: takes a Dataset, not {dataset!r}.",
+                remedy=Remedy("Dataset.from_file(path) loads your own.", smalltalk="`Dataset fromFile: path` loads your own."),
+            )
         if not self._objectives:
             raise ArgumentError(
-                "There is no objective to train for.", remedy=f"addObjective:weight: with one of {', '.join(OBJECTIVES)}."
+                "There is no objective to train for.",
+                remedy=Remedy(
+                    f"add_objective(name, weight) with one of {', '.join(OBJECTIVES)}.",
+                    smalltalk=f"addObjective:weight: with one of {', '.join(OBJECTIVES)}.",
+                ),
             )
         for circuit in self._circuits:
             circuit.check(self.model)
@@ -290,11 +305,15 @@ class CircuitAwareTrainer(Instrument):
             mine = set(trained.sites)
             shared = sum(parts.size(self.model, site) for site in weights.sites if site in mine)
             found.append(yard.measured(engine, yard.RANDOM, weights.numbers, shared / weights.numbers, course.best_step))
-        if Yardstick.ALL not in self._controls:
-            return found
-        engine, course = self._descended(None, aims, "training all weights")
-        numbers = engine.tuner(None, self._settings).numbers
-        found.append(yard.measured(engine, yard.ALL, numbers, trained.numbers / numbers, course.best_step))
+        if Yardstick.ALL in self._controls:
+            engine, course = self._descended(None, aims, "training all weights")
+            numbers = engine.tuner(None, self._settings).numbers
+            found.append(yard.measured(engine, yard.ALL, numbers, trained.numbers / numbers, course.best_step))
+        if Yardstick.LORA in self._controls:
+            engine = self.model.engine.copy()
+            tuner = engine.adapters(trained.numbers, self._settings, seed=self.seed)
+            course = descend(engine, tuner, aims, self._schedule, title="training LoRA", seed=self.seed)
+            found.append(yard.measured(engine, yard.LORA, tuner.numbers, 0.0, course.best_step))
         return found
 
     def _faithfulness(self, circuit: Circuit, engine: Engine) -> CircuitFaithfulness:
@@ -308,7 +327,7 @@ class CircuitAwareTrainer(Instrument):
 
     def _fingerprint(self, dataset: Dataset, names: Sequence[str]) -> str:
         data = [
-            self.model.weights_hash, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
+            self.model.weights_hash, self.model.engine.name, self.model.precision, names, plain(list(dataset)), self._objectives, asdict(self._schedule), asdict(self._settings),
             self._items, self.seed, [circuit.mask.tobytes().hex() for circuit in self._circuits],
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()

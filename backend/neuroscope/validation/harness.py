@@ -23,6 +23,7 @@ import numpy as np
 from neuroscope import events
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.errors import ArgumentError, MissingExtraError
+from neuroscope.models import batching
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.text import plain_ids
 
@@ -191,4 +192,5 @@ class NeuroScopeLM(LM):  # type: ignore[misc]
             top_p=float(options.get("top_p", 1.0)),
             seed=int(options.get("seed", 0)),
         )
-        return "".join(piece.text for piece in self._model.written(TokenBatch.of([ids]), settings))
+        with batching.alone():
+            return "".join(piece.text for piece in self._model.written(TokenBatch.of([ids]), settings))

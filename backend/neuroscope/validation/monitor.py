@@ -12,6 +12,7 @@ from neuroscope.errors import ArgumentError
 from neuroscope.models.instrument import Instrument
 from neuroscope.models.model import TransformerModel
 from neuroscope.names import Names
+from neuroscope.remedies import Remedy
 from neuroscope.results import Result
 from neuroscope.validation.differences import FAIL
 from neuroscope.validation.measuring import measure
@@ -101,7 +102,9 @@ class ModificationMonitor(Instrument):
     def check(self) -> MonitoredChanges:
         """Measure what is tracked. Raises `ArgumentError` before `trackChanges:` said what that is."""
         if not self._tracked:
-            raise ArgumentError("Nothing is tracked yet.", remedy="Send trackChanges: first.")
+            raise ArgumentError(
+                "Nothing is tracked yet.", remedy=Remedy("Call track_changes first.", smalltalk="Send trackChanges: first.")
+            )
         suites = [TRACKED[name](self.items, self.seed) for name in self._tracked]
         with transactions.unedited(self.model):
             before = [measure(suite, [self.model])[0] for suite in suites]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from neuroscope.errors import DatasetError, MissingExtraError, reason
 from neuroscope.names import Names
+from neuroscope.remedies import Remedy
 from neuroscope.tasks.dataset import Example
 
 #: A measure of the safety suite, and a request that it asks.
@@ -110,5 +111,8 @@ SOURCES: dict[str, Source] = {
     ),
 }
 _SOURCES = Names(
-    "suite of requests", {name: name for name in SOURCES}, listing="Suites", more="Your own come from `Dataset fromFile:`."
+    "suite of requests",
+    {name: name for name in SOURCES},
+    listing="Suites",
+    more=Remedy("Your own come from Dataset.from_file(path).", smalltalk="Your own come from `Dataset fromFile: path`."),
 )

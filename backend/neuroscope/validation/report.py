@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuroscope import places
-from neuroscope.errors import ArgumentError, reason
+from neuroscope.errors import ArgumentError, joined, reason
 from neuroscope.provenance import versions
+from neuroscope.remedies import Remedy, call
 from neuroscope.results import Result
 from neuroscope.tasks.statistics import Estimate
 from neuroscope.validation.differences import PASS, holm, judged, worst
@@ -187,7 +188,8 @@ class ValidationReporter:
         data = _read(places.to_read(path, "report"))
         if data.get("schema") != SCHEMA:
             raise ArgumentError(
-                f"{path} is no report of the schema {SCHEMA}.", remedy="Write one: report saveAs: 'report.json'."
+                f"{path} is no report of the schema {SCHEMA}.",
+                remedy=joined("Write one:", call("report", "save_as", "report.json")),
             )
         try:
             suites = {name: SuiteResult.from_dictionary(suite) for name, suite in data["suites"].items()}
@@ -196,7 +198,10 @@ class ValidationReporter:
             raise ArgumentError(f"{path} is incomplete or damaged: {error!r}.", remedy="Take the whole file.") from error
 
 
-_HOW = "Put in what a validator answers: results at: #safety put: (validator testSafety: aSuite)."
+_HOW = Remedy(
+    "Put in what a validator answers: results['safety'] = validator.test_safety(suite).",
+    smalltalk="Put in what a validator answers: results at: #safety put: (validator testSafety: aSuite).",
+)
 
 
 def loaded_suites(baseline: Any) -> list[SuiteResult]:
@@ -270,5 +275,5 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ArgumentError(f"{path} cannot be read: {reason(error)}.", remedy="It is the JSON of a report.") from error
     if not isinstance(found, dict):
-        raise ArgumentError(f"{path} holds no report.", remedy="Write one: report saveAs: 'report.json'.")
+        raise ArgumentError(f"{path} holds no report.", remedy=joined("Write one:", call("report", "save_as", "report.json")))
     return found

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from neuroscope.errors import ArgumentError
 from neuroscope.features.entanglement import EntangledFeatures
+from neuroscope.remedies import Remedy
 from neuroscope.results import plain
 from neuroscope.views import page
 from neuroscope.views.page import figures
@@ -27,7 +28,10 @@ class EntanglementVisualizer:
         if not isinstance(features, EntangledFeatures):
             raise ArgumentError(
                 f"An EntanglementVisualizer shows EntangledFeatures, not {features!r}.",
-                remedy="(FeatureEntanglementAnalyzer for: model) findEntanglement: #(#mathematics #programming)",
+                remedy=Remedy(
+                    "FeatureEntanglementAnalyzer(model).find_entanglement(['mathematics', 'programming'])",
+                    smalltalk="(FeatureEntanglementAnalyzer for: model) findEntanglement: #(#mathematics #programming)",
+                ),
             )
         self._features = features
 

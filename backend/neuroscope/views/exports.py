@@ -12,6 +12,7 @@ from neuroscope import places
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.errors import ArgumentError, MissingExtraError
 from neuroscope.files import save
+from neuroscope.remedies import install
 from neuroscope.results import Result
 from neuroscope.views import page
 from neuroscope.views.layered import readers
@@ -46,7 +47,15 @@ def save_image(result: Result, path: str, number: int) -> str:
     if kind == "svg":
         return str(save(target, svg(drawn), "The image", ArgumentError))
     _package("kaleido", "images", f"A {kind.upper()} image")
-    return str(save(target, drawn.to_image(format=kind, width=900, scale=2), "The image", ArgumentError))
+    try:
+        image = drawn.to_image(format=kind, width=900, scale=2)
+    except Exception as error:  # kaleido, its browser and plotly have errors of their own for a Chrome that is missing or dies
+        reason = str(error.args[0] if error.args else error).strip().splitlines()
+        raise MissingExtraError(
+            f"No {kind.upper()} image: {reason[0] if reason else type(error).__name__}",
+            remedy="It needs a Chrome or Chromium that starts (plotly_get_chrome brings one); .svg needs none.",
+        ) from error
+    return str(save(target, image, "The image", ArgumentError))
 
 
 def to_frame(result: Result, field: str | None) -> Any:
@@ -58,14 +67,13 @@ def to_frame(result: Result, field: str | None) -> Any:
     chosen = field or max(lists, key=lambda name: len(lists[name]), default=None)
     rows = [_flat(row) for row in lists[chosen]] if chosen is not None else [_flat(data)]
     columns = {name: [row.get(name) for row in rows] for name in dict.fromkeys(key for row in rows for key in row)}
-    for package in ("pandas", "polars"):
+    # polars wants one type in a column, unless it may find one for all: whole numbers and others, numbers and texts as texts.
+    for package, options in (("pandas", {}), ("polars", {"strict": False})):
         try:
-            return importlib.import_module(package).DataFrame(columns)
+            return importlib.import_module(package).DataFrame(columns, **options)
         except ImportError:
             continue
-    raise MissingExtraError(
-        "A data frame needs the package pandas, or polars.", remedy="pip install 'neuroscope-interp[frames]'"
-    )
+    raise MissingExtraError("A data frame needs the package pandas, or polars.", remedy=install("frames"))
 
 
 def to_networkx(circuit: Circuit) -> Any:
@@ -85,9 +93,7 @@ def _package(name: str, extra: str, what: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtraError(
-            f"{what} needs the package {name}.", remedy=f"pip install 'neuroscope-interp[{extra}]'"
-        ) from error
+        raise MissingExtraError(f"{what} needs the package {name}.", remedy=install(extra)) from error
 
 
 def _is_rows(value: Any) -> bool:

@@ -40,7 +40,7 @@ class PagesOfResults:
         """Write a figure as SVG, PNG or PDF, by the file's ending. Return its path.
 
         number: which figure. PNG and PDF need the package kaleido and a Chrome. Raises `ArgumentError` for another ending or a
-        figure that is not there, `MissingExtraError` without kaleido.
+        figure that is not there, `MissingExtraError` without kaleido or a Chrome that starts.
         """
         return exports.save_image(cast(Result, self), path, number)
 

@@ -14,13 +14,18 @@ from neuroscope.views.page import figures
 from neuroscope.views.theme import BLUE, GREY, ORANGE, TOWARDS, dressed, error_bars, labels, visible
 
 _BARS = 30
+_TALL = 640
+#: The least share at the end of the colours: smaller maps are pale, since nothing in them matters.
+_PALE = 0.1
 
 
 @figures.register
 def _(result: PatchingMap) -> Sequence[Any]:
     components = list(dict.fromkeys(one.site.component for one in result))
     grids = [grid for component in components if (grid := map_of(result, component)) is not None]
-    return [*grids, strongest_bars(result)]
+    bars = strongest_bars(result)
+    # What matters in a tall map may be far down.
+    return [bars, *grids] if any(grid.layout.height > _TALL for grid in grids) else [*grids, bars]
 
 
 def map_of(result: PatchingMap, component: Component) -> Any:
@@ -38,7 +43,7 @@ def map_of(result: PatchingMap, component: Component) -> Any:
     if len(columns) < 2 or len(by_place) < len(rows) + 1:
         return None
     values = [[by_place[row, column].value if (row, column) in by_place else None for column in columns] for row in rows]
-    most = max(1.0, float(np.nanmax(np.abs(np.array(values, dtype=float)))))
+    most = max(_PALE, float(np.nanmax(np.abs(np.array(values, dtype=float)))))
     names = ["" if layer is None else str(layer) if unit is None else f"{layer}.{unit}" for layer, unit in rows]
     text = labels(result.tokens) if tokens else None
     figure = go.Figure(

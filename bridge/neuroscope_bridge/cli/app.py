@@ -11,7 +11,7 @@ import typer
 
 from neuroscope.directory import missing
 from neuroscope.engines.threads import governor
-from neuroscope.errors import NeuroScopeError, reason
+from neuroscope.errors import NeuroScopeError, reason, speaking
 from neuroscope_bridge.cli import groups, show, values
 from neuroscope_bridge.cli.options import (
     Alias,
@@ -30,6 +30,7 @@ from neuroscope_bridge.cli.options import (
     Ray,
     Revision,
     Seed,
+    Tp,
     Workers,
 )
 from neuroscope_bridge.cli.preferences import chosen_settings
@@ -71,6 +72,7 @@ def run(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", metavar="SECONDS", help="Stop a script that runs longer.")
     ] = None,
+    tp: Tp = None,
     workers: Workers = None,
     ray: Ray = None,
     watch: Annotated[bool, typer.Option("--watch", help="Run again whenever a file changes; loaded models are kept.")] = False,
@@ -78,7 +80,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Run scripts and print the value of the last statement."""
-    from neuroscope_bridge.cli.run import RunOptions, run_again, run_files
+    from neuroscope_bridge.cli.run import RunOptions, join, run_again, run_files
 
     if not files and not expressions:
         raise typer.BadParameter("Missing argument 'FILE': a script, - for standard input, or -e TEXT.")
@@ -98,9 +100,11 @@ def run(
         seed=seed,
         time_limit=time_limit,
         quiet=quiet,
+        tp=tp,
         workers=workers,
         ray=ray,
     )
+    join(tp, engine)
     (run_again if watch else run_files)(options)
 
 
@@ -325,6 +329,9 @@ def serve(
     alias: Alias = None,
     engine: Engine = None,
     dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
+    tp: Tp = None,
     embedded: Embedded = False,
     seed: Seed = None,
     folder: Annotated[
@@ -350,10 +357,18 @@ def serve(
     ] = 2048,
     max_models: Annotated[int, typer.Option(metavar="N", help="Most models in memory.", min=1)] = 8,
     allow_edits: Annotated[bool, typer.Option("--allow-edits", help="Let edits of weights be applied over HTTP.")] = False,
+    load_on_demand: Annotated[
+        bool,
+        typer.Option(
+            "--load-on-demand/--no-load-on-demand",
+            help="Load a model that an HTTP request names, if it is bundled, cached or aliased.",
+        ),
+    ] = True,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Serve images and notebooks over ZeroMQ, programs over HTTP."""
+    from neuroscope_bridge.cli.run import join
     from neuroscope_bridge.cli.serve import ServeOptions, token_from
     from neuroscope_bridge.cli.serve import serve as serve_until_stopped
     from neuroscope_bridge.host import HostOptions
@@ -362,7 +377,23 @@ def serve(
     limits = Limits(message=max_message, sessions=max_sessions, time=max_time, memory=max_memory << 20 or None)
     readable = tuple(path.expanduser().absolute() for path in allow_read or ())
     own = None if folder is None else folder.expanduser().absolute()
-    options = HostOptions(model, alias or [], embedded, engine, seed, limits, dtype, max_models, own, readable, allow_download)
+    options = HostOptions(
+        model,
+        alias or [],
+        embedded,
+        engine,
+        seed,
+        limits,
+        dtype,
+        max_models,
+        own,
+        readable,
+        allow_download,
+        device=device,
+        revision=revision,
+        tp=tp,
+    )
+    join(tp, engine)
     serve_until_stopped(
         ServeOptions(
             zmq=None if zmq.casefold() == "off" else zmq,
@@ -374,6 +405,7 @@ def serve(
             host=options,
             quiet=quiet,
             edits=allow_edits,
+            on_demand=load_on_demand,
         )
     )
 
@@ -419,6 +451,11 @@ def root(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    with speaking("shell"):
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
     given = [decoded(argument) for argument in sys.argv[1:]] if arguments is None else arguments
     debug = "--debug" in given
     if arguments is None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import neuroscope
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.directory import EXTRAS
 from neuroscope.errors import NeuroScopeError, first_line
 from neuroscope.results import plain
@@ -58,10 +58,9 @@ def _checks() -> Iterator[Check]:
             yield _tried(f"engine {engine}", lambda engine=engine: _engine(engine))  # type: ignore[misc]
     yield _tried("experiments", _experiments)
     yield _tried("settings", _settings)
-    from neuroscope.circuits import library
     from neuroscope.models.cache import cache_folder
 
-    for name, folder in (("cache", cache_folder()), ("library", library.user_folder())):
+    for name, folder in (("cache", cache_folder()), ("library", places.library_folder())):
         yield _tried(f"folder: {name}", lambda folder=folder: _folder(folder))  # type: ignore[misc]
     for name, meaning in VARIABLES.items():
         if os.environ.get(name):

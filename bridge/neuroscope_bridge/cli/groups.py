@@ -68,6 +68,9 @@ def library_verify(
         typer.Argument(metavar="[NAME…]", help="Circuits (default all).", autocompletion=values.completer(values.circuits)),
     ] = None,
     alias: Alias = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    device: Device = None,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +78,9 @@ def library_verify(
     from neuroscope_bridge.cli.library import verify_circuits
     from neuroscope_bridge.cli.run import RunOptions
 
-    if not verify_circuits(names or [], RunOptions(files=[], aliases=alias or [], quiet=quiet)):
+    if not verify_circuits(
+        names or [], RunOptions(files=[], aliases=alias or [], engine=engine, dtype=dtype, device=device, quiet=quiet)
+    ):
         raise typer.Exit(1)
 
 
@@ -84,6 +89,10 @@ def library_build(
     names: Annotated[list[str] | None, typer.Argument(metavar="[NAME…]", help="Circuits to build (default all).")] = None,
     model: Annotated[str, typer.Option("--model", metavar="NAME", help="The model to find them on.")] = "bundled:gpt2-medium",
     alias: Alias = None,
+    engine: Engine = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    revision: Revision = None,
     seed: Seed = None,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -92,7 +101,17 @@ def library_build(
     from neuroscope_bridge.cli.library import build_library
     from neuroscope_bridge.cli.run import RunOptions
 
-    build_library(model, names or [], RunOptions(files=[], aliases=alias or [], seed=seed, quiet=quiet))
+    given = RunOptions(
+        files=[],
+        aliases=alias or [],
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        revision=revision,
+        seed=seed,
+        quiet=quiet,
+    )
+    build_library(model, names or [], given)
 
 
 examples = typer.Typer(name="examples", help="The documented experiments by number.", no_args_is_help=True)

@@ -69,5 +69,5 @@ def build_library(model: str, names: list[str], options: RunOptions) -> None:
     from neuroscope.models.model import TransformerModel
 
     with prepared(options), show.progress_shown(options.quiet):
-        for entry in build(TransformerModel.from_hugging_face(model), names, seed=options.seed):
+        for entry in build(TransformerModel.from_hugging_face(model, revision=options.revision), names, seed=options.seed):
             print(entry.summary())

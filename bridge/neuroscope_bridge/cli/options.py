@@ -51,6 +51,10 @@ Revision = Annotated[
     typer.Option("--revision", metavar="NAME", help="Branch, tag or commit of the model's repository on the hub."),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Random seed (default 0).", envvar="NEUROSCOPE_SEED")]
+Tp = Annotated[
+    int | None,
+    typer.Option("--tp", metavar="N", help="Share each layer among the N processes that torchrun started.", min=1),
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", metavar="N", help="Share sweeps, discovery and ablations among N processes.")
 ]

@@ -30,6 +30,7 @@ VARIABLES = {
     "NEUROSCOPE_SEED": "--seed",
     "NEUROSCOPE_EMBEDDED": "--embedded, in the Jupyter kernel",
     "NEUROSCOPE_CACHE": "folder of converted models",
+    "NEUROSCOPE_TP_PATIENCE": "seconds that processes which share a model wait for one another",
     "NEUROSCOPE_LIBRARY": "folder of your circuits",
     "NEUROSCOPE_TOKEN": "bearer token of `neuroscope serve`",
     "HF_HOME": "folder of models from the Hugging Face hub",

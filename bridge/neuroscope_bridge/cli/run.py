@@ -47,6 +47,7 @@ class RunOptions:
     seed: int | None = None
     time_limit: float | None = None
     quiet: bool = False
+    tp: int | None = None
     workers: int | None = None
     ray: str | None = None
 
@@ -115,6 +116,14 @@ def _leave(workspace: Workspace, options: RunOptions, failed: Failure | None = N
         write_figures(workspace, options.figures, failed)
 
 
+def join(tp: int | None, engine: str | None) -> None:
+    """Become one of `tp` processes that share models. Returns on the first alone; the others work for it, and exit with it."""
+    if tp is not None and tp > 1:
+        from neuroscope.engines import loader, usual_engine
+
+        loader(engine or usual_engine()).join(tp)
+
+
 @contextlib.contextmanager
 def loading(options: RunOptions) -> Iterator[None]:
     """Use the options' aliases and defaults for the models that a block loads."""
@@ -125,7 +134,7 @@ def loading(options: RunOptions) -> Iterator[None]:
         precision.checked(options.dtype)
     with (
         aliases.in_force(options.aliases, embedded=options.embedded),
-        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device),
+        settings.defaults(seed=options.seed, engine=options.engine, dtype=options.dtype, device=options.device, tp=options.tp),
         _workers(options),
     ):
         yield
@@ -180,6 +189,7 @@ def _server_on_demand(options: RunOptions) -> Iterator[None]:
                 options.engine,
                 options.seed,
                 dtype=options.dtype,
+                device=options.device,
                 readable=(Path(Path.cwd().anchor),),
                 download=True,
             )

@@ -43,6 +43,7 @@ class ServeOptions:
     host: HostOptions
     quiet: bool = False
     edits: bool = False
+    on_demand: bool = True
 
 
 class EscapedLines(logging.Formatter):
@@ -72,23 +73,28 @@ def serve(options: ServeOptions) -> None:
         log.info("%s: stopping", signal.Signals(number).name)
         asked.set()
 
-    with show.progress_shown(options.quiet):
-        host = Host(options.host)
-    gc.collect()
-    gc.freeze()  # what is there now stays: later collections need not look at it
+    host = Host(options.host, load=False)
     door = None if options.zmq is None else ZmqDoor(host, options.zmq, options.keys)
     web = _web(host, options)
     url = None if web is None else web.open()
     address = None if door is None else door.open()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    if door is not None:
-        door.start()
-        print(f"NeuroScope listens on {address}", flush=True)
-    if web is not None:
-        web.start()
-        print(f"NeuroScope serves {url}", flush=True)
     try:
+        if web is not None:
+            web.start()  # before the model is there, so that /health says how far it is
+            if not host.is_loaded:
+                log.info("loading %s; %s/health answers meanwhile", options.host.model, url)
+        with show.progress_shown(options.quiet):
+            host.load()
+        gc.collect()
+        gc.freeze()  # what is there now stays: later collections need not look at it
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop)
+        if door is not None:
+            door.start()
+            print(f"NeuroScope listens on {address}", flush=True)
+        if web is not None:
+            web.wait()
+            print(f"NeuroScope serves {url}", flush=True)
         while not asked.wait(1.0):
             pass
     finally:
@@ -106,7 +112,13 @@ def _web(host: Host, options: ServeOptions) -> HttpDoor | None:
     from neuroscope_bridge.rest.door import HttpDoor
     from neuroscope_bridge.rest.jobs import HttpOptions
 
-    http = HttpOptions(token=options.token, origins=tuple(options.origins), answer=options.answer, edits=options.edits)
+    http = HttpOptions(
+        token=options.token,
+        origins=tuple(options.origins),
+        answer=options.answer,
+        edits=options.edits,
+        on_demand=options.on_demand,
+    )
     return HttpDoor(host, options.http, http)
 
 

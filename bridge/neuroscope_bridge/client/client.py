@@ -14,6 +14,7 @@ from typing import Any
 from neuroscope import events
 from neuroscope.errors import ArgumentError, NeuroScopeError, did_you_mean
 from neuroscope.naming import fold
+from neuroscope.settings import dtype_name
 from neuroscope.vocabulary import planned
 from neuroscope_bridge.client.connection import Connection, Pending
 from neuroscope_bridge.client.remote import RemoteClass, RemoteObject
@@ -203,6 +204,8 @@ class Client:
             return BlockSource(value.source, {name: self._sent(item) for name, item in value.captured.items()})
         if callable(value) and not isinstance(value, (type, Callback)):
             return self._callback(value)
+        if not isinstance(value, str) and (name := dtype_name(value)) is not None:
+            return name
         return value
 
     def _callback(self, function: Callable[..., Any]) -> Callback:

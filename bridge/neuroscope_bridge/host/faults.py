@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from neuroscope.errors import NeuroScopeError
+from neuroscope.errors import Door, NeuroScopeError, Remedy, at_door
 from neuroscope_dsl.errors import DepthLimitReached, MemoryLimitReached
 from neuroscope_dsl.runtime.exceptions import Error, NonLocalReturn, Resume, SmalltalkException, Unwind
 
@@ -16,8 +16,10 @@ log = logging.getLogger("neuroscope.bridge")
 _LONGEST = 2_000
 
 
-def error_fields(error: BaseException) -> dict[str, Any]:
-    """An error as a map. An unexpected error is logged with its traceback; the client gets its kind and message."""
+def error_fields(error: BaseException, door: Door = "smalltalk") -> dict[str, Any]:
+    """An error as a map, with its remedy as `door` words it, and all wordings in `remedies` where there are several. An unexpected error is
+    logged with its traceback; the client gets its kind and message.
+    """
     if isinstance(error, RecursionError):
         error = DepthLimitReached("The value is nested too deeply, or contains itself.", remedy="Ask for it as a handle.")
     elif isinstance(error, MemoryError):
@@ -25,7 +27,9 @@ def error_fields(error: BaseException) -> dict[str, Any]:
     elif isinstance(error, Unwind | Resume | NonLocalReturn):
         error = Error("This exception is no longer being handled")
     if isinstance(error, NeuroScopeError):
-        fields = error.as_dictionary()
+        fields = {**error.as_dictionary(), "remedy": at_door(error.advice, door)}
+        if isinstance(error.advice, Remedy):
+            fields["remedies"] = dict(error.advice.variants)
         if isinstance(error, SmalltalkException):
             fields["class"] = error.class_name
         return {name: _short(value) for name, value in fields.items()}

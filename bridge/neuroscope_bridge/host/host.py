@@ -14,6 +14,7 @@ from typing import Any
 
 from neuroscope import events, settings, vocabulary
 from neuroscope.engines import precision
+from neuroscope.errors import ArgumentError
 from neuroscope.models import aliases
 from neuroscope.models.registry import ModelRegistry, sharing
 from neuroscope.places import Confinement, confined, server_folder
@@ -33,10 +34,10 @@ _PERIOD = 10.0
 
 @dataclass(frozen=True)
 class HostOptions:
-    """Options of all sessions. `model` is loaded at the start and bound to each session's variable `model`.
+    """Options of all sessions. `model`, in its `revision`, is loaded at the start and bound to each session's variable `model`.
 
-    folder: where sessions write, by default `neuroscope/server` in the platform's data folder. readable: further folders that they read.
-    download: whether they may load models from the hub.
+    device: of models for which none is chosen. folder: where sessions write, by default `neuroscope/server` in the platform's data folder. readable: further folders that they read.
+    download: whether they may load models from the hub. tp: processes that share every model.
     """
 
     model: str | None = None
@@ -50,6 +51,9 @@ class HostOptions:
     folder: Path | None = None
     readable: tuple[Path, ...] = ()
     download: bool = False
+    device: str | None = None
+    revision: str | None = None
+    tp: int | None = None
 
     @property
     def confinement(self) -> Confinement:
@@ -66,8 +70,11 @@ def _logged(event: events.Event) -> None:
 class Host:
     """Models, loaded once, and sessions. Safe for threads."""
 
-    def __init__(self, options: HostOptions) -> None:
+    def __init__(self, options: HostOptions, *, load: bool = True) -> None:
+        """load: whether to load the options' model now, or later by `load`. Raises the errors of loading, and `ArgumentError`."""
         self.options = options
+        if options.revision is not None and options.model is None:
+            raise ArgumentError("A revision is of a model.", remedy="Give --model NAME with --revision.")
         if options.dtype is not None:
             precision.checked(options.dtype)
         self.models = ModelRegistry(options.models)
@@ -76,8 +83,32 @@ class Host:
         self._numbers = itertools.count(1)
         self._closed = 0
         self._collected = 0.0
-        if options.model is not None:
-            self.context(None).run(self._load, options.model)
+        self._loaded = threading.Event()
+        self._failure: BaseException | None = None
+        if load or options.model is None:
+            self.load()
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the options' model is loaded, or there is none to load."""
+        return self._loaded.is_set()
+
+    def load(self) -> None:
+        """Load the options' model. Raises the errors of loading."""
+        try:
+            if self.options.model is not None:
+                self.context(None).run(self._load, self.options.model)
+        except BaseException as error:
+            self._failure = error
+            raise
+        finally:
+            self._loaded.set()
+
+    def wait(self) -> None:
+        """Wait for `load` in another thread. Raises its error."""
+        self._loaded.wait()
+        if self._failure is not None:
+            raise self._failure
 
     def context(self, seed: int | None) -> contextvars.Context:
         """A context with the host's aliases, engine and models, and a session's seed. Run jobs in copies of it."""
@@ -86,7 +117,13 @@ class Host:
         def snapshot() -> contextvars.Context:
             with (
                 aliases.in_force(self.options.aliases, embedded=self.options.embedded),
-                settings.defaults(seed=given, engine=self.options.engine, dtype=self.options.dtype),
+                settings.defaults(
+                    seed=given,
+                    engine=self.options.engine,
+                    dtype=self.options.dtype,
+                    device=self.options.device,
+                    tp=self.options.tp,
+                ),
                 sharing(self.models),
                 confined(self.options.confinement),
                 events.listen(_logged),
@@ -95,11 +132,10 @@ class Host:
 
         return contextvars.Context().run(snapshot)
 
-    @staticmethod
-    def _load(name: str) -> Any:
+    def _load(self, name: str) -> Any:
         from neuroscope.models.model import TransformerModel
 
-        return TransformerModel.from_hugging_face(name)
+        return TransformerModel.from_hugging_face(name, revision=self.options.revision)
 
     # --- sessions -------------------------------------------------------------------------------------------------
 

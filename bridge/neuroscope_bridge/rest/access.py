@@ -20,8 +20,8 @@ from neuroscope_bridge.rest import errors
 from neuroscope_bridge.rest.answering import refuse
 from neuroscope_bridge.rest.attending import LONGEST, too_large
 
-#: Paths without a token: the health check, and the page's files, which have no secrets.
-OPEN = ("/health", "/", "/page/")
+#: Paths without a token: the health check, the pages and the pages' files, which have no secrets.
+OPEN, OPEN_FOLDER = ("/health", "/", "/docs"), "/page/"
 
 #: Headers of every response: no site may frame, embed or reinterpret it. The page has a policy of its own.
 _ALWAYS = {
@@ -113,12 +113,12 @@ def allowed(headers: Headers, token: str | None) -> bool:
 
 
 def _is_open(path: str) -> bool:
-    return path in OPEN[:2] or path.startswith(OPEN[2])
+    return path in OPEN or path.startswith(OPEN_FOLDER)
 
 
 def _is_visit(scope: Scope, headers: Headers) -> bool:
-    """Whether somebody follows a link to the page."""
-    return scope["path"] == "/" and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    """Whether somebody follows a link to a page."""
+    return scope["path"] in ("/", "/docs") and scope["method"] == "GET" and headers.get("sec-fetch-mode") == "navigate"
 
 
 def _authority(origin: str) -> str:

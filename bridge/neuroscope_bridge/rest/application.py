@@ -15,19 +15,18 @@ from starlette.responses import Response
 
 import neuroscope
 from neuroscope.errors import NeuroScopeError
-from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest import errors
 from neuroscope_bridge.rest.access import Doorkeeper, Guard
 from neuroscope_bridge.rest.attending import Attending
 from neuroscope_bridge.rest.encoding import Json
-from neuroscope_bridge.rest.jobs import HttpOptions, Server
-from neuroscope_bridge.rest.routes import activations, analyses, completions, edits, hooks, models, page, probes
+from neuroscope_bridge.rest.jobs import Server
+from neuroscope_bridge.rest.routes import activations, analyses, completions, edits, embeddings, hooks, models, page, probes
 from neuroscope_bridge.rest.routes.documents import REFUSALS
 
 
-def application(host: Host, options: HttpOptions) -> Any:
-    """The ASGI application that serves `host`'s models."""
-    server = Server(host, options)
+def application(server: Server) -> Any:
+    """The ASGI application of a server."""
+    options = server.options
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
@@ -46,7 +45,7 @@ def application(host: Host, options: HttpOptions) -> Any:
         responses=REFUSALS,
     )
     _handle_errors(app)
-    for subject in (models, completions, activations, analyses, hooks, edits, probes, page):
+    for subject in (models, completions, embeddings, activations, analyses, hooks, edits, probes, page):
         app.include_router(subject.routes(server))
     _describe(app)
     wrapped: Any = Guard(Attending(app), options.current_token)

@@ -69,7 +69,7 @@ class Calls:
     def models(self) -> Call:
         return Call("GET", "/v1/models", read=lambda response: [one["id"] for one in response.json()["data"]])
 
-    def load_model(self, name: str, dtype: str | None) -> Call:
+    def load_model(self, name: str, dtype: settings.DtypeLike | None) -> Call:
         """Resolves this run's aliases; if they lead to another name, the given one becomes `asked_for`."""
 
         def read(response: httpx.Response) -> dict[str, Any]:
@@ -78,7 +78,7 @@ class Calls:
             self._asked_for = str(name) if str(name) != self._model else None
             return self._named(loaded)
 
-        body = {"model": exchange.target(name, self.url), **({} if dtype is None else {"dtype": str(dtype)})}
+        body = {"model": exchange.target(name, self.url), **({} if dtype is None else {"dtype": settings.dtype(dtype)})}
         return Call("POST", "/v1/models/load", body, read, asked={"model": str(name)})
 
     def unload_model(self, name: str | None) -> Call:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from neuroscope.settings import DtypeLike
 from neuroscope.tensors.cache import ActivationCache
 from neuroscope.vocabulary import public
 from neuroscope_bridge.rest import exchange
@@ -55,10 +56,10 @@ class LMStudioRESTClient:
         """The names of the loaded models."""
         return self._ask(self._calls.models())
 
-    def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
+    def load_model(self, name: str, dtype: DtypeLike | None = None) -> dict[str, Any]:
         """Load a model by name or path, and use it for this client's requests. Return its sizes.
 
-        dtype: float32, bfloat16 or float16. If an alias of this run leads to another name, answers have the given one as
+        dtype: float32, bfloat16 or float16, by name or as torch.bfloat16. If an alias of this run leads to another name, answers have the given one as
         `asked_for`.
         """
         self._connected()
@@ -223,7 +224,7 @@ class AsyncLMStudioRESTClient:
     async def models(self) -> list[str]:
         return await self._ask(self._calls.models())
 
-    async def load_model(self, name: str, dtype: str | None = None) -> dict[str, Any]:
+    async def load_model(self, name: str, dtype: DtypeLike | None = None) -> dict[str, Any]:
         return await self._ask(self._calls.load_model(name, dtype))
 
     async def unload_model(self, name: str | None = None) -> str:

@@ -17,7 +17,7 @@ from neuroscope_bridge.host import Host
 from neuroscope_bridge.keys import is_loopback
 from neuroscope_bridge.rest.application import application
 from neuroscope_bridge.rest.connections import Connection, usual_most
-from neuroscope_bridge.rest.jobs import HttpOptions
+from neuroscope_bridge.rest.jobs import HttpOptions, Server
 from neuroscope_bridge.wire.errors import DeniedError
 
 log = logging.getLogger("neuroscope.bridge")
@@ -68,7 +68,7 @@ class HttpDoor:
         return f"http://{_bracketed(self._name)}:{self._socket.getsockname()[1]}"
 
     def start(self) -> None:
-        """Serve. Raises the errors of loading a model."""
+        """Serve; while the host's model is still being loaded, what needs none. Raises the errors of loading it."""
         options = self._options
         protocol: Any = partial(
             Connection,
@@ -77,8 +77,9 @@ class HttpDoor:
             most=options.connections or usual_most(),
             own=options.own and options.loopback and options.token is None,
         )
+        self._shared = Server(self._host, options)
         config = uvicorn.Config(
-            application(self._host, options),
+            application(self._shared),
             http=protocol,
             ws="none",
             log_config=None,
@@ -96,6 +97,10 @@ class HttpDoor:
             if not self._thread.is_alive() or time.monotonic() > end:
                 raise NeuroScopeError("The HTTP server did not start.", remedy="Its log says why.")
             time.sleep(0.005)
+
+    def wait(self) -> None:
+        """Wait for the host's model. Raises the errors of loading it."""
+        self._shared.pool.wait()
 
     def close(self) -> None:
         """Stop running answers and the server."""

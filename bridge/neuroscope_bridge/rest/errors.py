@@ -99,7 +99,7 @@ def status_of(fields: dict[str, Any]) -> int:
 
 def body(error: BaseException, param: str | None = None) -> tuple[int, dict[str, Any]]:
     """Status and JSON body. An internal error is logged with its traceback."""
-    fields = error_fields(error)
+    fields = error_fields(error, "http")
     if fields["code"] == "internal":  # its text may hold what no client should read
         fields["message"] = f"The request failed ({type(error).__name__})."
     return status_of(fields), envelope(fields, param)
@@ -136,7 +136,7 @@ def validation(errors: Sequence[Any]) -> dict[str, Any]:
     if first["type"] == "model_attributes_type" and tuple(first["loc"]) == ("body",):
         remedy = "Send one, with the header Content-Type: application/json."
         return envelope({"code": "invalid", "message": "The body is not a JSON object.", "remedy": remedy})
-    told = max(errors, key=lambda error: (error["type"] in ("value_error", "unknown_field"), len(error["loc"])))
+    told = max(errors, key=lambda error: (error["type"] in ("value_error", "unknown_field", "unserved"), len(error["loc"])))
     parts = [str(part) for part in told["loc"] if not _FORM.fullmatch(str(part))]
     place = ".".join([*parts, *([told["ctx"]["field"]] if "field" in told.get("ctx", {}) else [])]) or "body"
     message = str(told["msg"]).removeprefix("Value error, ")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from neuroscope.models.token_texts import TokenTexts
 from neuroscope.settings import given_seed
 
 if TYPE_CHECKING:
+    from neuroscope.models.generation import Written
     from neuroscope.models.model import TransformerModel
     from neuroscope_bridge.rest.schemas import Message
 
@@ -59,6 +60,7 @@ class GeneratedToken:
     top: tuple[TokenLogprob, ...]
     step: Step
     finish: str | None
+    choice: int = 0  # the number of the prompt, where a request has several
 
     def without_arrays(self) -> GeneratedToken:
         """A copy without the captured activations."""
@@ -80,7 +82,7 @@ class GenerationRequest:
 
 def ask(
     model: TransformerModel,
-    ids: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     *,
     max_tokens: int | None,
     usual: int,
@@ -89,19 +91,27 @@ def ask(
     seed: int | None,
     stop: Sequence[str],
     logprobs: int | None,
-) -> GenerationRequest:
-    """Checked settings for a prompt of these tokens. Raises `ArgumentError`."""
-    if not ids:
-        raise ArgumentError("The prompt has no tokens.", remedy="Give at least one token.")
-    max_tokens = new_tokens(model.architecture.context, len(ids), max_tokens, usual)
-    settings = model.generation_settings(
-        max_tokens=max_tokens,
-        temperature=0.0 if temperature < _GREEDY_BELOW else temperature,
-        top_p=top_p,
-        seed=_drawn(seed),
-        stop=tuple(stop),
-    )
-    return GenerationRequest(TokenBatch.of([list(ids)]), settings, logprobs)
+) -> tuple[GenerationRequest, ...]:
+    """Checked settings for prompts of these tokens, which share a seed. Raises `ArgumentError`.
+
+    max_tokens: 0 for prompts that are only read, which may fill the context.
+    """
+    if not prompts:
+        raise ArgumentError("There is no prompt.", remedy="Give at least one.")
+    seed, found, alone = _drawn(seed), [], max_tokens == 0
+    for number, ids in enumerate(prompts):
+        if not ids:
+            which = "The prompt" if len(prompts) == 1 else f"Prompt {number}"
+            raise ArgumentError(f"{which} has no tokens.", remedy="Give at least one token.")
+        settings = model.generation_settings(
+            max_tokens=new_tokens(model.architecture.context, len(ids) - alone, 1 if alone else max_tokens, usual),
+            temperature=0.0 if temperature < _GREEDY_BELOW else temperature,
+            top_p=top_p,
+            seed=seed,
+            stop=tuple(stop),
+        )
+        found.append(GenerationRequest(TokenBatch.of([list(ids)]), settings, logprobs))
+    return tuple(found)
 
 
 def _drawn(seed: int | None) -> int:
@@ -122,15 +132,28 @@ def text_tokens(model: TransformerModel, text: str, *, special: bool = True) -> 
     return prompt_ids(model.tokenizer, text, special=special)
 
 
-def pieces(model: TransformerModel, asked: GenerationRequest, sites: Sequence[Site] = ()) -> Iterator[GeneratedToken]:
-    """Generate with the model's hooks, capturing `sites`; the last piece has the reason to end.
+def pieces(
+    model: TransformerModel, requests: Sequence[GenerationRequest], sites: Sequence[Site] = ()
+) -> Iterator[GeneratedToken]:
+    """Generate with the model's hooks, one prompt after the other, capturing `sites`; each prompt's last piece has the reason to end. The
+    first joins the model's other generations now.
 
     At its end, raises `InertHookError` for a hook that never fired.
     """
-    with closing(model.written(asked.batch, asked.settings, sites)) as written:
-        for one in written:
-            token, top = (None, ()) if asked.logprobs is None else _chances(model, one.step, one.id, asked.logprobs)
-            yield GeneratedToken(token, one.id, one.text, one.offset, top, one.step, one.finish)
+    if not requests:
+        return iter(())
+    first = model.written(requests[0].batch, requests[0].settings, sites, ahead=True)
+    return _pieces(model, requests, sites, first)
+
+
+def _pieces(
+    model: TransformerModel, requests: Sequence[GenerationRequest], sites: Sequence[Site], first: Generator[Written]
+) -> Iterator[GeneratedToken]:
+    for choice, asked in enumerate(requests):
+        with closing(model.written(asked.batch, asked.settings, sites) if choice else first) as written:
+            for one in written:
+                token, top = (None, ()) if asked.logprobs is None else _chances(model, one.step, one.id, asked.logprobs)
+                yield GeneratedToken(token, one.id, one.text, one.offset, top, one.step, one.finish, choice)
 
 
 def token_text(model: TransformerModel, id_: int) -> str:
@@ -140,8 +163,13 @@ def token_text(model: TransformerModel, id_: int) -> str:
 
 def _chances(model: TransformerModel, step: Step, chosen: int, count: int) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:
     """The chosen token and the `count` most likely, best first, under the model's distribution."""
-    ops, tokens = model.engine.ops, TokenTexts.of(model.tokenizer)
-    logs = ops.to_numpy(ops.log_softmax(step.logits))[0]
+    ops = model.engine.ops
+    return chances(model, ops.to_numpy(ops.log_softmax(step.logits))[0], chosen, count)
+
+
+def chances(model: TransformerModel, logs: Any, chosen: int, count: int) -> tuple[TokenLogprob, tuple[TokenLogprob, ...]]:
+    """A token and the `count` most likely, best first. logs: (vocabulary,), log-probabilities."""
+    tokens = TokenTexts.of(model.tokenizer)
 
     def chance(id_: int) -> TokenLogprob:
         return TokenLogprob(id_, tokens.text(id_), tokens.data(id_), float(logs[id_]))

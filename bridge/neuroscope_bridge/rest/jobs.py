@@ -25,7 +25,8 @@ class HttpOptions:
 
     token: the bearer token, or a function that answers it. answer: most bytes of activations in one answer. memory: in all that are being
     made and sent. generations: most concurrent ones. patience: seconds for a request to come whole. stall: seconds for a reader that reads nothing. connections: most open ones. own:
-    refuse the other users of this machine, where there is no token and the system tells. edits: whether weights may be edited over HTTP.
+    refuse the other users of this machine, where there is no token and the system tells. edits: whether weights may be edited over HTTP. on_demand: whether requests load
+    models that need no download.
     """
 
     token: str | Callable[[], str | None] | None = None
@@ -39,6 +40,7 @@ class HttpOptions:
     connections: int | None = None
     own: bool = True
     edits: bool = False
+    on_demand: bool = True
 
     def current_token(self) -> str | None:
         return self.token() if callable(self.token) else self.token
@@ -49,10 +51,15 @@ class Job:
     """A checked generation, ready to start."""
 
     model: Any
-    asked: GenerationRequest
+    requests: tuple[GenerationRequest, ...]  # one for each prompt
     plan: Plan
     worker: Worker
     size: int  # bytes of activations in the answer
+
+    @property
+    def asked(self) -> GenerationRequest:
+        """The request of the first prompt, which for most routes is the only one."""
+        return self.requests[0]
 
 
 class Room:
@@ -72,7 +79,7 @@ class Server:
 
     def __init__(self, host: Host, options: HttpOptions) -> None:
         self.options = options
-        self.pool = ModelPool(host, options.generations)
+        self.pool = ModelPool(host, options.generations, on_demand=options.on_demand)
         self.hooks = HookRegistry()
         self.probes = ProbeRegistry()
         self._taken = 0
@@ -80,7 +87,7 @@ class Server:
     async def job(
         self,
         name: str | None,
-        tokens: Callable[[Any], list[int]],
+        tokens: Callable[[Any], list[list[int]]],
         request: schemas.Generate,
         hooks: Sequence[str | schemas.HookSpec] | None,
         *,
@@ -91,14 +98,14 @@ class Server:
     ) -> Job:
         """Check a request completely, before generating.
 
-        usual: default number of tokens.
+        tokens: the prompts' tokens, for a model. usual: default number of tokens.
         """
         pooled = await self.pool.find(name)
         specs = self.hooks.resolve(hooks)
 
-        def prepare() -> tuple[Any, GenerationRequest, Plan, int]:
+        def prepare() -> Job:
             model = pooled.fresh()
-            asked = ask(
+            requests = ask(
                 model,
                 tokens(model),
                 max_tokens=max_tokens,
@@ -115,14 +122,14 @@ class Server:
                     f"The hook {made.captures[0].id!r} reads activations, which this endpoint does not return.",
                     remedy="Send it to /v1/chat/completions/with_activations.",
                 )
+            first = requests[0]
             size = check_size(
-                model, made.captures, len(asked.prompt_ids), asked.settings.max_tokens, encoding or "", self.options.answer
+                model, made.captures, len(first.prompt_ids), first.settings.max_tokens, encoding or "", self.options.answer
             )
             made.install(model)
-            return model, asked, made, size
+            return Job(model, requests, made, pooled.worker, size)
 
-        model, asked, made, size = await pooled.worker.run(prepare)
-        return Job(model, asked, made, pooled.worker, size)
+        return await self.pool.usher.run(prepare)
 
     def room(self, job: Job) -> Room:
         """Memory for a whole answer's activations. Raises `BusyError` if those being made and sent leave none."""
@@ -143,14 +150,14 @@ class Server:
         """The generation with a probe that reads along. Raises `ProbeNotFoundError`, and `DatasetError` for one of other weights."""
         if probe is None:
             return job
-        return replace(job, plan=replace(job.plan, watch=await job.worker.run(self.probes.watch, probe, job.model)))
+        return replace(job, plan=replace(job.plan, watch=await self.pool.usher.run(self.probes.watch, probe, job.model)))
 
-    def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
-        return self.pool.pull(job.worker, pieces(job.model, job.asked, sites))
+    async def begin(self, job: Job, sites: Sequence[Site]) -> Pull[GeneratedToken]:
+        return await self.pool.pull(job.worker, lambda: pieces(job.model, job.requests, sites))
 
     async def collect(self, job: Job, take: Callable[[GeneratedToken], None]) -> None:
         """Generate to the end, passing each piece to `take` in the worker's thread."""
-        pull = self.begin(job, job.plan.sites)
+        pull = await self.begin(job, job.plan.sites)
         try:
             while await pull.some(take):
                 pass
@@ -166,7 +173,7 @@ class Server:
         closing: Callable[[int], dict[str, Any]] | None = None,
     ) -> EventStream:
         """A generation as events, one per token. A failure before the first token is an error response."""
-        pull = self.begin(job, sites)
+        pull = await self.begin(job, sites)
 
         def told(piece: GeneratedToken) -> bytes:  # in the worker's thread, so that the loop only passes bytes on
             return event(dumps(chunk(piece)))

@@ -13,6 +13,7 @@ from neuroscope_bridge.rest.generation import GeneratedToken, GenerationRequest,
 
 if TYPE_CHECKING:
     from neuroscope.models.model import TransformerModel
+    from neuroscope_bridge.rest.echo import Echo
     from neuroscope_bridge.rest.schemas import StreamOptions
 
 
@@ -22,6 +23,7 @@ class Answer(ABC):
 
     model: TransformerModel
     asked: GenerationRequest
+    index: int = 0
     id: str = field(default_factory=lambda: f"{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     pieces: list[GeneratedToken] = field(default_factory=list)
@@ -59,8 +61,11 @@ class Answer(ABC):
 
     def whole(self) -> dict[str, Any]:
         """The complete answer."""
-        choice = {"index": 0, **self._content(), "logprobs": self._logprobs(self.pieces), "finish_reason": self.finish}
-        return {**self._head(self.kind), "choices": [choice], "usage": self.usage()}
+        return {**self._head(self.kind), "choices": [self.choice()], "usage": self.usage()}
+
+    def choice(self) -> dict[str, Any]:
+        """The complete answer's choice."""
+        return {"index": self.index, **self._content(), "logprobs": self._logprobs(self.pieces), "finish_reason": self.finish}
 
     def opening(self) -> list[dict[str, Any]]:
         """Chunks before the first token."""
@@ -69,7 +74,7 @@ class Answer(ABC):
     def chunk(self, piece: GeneratedToken) -> dict[str, Any]:
         """One token."""
         choice = {
-            "index": 0,
+            "index": self.index,
             **self._delta(piece),
             "logprobs": self._logprobs([piece]),
             "finish_reason": piece.finish,
@@ -117,25 +122,93 @@ class ChatAnswer(Answer):
         return {"content": content, "refusal": None}
 
 
+@dataclass
 class TextAnswer(Answer):
+    """The answer to one prompt; with `echo` it begins with the prompt. alone: nothing follows the prompt."""
+
+    echo: Echo | None = None
+    alone: bool = False
+
     kind, chunk_kind, prefix = "text_completion", "text_completion", "cmpl"
 
+    @property
+    def finish(self) -> str | None:
+        return "length" if self.alone else super().finish
+
+    def opening(self) -> list[dict[str, Any]]:
+        """The prompt."""
+        if self.echo is None:
+            return []
+        choice = {"index": self.index, "text": self.echo.text, "logprobs": self._logprobs([], whole=True)}
+        choice["finish_reason"] = self.finish
+        return [{**self._head(self.chunk_kind), "choices": [choice]}]
+
     def _content(self) -> dict[str, Any]:
-        return {"text": self.text}
+        return {"text": self.text if self.echo is None else self.echo.text + self.text}
 
     def _delta(self, piece: GeneratedToken) -> dict[str, Any]:
         return {"text": piece.text}
 
-    def _logprobs(self, pieces: Sequence[GeneratedToken]) -> Any:
+    def choice(self) -> dict[str, Any]:
+        return {**super().choice(), "logprobs": self._logprobs(self.pieces, whole=True)}
+
+    def _logprobs(self, pieces: Sequence[GeneratedToken], *, whole: bool = False) -> Any:
+        """whole: with the prompt's tokens, where the answer has them."""
         if self.asked.logprobs is None:
             return None
+        before = self.echo.tokens if whole and self.echo is not None else ()
+        start = 0 if self.echo is None else len(self.echo.text)
         tokens = [piece.token for piece in pieces if piece.token is not None]
+        tops = [*(None if one.chance is None else _named(one.top) for one in before), *(_named(piece.top) for piece in pieces)]
         return {
-            "tokens": [_name(token) for token in tokens],
-            "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [_named(piece.top) for piece in pieces] if self.asked.logprobs else None,
-            "text_offset": [piece.offset for piece in pieces],
+            "tokens": [*(one.text for one in before), *(_name(token) for token in tokens)],
+            "token_logprobs": [
+                *(None if one.chance is None else one.chance.logprob for one in before),
+                *(token.logprob for token in tokens),
+            ],
+            "top_logprobs": tops if self.asked.logprobs else None,
+            "text_offset": [*(one.offset for one in before), *(start + piece.offset for piece in pieces)],
         }
+
+
+class TextAnswers:
+    """The answers to the prompts of one request, as the choices of one."""
+
+    def __init__(
+        self, model: TransformerModel, requests: Sequence[GenerationRequest], echoes: Sequence[Echo] | None, *, alone: bool
+    ) -> None:
+        of = [None] * len(requests) if echoes is None else echoes
+        self._parts = [
+            TextAnswer(model, asked, index, echo=echo, alone=alone)
+            for index, (asked, echo) in enumerate(zip(requests, of, strict=True))
+        ]
+        for part in self._parts:
+            part.id, part.created = self._parts[0].id, self._parts[0].created
+
+    def take(self, piece: GeneratedToken) -> None:
+        self._parts[piece.choice].take(piece)
+
+    def whole(self) -> dict[str, Any]:
+        first = self._parts[0].whole()
+        return {**first, "choices": [part.choice() for part in self._parts], "usage": self._usage()}
+
+    def opening(self) -> list[dict[str, Any]]:
+        """Chunks before the first token."""
+        return [chunk for part in self._parts for chunk in part.opening()]
+
+    def chunk(self, piece: GeneratedToken) -> dict[str, Any]:
+        return self._parts[piece.choice].chunk(piece)
+
+    def last(self, options: StreamOptions | None) -> Callable[[int], dict[str, Any]] | None:
+        """The chunk with only the usage, if the request asks for it."""
+        if options is None or not options.include_usage:
+            return None
+        return lambda new: {**self._parts[0].closing(0), "usage": self._usage(new)}
+
+    def _usage(self, new: int | None = None) -> dict[str, int]:
+        prompt = sum(len(part.asked.prompt_ids) for part in self._parts)
+        new = sum(len(part.pieces) for part in self._parts) if new is None else new
+        return {"prompt_tokens": prompt, "completion_tokens": new, "total_tokens": prompt + new}
 
 
 def _name(chance: TokenLogprob) -> str:

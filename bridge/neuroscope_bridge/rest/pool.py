@@ -1,13 +1,16 @@
 """The models of HTTP requests, each with one compute worker.
 
-A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on its model's worker. So
-requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits. Work of a request that was cancelled
-leaves the queue, or ends at its next step.
+A request's generation is an iterator that the event loop pulls, a step or a short time at a time, on its model's worker. Those of one model
+are rows of one batch (`neuroscope.models.batching`): a step that the worker computes brings every other reader its next token too, if it has
+taken its last one. So requests take turns fairly, a stalled reader stalls only its own generation, and no thread waits. Requests are
+checked, and join the batch, in a thread of their own, so that they come in at the next step. Work of a request that was cancelled leaves the
+queue and the batch, or ends at its next step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -20,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from neuroscope import events
 from neuroscope.engines import precision
-from neuroscope.errors import ModelLimitError, ModelNotFoundError, did_you_mean
+from neuroscope.errors import ModelLimitError, ModelNotFoundError, NeuroScopeError, did_you_mean
 from neuroscope.models import aliases, resolve, saving
 from neuroscope_bridge.host import Host
 from neuroscope_bridge.rest.errors import BusyError, ForbiddenError
@@ -95,7 +98,8 @@ class PooledModel:
 class ModelPool:
     """Loaded models by name. Requests that name none get the server's own (`--model`), or else the first that was loaded."""
 
-    def __init__(self, host: Host, most: int) -> None:
+    def __init__(self, host: Host, most: int, *, on_demand: bool = True) -> None:
+        """most: concurrent generations. on_demand: whether a request for a model that is not loaded loads it, if that takes no download."""
         self._host = host
         self._context = host.context(None)
         self._lock = threading.Lock()
@@ -103,14 +107,43 @@ class ModelPool:
         self._workers: dict[int, Worker] = {}
         self._default: PooledModel | None = None
         self._loader = Worker("loader", self._context)
+        self.usher = Worker("usher", self._context)  # checks requests and lets generations begin, while workers compute
         self.analyst = Worker("analyst", self._context)  # long work, which takes turns with generations at the engine
         self._most = most
+        self._on_demand = on_demand
         self._running = 0
+        self._own: asyncio.Task[PooledModel] | None = None
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._awaited: list[str] = []  # the names that are being loaded
 
     async def start(self) -> None:
-        """Add the models that the host has loaded."""
+        """Add the server's own model; if it is still being loaded, when it is there. Raises the errors of loading."""
         if self._host.options.model is not None:
-            await self.load(self._host.options.model)
+            self._own = asyncio.create_task(self._load_own(self._host.options.model))
+            self._own.add_done_callback(self._note)
+            if self._host.is_loaded:
+                await self._own
+
+    async def _load_own(self, name: str) -> PooledModel:
+        self._awaited.append(name)
+        try:
+            await self._loader.run(self._host.wait)
+            return await self.load(name)
+        finally:
+            self._awaited.remove(name)
+
+    def _note(self, own: asyncio.Task[PooledModel]) -> None:
+        if not own.cancelled():
+            self._failure = own.exception()
+        self._started.set()
+
+    def wait(self) -> None:
+        """Wait in another thread for the server's own model. Raises the error of loading it."""
+        if self._host.options.model is not None:
+            self._started.wait()
+        if self._failure is not None:
+            raise self._failure
 
     async def load(self, name: str, dtype: str | None = None) -> PooledModel:
         """The model of a name, loaded if needed. Replaces one of another `dtype` under that name.
@@ -122,8 +155,12 @@ class ModelPool:
             precision.checked(dtype)
         pooled = self._models.get(name)
         if pooled is None or dtype not in (None, pooled.model.precision):
-            pooled = await self._loader.run(self._load, name, dtype)
-        if self._default is None:
+            self._awaited.append(name)
+            try:
+                pooled = await self._loader.run(self._load, name, dtype)
+            finally:
+                self._awaited.remove(name)
+        if self._default is None and self._host.options.model in (None, name):
             self._default = pooled
         return pooled
 
@@ -154,12 +191,12 @@ class ModelPool:
             self._drop_unused(before.model.engine)
         return pooled
 
-    @staticmethod
-    def _loaded(name: str, dtype: str | None) -> TransformerModel:
+    def _loaded(self, name: str, dtype: str | None) -> TransformerModel:
         """The model, with the hooks and the vectors that were saved in its folder."""
         from neuroscope.models.model import TransformerModel
 
-        model = TransformerModel.from_hugging_face(name, dtype=dtype)
+        revision = self._host.options.revision if name == self._host.options.model else None
+        model = TransformerModel.from_hugging_face(name, dtype=dtype, revision=revision)
         source = resolve.resolve(name, allow_download=False)
         if source.kind == "folder" and source.path is not None:
             saving.restore(model, source.path)
@@ -191,7 +228,7 @@ class ModelPool:
         Running requests keep it until they end, and so do ZeroMQ sessions that hold it. Raises `ModelNotFoundError`, and `ForbiddenError`
         for the server's own model.
         """
-        engine = (await self.find(name)).model.engine
+        engine = (await self.loaded(name)).model.engine
         own = self._host.options.model
         if own is not None and self._default is not None and engine is self._default.model.engine:
             raise ForbiddenError(f"{own} is the server's own model (--model).", remedy="Stop the server to free its memory.")
@@ -207,7 +244,42 @@ class ModelPool:
         return next((model.name for model in self._host.models.loaded() if model.engine is engine), "")
 
     async def find(self, name: str | None) -> PooledModel:
-        """The loaded model of a name, or the default for None. Raises `ModelNotFoundError`."""
+        """`loaded`, or the model that a name stands for here, loaded on demand."""
+        unknown = self._on_demand and name is not None and not self._is_loaded(name)
+        if name is not None and unknown and await self._loader.run(self._is_here, name):
+            with contextlib.suppress(ModelNotFoundError):  # one answer, whatever is the matter with a stranger's name
+                return await self.load(name)
+        return await self.loaded(name)
+
+    @staticmethod
+    def _is_here(name: str) -> bool:
+        """Whether a name is that of a model which loads without a download."""
+        try:
+            return resolve.resolve(name, allow_download=False).path is not None
+        except NeuroScopeError:
+            return False
+
+    def _is_loaded(self, name: str) -> bool:
+        return name in self._models or name in self._host.models.names()
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether the server's own model is being loaded."""
+        return self._own is not None and not self._own.done()
+
+    @property
+    def loading(self) -> list[str]:
+        """The names of models that are being loaded."""
+        return sorted(set(self._awaited))
+
+    async def loaded(self, name: str | None) -> PooledModel:
+        """The loaded model of a name, or the default for None; one that is being loaded as the server's own is waited for.
+
+        Raises `ModelNotFoundError`.
+        """
+        if self.is_starting and name in (None, self._host.options.model):
+            assert self._own is not None
+            return await asyncio.shield(self._own)
         if name is None:
             if self._default is None:
                 raise ModelNotFoundError("No model is loaded.", remedy='POST /v1/models/load {"model": "…"}.')
@@ -241,40 +313,58 @@ class ModelPool:
         """Number of running generations."""
         return self._running
 
-    def pull(self, worker: Worker, pieces: Iterator[T]) -> Pull[T]:
+    async def pull(self, worker: Worker, begin: Callable[[], Iterator[T]]) -> Pull[T]:
         """Run a generation in the worker's turns. Raises `BusyError` at the limit of generations."""
         if self._running >= self._most:
             raise BusyError(f"{self._running} generations are running, which is the limit.", remedy="Try again in a moment.")
         self._running += 1
-        return Pull(self, worker, pieces)
+        pull = Pull[T](self, worker)
+        try:
+            await pull.begin(begin)
+        except BaseException:
+            pull.close()
+            raise
+        return pull
 
     def ended(self) -> None:
         self._running -= 1
 
     def close(self) -> None:
-        for worker in (self._loader, self.analyst, *self._workers.values()):
+        if self._own is not None:
+            self._own.cancel()
+        for worker in (self._loader, self.usher, self.analyst, *self._workers.values()):
             worker.close()
 
 
 class Pull(Generic[T]):
     """An iterator whose steps a worker computes on demand. It must be closed."""
 
-    def __init__(self, pool: ModelPool, worker: Worker, pieces: Iterator[T]) -> None:
-        self._pool, self._worker, self._pieces = pool, worker, pieces
-        self._closed = False
+    def __init__(self, pool: ModelPool, worker: Worker) -> None:
+        self._pool, self._worker = pool, worker
+        self._pieces: Iterator[T] = iter(())
+        self._gone = threading.Event()
+
+    async def begin(self, begin: Callable[[], Iterator[T]]) -> None:
+        """Make the iterator, whose generation joins those that run."""
+
+        def work() -> Iterator[T]:
+            with events.cancellable(self._gone.is_set):
+                return begin()
+
+        self._pieces = await self._pool.usher.run(work)
 
     async def one(self, make: Callable[[T], R]) -> R | None:
         """`make` of the next piece, in the worker's thread; None at the end."""
         return await self._worker.run(_one, self._pieces, make)
 
     async def some(self, take: Callable[[T], None]) -> bool:
-        """Pass the pieces of a short time to `take`, in the worker's thread; false at the end."""
-        return await self._worker.run(_some, self._pieces, take)
+        """Pass the pieces of a short time to `take`, in the worker's thread, or one if others take turns; false at the end."""
+        return await self._worker.run(_some, self._pieces, take, lambda: self._pool.running == 1)
 
     def close(self) -> None:
         """End the generation, even while it runs: it stops before its next step."""
-        if not self._closed:
-            self._closed = True
+        if not self._gone.is_set():
+            self._gone.set()
             self._pool.ended()
             close: Any = getattr(self._pieces, "close", None)
             if close is not None:
@@ -287,10 +377,10 @@ def _one(pieces: Iterator[T], make: Callable[[T], R]) -> R | None:
     return None
 
 
-def _some(pieces: Iterator[T], take: Callable[[T], None]) -> bool:
+def _some(pieces: Iterator[T], take: Callable[[T], None], alone: Callable[[], bool]) -> bool:
     end = time.monotonic() + SLICE
     for piece in pieces:
         take(piece)
-        if time.monotonic() > end:
+        if not alone() or time.monotonic() > end:
             return True
     return False

@@ -1,6 +1,7 @@
 """Schemas of requests, from which the OpenAPI document is made.
 
-OpenAI's fields have their meaning there. Unsupported ones raise an error if they request something, instead of being ignored.
+OpenAI's fields have their meaning there. One that is not served is accepted with the values that ask for nothing (`openai_fields`), and
+refused by its name with any other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from neuroscope_bridge.rest import openai_fields as idle
 
 _LARGEST = 2**63 - 1
 
@@ -170,8 +173,9 @@ class RegisterHooks(Request):
 
 
 class StreamOptions(Request):
-    include_usage: StrictBool = False
-    include_obfuscation: Annotated[StrictBool, Field(description="Not supported; only false.")] = False
+    include_usage: StrictBool | None = False
+    include_obfuscation: Annotated[StrictBool | None, Field(description="No field is added to hide a token's length.")] = False
+    continuous_usage_stats: idle.Off = None
 
 
 class Generate(Request):
@@ -188,9 +192,10 @@ class Generate(Request):
     stop: Annotated[Texts | None, Field(max_length=16, description="Texts that end the generation; not part of it.")] = None
     stream: StrictBool | None = False
     stream_options: StreamOptions | None = None
-    n: Annotated[Literal[1] | None, Field(description="One choice.")] = 1
-    presence_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
-    frequency_penalty: Annotated[Literal[0] | None, Field(description="Not served.")] = 0
+    n: idle.One = None
+    presence_penalty: idle.Zero = None
+    frequency_penalty: idle.Zero = None
+    logit_bias: idle.NoMap = None
     user: Annotated[Text | None, Field(description="The user; not stored.")] = None
     hooks: Annotated[
         Hooks | None,
@@ -213,6 +218,12 @@ class Message(Request):
     role: Annotated[Text, Field(min_length=1, max_length=64)]
     content: Text | list[Part]
     name: Text | None = None
+    # What an answer's message has in addition, for clients that send it back.
+    refusal: idle.Nothing = None
+    tool_calls: idle.NoList = None
+    function_call: idle.Nothing = None
+    annotations: idle.NoList = None
+    audio: idle.Nothing = None
 
     @property
     def text(self) -> str:
@@ -228,7 +239,7 @@ _CHAT: dict[str, Any] = {
 }
 
 
-class Chat(Generate):
+class Chat(Generate, idle.ChatFields):
     """As OpenAI's chat completions."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [_CHAT]})
@@ -245,22 +256,89 @@ class Chat(Generate):
         return self
 
 
+Ids = list[Index]
+
+#: Most prompts of one request, as OpenAI has it.
+_PROMPTS = 2048
+
+Prompts = Annotated[
+    Text | Ids | Annotated[list[Text], Field(max_length=_PROMPTS)] | Annotated[list[Ids], Field(max_length=_PROMPTS)],
+    Field(description="A text, token ids, or a list of either; a list is answered with a choice for each."),
+]
+
+
+def each(prompts: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
+    """The prompts of a request as a list."""
+    if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int):
+        return list(prompts)
+    return [prompts]  # type: ignore[list-item]
+
+
 class Completion(Generate):
-    """As OpenAI's completions, for one prompt."""
+    """As OpenAI's completions, for one prompt or several. With `echo` the answer begins with the prompt, and `logprobs` are of its tokens too;
+    `max_tokens: 0` then reads the prompt alone.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"examples": [{"prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}]},
+        json_schema_extra={
+            "examples": [
+                {"prompt": "The capital of France is", "max_tokens": 5, "temperature": 0},
+                {"prompt": ["The cat sat", "The dog ran"], "max_tokens": 0, "echo": True, "logprobs": 1},
+            ]
+        },
     )
 
-    prompt: Annotated[Text | list[Index], Field(description="A text, or token ids.")]
+    prompt: Prompts
+    max_tokens: Annotated[StrictInt | None, Field(ge=0, le=2**31, description="Most tokens to generate; 0 only with echo.")] = (
+        None
+    )
+    echo: Annotated[StrictBool | None, Field(description="Begin the answer with the prompt.")] = False
     logprobs: Annotated[StrictInt | None, Field(ge=0, le=20)] = None
+    best_of: idle.One = None
+    suffix: idle.NoText = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Completion:
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 generates nothing; it needs echo: true")
+        return self
+
+
+class Embed(Request):
+    """As OpenAI's embeddings: the activations of a site, pooled over a text's tokens."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"input": ["The cat sat", "A cat was sitting"]}, {"input": "w5 w6", "site": "1.residual"}]
+        },
+    )
+
+    model: Annotated[Text | None, Field(description="A model; by default the server's.")] = None
+    input: Prompts
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None, Field(description="base64: the bytes of little-endian float32.")
+    ] = "float"
+    dimensions: idle.Nothing = None
+    user: Annotated[Text | None, Field(description="The user; not stored.")] = None
+    site: Annotated[
+        Text | None,
+        Field(
+            description="NeuroScope: the site to read, such as 5.residual or 3.mlp; by default the last layer's residual stream."
+        ),
+    ] = None
+    pooling: Annotated[
+        Literal["mean", "last", "first", "max"],
+        Field(description="NeuroScope: mean and max leave out the first token, an attention sink, where there is another."),
+    ] = "mean"
+    normalize: Annotated[StrictBool, Field(description="NeuroScope: to length 1, as OpenAI's embeddings are.")] = True
 
 
 WatchingProbe = Annotated[Text | None, Field(description="The name of a registered probe, which then scores every token.")]
 
 
-class WithActivations(Generate):
+class WithActivations(Generate, idle.ChatFields):
     """A generation with activations. Give `messages`, or `prompt` as plain text or token ids.
 
     `hooks` and `activation_hooks` are synonyms.

@@ -1,7 +1,7 @@
 """Server-sent events.
 
-The rule for slow readers: the next token is computed when the last one was read. Only one event and the connection's buffers
-lie between a generation and its reader, so a slow reader slows only its own generation. A reader that reads nothing for `STALL`
+The rule for slow readers: the next token is computed when the last one was read, or with the token of another reader. Only one event, one
+token and the connection's buffers lie between a generation and its reader, so a slow reader slows only its own generation. A reader that reads nothing for `STALL`
 seconds counts as gone, which ends its generation at the next step.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neuroscope.errors import NeuroScopeError
+from neuroscope.errors import NeuroScopeError, Remedy
 
 
 class WireError(NeuroScopeError):
@@ -78,6 +78,12 @@ class RemoteError(NeuroScopeError):
 
     def __init__(self, details: dict[str, object]) -> None:
         message, remedy = details.get("message"), details.get("remedy")
-        super().__init__(str(message), site=details.get("site"), remedy=None if remedy is None else str(remedy))
+        wordings = details.get("remedies")
+        if isinstance(wordings, dict) and "python" in wordings:
+            named = {door: str(wordings[door]) for door in ("smalltalk", "shell", "http") if door in wordings}
+            remedy = Remedy(str(wordings["python"]), **named)
+        elif remedy is not None:
+            remedy = str(remedy)
+        super().__init__(str(message), site=details.get("site"), remedy=remedy)
         self.details = details
         self.code = str(details.get("code", "remote"))  # type: ignore[misc]  # each error carries the server's code

@@ -215,7 +215,7 @@ class LibraryError(Error):
         message = getattr(cause, "message", None)
         kind = type(cause).__name__
         super().__init__(
-            str(message) if message else (f"{kind}: {cause}" if str(cause) else kind), remedy=getattr(cause, "remedy", None)
+            str(message) if message else (f"{kind}: {cause}" if str(cause) else kind), remedy=getattr(cause, "advice", None)
         )
         self.cause = cause
         self.__cause__ = cause

@@ -41,7 +41,7 @@ def at_put(d: Any, receiver: SystemDictionary, name: Text, value: Any) -> Any:
     try:
         d.context.bind(name, value)
     except SmalltalkError as error:
-        return signal(Error(error.message, remedy=error.remedy))
+        return signal(Error(error.message, remedy=error.advice))
     return value
 
 

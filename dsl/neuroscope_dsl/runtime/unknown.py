@@ -30,8 +30,8 @@ def unknown_name(name: str, variables: Mapping[str, Any]) -> UnknownVariable:
         return unknown_class(name, {*classes, *(key for key in bound if key[:1].isupper())}, "class or variable")
     close = nearest(name, bound)
     hint = f"Did you mean {' or '.join(close)}? Otherwise bind it" if close else "Bind it"
-    model = "--model NAME, " if name == "model" else ""
+    value, model = ("TransformerModel fromHuggingFace: 'gpt2-medium'", "--model NAME or ") if name == "model" else ("…", "")
     return UnknownVariable(
         f"The variable {name} is not bound.",
-        remedy=f"{hint}: {model}--bind {name}=VALUE, or run a script that assigns it earlier in the same run.",
+        remedy=f"{hint}: {name} := {value} earlier in the same run; or start it with {model}--bind {name}=VALUE.",
     )

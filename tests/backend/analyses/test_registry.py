@@ -59,7 +59,7 @@ def test_what_makes_no_pairs_is_told(on: object, error: type[Exception], says: s
 def test_own_pairs_come_as_examples_or_dictionaries() -> None:
     model = tiny.model("gpt2")
     pair = {"clean": "w5 w6", "corrupt": "w7 w6", "answer": "w8", "wrong": "w9"}
-    for on in (pair, [pair], [pair, {**pair, "clean": "w4 w6"}], Example(**pair)):
+    for on in (pair, [pair], [pair, {**pair, "clean": "w4 w6"}], Example(**pair), [tuple(pair.values())]):
         found = pairs_of(model, on, "addition", 8)
         assert found[0].corrupt == "w7 w6"
 

@@ -11,7 +11,7 @@ from neuroscope.editing import methods, targets
 from neuroscope.editing.edit import WeightEdit
 from neuroscope.editing.keys import Memory, keys_at, memory, moments
 from neuroscope.editing.statements import Fact, subject_token
-from neuroscope.editing.targets import _Problem, find_target
+from neuroscope.editing.targets import Search
 from neuroscope.editing.transactions import applied_for_now
 from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import EditError
@@ -108,7 +108,7 @@ def test_moments_of_the_models_own_text_are_the_same_again(framework: str, tmp_p
 def test_the_gradient_of_a_value_is_that_of_finite_differences(framework: str) -> None:
     model = tiny.model(on=framework)
     fact = Fact(PROMPTS[0], "w7", " w20")
-    problem = _Problem(model, LAYER, fact, [PROMPTS[0], f"w70 w71 {PROMPTS[0]}"], ["w7 w44"])
+    search = Search(model, [LAYER], fact, [PROMPTS[0], f"w70 w71 {PROMPTS[0]}"], ["w7 w44"])
 
     def loss(delta: np.ndarray) -> float:
         """The loss by its definition, from the logits of runs with the value added by a hook."""
@@ -124,9 +124,33 @@ def test_the_gradient_of_a_value_is_that_of_finite_differences(framework: str) -
 
     random = np.random.default_rng(1)
     delta, direction = random.normal(size=(2, model.architecture.d_model))
-    gradient = problem.evaluate(delta)[1] @ direction
+    gradient = search.evaluate(LAYER, delta)[1] @ direction
     step = 1e-2
     assert gradient == pytest.approx((loss(delta + step * direction) - loss(delta - step * direction)) / (2 * step), rel=0.02)
+
+
+def test_a_cycle_of_steps_has_the_whole_gradient(framework: str) -> None:
+    model = tiny.model(on=framework)
+    keeping = [f"w{at} w7{' w44' * (at % 4)}" for at in range(20, 37)]
+    search = Search(model, [0, LAYER], Fact(PROMPTS[0], "w7", " w20"), PROMPTS[:1], keeping)
+    alone = Search(model, [LAYER], Fact(PROMPTS[0], "w7", " w20"), PROMPTS[:1], keeping)
+    delta = np.random.default_rng(2).normal(size=model.architecture.d_model)
+    probabilities, whole, moved = search.evaluate(LAYER, delta)
+    assert len(search._kept) == 3
+    steps = [search.evaluate(LAYER, delta, step) for step in range(3)]
+    np.testing.assert_allclose(np.mean([gradient for _, gradient, _ in steps], axis=0), whole, atol=1e-6)
+    assert np.abs(steps[0][1] - steps[1][1]).max() > 1e-4
+    assert all((values == probabilities).all() for values, _, _ in steps)
+    kept = [(text, subject_token(model, text, len(text) if text.endswith("w7") else text.index("w7") + 2)) for text in keeping]
+    kept.append(("w7 is a", 0))
+    divergences = []
+    for text, at in kept:
+        was, now = (_logs(model, text, at, value) for value in (0 * delta, delta))
+        divergences.append(np.exp(was) @ (was - now))
+    assert moved == pytest.approx(np.mean(divergences), rel=1e-3)
+    assert sum(each for _, _, each in steps) == pytest.approx(moved)
+    assert search.evaluate(LAYER, 0 * delta)[2] == pytest.approx(0, abs=1e-5)
+    np.testing.assert_allclose(alone.evaluate(LAYER, delta)[1], whole, atol=1e-6)
 
 
 def _logs(model: TransformerModel, text: str, at: int, delta: np.ndarray) -> np.ndarray:
@@ -146,7 +170,7 @@ def test_a_value_makes_the_model_say_the_object(framework: str) -> None:
     prompt = "w5 w6 w7 w8"
     said, second = (token.strip() for token, _ in model.predictions(prompt, 2))
     fact = Fact(prompt, "w7", f" {second}")
-    found = find_target(model, 0, fact, [prompt])
+    found = Search(model, [0], fact, [prompt]).target(0)
     place = memory(model, 0, model.encode([prompt]), [2])
     keys = keys_at(model, place, [prompt], [2])
     others = keys_at(model, place, [prompt] * 3, [0, 1, 3])
@@ -160,4 +184,4 @@ def test_a_value_makes_the_model_say_the_object(framework: str) -> None:
 def test_behind_the_last_layer_that_is_read_there_is_no_value(framework: str) -> None:
     model = tiny.model(on=framework)
     with pytest.raises(EditError, match="Edit an earlier layer"):
-        find_target(model, tiny.LAYERS - 1, Fact(PROMPTS[0], "w7", " w20"), [PROMPTS[0]])
+        Search(model, [tiny.LAYERS - 1], Fact(PROMPTS[0], "w7", " w20"), [PROMPTS[0]]).target(tiny.LAYERS - 1)

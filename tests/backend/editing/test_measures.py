@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from neuroscope.editing.measures import FactRate, begins_with, mean_rate
+from neuroscope.editing.measures import FactRate, Known, begins_with, judged, mean_rate
+from neuroscope.editing.probes import Probes, Question
+from neuroscope.editing.statements import Fact
 from neuroscope.tasks.statistics import Estimate, mean_of, wilson
+from tests import tiny
 
 
 def rated(*shares: tuple[float, int]) -> FactRate:
@@ -31,3 +35,30 @@ def test_a_continuation_begins_with_a_whole_word() -> None:
     assert begins_with(" Rome.", " Rome")
     assert begins_with("Rome", " Rome")
     assert not begins_with(" Romeo", " Rome")
+
+
+def test_scores_are_the_mean_over_an_objects_tokens_and_questions_are_put_once(framework: str) -> None:
+    model = tiny.model(on=framework)
+    known = Known(model)
+    pairs = [("w5 w6", " w7 w8 w9"), ("w30 w31 w32 w33", " w7"), ("w5 w6", " w7 w20"), ("w5 w6", " w40")]
+
+    def score(prompt: str, answer: str) -> float:
+        """Token by token, each prompt alone."""
+        logs = []
+        for word in answer.split():
+            logits = np.asarray(model.logits(prompt))[0, -1].astype(np.float64)
+            logs.append(logits[model.token(word)] - np.log(np.exp(logits).sum()))
+            prompt = f"{prompt} {word}"
+        return float(np.mean(logs))
+
+    np.testing.assert_allclose(known.scores(pairs), [score(*pair) for pair in pairs], atol=1e-5)
+    fact = Fact("w5 w6", "w6", " w9")
+    others = [Question("w5 w6", " w7", "w6", "own"), Question("w30 w6", " w8", "w6", "own")]
+    asked = [Probes(fact, " w8", own=others), Probes(Fact("w5 w40", "w40", " w9"), " w8", neighbours=others)]
+    found = judged(known, asked)
+    texts = model.continuations([one.prompt for one in others], 4)
+    assert found[0].found["ownFacts"].texts == found[1].found["specificity"].texts == texts
+    np.testing.assert_allclose(found[0].found["ownFacts"].second, [score(one.prompt, " w9") for one in others], atol=1e-5)
+    before = model.engine.block_calls
+    assert judged(known, asked[:1])[0].rates == found[0].rates
+    assert model.engine.block_calls == before

@@ -49,25 +49,27 @@ def test_a_trial_tells_what_the_changed_weights_do(framework: str, architecture:
     model = tiny.model(architecture, on=framework)
     one = wanted(model)
     place = memory(model, 1, model.encode(PROMPTS), [2, 3])
-    trial = planning._Trial(model, place, [one], 0)
+    trial, price = planning._Trial(model, place, [one]), planning._Price(model, [0, 1], [one], 0)
     change = np.random.default_rng(0).normal(
         scale=0.05, size=(max(len(place.experts), 1) * place.width, model.architecture.d_model)
     )
-    held, cost = trial.outcome(change)
-    assert trial.outcome(0 * change)[1] != pytest.approx(cost, abs=1e-3)
+    of = planning.Change(place, [], change, None, trial.held(change))
+    none = dataclasses.replace(of, change=0 * change)
+    cost = price(of)
+    assert price(none) != pytest.approx(cost, abs=1e-3)
     edit = WeightEdit.planned(model, place.deltas(change), title="any", method="random")
     with transactions.applied_for_now(model, edit):
-        fresh = planning._Trial(model, place, [one], 0)
-        again = fresh.outcome(0 * change)
-        moved = (np.exp(trial._before) * (trial._before - fresh._before)).sum(1)
-    kept = trial._kept - len(trial._spoken)
-    divergence = planning.KAPPA * moved[:kept].mean() + moved[kept:].mean()
-    assert held == again[0]
-    assert cost == pytest.approx(again[1] + divergence, abs=1e-4)
+        fresh = planning._Price(model, [1], [one], 0)
+        held, again = planning._Trial(model, place, [one]).held(0 * change), fresh(none)
+        before, after = (rows._rows.before[len(rows._spoken) :] for rows in (price, fresh))
+    moved = (np.exp(before) * (before - after)).sum(1)
+    divergence = planning.KAPPA * moved[: price._kept].mean() + moved[price._kept :].mean()
+    assert of.held == held
+    assert cost == pytest.approx(again + divergence, abs=1e-4)
 
 
 def test_the_mildest_change_that_holds_is_taken(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    planner = planning._Planner(model, 0, [wanted(model)], "memit", planning.Kept(), planning.Kept(), 0)
+    planner = planning._Planner(model, 0, [wanted(model)], "memit", planning.Kept(), planning.Kept())
     for limit in np.linspace(0.01, 0.5, 50):  # what a random model says is never likely
         monkeypatch.setattr(planning, "HOLDS", float(limit))
         held = [planner._tried(strength).held for strength in planning.STRENGTHS]
@@ -82,14 +84,16 @@ def test_the_mildest_change_that_holds_is_taken(model: TransformerModel, monkeyp
 def _any_value(model: TransformerModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some value in place of one that is sought, which takes time."""
     value = Target(np.random.default_rng(0).normal(size=model.architecture.d_model), 1.0, 1)
-    monkeypatch.setattr(planning, "find_target", lambda *_, **__: value)
+    monkeypatch.setattr(planning.Search, "target", lambda *_: value)
 
 
 @pytest.mark.usefixtures("_any_value")
 def test_of_layers_the_one_that_costs_least_is_taken(model: TransformerModel) -> None:
     alone = [best_change(model, [layer], [wanted(model)], "memit") for layer in (0, 1)]
-    best = max(alone, key=lambda one: (one.held, -one.cost))
-    assert alone[0].cost != alone[1].cost
+    assert [one.cost for one in alone] == [None, None]  # there was nothing to choose
+    costs = [planning._Price(model, [layer], [wanted(model)], 0)(one) for layer, one in enumerate(alone)]
+    best = max(alone, key=lambda one: (one.held, -costs[one.memory.layer]))
+    assert costs[0] != costs[1]
     for order in ([0, 1], [1, 0]):
         assert best_change(model, order, [wanted(model)], "memit").memory.layer == best.memory.layer
 
@@ -134,7 +138,7 @@ def test_edits_stop_where_weights_have_grown(model: TransformerModel) -> None:
         EditError, match=r"norm of 1\.mlp\.W_out would be 3\.00 times .* \(1 edits are on it already\)"
     ) as caught:
         checked_growth(model, second, 2.5)
-    assert "updateFacts:" in str(caught.value)
+    assert "update_facts" in str(caught.value)
     model.revert_edits()
 
 

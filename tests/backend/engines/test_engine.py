@@ -128,6 +128,29 @@ def test_a_run_behind_a_prefix_equals_the_whole_run(engine: Engine) -> None:
     assert largest(again.logits, engine.ops.repeat(whole.logits, 2)) < LOGIT_TOLERANCE
 
 
+@pytest.mark.parametrize("columns", [1, 5])
+def test_behind_a_prefix_with_padding_on_the_left_runs_equal_whole_runs(engine: Engine, columns: int) -> None:
+    batch = TokenBatch.of(
+        [PROMPTS[0][:6], PROMPTS[0][2:4], PROMPTS[1][:3]], side="left"
+    )  # of five columns two rows hold padding only, or nearly
+    sites = [Site(1, Component.RESIDUAL, position=-1), Site(2, Component.HEAD_OUTPUT, position=-1)]
+    whole = engine.forward(batch, capture=sites, logits=LogitRequest.last(batch))
+    prefix = engine.prefix(batch, columns)
+    assert prefix is not None
+    behind = engine.forward(batch, capture=sites, logits=LogitRequest.last(batch), prefix=prefix)
+    assert largest(behind.logits, whole.logits) < LOGIT_TOLERANCE
+    assert all(largest(behind[site], whole[site]) < LOGIT_TOLERANCE for site in sites)
+    found = engine.gradients(batch, lambda logits: logits[:, 5], sites[:1], logits=LogitRequest.last(batch), prefix=prefix)
+    exact = engine.gradients(batch, lambda logits: logits[:, 5], sites[:1], logits=LogitRequest.last(batch))
+    assert largest(found.gradients[sites[0]], exact.gradients[sites[0]]) < LOGIT_TOLERANCE
+
+
+def test_a_prefix_leaves_a_token_of_every_row(engine: Engine) -> None:
+    for side, columns in (("left", 4), ("right", 2)):
+        with pytest.raises(ArgumentError, match="leaves no token"):
+            engine.prefix(TokenBatch.of([PROMPTS[0][:4], PROMPTS[0][2:4]], side=side), columns)
+
+
 def test_only_the_logits_asked_for_are_computed(engine: Engine, batch: TokenBatch) -> None:
     whole = engine.ops.to_numpy(engine.forward(batch).logits)
     tokens = np.array([[3, 8], [90, 4]])

@@ -8,7 +8,7 @@ from torch import nn
 from transformers.activations import NewGELUActivation
 
 from neuroscope.engines.protocol import TokenBatch
-from neuroscope.engines.torch.engine import _Gelu
+from neuroscope.engines.torch.gelu import _Gelu
 from neuroscope.errors import NonFiniteActivationError, ParityError
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.verify import every_site

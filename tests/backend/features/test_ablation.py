@@ -154,7 +154,7 @@ def test_what_cannot_be_ablated_is_said(neurons: NeuronSet) -> None:
 def test_where_no_task_fits_the_model_the_other_texts_must_be_given() -> None:
     model = planted_model()
     neurons = NeuronAnalyzer(model).find_neurons_for(*texts(60))
-    with pytest.raises(DatasetError, match="offTarget"):
+    with pytest.raises(DatasetError, match="off_target"):
         NeuronAblator(model).test_ablation(neurons, dataset(0))
 
 

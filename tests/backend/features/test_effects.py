@@ -78,7 +78,7 @@ def test_items_that_share_something_with_those_that_chose_are_left_out_or_refuse
     assert results.provenance.sizes["items"] == 4 * (len(CONCEPT) - len(used)) > 0
     with pytest.raises(DatasetError, match="0 of 8 items of planted items share no entity") as caught:
         ablator.test_ablation(found, items(range(used[0], used[0] + 1), 8, seed=2))
-    assert "neurons heldOut" in caught.value.remedy
+    assert "neurons.held_out" in caught.value.remedy
 
 
 def test_a_layers_terms_sum_to_what_giving_it_its_means_takes(framework: str) -> None:

@@ -10,6 +10,7 @@ from neuroscope.engines.sites import Component, Site
 from neuroscope.errors import ArgumentError
 from neuroscope.lenses.attribution import attribute_logits, contributions
 from tests import tiny
+from tests.backend.features.planted import planted_model
 
 ROWS = [[5, 6, 7, 8], [9, 10, 11], [12, 5, 13, 14, 15]]
 ANSWERS, WRONGS = np.array([20, 21, 22]), np.array([30, 31, 32])
@@ -64,3 +65,36 @@ def test_the_result_tells_the_largest_first(framework: str) -> None:
 def test_an_answer_has_no_lead_over_itself() -> None:
     with pytest.raises(ArgumentError, match="no lead"):
         attribute_logits(tiny.model("gpt2"), ["w5 w6"], np.array([7]), np.array([7]))
+
+
+def test_a_result_is_the_mean_of_its_prompts_terms() -> None:
+    model = planted_model(layers=9)
+    prompts, answers, wrongs = ["w5 w6 w7", "w8 w9", "w5 w50"], np.array([20, 21, 22]), np.array([30, 31, 32])
+    result = attribute_logits(model, prompts, answers, wrongs)
+    each = contributions(model.engine, model.encode(prompts), answers, wrongs)
+    assert result.lead.value == pytest.approx(each.lead.mean())
+    assert (result.embedding, result.constant) == pytest.approx((each.embedding.mean(), each.constant.mean()))
+    assert np.array(result.heads) == pytest.approx(each.heads.mean(0))
+    assert result.attention_biases == pytest.approx(each.biases.mean(0))
+    assert result.mlps == pytest.approx(each.mlps.mean(0))
+    assert result.gap == pytest.approx(np.abs(each.lead - each.total).max())
+    means = {"embedding": each.embedding.mean()}
+    means |= {f"{layer}.mlpOutput": each.mlps[:, layer].mean() for layer in range(9)}
+    means |= {f"{layer}.headOutput[{head}]": each.heads[:, layer, head].mean() for layer in range(9) for head in range(4)}
+    largest = sorted(means, key=lambda site: -abs(means[site]))
+    assert [part.site for part in result.components] == largest[:40]
+    assert [part.value.value for part in result.components] == pytest.approx([means[site] for site in largest[:40]])
+    told = result.summary().splitlines()
+    assert [line.split()[0] for line in told[5:]] == largest[:12]
+    assert told[1].endswith("and 2 more")
+    assert f"[{result.components[0].value.low:+.3f}, {result.components[0].value.high:+.3f}]" in told[5]
+    alone = attribute_logits(model, prompts[:1], answers[:1], wrongs[:1]).summary().splitlines()
+    assert "[" not in alone[5]
+    assert "more" not in alone[1]
+
+
+def test_without_a_lead_there_are_no_terms() -> None:
+    result = attribute_logits(tiny.model("gpt2"), ["w5 w6"], np.array([20]), np.array([30]), reason="nothing is answered")
+    assert (result.exists, result.heads, result.attention_biases, result.mlps, result.components) == (False, [], [], [], [])
+    assert result.summary().startswith("No effect. Direct logit attribution in tiny gpt2: nothing is answered")
+    assert result.print_string() == "a LogitAttribution(1 prompts, no effect)"

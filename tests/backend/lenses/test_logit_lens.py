@@ -8,6 +8,7 @@ from scipy.special import softmax
 
 from neuroscope.engines.protocol import TokenBatch
 from neuroscope.engines.sites import Component, Site
+from neuroscope.lenses import logit_lens as logit_lenses
 from neuroscope.lenses.logit_lens import answers_by_layer, decided_from, logit_lens
 from tests import tiny
 
@@ -68,3 +69,25 @@ def test_answers_are_ranked_at_the_last_token(framework: str) -> None:
     assert probability.shape == (tiny.LAYERS + 1, 2)
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     assert probability[-1] == pytest.approx(shares.max(-1), abs=1e-5)
+
+
+def test_the_summary_reads_the_last_token_layer_by_layer() -> None:
+    lens = logit_lens(tiny.model("gpt2"), TEXT)
+    told = lens.summary().splitlines()
+    assert [line.split("  ")[1] for line in told[2:6]] == ["embedding", "layer 0", "layer 1", "layer 2"]
+    for row, line in enumerate(told[2:6]):
+        figures = [lens.probability[row][-1], lens.final_probability[row][-1], lens.kl[row][-1]]
+        assert [float(number) for number in line.split()[-3:]] == pytest.approx(figures, abs=6e-4)
+        assert repr(lens.top[row][-1]) in line
+    decided = ["embedding", "layer 0", "layer 1", "layer 2"][lens.decided[-1]]
+    assert told[6] == f"  decided from {decided} on"
+    assert len(told) == 7
+
+
+def test_ties_count_half_of_a_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = np.log(np.array([[0.4, 0.2, 0.2, 0.2], [0.1, 0.1, 0.3, 0.5]]))
+    monkeypatch.setattr(logit_lenses, "read_streams", lambda *_: [None])
+    monkeypatch.setattr(logit_lenses, "read_out", lambda *_: logs)
+    probability, rank = answers_by_layer(tiny.engine("gpt2"), TokenBatch.of([[5], [6]]), np.array([1, 2]))
+    assert probability.tolist() == [pytest.approx([0.2, 0.3])]
+    assert rank.tolist() == [[2.0, 1.0]]

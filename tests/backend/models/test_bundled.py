@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from neuroscope.errors import ModelLoadError, ModelNotFoundError
+from neuroscope.errors import ModelLoadError, ModelNotFoundError, at_door
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope.lenses.repeats import repeat_scores
 from neuroscope.models import aliases, bundled
@@ -145,7 +145,7 @@ def test_one_that_does_not_ship_says_what_to_do(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(bundled, "WEIGHTS", tmp_path)
     with aliases.in_force(embedded=True), pytest.raises(ModelNotFoundError) as caught:
         TransformerModel.from_hugging_face("gpt2-medium")
-    assert "--alias" in caught.value.remedy
+    assert "--alias" in str(at_door(caught.value.advice, "shell"))
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:

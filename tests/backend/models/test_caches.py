@@ -234,3 +234,31 @@ def test_names_without_a_counterpart_are_answered(model: TransformerModel, cache
     assert model.run_with_caching(LONG, "gpt_neox.layers.*.attention").sites == [f"{layer}.attention" for layer in range(3)]
     assert not hasattr(model, "nonsense")
     assert aliases.follow("gpt2-small") == aliases.follow("gpt2")
+
+
+def test_token_ids_stand_where_texts_may(model: TransformerModel) -> None:
+    ids = model.to_tokens([LONG, " ".join(reversed(LONG.split()))])
+    assert np.array_equal(model.logits(ids).numpy()[0], model.logits(LONG).numpy()[0])
+    assert np.array_equal(model.loss_per_token(ids[0]).numpy(), model.loss_per_token(LONG).numpy())
+    assert model.run_with_cache(ids)[1]["1.residual"].shape == (2, 6, 32)
+    traced = model.run_with_gradients(ids[0], lambda logits: logits[0, -1, 42], "1.residual")
+    assert traced.gradients["1.residual"].shape == (1, 6, 32)
+    assert traced.tokens == [LONG.split()]
+
+
+@pytest.mark.parametrize(
+    ("ids", "what"),
+    [
+        (np.zeros((2, 3)), "float64"),
+        (np.array([[3, 4], [5, 97]]), "0 to 96"),
+        (np.array([[3, -4]]), "0 to 96"),
+        (np.zeros((1, 0), dtype=np.int64), "positions"),
+        (np.ones((1, 2, 3), dtype=np.int64), "positions"),
+        (np.array([[3, 4], [5, 0]]), "padding"),
+        (np.array([[0, 4], [5, 3]]), "padding"),
+    ],
+)
+def test_an_array_that_holds_no_prompts_is_refused(model: TransformerModel, ids: Any, what: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        model.logits(ids)
+    assert what in f"{caught.value.message} {caught.value.remedy}"

@@ -15,7 +15,7 @@ from neuroscope import events
 from neuroscope.editing.edit import WeightEdit
 from neuroscope.editing.keys import _place, memory
 from neuroscope.editing.statements import Fact
-from neuroscope.editing.targets import _Problem
+from neuroscope.editing.targets import Search
 from neuroscope.engines.precision import epsilon
 from neuroscope.engines.protocol import Edit, Engine, LogitRequest, TokenBatch
 from neuroscope.engines.sites import ATTENTION_MATRICES, Component, Site
@@ -84,7 +84,7 @@ def test_values_of_facts_and_effects_of_neurons_have_their_gradients(framework: 
     fact = Fact("w5 w6 w7", "w6", " w9")
     delta = np.random.default_rng(0).standard_normal(models[0].architecture.d_model)
     (p, gradient), (q, half) = (
-        _Problem(model, 1, fact, ["w5 w6 w7", "w8 w6 w7"], ["w6 w11"]).evaluate(delta) for model in models
+        Search(model, [1], fact, ["w5 w6 w7", "w8 w6 w7"], ["w6 w11"]).evaluate(1, delta)[:2] for model in models
     )
     np.testing.assert_allclose(q, p, rtol=0.2)
     assert cosine(gradient, half) > ALIKE[dtype]

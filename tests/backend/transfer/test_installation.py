@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -194,6 +196,34 @@ def test_a_model_needs_nothing_of_its_own(installed: CircuitInstallation, model:
     assert (logits(model, "The capital of France is") == with_it).all()
     with pytest.raises(ArgumentError):
         installed.uninstall()
+
+
+@pytest.mark.parametrize("gate", [0.0, 0.5])
+def test_a_saved_model_has_its_installations_when_it_is_loaded(
+    gate: float, installed: CircuitInstallation, model: TransformerModel, tmp_path: Path
+) -> None:
+    """gate 0: as it was installed here. 0.5: as if that had been chosen, so that the source has to be loaded."""
+    target, text = TransformerModel.from_hugging_face("bundled:gpt2-medium"), "The capital of France is"
+    bare, circuit, quality = logits(target, text), installed.circuit, installed.map_r2
+    written = Carrier(circuit, circuit.mask, target, quality.source_layer, quality.there.matrix)
+    hook = target.hook_manager.add_hook(writing(written, 10, gate, "circuit for capital_of_country at layer 10"))
+    one = dataclasses.replace(installed, gate=gate, _hook=hook, _target=target)
+    installation.remember(one)
+    wanted = logits(target, text)
+    target.save(str(tmp_path / "kept"))
+    loaded = TransformerModel.load(str(tmp_path / "kept"))
+    (found,) = loaded.installed_circuits
+    assert found.as_dictionary() == one.as_dictionary()
+    assert (logits(loaded, text) == wanted).all()
+    assert (wanted == bare).all() == (gate == 0)
+    found.uninstall()
+    assert (logits(loaded, text) == bare).all()
+    assert not loaded.installed_circuits
+    assert ("_found_on" in vars(found.circuit)) == (gate > 0)  # the source was loaded only where something is written
+    path = tmp_path / "kept" / "installed" / "0.installation"
+    path.write_bytes(path.read_bytes().replace(b'": 10', b'": 11'))
+    with pytest.raises(CircuitError, match="changed after it was written"):
+        TransformerModel.load(str(tmp_path / "kept"))
 
 
 def test_bad_input_leaves_the_model_as_it_was(model: TransformerModel, finder: CircuitFinder) -> None:

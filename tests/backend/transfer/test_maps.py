@@ -11,14 +11,18 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from neuroscope.engines.protocol import Port
 from neuroscope.engines.torch.engine import TorchEngine
-from neuroscope.errors import ArgumentError, DatasetError
+from neuroscope.errors import ArgumentError, CircuitError, DatasetError
+from neuroscope.features.neurons import Neuron, NeuronSet
 from neuroscope.features.texts import Text
 from neuroscope.models.model import TransformerModel
+from neuroscope.provenance import provenance
 from neuroscope.safety.probe import Probe
 from neuroscope.transfer import alignment, maps
 from neuroscope.transfer.alignment import behind, of_ids, spelled
 from neuroscope.transfer.circuits import CircuitTransfer
+from neuroscope.transfer.readings import read_by
 from tests import tiny
 
 
@@ -183,6 +187,42 @@ def test_a_probe_is_carried_by_the_map_back() -> None:
         transfer.map(carried)
     with pytest.raises(ArgumentError, match="not the residual stream"):
         transfer.map(Probe.train("end", positive, negative, plain, 1, "attention", reading="tokens"))
+
+
+def test_what_neurons_read_is_carried_by_the_map_back() -> None:
+    turn = orthogonal()
+    plain, other = turned(turn)
+    transfer = CircuitTransfer(plain, other, texts=[text.text for text in words(90)])
+    found = transfer.map(neurons(plain, 1, 3, 7)).numpy()
+    gates = [other.weights(f"1.mlp.W_gate[{unit}]").read().reshape(-1) for unit in (3, 7)]
+    own = [plain.weights(f"1.mlp.W_gate[{unit}]").read().reshape(-1) for unit in (3, 7)]
+    assert np.abs(found - gates).max() < 1e-3 < np.abs(found - np.stack(own)).max()
+    with pytest.raises(CircuitError, match="not of turned"):
+        CircuitTransfer(other, plain).map(neurons(plain, 1, 3))
+    with pytest.raises(ArgumentError, match="no neurons for words"):
+        transfer.map(neurons(plain, 1))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "weight"), [("gpt2", "W_in"), ("llama", "W_gate"), ("gemma2", "W_gate"), ("phi3", "W_gate")]
+)
+def test_what_a_neuron_reads_is_what_goes_through_its_nonlinearity(architecture: str, weight: str) -> None:
+    """Its products with two streams differ as the inputs of the nonlinearity do, at the same norm scale."""
+    model = tiny.model(architecture)
+    engine, ops = model.engine, model.engine.ops
+    stream = np.random.default_rng(0).normal(size=(1, 2, 32)).astype(np.float32)
+    normed = ops.to_numpy(engine.normalise(1, Port.MLP, ops.asarray(stream)))[0].astype(np.float64)
+    columns = np.stack([model.weights(f"1.mlp.{weight}[{unit}]").read().reshape(-1) for unit in (3, 7)])
+    bias = model.weights("1.ln2.b").read() if architecture == "gpt2" else 0.0
+    centred = stream[0] - (stream[0].mean(-1, keepdims=True) if architecture == "gpt2" else 0.0)
+    scale = np.sqrt((centred.astype(np.float64) ** 2).mean(-1, keepdims=True) + 1e-6)
+    inputs = (normed - bias) @ columns.T * scale
+    assert np.abs(stream[0] @ read_by(neurons(model, 1, 3, 7), model).T - inputs).max() < 1e-3 * np.abs(inputs).max()
+
+
+def neurons(model: TransformerModel, layer: int, *units: int) -> NeuronSet:
+    found = [Neuron(unit, 0.9, 0.01, 0.01, []) for unit in units]
+    return NeuronSet("words", layer, found, 0.9, None, [], [], True, None, provenance(model, "words", 0), model)
 
 
 def test_another_tokenizer_of_the_same_stream_is_no_help_where_the_context_differs() -> None:

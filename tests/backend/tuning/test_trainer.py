@@ -270,10 +270,3 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs() -> None:
     with pytest.raises(ArgumentError, match="trained nothing"):
         _ = one.training
     assert not model.changed_weights
-
-
-@tiny.needs_mlx
-def test_mlx_says_that_training_runs_on_torch() -> None:
-    model = tiny.model("gpt2", on="mlx")
-    with pytest.raises(ArgumentError, match="torch"):
-        CircuitAwareTrainer(model, made.circuit(model, *made.NODES))

@@ -103,7 +103,7 @@ def test_thresholds_can_be_set(report: ValidationReport) -> None:
 def test_plain_numbers_are_refused_with_what_would_be_right(given: object) -> None:
     with pytest.raises(ArgumentError, match=r"'safety' is .* which is no suite result") as caught:
         ValidationReporter.generate_report({"safety": given})  # type: ignore[dict-item]
-    assert "validator testSafety:" in str(caught.value)
+    assert "validator.test_safety(" in str(caught.value)
 
 
 @pytest.mark.parametrize("given", [{}, [], 0.5, None])

@@ -148,6 +148,67 @@ def test_figures_and_images(lens: Result, tmp_path: Path, monkeypatch: pytest.Mo
     assert [file.name for file in tmp_path.iterdir()] == ["new"]
 
 
+@pytest.mark.parametrize(("ending", "signature"), [("png", b"\x89PNG\r\n"), ("pdf", b"%PDF-")])
+def test_an_image_of_each_kind(lens: Result, ending: str, signature: bytes, tmp_path: Path) -> None:
+    pytest.importorskip("kaleido", reason="kaleido is not installed: pip install 'neuroscope-interp[images]'")
+    try:
+        path = lens.save_image(str(tmp_path / f"lens.{ending}"))
+    except MissingExtraError as error:
+        pytest.skip(f"no Chrome starts here: {error.message}")
+    image = Path(path).read_bytes()
+    assert image.startswith(signature)
+    assert len(image) > 10_000
+    if ending == "png":
+        size = (int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big"))
+        assert size == (1800, 2 * lens.figure().layout.height)
+
+
+def test_a_browser_that_dies_is_an_error_with_a_remedy(lens: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import plotly.graph_objects as go
+
+    def dies(*_: Any, **__: Any) -> bytes:
+        raise RuntimeError("The browser seemed to close immediately after starting.", "more")
+
+    monkeypatch.setitem(sys.modules, "kaleido", ModuleType("kaleido"))
+    monkeypatch.setattr(go.Figure, "to_image", dies)
+    with pytest.raises(MissingExtraError, match="close immediately") as caught:
+        lens.save_image(str(tmp_path / "lens.png"))
+    assert "svg" in str(caught.value.remedy)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+def test_rows_in_the_real_packages(circuit: Circuit, lens: Result, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = pytest.importorskip(package, reason=f"{package} is not installed")
+    if package == "polars":
+        monkeypatch.setitem(sys.modules, "pandas", None)
+    for result, field in ((circuit, "controls"), (circuit, "curve"), (circuit, None), (lens, None), (Mixed(), None)):
+        found = result.to_frame(field)
+        assert isinstance(found, frames.DataFrame)
+        data = result.as_dictionary()
+        if field is not None:
+            assert len(found) == len(data[field])
+            assert found["faithfulness.value"].to_list() == [row["faithfulness"]["value"] for row in data[field]]
+    mixed = Mixed().to_frame()
+    assert [float(value) for value in mixed["value"]] == [1, 2.5, 3]
+    assert [str(value) for value in mixed["of"]][1:] == ["x", "4"]
+
+
+class Mixed(Result):
+    """Rows as results have them: whole and other numbers, nothing, and lists in one column."""
+
+    def as_dictionary(self) -> dict[str, Any]:
+        rows = [
+            {"value": 1, "of": None, "parts": [1]},
+            {"value": 2.5, "of": "x", "parts": []},
+            {"value": 3, "of": 4, "parts": None},
+        ]
+        return {"rows": rows}
+
+    def print_string(self) -> str:
+        return "mixed rows"
+
+
 def test_rows_become_a_data_frame(circuit: Circuit, monkeypatch: pytest.MonkeyPatch) -> None:
     made = ModuleType("pandas")
     made.DataFrame = dict  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tokenizers import pre_tokenizers
 
 import neuroscope
@@ -215,7 +216,7 @@ def test_a_model_is_loaded_in_the_type_that_was_asked_for(serve: Serve, chatty: 
     client = LMStudioRESTClient(serve())
     assert client.load_model("chatty")["precision"] == "float32"
     for dtype in ("bfloat16", "float16", "float32"):
-        assert client.load_model("chatty", dtype=dtype)["precision"] == dtype
+        assert client.load_model("chatty", dtype=getattr(torch, dtype))["precision"] == dtype
         assert client.load_model("chatty")["precision"] == dtype
         assert client.analyze("logit_lens", "w5 w6")["result"]["provenance"]["dtype"] == dtype
         assert asyncio.run(_precision(client.url, dtype)) == dtype

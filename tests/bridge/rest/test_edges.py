@@ -216,7 +216,7 @@ def test_loads_are_bounded_and_taken_back(serve: Serve, tmp_path: Path) -> None:
         assert http.delete(f"/v1/models/{folders[0]}x").status_code == 404
         assert http.delete(f"/v1/models/{folders[0]}").json() == {"id": folders[0], "object": "model", "deleted": True}
         assert within(5, lambda: gc.collect() >= 0 and engine() is None)
-        assert http.post("/v1/completions", json={**SHORT, "model": folders[0]}).status_code == 404
+        assert http.get(f"/v1/models/{folders[0]}").status_code == 404
         assert http.post("/v1/models/load", json={"model": folders[2]}).status_code == 200
         kept = http.delete("/v1/models/chatty")
         assert (kept.status_code, kept.json()["error"]["code"]) == (403, "forbidden")

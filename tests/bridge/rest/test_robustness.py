@@ -166,7 +166,7 @@ JSON_HEADER = {"Content-Type": "application/json"}
             "The body is not a JSON object. Send one, with the header Content-Type: application/json.",
         ),
         ('{"prompt": "w5", "steer": 1}', JSON_HEADER, "steer", "steer: no such field; there are "),
-        ('{"prompt": "w5", "n": 2}', JSON_HEADER, "n", "n: only 1 is supported"),
+        ('{"prompt": "w5", "n": 2}', JSON_HEADER, "n", "n: this field is not served here; leave it out, or give 1"),
         ('{"prompt": [9999]}', JSON_HEADER, None, "Ids run from 0 to 96"),
     ],
 )
@@ -239,10 +239,13 @@ def test_pages_of_other_sites_are_refused_unless_they_are_allowed(url: str, serv
 
 def test_neuroscope_serve_serves_http_beside_zeromq(chatty: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    with serving("--http", "127.0.0.1:0", "--alias", f"chatty={chatty}", "--model", "chatty", log=log) as (process, _):
+    options = ("--http", "127.0.0.1:0", "--alias", f"chatty={chatty}", "--model", "chatty", "--device", "cpu")
+    with serving(*options, log=log) as (process, _):
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        assert httpx.get(f"{url}/health").json()["model"] == "chatty"
+        found = httpx.get(f"{url}/health").json()
+        assert (found["status"], found["model"]) == ("ok", "chatty")
+        assert "/health answers meanwhile" in log.read_text()
         assert "<title>NeuroScope Lens" in httpx.get(f"{url}/").text
         assert httpx.get(f"{url}/page/main.js").headers["content-type"].startswith("text/javascript")
         process.send_signal(signal.SIGTERM)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 import time
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import numpy as np
 import pytest
 
 from tests.bridge.rest.conftest import Serve, within
@@ -149,3 +151,48 @@ def test_as_many_generations_as_are_allowed(serve: Serve, long: dict[str, Any]) 
     reader.close()
     assert within(5, lambda: generations(url) == 0)
     assert httpx.post(f"{url}/v1/completions", json={"prompt": "w5", "max_tokens": 1}).status_code == 200
+
+
+def test_eight_streams_with_their_own_hooks_share_passes_and_have_what_each_has_alone(
+    serve: Serve, long: dict[str, Any]
+) -> None:
+    url = serve()
+    engine = serve.engine(url)
+
+    def asked(number: int) -> dict[str, Any]:
+        capture = {"layer_name": "2", "component": ("residual", "attentionPattern")[number % 2], "hook_id": "seen"}
+        change = {"layer_name": str(number % 3), "action": "scale", "factor": 1 + number / 10}
+        hooks = [capture, change] if number else [capture]
+        return {
+            **long,
+            "prompt": "w5 w6 w7"[: 2 + 3 * (number % 3)],
+            "max_tokens": 30,
+            "seed": number,
+            "activation_hooks": hooks,
+        }
+
+    async def one(client: httpx.AsyncClient, number: int) -> list[dict[str, Any]]:
+        async with client.stream("POST", PATH, json=asked(number)) as response:
+            events = [json.loads(line[6:]) async for line in response.aiter_lines() if line.startswith("data: {")]
+            return [event for event in events if "token" in event]
+
+    async def streamed(numbers: list[int]) -> list[list[dict[str, Any]]]:
+        async with httpx.AsyncClient(base_url=url, timeout=60) as client:
+            return await asyncio.gather(*(one(client, number) for number in numbers))
+
+    before = engine.block_calls
+    alone = [asyncio.run(streamed([number]))[0] for number in range(8)]
+    one_by_one = engine.block_calls - before
+    with engine.exclusive():  # so that all of them are there when the first pass begins
+        together = threading.Thread(target=lambda: found.extend(asyncio.run(streamed(list(range(8))))))
+        found: list[list[dict[str, Any]]] = []
+        together.start()
+        assert within(10, lambda: generations(url) == 8)
+    together.join(60)
+    assert engine.block_calls - before - one_by_one < 0.5 * one_by_one
+    for events, single in zip(found, alone, strict=True):
+        assert [event["token"] for event in events] == [event["token"] for event in single]
+        for event, expected in zip(events, single, strict=True):
+            shown, wanted = event["activations"]["seen"], expected["activations"]["seen"]
+            assert shown["shape"] == wanted["shape"]
+            np.testing.assert_allclose(shown["data"], wanted["data"], atol=1e-5)

@@ -6,16 +6,18 @@ may be loaded in one thread, run in a second and read in a third.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
+from neuroscope.engines.anatomy import Anatomy
 from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.decoder import Decoder
 from neuroscope.engines.layout import find_module, get_module, places
@@ -43,7 +45,12 @@ from neuroscope.engines.protocol import (
 )
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span, left_padded
+from neuroscope.engines.tuning import StepSettings, no_adapters
+from neuroscope.engines.weights import WeightSite
 from neuroscope.errors import ArgumentError, InertHookError, NonFiniteActivationError, SiteError
+
+if TYPE_CHECKING:
+    from neuroscope.engines.mlx.tuning import MlxTuner
 
 Array = mx.array
 
@@ -94,8 +101,11 @@ class MlxEngine(Decoder[MlxTaps]):
         self.model = model
         self.architecture, self._mlx = architecture.in_mlx(), of_mlx(architecture)
         self.device = device
-        self._origin = origin
-        self.anatomy = architecture.anatomy(config.get)
+        self._config, self._described, self._origin = config, architecture, origin
+        self._trains = False
+        #: While a tuner differentiates: puts weights that gradients flow through into the model, or those that they do not.
+        self.place: Callable[[bool], None] = lambda _: None
+        self.anatomy: Anatomy = architecture.anatomy(config.get)
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         activation = activation_of(config, self._mlx)
         layers, embedding = self.architecture.path("layers"), self.architecture.path("embedding")
@@ -138,7 +148,7 @@ class MlxEngine(Decoder[MlxTaps]):
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Lock the model for one thread, on its device."""
-        with self._lock, mx.stream(self.device):
+        with super().exclusive(), mx.stream(self.device):
             yield
 
     # --- runs ------------------------------------------------------------------------------------------------------
@@ -209,12 +219,49 @@ class MlxEngine(Decoder[MlxTaps]):
     def _without_gradients(self) -> AbstractContextManager[Any]:
         return nullcontext()
 
+    # --- training --------------------------------------------------------------------------------------------------
+
+    def copy(self) -> MlxEngine:
+        """See `Engine.copy`. Arrays are never changed in place, so the copy shares them until it is written to."""
+        with self._lock:
+            found = MlxEngine(_copied(self.model, {}), self._config, self._described, self.device, self._origin)
+            found.end_tokens, found.stop_texts = self.end_tokens, self.stop_texts
+            found.parameters.adopt(self.parameters)
+        return found
+
+    def tuner(self, sites: Sequence[WeightSite] | None, settings: StepSettings) -> MlxTuner:
+        """See `Engine.tuner`."""
+        from neuroscope.engines.mlx.tuning import MlxTuner
+
+        return MlxTuner(self, sites, settings)
+
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> MlxTuner:
+        """Raises `ArgumentError`: LoRA is trained by peft, on torch."""
+        missing = no_adapters(self.name)
+        assert missing is not None
+        raise missing
+
+    @contextmanager
+    def differentiable(self, on: bool = True) -> Iterator[None]:
+        """See `Engine.differentiable`."""
+        before, self._trains = self._trains, on
+        self.place(on)
+        try:
+            yield
+        finally:
+            self._trains = before
+            self.place(before)
+
     def _settle(self, run: Run) -> Run:
+        if self._trains:
+            return run
         mx.eval([array for array in (*run.activations.values(), run.logits, run.residual) if array is not None])
         return run
 
     def _taps(self, batch: TokenBatch, capture: Sequence[Site], edits: Sequence[Edit], **where: Any) -> MlxTaps:
-        return MlxTaps(self.anatomy, batch, capture, edits, **where)
+        taps = MlxTaps(self.anatomy, batch, capture, edits, **where)
+        taps.differentiated = self._trains
+        return taps
 
     def _new_cache(self) -> GrowingCache:
         return GrowingCache(self.anatomy.layers)
@@ -345,3 +392,14 @@ class MlxEngine(Decoder[MlxTaps]):
             limit = mx.device_info().get("max_recommended_working_set_size", mx.device_info()["memory_size"])
             free = max(int(limit) - mx.get_active_memory(), 0)
         return self._rows_within(positions, self.dtype.size, free)
+
+
+def _copied(part: Any, known: dict[int, Any]) -> Any:
+    """A module's structure anew, with the same arrays; `deepcopy` fails at functions of MLX that modules refer to."""
+    if not isinstance(part, (nn.Module, dict, list)):
+        return part
+    if id(part) not in known:
+        found = known[id(part)] = copy.copy(part)
+        for key, value in enumerate(part) if isinstance(part, list) else part.items():
+            found[key] = _copied(value, known)
+    return known[id(part)]

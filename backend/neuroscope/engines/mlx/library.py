@@ -13,6 +13,7 @@ import threading
 from types import ModuleType
 
 from neuroscope.errors import MissingExtraError
+from neuroscope.remedies import install
 
 _PACKAGE = "mlx_lm"
 _lock = threading.Lock()
@@ -20,7 +21,7 @@ _lock = threading.Lock()
 
 def require() -> None:
     """Raises `MissingExtraError` if MLX, mlx-lm or MLX's library for this platform is not installed."""
-    remedy = "pip install 'neuroscope-interp[mlx]'"
+    remedy = install("mlx")
     for package in ("mlx", _PACKAGE):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(f"The engine mlx needs the package {package.replace('_', '-')}.", remedy=remedy)

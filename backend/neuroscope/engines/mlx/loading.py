@@ -30,7 +30,8 @@ from neuroscope.engines.mlx.saving import Origin
 from neuroscope.engines.mlx.slots import ACTIVATIONS
 from neuroscope.engines.tokenizers import load_tokenizer
 from neuroscope.engines.weight_files import INDEX, SINGLE
-from neuroscope.errors import ArgumentError, ModelLoadError, UnsupportedArchitectureError
+from neuroscope.errors import ArgumentError, ModelLoadError, UnsupportedArchitectureError, joined
+from neuroscope.remedies import TORCH
 
 _Config = dict[str, Any]
 _Weights = dict[str, mx.array]
@@ -45,11 +46,16 @@ class MlxLoader:
     def tokenizer(self, folder: Path) -> Any:
         return load_tokenizer(folder)
 
+    def join(self, tp: int) -> None:
+        raise ArgumentError(
+            f"MLX runs a model in one process, not {tp}.", remedy="For tensor parallelism load it with engine: 'torch'."
+        )
+
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> MlxEngine:
         if devices.several or devices.limits:
             raise ArgumentError(
                 "MLX runs a model on one device: a Mac's memory is one.",
-                remedy="For several devices load it with engine: 'torch'.",
+                remedy=joined("For several devices load it with", TORCH),
             )
         device = None if devices.device == AUTO else devices.device
         architecture = find(checkpoint.config["model_type"], "mlx")

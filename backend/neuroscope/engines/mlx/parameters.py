@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from mlx.utils import tree_flatten
 
 from neuroscope.engines.layout import Stored, find_module, get_module
 from neuroscope.engines.mlx.slots import matrix
 from neuroscope.engines.parameters import Parameters
-from neuroscope.engines.weights import Bits
+from neuroscope.engines.weights import Bits, WeightSite
 
 #: Unsigned integer types, by their size in bytes.
 _WHOLE = {2: mx.uint16, 4: mx.uint32}
@@ -31,11 +32,31 @@ class MlxParameters(Parameters):
         """The arrays with changed weights, by their path from the model."""
         found = {}
         for site in self.changed():
-            path = self.path(site)
-            array = self._array(site.layer, path)
+            array = self._array(site.layer, self.path(site))
             assert array is not None
-            found[path if site.layer is None else f"{self._layers_path}.{site.layer}.{path}"] = array
+            found[self.name(site)] = array
         return found
+
+    def name(self, site: WeightSite) -> str:
+        """Path from the model of the array that holds a weight."""
+        path = self.path(site)
+        return path if site.layer is None else f"{self._layers_path}.{site.layer}.{path}"
+
+    def arrays(self) -> dict[str, mx.array]:
+        """Every array by its path from the model, but for copies."""
+        found: Any = tree_flatten(self._model.parameters())
+        return {name: array for name, array in found if name not in self._copies}
+
+    def replace(self, arrays: Mapping[str, mx.array]) -> None:
+        """Put other arrays at some of those paths, and into their copies, without a record."""
+        modules = dict(self._model.named_modules())
+        for name, array in arrays.items():
+            for path in (name, *self._copied(name)):
+                owner, _, attribute = path.rpartition(".")
+                modules[owner][attribute] = array
+
+    def _copied(self, path: str) -> list[str]:
+        return [copy for copy, of in self._copies.items() if of == path]
 
     def _owner(self, layer: int | None, path: str) -> tuple[Any, str]:
         """The module that holds an array, or None if the model lacks it, and the array's name there."""
@@ -66,6 +87,6 @@ class MlxParameters(Parameters):
         stored.view(whole, np.transpose)[index] = bits
         new = mx.array(whole).view(array.dtype)
         mx.eval(new)
-        for path in (stored.path, *(copy for copy, of in self._copies.items() if of == stored.path)):
+        for path in (stored.path, *self._copied(stored.path)):
             module, name = self._owner(layer, path)
             setattr(module, name, new)

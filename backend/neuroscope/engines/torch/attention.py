@@ -8,12 +8,15 @@ kernels support neither.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+if TYPE_CHECKING:
+    from neuroscope.engines.torch.packing import Parts
 
 NAME = "neuroscope"
 
@@ -42,24 +45,44 @@ def attention(
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     neuroscope_taps: AttentionTaps | None = None,
+    neuroscope_parts: Parts | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """(rows, heads, positions, d_head) each → (rows, positions, heads, d_head). A boolean mask is true for visible keys."""
+    how: dict[str, Any] = {"scaling": scaling, "softcap": softcap, "s_aux": s_aux}
+    if neuroscope_parts is not None:
+        return neuroscope_parts.attention(module, query, key, value, **how), None
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    tap_scores = neuroscope_taps.scores.get(layer) if neuroscope_taps else None
+    tap_pattern = neuroscope_taps.pattern.get(layer) if neuroscope_taps else None
+    return attend(query, key, value, attention_mask, tap_scores=tap_scores, tap_pattern=tap_pattern, **how), None
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None,
+    softcap: float | None,
+    s_aux: Tensor | None,
+    tap_scores: MatrixTap | None,
+    tap_pattern: MatrixTap | None,
+) -> Tensor:
+    """Attention of some rows, fused without taps. Shapes as in `attention`."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key = key.repeat_interleave(groups, dim=1)
         value = value.repeat_interleave(groups, dim=1)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    layer = module.layer_idx
-    assert isinstance(layer, int)
-    tap_scores = neuroscope_taps.scores.get(layer) if neuroscope_taps else None
-    tap_pattern = neuroscope_taps.pattern.get(layer) if neuroscope_taps else None
     causal = attention_mask is None and query.shape[2] > 1
     if tap_scores is None and tap_pattern is None and softcap is None and s_aux is None:
         out = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=attention_mask, is_causal=causal, scale=scaling
         )
-        return out.transpose(1, 2), None
+        return out.transpose(1, 2)
 
     scores = (query @ key.transpose(2, 3)) * scaling
     if softcap is not None:
@@ -83,7 +106,7 @@ def attention(
         pattern = scores.softmax(-1, dtype=torch.float32).to(value.dtype)
     if tap_pattern is not None:
         pattern = tap_pattern(pattern)
-    return (pattern.to(value.dtype) @ value).transpose(1, 2), None
+    return (pattern.to(value.dtype) @ value).transpose(1, 2)
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attention)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.activations import NewGELUActivation
 
 from neuroscope.engines import architectures
-from neuroscope.engines.decoder import Decoder
+from neuroscope.engines.anatomy import Anatomy
+from neuroscope.engines.architectures import Architecture
 from neuroscope.engines.folder import end_ids
 from neuroscope.engines.layout import get_module, places
 from neuroscope.engines.protocol import (
@@ -34,12 +33,14 @@ from neuroscope.engines.protocol import (
     Run,
     TokenBatch,
 )
-from neuroscope.engines.sites import Site
+from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.spans import Span
 from neuroscope.engines.torch import attention as torch_attention
+from neuroscope.engines.torch.gelu import fuse
 from neuroscope.engines.torch.norms import norm_gradient, rms_scale
 from neuroscope.engines.torch.ops import TorchOps, wide
 from neuroscope.engines.torch.packed import plain
+from neuroscope.engines.torch.packing import PackedSpan, PackingDecoder, mixes_positions
 from neuroscope.engines.torch.parameters import TorchParameters
 from neuroscope.engines.torch.placement import Carrier, Placement, moved
 from neuroscope.engines.torch.slots import HeadSlot, output_by_input
@@ -76,7 +77,7 @@ class TorchPrefix:
         return torch.cat([old_key, key], dim=2), torch.cat([old_value, value], dim=2)
 
 
-class TorchEngine(Decoder[TorchTaps]):
+class TorchEngine(PackingDecoder):
     """`Engine` for a Hugging Face causal language model. Freezes its parameters and puts it in evaluation mode.
 
     part: whether it was read from a multimodal model; it is saved as a language model alone. placed: devices of its layers, for a model
@@ -84,6 +85,7 @@ class TorchEngine(Decoder[TorchTaps]):
     """
 
     name = "torch"
+    _parameters_class: type[TorchParameters] = TorchParameters
 
     def __init__(self, model: Any, *, part: bool = False, placed: Placement | None = None) -> None:
         super().__init__()
@@ -92,8 +94,8 @@ class TorchEngine(Decoder[TorchTaps]):
         self.model = model.eval()
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-        self.architecture = architectures.find(model.config.model_type)
-        self.anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
+        self.architecture: Architecture = architectures.find(model.config.model_type)
+        self.anatomy: Anatomy = self.architecture.anatomy(lambda name: getattr(model.config, name, None))
         self.slots = self.architecture.slots(self.anatomy, HeadSlot)
         self.layers: list[nn.Module] = list(get_module(model, self.architecture.path("layers")).children())
         self.final_norm = get_module(model, self.architecture.path("final_norm"))
@@ -101,18 +103,19 @@ class TorchEngine(Decoder[TorchTaps]):
         self._head = model.get_output_embeddings() or get_module(model, self.architecture.unembedding)
         self._position_embedding = self._optional("position_embedding")
         self._rotary = self._optional("rotary")
+        self.packs = not mixes_positions(self._rotary)
         parameter = next(model.parameters())
         self.placement = placed or Placement(parameter.device, [parameter.device] * len(self.layers))
         self.placement.lock = self._lock
         self.device, self.dtype = self.placement.home, parameter.dtype
         if self.dtype in (torch.float32, torch.float64):
-            _fuse(model)
+            fuse(model)
         self.ops: ArrayOps = TorchOps(self.device, self.dtype)
         self._softcap = getattr(model.config, "final_logit_softcapping", None)
         generation = getattr(model, "generation_config", None)
-        self.end_tokens = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
+        self.end_tokens: tuple[int, ...] = end_ids({} if generation is None else generation.to_dict(), model.config.to_dict())
         self._running: TorchTaps | None = None
-        self.parameters = self._parameters()
+        self.parameters: TorchParameters = self._parameters()
         self._check(self.layers)
         arguments = inspect.signature(self.layers[0].forward).parameters
         if self.architecture.cache_argument not in arguments:
@@ -120,6 +123,11 @@ class TorchEngine(Decoder[TorchTaps]):
                 f"A layer of {self.architecture.name} has no argument {self.architecture.cache_argument!r} for its cache of keys and values.",
                 remedy=f"Its arguments are {', '.join(arguments)}: name the right one as cache_argument.",
             )
+
+    @property
+    def _slots_here(self) -> dict[Component, HeadSlot]:
+        """Queries, keys and values in what this process's projections answer."""
+        return self.slots
 
     @property
     def precision(self) -> str:
@@ -140,12 +148,12 @@ class TorchEngine(Decoder[TorchTaps]):
         tied, path = self._head.weight is self._embedding.weight, self.architecture.path("embedding")
         unembedding = path if tied else next(path for path, module in self.model.named_modules() if module is self._head)
         where = places(self.architecture, self.anatomy, unembedding)
-        return TorchParameters(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
+        return self._parameters_class(self.model, self.layers, self.anatomy, where, self.exclusive, tied=tied)
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Lock the model for one thread, with attention that has taps."""
-        with self._lock:
+        with super().exclusive():
             config = self.model.config
             before = config._attn_implementation
             config._attn_implementation = torch_attention.NAME
@@ -171,7 +179,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.gradients`."""
         span = self._span(batch, prefix)
         with self.exclusive(), torch.enable_grad():
-            entry = self._embed(span) if residual is None else self.ops.asarray(residual)
+            entry = self._entry(span) if residual is None else self.ops.asarray(residual)
             entry = entry.detach().clone().requires_grad_(True)
             checked = [site.checked(self.anatomy) for site in sites]
             wholes = list({site.whole: None for site in checked})
@@ -185,7 +193,7 @@ class TorchEngine(Decoder[TorchTaps]):
             leaves = [run.activations[site] for site in wholes]
             found: dict[Site, Any] = dict.fromkeys(wholes)
             if values.requires_grad:  # else edits cut the metric off from every site
-                found = dict(zip(wholes, torch.autograd.grad(values.sum(), leaves, allow_unused=True), strict=True))
+                found = dict(zip(wholes, self._differentiated(run, values, leaves), strict=True))
         for site, gradient in found.items():
             if gradient is None:
                 raise InertHookError(f"The metric does not depend on {site}, so it has no gradient there.", site=site)
@@ -195,6 +203,10 @@ class TorchEngine(Decoder[TorchTaps]):
             {asked: taps.narrowed(site, run.activations[site.whole]).detach().to(self.device) for asked, site in pairs},
             {asked: taps.narrowed(site, found[site.whole]).to(self.device) for asked, site in pairs},
         )
+
+    def _differentiated(self, run: Run, values: Tensor, leaves: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """Gradients of the sum of a run's metric, `values`, at each leaf."""
+        return torch.autograd.grad(values.sum(), leaves, allow_unused=True)
 
     def _settle(self, run: Run) -> Run:
         """What leaves the engine lies on its home device."""
@@ -222,6 +234,12 @@ class TorchEngine(Decoder[TorchTaps]):
 
         return TorchTuner(self, sites, settings)
 
+    def adapters(self, numbers: int, settings: StepSettings, *, seed: int = 0) -> TorchTuner:
+        """See `Engine.adapters`."""
+        from neuroscope.engines.torch.adapters import adapters
+
+        return adapters(self, numbers, settings, seed)
+
     @contextmanager
     def differentiable(self, on: bool = True) -> Iterator[None]:
         """See `Engine.differentiable`."""
@@ -248,8 +266,10 @@ class TorchEngine(Decoder[TorchTaps]):
         positions = self._ids(span.positions())
         rotations = self._rotations(x, positions)
         shared: dict[str, Any] = {self.architecture.cache_argument: span.cache, "use_cache": span.cache is not None}
+        if isinstance(span, PackedSpan):
+            shared["neuroscope_parts"] = span.cache
         carried = Carrier()
-        with self._current(taps), taps.installed(self.layers, self.architecture, self.slots) as attention_taps:
+        with self._current(taps), taps.installed(self.layers, self.architecture, self._slots_here) as attention_taps:
             if attention_taps:
                 shared["neuroscope_taps"] = attention_taps
 
@@ -275,6 +295,10 @@ class TorchEngine(Decoder[TorchTaps]):
             self._running = outer
             if outer is not None:
                 outer.paused = False
+
+    def _entry(self, span: Span) -> Tensor:
+        """`_embed`, outside a run."""
+        return self._embed(span)
 
     def _embed(self, span: Span) -> Tensor:
         x: Tensor = self._embedding(self._ids(span.chunk.ids))
@@ -303,23 +327,30 @@ class TorchEngine(Decoder[TorchTaps]):
         x = self.final_norm(x)
         head = self._head
         logits: Tensor = (
-            head(x)
-            if tokens is None
-            else torch.einsum("r...d,rkd->r...k", wide(x), wide(plain(head, dtype=self.dtype)[tokens]))
+            head(x) if tokens is None else torch.einsum("r...d,rkd->r...k", wide(x), wide(self._unembeddings(tokens)))
         )
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
+    def _unembeddings(self, tokens: Tensor) -> Tensor:
+        """What reads the logits of tokens: (…) → (…, d_model)."""
+        found: Tensor = plain(self._head, dtype=self.dtype)[tokens]
+        return found
+
     def bare_logits(self, batch: TokenBatch) -> Tensor:
         """(rows, positions, vocabulary) from the unmodified Hugging Face model, with its own attention."""
-        with self._lock, torch.no_grad(), self.placement.bridged(self.layers, self.final_norm):
+        with self._lock, self.placement.bridged(self.layers, self.final_norm):
+            return self._bare_logits(batch)
+
+    def _bare_logits(self, batch: TokenBatch) -> Tensor:
+        with torch.no_grad():
             out = self.model(
                 input_ids=self._ids(batch.ids),
                 attention_mask=self._ids(batch.real.astype(np.int64)),
                 position_ids=self._ids(Span.of(batch, None).positions()).expand(batch.rows, -1),
                 use_cache=False,
             )
-            logits: Tensor = out.logits
-            return logits
+        logits: Tensor = out.logits
+        return logits
 
     # --- the parts that circuit algorithms compose ----------------------------------------------------------------
 
@@ -345,13 +376,18 @@ class TorchEngine(Decoder[TorchTaps]):
         with torch.no_grad(), self._norm(layer, port) as (norm, device):
             return norm_gradient(norm, residual.to(device), gradient.to(device), self.architecture).to(self.device)
 
+    def _module(self, layer: int, path: str) -> nn.Module:
+        """A part of a layer, with its weights."""
+        found: nn.Module = get_module(self.layers[layer], path)
+        return found
+
     @contextmanager
     def _projection(self, site: Site) -> Iterator[tuple[HeadSlot, nn.Module, torch.device]]:
         """What a layer's queries, keys or values come from, with its device."""
         assert site.layer is not None
         slot = self.slots[site.component]
         with self.placement.present(site.layer, self.layers[site.layer]) as device:
-            yield slot, get_module(self.layers[site.layer], slot.module), device
+            yield slot, self._module(site.layer, slot.module), device
 
     def project(self, site: Site, normalised: Tensor, heads: IntArray | None = None) -> Tensor:
         """See `Engine.project`."""
@@ -382,7 +418,7 @@ class TorchEngine(Decoder[TorchTaps]):
         """See `Engine.head_writes`. If a norm follows (Gemma), each head's share uses the run's own scale."""
         block = self.layers[layer]
         with self._without_gradients(), self.placement.present(layer, block) as device:
-            projection = get_module(block, self.architecture.output_projection)
+            projection = self._module(layer, self.architecture.output_projection)
             head_output = head_output.to(device)
             matrix = output_by_input(projection, self.dtype).unflatten(1, (self.anatomy.heads, self.anatomy.d_head))
             which = None if heads is None else torch.as_tensor(heads).to(device)
@@ -403,35 +439,12 @@ class TorchEngine(Decoder[TorchTaps]):
                     f"A model some of whose packed weights were dequantised cannot be saved: {self.parameters.was_unpacked[0]}.",
                     remedy="Load it without packed weights, make the change there, and save that.",
                 )
-            self.model.save_pretrained(folder, save_original_format=not self._part)
+            self._save(folder)
+
+    def _save(self, folder: Path) -> None:
+        self.model.save_pretrained(folder, save_original_format=not self._part)
 
     def rows_that_fit(self, positions: int) -> int:
         """How many rows of that length one pass should run, given the memory that is free now."""
         free = [torch.cuda.mem_get_info(device)[0] for device in self.placement.devices if device.type == "cuda"]
         return self._rows_within(positions, torch.finfo(self.dtype).bits // 8, min(free, default=None))
-
-
-class _Gelu(nn.Module):
-    """GELU's tanh form in few passes over the array.
-
-    ½ x (1 + tanh √(2/π)(x + 0.044715 x³)) is x σ(2 √(2/π)(x + 0.044715 x³)). torch's own kernel computes the tanh, which takes more than
-    twice as long on a CPU; with gradients, and on other devices, it is the better one.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
-            return nn.functional.gelu(x, approximate="tanh")
-        slope = 2 * math.sqrt(2 / math.pi)
-        inner = (x * x).mul_(0.044715 * slope).add_(slope).mul_(x)
-        return inner.sigmoid_().mul_(x)
-
-
-def _fuse(model: nn.Module) -> None:
-    """GELU's tanh form where transformers spells it out, without its many passes: the same function to its last bits.
-
-    Half precision is unchanged, since there every step rounds.
-    """
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, _Gelu())

@@ -16,8 +16,13 @@ from neuroscope.engines.torch.packed import PackedMatrix, times
 NeuronTap = Callable[[Tensor], Tensor]
 
 
-def run_experts(experts: nn.Module, x: Tensor, indices: Tensor, weights: Tensor, tap: NeuronTap) -> Tensor:
-    """Outputs (tokens, d_model) for inputs (tokens, d_model) routed to `indices` (tokens, k) with `weights` (tokens, k)."""
+def run_experts(
+    experts: nn.Module, x: Tensor, indices: Tensor, weights: Tensor, tap: NeuronTap, *, first: int = 0, total: int | None = None
+) -> Tensor:
+    """Outputs (tokens, d_model) for inputs (tokens, d_model) routed to `indices` (tokens, k) with `weights` (tokens, k).
+
+    first, total: of `total` experts, the module holds those from `first` on, and others run elsewhere; None: it holds all.
+    """
     gate_up, gate_up_bias = experts.gate_up_proj, experts.gate_up_proj_bias
     down, down_bias = experts.down_proj, experts.down_proj_bias
     assert isinstance(gate_up, Tensor | PackedMatrix)
@@ -26,10 +31,12 @@ def run_experts(experts: nn.Module, x: Tensor, indices: Tensor, weights: Tensor,
     assert isinstance(down_bias, Tensor)
     count, width = gate_up.shape[0], down.shape[1]
     parts = []
-    routed = torch.zeros(x.shape[0], count, dtype=weights.dtype, device=x.device).scatter(1, indices, weights)
-    hit = torch.zeros(x.shape[0], count, dtype=torch.bool, device=x.device).scatter(
+    total = count if total is None else total
+    here = slice(first, first + count)
+    routed = torch.zeros(x.shape[0], total, dtype=weights.dtype, device=x.device).scatter(1, indices, weights)[:, here]
+    hit = torch.zeros(x.shape[0], total, dtype=torch.bool, device=x.device).scatter(
         1, indices, torch.ones_like(indices, dtype=torch.bool)
-    )
+    )[:, here]
     for expert in range(count):
         rows = hit[:, expert].nonzero(as_tuple=True)[0]
         part = x.new_zeros(x.shape[0], width)

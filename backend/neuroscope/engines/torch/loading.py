@@ -45,7 +45,16 @@ class TorchLoader:
         with _quietly():
             return transformers_tokenizer(folder)
 
+    def join(self, tp: int) -> None:
+        from neuroscope.engines.torch.shared_loading import follow
+
+        follow(tp)
+
     def engine(self, checkpoint: Checkpoint, dtype: str, devices: Devices) -> TorchEngine:
+        if devices.tp > 1:
+            from neuroscope.engines.torch.shared_loading import load
+
+            return load(checkpoint, dtype, devices.tp)
         with _quietly():
             model, placed = _model(checkpoint, dtype), None
             if devices.split:
@@ -88,8 +97,14 @@ def _tell_of_spinning() -> None:
         )
 
 
-def _model(checkpoint: Checkpoint, dtype: str) -> Any:
-    """The model in main memory."""
+def loaded(checkpoint: Checkpoint, dtype: str, **options: Any) -> Any:
+    """`_model`, without transformers' bars and warnings."""
+    with _quietly():
+        return _model(checkpoint, dtype, **options)
+
+
+def _model(checkpoint: Checkpoint, dtype: str, **options: Any) -> Any:
+    """The model in main memory, or where transformers' options say."""
     folder = checkpoint.folder
     config = _packed(checkpoint) if checkpoint.packed else None
     try:
@@ -106,6 +121,7 @@ def _model(checkpoint: Checkpoint, dtype: str) -> Any:
                 trust_remote_code=False,
                 use_safetensors=True if checkpoint.weights[0].suffix == ".safetensors" else None,
                 output_loading_info=True,
+                **options,
             )
     except SafetensorError as error:
         raise damaged(folder, error) from error

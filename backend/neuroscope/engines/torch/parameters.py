@@ -70,6 +70,9 @@ class TorchParameters(Parameters):
     def _put(self, layer: int | None, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
         array = self._array(layer, stored.path)
         assert array is not None
+        self._write(array, stored, index, bits)
+
+    def _write(self, array: Tensor, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
         assert array.is_contiguous()
         signed = np.array(bits, order="C").view(f"i{bits.dtype.itemsize}")
         self._part(array, stored, index).copy_(torch.from_numpy(signed))

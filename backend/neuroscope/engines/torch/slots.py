@@ -37,4 +37,5 @@ class HeadSlot(HeadRows):
 def output_by_input(module: nn.Module, dtype: torch.dtype) -> Tensor:
     """The projection's matrix as (out, in); one that is packed is unpacked, in `dtype`."""
     weight = plain(module, dtype=dtype)
-    return weight if isinstance(module, nn.Linear) else weight.T  # GPT-2's Conv1D stores (in, out)
+    # GPT-2's Conv1D stores (in, out); an adapter stands around the layer that it adapts.
+    return weight if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight.T

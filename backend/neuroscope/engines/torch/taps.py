@@ -20,7 +20,7 @@ from neuroscope.engines.protocol import BoolArray, Edit, EditScope, IntArray, Ph
 from neuroscope.engines.sites import Component
 from neuroscope.engines.taps import Taps
 from neuroscope.engines.torch.attention import AttentionTaps
-from neuroscope.engines.torch.experts import dense_router, run_experts, sparse_router
+from neuroscope.engines.torch.experts import NeuronTap, dense_router, run_experts, sparse_router
 from neuroscope.engines.torch.slots import HeadSlot
 
 _PROJECTED = (Component.QUERY, Component.KEY, Component.VALUE)
@@ -166,10 +166,12 @@ class TorchTaps(Taps):
             return self.touch(index, Component.MLP, shaped).flatten(0, 1)
 
         def forward(x: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
-            return run_experts(experts, x, router_indices, routing_weights, tap)
+            return self._run_experts(experts, x, router_indices, routing_weights, tap)
 
-        experts.forward = forward
-        stack.callback(lambda: experts.__dict__.pop("forward", None))
+        _replace(stack, experts, forward)
+
+    def _run_experts(self, experts: nn.Module, x: Tensor, indices: Tensor, weights: Tensor, tap: NeuronTap) -> Tensor:
+        return run_experts(experts, x, indices, weights, tap)
 
     def _output_hook(self, index: int, component: Component) -> Any:
         def hook(_: nn.Module, __: Any, output: Any) -> Any:
@@ -223,8 +225,16 @@ class TorchTaps(Taps):
 
 def _replace(stack: ExitStack, module: nn.Module, forward: Callable[..., Any]) -> None:
     """Let a module compute something else until the stack is left; its hooks stay."""
+    before = module.__dict__.get("forward")  # one module's own, such as transformers' for a share of a projection
+
+    def put_back() -> None:
+        if before is None:
+            module.__dict__.pop("forward", None)
+        else:
+            module.forward = before
+
     module.forward = forward
-    stack.callback(lambda: module.__dict__.pop("forward", None))
+    stack.callback(put_back)
 
 
 def _no_attention(*inputs: Tensor, hidden_states: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuroscope.engines.layout import find_module
-from neuroscope.engines.tuning import StepSettings
+from neuroscope.engines.tuning import StepSettings, not_finite, untunable
 from neuroscope.engines.weights import WeightSite
-from neuroscope.errors import NonFiniteActivationError, WeightError
+from neuroscope.errors import WeightError
 
 if TYPE_CHECKING:
     from neuroscope.engines.torch.engine import TorchEngine
@@ -27,28 +27,29 @@ _VALUE, _STATE = "value/", "state/"
 
 
 class TorchTuner:
-    """See `Tuner`. sites: the weights to tune; None: every parameter of the model."""
+    """See `Tuner`. sites: the weights to tune, or parameters by name; None: every parameter of the model."""
 
-    def __init__(self, engine: TorchEngine, sites: Sequence[WeightSite] | None, settings: StepSettings) -> None:
+    def __init__(
+        self, engine: TorchEngine, sites: Sequence[WeightSite] | Mapping[str, Tensor] | None, settings: StepSettings
+    ) -> None:
         self._engine = engine
         #: By name: a stored array, and where it is tuned; None: everywhere.
         self._tuned: dict[str, tuple[Tensor, Tensor | None]] = {}
         if sites is None:
-            self._tuned = {name: (parameter, None) for name, parameter in engine.model.named_parameters()}
+            sites = dict(engine.model.named_parameters())
+        if isinstance(sites, Mapping):
+            self._tuned = {name: (parameter, None) for name, parameter in sites.items()}
         else:
             self._mask(sites)
         for name, (parameter, _) in self._tuned.items():
             if not parameter.is_floating_point() or parameter.element_size() == 1:
-                raise WeightError(
-                    f"{name} is quantised and cannot be trained.", remedy="Load a checkpoint that is not quantised."
-                )
+                raise untunable(name)
             parameter.requires_grad_(True)
         self._optimiser = torch.optim.AdamW(
             [parameter for parameter, _ in self._tuned.values()],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
             betas=settings.betas,
-            foreach=True,
         )
 
     def _mask(self, sites: Sequence[WeightSite]) -> None:
@@ -126,9 +127,7 @@ class TorchTuner:
                 held.grad.mul_(mask)
             finite &= bool(torch.isfinite(held.grad).all())  # weights may lie on several devices
         if not finite:
-            raise NonFiniteActivationError(
-                "A loss or its gradient is NaN or infinite.", remedy="Lower the learning rate, or train the model in float32."
-            )
+            raise not_finite()
         return [float(part.detach()) for part in parts]
 
 

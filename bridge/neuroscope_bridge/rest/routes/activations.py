@@ -39,7 +39,7 @@ def routes(server: Server) -> APIRouter:
 
         job = await server.job(
             body.model,
-            lambda model: prompt_tokens(model, body.messages, body.prompt),
+            lambda model: [prompt_tokens(model, body.messages, body.prompt)],
             body,
             body.activation_hooks if body.hooks is None else body.hooks,
             max_tokens=body.max_tokens,
@@ -92,7 +92,7 @@ def routes(server: Server) -> APIRouter:
         """
         job = await server.job(
             body.model,
-            lambda model: prompt_tokens(model, body.messages, body.prompt),
+            lambda model: [prompt_tokens(model, body.messages, body.prompt)],
             body,
             body.hooks,
             max_tokens=body.max_tokens,

@@ -43,7 +43,7 @@ def routes(server: Server) -> APIRouter:
     @router.get("/v1/edits")
     async def edits(model: schemas.Query = None) -> Any:
         """The edits on a model's weights, the oldest first, whoever applied them."""
-        pooled = await server.pool.find(model)
+        pooled = await server.pool.loaded(model)
         return await pooled.worker.run(lambda: state(pooled.fresh()))
 
     @router.post("/v1/edits")
@@ -68,7 +68,7 @@ def routes(server: Server) -> APIRouter:
     @router.delete("/v1/edits/{edit_id}")
     async def revert(edit_id: str, model: schemas.Query = None) -> Any:
         """Take an edit back, bit for bit. An edit that another lies above, or whose weights were written since, is an error."""
-        pooled = await server.pool.find(model)
+        pooled = await server.pool.loaded(model)
 
         def work() -> Any:
             fresh = pooled.fresh()
@@ -85,7 +85,7 @@ def routes(server: Server) -> APIRouter:
     @router.delete("/v1/edits")
     async def revert_all(model: schemas.Query = None) -> Any:
         """Take every edit back, the last first."""
-        pooled = await server.pool.find(model)
+        pooled = await server.pool.loaded(model)
 
         def work() -> Any:
             fresh = pooled.fresh()

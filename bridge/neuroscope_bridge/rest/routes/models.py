@@ -33,13 +33,15 @@ def routes(server: Server) -> APIRouter:
 
     @router.get("/health", tags=["server"])
     async def health(request: Request) -> Any:
-        """Status and version; with access, also models and running generations."""
-        found: dict[str, Any] = {"status": "ok", "version": neuroscope.__version__}
+        """Status and version; with access, also models and running generations. 503 while the server's own model is being loaded."""
+        starting = server.pool.is_starting
+        found: dict[str, Any] = {"status": "loading" if starting else "ok", "version": neuroscope.__version__}
         if allowed(request.headers, server.options.current_token()):
             pool = server.pool
             stand_ins = {name: target for name in pool.names() if (target := pool.stand_in(name)) is not None}
             found |= {"model": pool.default, "models": pool.names(), "stand_ins": stand_ins, "generations": pool.running}
-        return Json(found)
+            found["loading"] = pool.loading
+        return Json(found, 503 if starting else 200)
 
     @router.get("/v1/models")
     async def models() -> Any:
@@ -54,7 +56,7 @@ def routes(server: Server) -> APIRouter:
     @router.get("/v1/models/{name:path}")
     async def model(name: str) -> Any:
         """One loaded model, with its sizes."""
-        return Json(described(await server.pool.find(name)))
+        return Json(described(await server.pool.loaded(name)))
 
     @router.delete("/v1/models/{name:path}")
     async def unload(name: str) -> Any:

@@ -1,14 +1,15 @@
-"""The Lens page and its files."""
+"""The Lens page and its files, and the reference of all requests."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
+from neuroscope_bridge.rest import reference
 from neuroscope_bridge.rest.jobs import Server
 
 _HEADERS = {
@@ -24,6 +25,10 @@ def routes(server: Server) -> APIRouter:
     @router.get("/")
     async def page() -> Any:
         return Response(folder.joinpath("index.html").read_bytes(), media_type="text/html", headers=_HEADERS)
+
+    @router.get("/docs")
+    async def docs(request: Request) -> Any:
+        return Response(reference.page(request.app.openapi()), media_type="text/html", headers=_HEADERS)
 
     router.mount("/page", StaticFiles(directory=str(folder)))
     return router
