@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -60,6 +60,12 @@ def confined(to: Confinement | None) -> Iterator[None]:
         yield
     finally:
         _confinement.reset(token)
+
+
+def offline() -> Confinement:
+    """This context's confinement without downloads."""
+    found = current()
+    return Confinement(None, (Path(Path.cwd().anchor),)) if found is None else replace(found, download=False)
 
 
 def server_folder() -> Path:

@@ -1,7 +1,7 @@
 """Installed circuits within a saved model: `installed/N.circuit`, and beside it `installed/N.installation` with the map and the figures.
 
 A loaded installation acts as the saved one did. Its source is loaded by name when a run first needs it, and has to have the weights that the
-circuit was found on; with gate 0 it is never needed.
+circuit was found on; it is never downloaded, and with gate 0 never needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from neuroscope import events
+from neuroscope import events, places
 from neuroscope.circuits import storage
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.errors import CircuitError
@@ -42,7 +42,8 @@ class _Later:
     def added(self, rows: Sequence[Sequence[int]]) -> list[Numbers]:
         """See `Writer`."""
         if self._carrier is None:
-            self._carrier = Carrier(self._circuit, self._circuit.mask, self._target, self._layer, self._matrix)
+            with places.confined(places.offline()):  # a stranger's folder may name any model
+                self._carrier = Carrier(self._circuit, self._circuit.mask, self._target, self._layer, self._matrix)
         return self._carrier.added(rows)
 
 
@@ -108,7 +109,7 @@ def _understood(model: TransformerModel, circuit: Circuit, header: Mapping[str, 
 
 def _affine(tensors: Tensors, kind: str) -> Affine:
     matrix, entry, exit_, penalty = (tensors[f"{kind}/{part}"] for part in _PARTS)
-    return Affine(matrix, entry, exit_, float(penalty))
+    return Affine(matrix, entry, exit_, penalty.item())
 
 
 def _trial(data: Mapping[str, Any]) -> GateTrial:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from neuroscope import places
 from neuroscope.circuits.circuit import Circuit
 from neuroscope.circuits.finder import CircuitFinder
 from neuroscope.circuits.graph import Graph
@@ -18,7 +19,7 @@ from neuroscope.errors import ArgumentError, CircuitError, SiteError
 from neuroscope.models.model import TransformerModel
 from neuroscope.steering.vectors import SteeringVectors
 from neuroscope.tasks.statistics import Estimate
-from neuroscope.transfer import installation, maps
+from neuroscope.transfer import installation, keeping, maps
 from neuroscope.transfer.carrier import Carrier, Constant, writing
 from neuroscope.transfer.circuits import AdaptedCircuit, CircuitTransfer
 from neuroscope.transfer.installation import CircuitInstallation, GateTrial, layer_named
@@ -224,6 +225,28 @@ def test_a_saved_model_has_its_installations_when_it_is_loaded(
     path.write_bytes(path.read_bytes().replace(b'": 10', b'": 11'))
     with pytest.raises(CircuitError, match="changed after it was written"):
         TransformerModel.load(str(tmp_path / "kept"))
+
+
+def test_the_source_of_a_loaded_installation_is_not_downloaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[places.Confinement | None] = []
+
+    class Noting:
+        def __init__(self, *_: object) -> None:
+            seen.append(places.current())
+
+        def added(self, rows: object) -> list[object]:
+            return []
+
+    monkeypatch.setattr(keeping, "Carrier", Noting)
+    for outer in (None, places.Confinement(Path("/own"), download=True)):
+        circuit = cast(Circuit, SimpleNamespace(mask=None))
+        with places.confined(outer):
+            keeping._Later(circuit, cast(TransformerModel, None), 0, np.eye(2)).added([[1]])
+    assert [confinement is not None and confinement.download for confinement in seen] == [False, False]
+    assert seen[0] is not None
+    assert seen[0].roots == [Path("/").resolve()]
+    assert seen[1] is not None
+    assert seen[1].folder == Path("/own")
 
 
 def test_bad_input_leaves_the_model_as_it_was(model: TransformerModel, finder: CircuitFinder) -> None:
