@@ -67,7 +67,7 @@ Refused = Callable[[KnowledgeEditor, str, FactCircuit], Any]
         (lambda e, s, c: e.update_fact(s, subject="w7", preserving_related=7), ArgumentError, "Topics are names, not 7"),
         (lambda e, s, c: e.update_fact(s, subject="w7", method="memmit"), ArgumentError, "Did you mean 'memit'"),
         (lambda e, s, c: e.update_fact(s, subject="w7", layer=99), SiteError, "Layers run from 0 to 2"),
-        (lambda e, s, c: e.update_fact(s, "layer 3", subject="w7"), ArgumentError, "Use findFactualKnowledgeCircuit:"),
+        (lambda e, s, c: e.update_fact(s, "layer 3", subject="w7"), ArgumentError, "Use find_factual_knowledge_circuit"),
         (lambda e, s, c: e.update_fact("w5 w9 w8 w3", c, subject="w9"), ArgumentError, "about 'w7'.*is about 'w9'"),
         (lambda e, s, c: e.update_fact(s, changed(c, exists=False), subject="w7"), EditError, "There is no circuit to edit"),
         (lambda e, s, c: e.update_fact(s, of_other_weights(c), subject="w7"), EditError, "was found on other weights"),
