@@ -103,7 +103,7 @@ def test_an_unknown_name_says_where_it_was_looked_for(name: str, error: type[Exc
 def test_a_name_found_nowhere_lists_the_places() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
         TransformerModel.from_hugging_face("nobody/nothing")
-    for place in ("a folder or file", "Hugging Face cache", "the hub", "--alias"):
+    for place in ("a folder or file", "Hugging Face cache", "the hub", "bundled:gpt2-medium"):
         assert place in str(caught.value)
 
 
