@@ -125,9 +125,7 @@ class Parameters(ABC):
     def read(self, site: WeightSite) -> Numbers:
         """See `WeightView.read`."""
         stored = self._places[site.weight]
-        with self._exclusive():
-            array = self._array(site.layer, stored.path)
-            numbers = decoded(self._bits(array, stored, site.index(self.anatomy)), self._type(array))
+        numbers = decoded(*self._taken(site))
         return numbers + np.asarray(stored.shift, numbers.dtype) if stored.shift else numbers
 
     def rounded(self, site: WeightSite, values: Numbers, *, tied: bool) -> Bits:
@@ -151,7 +149,7 @@ class Parameters(ABC):
     def bits(self, site: WeightSite) -> Bits:
         """The weight's bits. Raises `WeightError` if it is quantised."""
         self._check_plain(site)
-        return self._taken(site)
+        return self._taken(site)[0]
 
     def put_bits(self, site: WeightSite, bits: Bits) -> None:
         """Replace the weight and record the change."""
@@ -170,10 +168,12 @@ class Parameters(ABC):
                 self._unpack(site.layer, path)
                 self.was_unpacked.append(str(site.whole))
 
-    def _taken(self, site: WeightSite) -> Bits:
+    def _taken(self, site: WeightSite) -> tuple[Bits, str]:
+        """The weight's bits, and their type."""
         stored = self._places[site.weight]
         with self._exclusive():
-            return self._bits(self._array(site.layer, stored.path), stored, site.index(self.anatomy))
+            array = self._array(site.layer, stored.path)
+            return self._bits(array, stored, site.index(self.anatomy)), self._type(array)
 
     def _check_plain(self, site: WeightSite) -> None:
         if self._quantised(site.layer, self._places[site.weight].path):

@@ -125,11 +125,11 @@ class ParallelParameters(TorchParameters):
 
     engine: ParallelEngine
 
-    def _taken(self, site: WeightSite) -> Bits:
+    def _taken(self, site: WeightSite) -> tuple[Bits, str]:
         stored = self._places[site.weight]
         with self._exclusive():
             array = self.engine.whole(site.layer, stored.path)
-            return self._bits(array, stored, site.index(self.anatomy))
+            return self._bits(array, stored, site.index(self.anatomy)), self._type(array)
 
     def _put(self, layer: int | None, stored: Stored, index: tuple[Any, ...], bits: Bits) -> None:
         what = layer, stored, index, bits
