@@ -195,22 +195,23 @@ class Stopper:
             self._variables["g_stop"] = False
 
     def _end(self) -> None:
-        """After this, no exception is sent to the thread."""
+        """After this, no exception is sent to the thread, and none is on its way."""
         while True:
             try:
                 with self._lock:
                     self._running = 0
-                    if self._thread is not None:
-                        _send_exception(self._thread, None)
                     self._thread = None
+                # One that was sent is raised here. Were it taken back, CPython 3.11 would go on looking for it in every thread, and hang under `sys.settrace`.
+                for _ in range(2):
+                    pass
                 return
-            except ScriptKilled:  # it was on its way
+            except ScriptKilled:
                 continue
 
     def _kill(self) -> None:
         with self._lock:
             if self._thread is not None:
-                _send_exception(self._thread, ScriptKilled)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(ScriptKilled))
 
     def check(self, now: float) -> None:
         """Stop the script if it is beyond a limit."""
@@ -223,11 +224,6 @@ class Stopper:
         if self.meter is not None and self.meter.exceeded:
             self.stop(self.meter.error())
             self._again = now + _MEMORY_GRACE / 2
-
-
-def _send_exception(thread: int, kind: type[BaseException] | None) -> None:
-    """Let a thread raise an exception at its next instruction; None takes back one that it has not raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind))
 
 
 _RAISE = "Look for a loop that does not end, or raise the {} limit."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _thread
+import subprocess
+import sys
 import threading
 import time
 
@@ -147,3 +149,24 @@ def test_a_cancellation_from_around_the_script_is_passed_on() -> None:
     workspace.bind("job", Job())
     with events.cancellable(lambda: True), pytest.raises(CancelledError):
         workspace.run("job work")
+
+
+STOPPED = """
+import sys
+from neuroscope_dsl import Limits, Workspace
+from neuroscope_dsl.errors import TimeLimitReached
+
+for text in ("3 + 4", "[true] whileTrue", "[[true] whileTrue] ensure: [[true] whileTrue]"):
+    try:
+        Workspace(limits=Limits(time=0.1)).run(text)
+    except TimeLimitReached:
+        pass
+    sys.settrace(lambda *_: None)
+    (lambda: None)()
+    sys.settrace(None)
+"""
+
+
+def test_a_debugger_may_trace_once_a_script_has_ended() -> None:
+    """CPython 3.11 hangs in the first call that is traced if an exception that was sent to a thread is never raised."""
+    subprocess.run([sys.executable, "-c", STOPPED], check=True, timeout=60)

@@ -31,10 +31,10 @@ from neuroscope.models.model import TransformerModel
 from neuroscope.models.text import Texts
 
 #: Weights of the two regularisers, and the largest δ in norms of the stream that it joins.
-KAPPA, OMEGA, LARGEST = 0.5, 0.2, 4.0
+KAPPA, OMEGA, LARGEST = 0.25, 0.2, 4.0
 #: How likely every token of the object is when the search ends, how far what is kept has moved (mean KL in nats), and after how many steps it
 #: ends in any case.
-LIKELY, MOVED, STEPS, RATE = 0.8, 0.15, 60, 0.16
+LIKELY, MOVED, STEPS, RATE = 0.9, 0.3, 60, 0.12
 #: Rows of a share of what is kept, and how much longer one row of a batch may be behind its subject than another.
 _SHARE, _LONGER = 6, 2
 #: First words of the contexts, and how many tokens the model adds to each.
