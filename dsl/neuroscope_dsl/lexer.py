@@ -127,7 +127,7 @@ class SmalltalkLexer(Lexer):
                     continue
                 elif in_literal:
                     pass
-                elif previous not in _OPERAND_ENDS and previous != "DEFINE":
+                elif previous not in _OPERAND_ENDS and previous not in ("DEFINE", "SEMICOLON"):
                     in_names = previous != "PARAMETER"
                 elif text.startswith("||", start):
                     kind = "OP"

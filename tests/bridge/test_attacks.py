@@ -316,6 +316,7 @@ def test_another_session_goes_on_while_one_runs_its_worst(server: Server, name: 
 
 def test_many_sessions_at_once_do_not_starve_a_new_one(server: Server) -> None:
     """Eight sessions loop; meanwhile another opens, is served, and closes."""
+    before = threading.active_count()
     raws = [Raw(server[1]) for _ in range(8)]
     try:
         for each in raws:
@@ -329,4 +330,4 @@ def test_many_sessions_at_once_do_not_starve_a_new_one(server: Server) -> None:
     finally:
         for each in raws:
             each.close()
-    assert threading.active_count() < 50
+    assert threading.active_count() <= before

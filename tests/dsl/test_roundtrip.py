@@ -105,6 +105,14 @@ def test_printing_and_parsing_is_the_identity(script: nodes.Script) -> None:
     assert parse(unparse(script)) == script
 
 
+@pytest.mark.parametrize("message", ["|", "||"])
+def test_a_bar_in_a_cascade_is_a_message(message: str) -> None:
+    text = f"0 a; {message} 0.\n| x |\nA >> a\n    ^ self"
+    script = parse(text)
+    assert [type(item) for item in script.items] == [nodes.Cascade, nodes.Temporaries, nodes.MethodDefinition]
+    assert parse(unparse(script)) == script
+
+
 ALPHABET = st.sampled_from(
     [*"ab:A. \n\t#$'\"()[]{}|^;:=+-*<>_0123456789rse@,~\\&%!?", "class", ">>", ":=", "#(", "Foo >> bar\n", "é"]
 )
