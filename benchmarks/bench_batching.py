@@ -21,14 +21,14 @@ import asyncio
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+
+from bench_rest import served
 
 PROMPTS = ("The capital of France is", "Two", "Once upon a time", "Hello", "The king and the", "A", "We went to", "It is")
 
@@ -40,20 +40,8 @@ def main() -> int:
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--quiet", "--zmq", "tcp://127.0.0.1:*"]
-    server = subprocess.Popen(
-        [*command, "--http", "127.0.0.1:0", "--model", options.model],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        server.stdout.readline()
-        return asyncio.run(compared(server.stdout.readline().split()[-1], server.pid, options))
-    finally:
-        server.terminate()
-        server.wait(20)
+    with served(options.model) as (url, process):
+        return asyncio.run(compared(url, process, options))
 
 
 def processor(pid: int) -> float:

@@ -18,7 +18,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import httpx
 
@@ -26,6 +27,22 @@ from neuroscope import TransformerModel
 from neuroscope.engines.protocol import GenerationSettings
 
 PROMPT = "The capital of France is"
+
+
+@contextmanager
+def served(model: str) -> Iterator[tuple[str, int]]:
+    """A server in a process of its own: its address and the process's id."""
+    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--quiet", "--zmq", "tcp://127.0.0.1:*"]
+    server = subprocess.Popen(
+        [*command, "--http", "127.0.0.1:0", "--model", model], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        yield server.stdout.readline().split()[-1], server.pid
+    finally:
+        server.terminate()
+        server.wait(20)
 
 
 def main() -> int:
@@ -50,17 +67,7 @@ def main() -> int:
             count += 1
         return count
 
-    command = [sys.executable, "-m", "neuroscope_bridge", "serve", "--quiet", "--zmq", "tcp://127.0.0.1:*"]
-    server = subprocess.Popen(
-        [*command, "--http", "127.0.0.1:0", "--model", options.model],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        server.stdout.readline()
-        url = server.stdout.readline().split()[-1]
+    with served(options.model) as (url, _):
         body = {"prompt": PROMPT, "max_tokens": options.tokens, "temperature": settings.temperature, "seed": settings.seed}
         with httpx.Client(base_url=url, timeout=600) as client:
 
@@ -72,9 +79,6 @@ def main() -> int:
                     return sum(line.startswith("data: {") for line in response.iter_lines())
 
             speeds = measured({"direct": direct, "capture": capture, "http": http, "stream": stream}, options.rounds)
-    finally:
-        server.terminate()
-        server.wait(20)
     print(f"{options.model}, {options.tokens} tokens, median of {options.rounds} rounds")
     for name, found in speeds.items():
         print(f"  {name:8} {statistics.median(found):8.1f} tokens/s")

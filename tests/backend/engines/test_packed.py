@@ -19,7 +19,7 @@ from neuroscope.engines.protocol import Edit, LogitRequest, TokenBatch
 from neuroscope.engines.sites import Component, Site
 from neuroscope.engines.torch.packed import unpacked
 from neuroscope.engines.weights import Weight
-from neuroscope.errors import ArgumentError, ModelLoadError, WeightError
+from neuroscope.errors import ArgumentError, ModelLoadError, SiteError, WeightError
 from neuroscope.hooks.hook import ActivationHook
 from neuroscope.models.model import TransformerModel
 from neuroscope.models.verify import every_site
@@ -118,7 +118,7 @@ def packed_weights(model: TransformerModel) -> list[str]:
     for name in names:
         try:
             view = model.weights(name)
-        except Exception:
+        except SiteError:  # this model has no such weight
             continue
         found += [name] if view.dtype == "quantised" else []
     return found
